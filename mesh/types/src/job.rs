@@ -1,0 +1,62 @@
+//! A job: one request on its way through a device, after every decision has been taken.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{Deadline, ModelVersionKey, RequestId, TenantId, Tensor, TraceContext};
+
+/// What a worker is handed. The worker decides nothing about who or which version: that is all settled here.
+#[derive(Debug, Clone)]
+pub struct InferJob {
+    /// The mesh's number for the request.
+    pub request: RequestId,
+    /// The caller, for fair sharing (not the model's owner).
+    pub tenant: TenantId,
+    /// The version to run.
+    pub version: Arc<ModelVersionKey>,
+    /// Inputs, checked against the model's configuration and in its order.
+    pub inputs: Vec<Tensor>,
+    /// Names of the outputs wanted; empty means all.
+    pub outputs: Vec<String>,
+    /// Rows along the batch dimension; 1 where the model does not batch.
+    pub rows: u32,
+    /// After this the answer is worthless.
+    pub deadline: Deadline,
+    /// Whose child the device's spans are.
+    pub trace: TraceContext,
+}
+
+/// What came of a job.
+#[derive(Debug, Clone)]
+pub struct JobOutcome {
+    /// Outputs of this job's rows.
+    pub outputs: Vec<Tensor>,
+    /// Where the time went on the device.
+    pub timings: StageTimings,
+}
+
+/// Where the time of one request went. Triton's statistics extension has the same stages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StageTimings {
+    /// Bytes to a request.
+    pub decode: Duration,
+    /// Credential to tenant.
+    pub authenticate: Duration,
+    /// Limits.
+    pub admit: Duration,
+    /// Split, resolution of names and checks of the inputs.
+    pub choose: Duration,
+    /// Waiting for a batch.
+    pub queue: Duration,
+    /// Gathering the batch's inputs.
+    pub compute_input: Duration,
+    /// The model.
+    pub compute_infer: Duration,
+    /// Splitting the batch's outputs.
+    pub compute_output: Duration,
+    /// Response to bytes.
+    pub encode: Duration,
+    /// Rows in the batch that this request was part of.
+    pub batch_rows: u32,
+    /// The batch's span, if it was traced.
+    pub batch_trace: Option<TraceContext>,
+}

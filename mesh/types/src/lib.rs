@@ -1,0 +1,29 @@
+//! What every room shares: identifiers, tensors, requests, jobs, deadlines, trace context and faults.
+//!
+//! Owns the vocabulary and its validation. Knows no runtime, no wire format and no actor: everything here is plain data and
+//! pure functions, so every other room may depend on it and it depends on none.
+
+mod clock;
+mod config;
+mod fault;
+mod ids;
+mod infer;
+mod job;
+mod parameters;
+mod tensor;
+mod trace;
+
+pub use clock::{Clock, Deadline, ManualClock, SystemClock};
+pub use config::{
+    ArtifactFormat, DynamicBatching, InputError, InstanceGroup, InstanceKind, ModelConfig, ModelConfigError, TensorSpec,
+};
+pub use fault::{Fault, FaultClass, FaultSource, Retry};
+pub use ids::{
+    DeviceId, DeviceIdError, DeviceKind, EndpointId, KeyId, Label, MAX_NAME_BYTES, ModelId, ModelVersionKey, NameError,
+    RequestId, TenantId, Version, VersionError, VersionSelector,
+};
+pub use infer::{InferRequest, InferResponse};
+pub use job::{InferJob, JobOutcome, StageTimings};
+pub use parameters::{ParameterValue, Parameters};
+pub use tensor::{DataType, MAX_RANK, Shape, Tensor, TensorError, UnknownDataType, bytes_element_count};
+pub use trace::{TraceContext, TraceContextError};
