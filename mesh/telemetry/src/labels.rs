@@ -1,0 +1,76 @@
+//! Bounded label values: a set that admits the first N distinct texts and calls all others `other`.
+//!
+//! Labels come from names that tenants choose, and every distinct value costs memory here and in whatever scrapes us.
+
+use std::{collections::HashSet, sync::Arc};
+
+use parking_lot::RwLock;
+use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
+
+/// What stands for every value past the bound.
+pub(crate) const OTHER: &str = "other";
+
+/// A label value that is cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LabelText(pub(crate) Arc<str>);
+
+impl EncodeLabelValue for LabelText {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&&*self.0, encoder)
+    }
+}
+
+impl From<&str> for LabelText {
+    fn from(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+}
+
+/// The values seen so far, at most `bound` of them.
+#[derive(Debug)]
+pub(crate) struct BoundedLabels {
+    bound: usize,
+    seen: RwLock<HashSet<Arc<str>>>,
+    other: Arc<str>,
+}
+
+impl BoundedLabels {
+    pub(crate) fn new(bound: usize) -> Self {
+        Self {
+            bound,
+            seen: RwLock::default(),
+            other: Arc::from(OTHER),
+        }
+    }
+
+    /// The value itself while there is room, `other` after that.
+    pub(crate) fn admit(&self, value: &str) -> LabelText {
+        if let Some(known) = self.seen.read().get(value) {
+            return LabelText(known.clone());
+        }
+        let mut seen = self.seen.write();
+        if let Some(known) = seen.get(value) {
+            return LabelText(known.clone());
+        }
+        if seen.len() >= self.bound {
+            return LabelText(self.other.clone());
+        }
+        let value: Arc<str> = Arc::from(value);
+        seen.insert(value.clone());
+        LabelText(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nth_value_is_kept_and_the_one_after_is_other() {
+        let labels = BoundedLabels::new(2);
+        assert_eq!(&*labels.admit("a").0, "a");
+        assert_eq!(&*labels.admit("b").0, "b");
+        assert_eq!(&*labels.admit("c").0, OTHER);
+        assert_eq!(&*labels.admit("a").0, "a");
+    }
+}

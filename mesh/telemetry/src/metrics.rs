@@ -1,0 +1,489 @@
+//! Every metric and its name, once: what rooms report and what Prometheus reads.
+//!
+//! Names follow Prometheus' rules (base units, `_total`, `_seconds`). Labels are `tenant`, `endpoint`, `arm`, `version`,
+//! `outcome`, `stage`, `device`, `model`, `reason`, all bounded by [`crate::labels`] and [`crate::series`].
+
+use std::{
+    fmt::Write as _,
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use mesh_types::{DeviceId, FaultSource, ModelVersionKey, StageTimings};
+use parking_lot::RwLock;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use crate::{
+    labels::{BoundedLabels, LabelText},
+    series::{LiveSnapshot, OUTCOMES, SeriesTable, outcome_index},
+};
+
+/// The most models that have a label of their own in the metrics of devices.
+const MAX_MODEL_LABELS: usize = 4_000;
+/// The most distinct reasons for refusals before authentication.
+const MAX_REASON_LABELS: usize = 64;
+/// Upper edges of the exported latency histograms, in seconds.
+const LATENCY_BUCKETS: [f64; 16] = [
+    1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0, 5.0,
+];
+
+/// The stages of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is documented at mesh_types::StageTimings")]
+pub enum Stage {
+    Decode,
+    Authenticate,
+    Admit,
+    Choose,
+    Queue,
+    ComputeInput,
+    ComputeInfer,
+    ComputeOutput,
+    Encode,
+}
+
+impl Stage {
+    /// Every stage, in the order a request goes through them.
+    pub const ALL: [Self; 9] = [
+        Self::Decode,
+        Self::Authenticate,
+        Self::Admit,
+        Self::Choose,
+        Self::Queue,
+        Self::ComputeInput,
+        Self::ComputeInfer,
+        Self::ComputeOutput,
+        Self::Encode,
+    ];
+
+    /// The name in metrics and spans.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Authenticate => "authenticate",
+            Self::Admit => "admit",
+            Self::Choose => "choose",
+            Self::Queue => "queue",
+            Self::ComputeInput => "compute_input",
+            Self::ComputeInfer => "compute_infer",
+            Self::ComputeOutput => "compute_output",
+            Self::Encode => "encode",
+        }
+    }
+
+    /// This stage's share of a request's time.
+    pub const fn of(self, timings: &StageTimings) -> Duration {
+        match self {
+            Self::Decode => timings.decode,
+            Self::Authenticate => timings.authenticate,
+            Self::Admit => timings.admit,
+            Self::Choose => timings.choose,
+            Self::Queue => timings.queue,
+            Self::ComputeInput => timings.compute_input,
+            Self::ComputeInfer => timings.compute_infer,
+            Self::ComputeOutput => timings.compute_output,
+            Self::Encode => timings.encode,
+        }
+    }
+}
+
+/// One finished request.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestSample<'a> {
+    /// Who called.
+    pub tenant: &'a str,
+    /// The endpoint or model called; empty if there is no such thing (a caller's text must not become a label).
+    pub target: &'a str,
+    /// The arm chosen; empty where there was no split.
+    pub arm: &'a str,
+    /// The version chosen; 0 if none.
+    pub version: u32,
+    /// Whose fault it was, if it failed.
+    pub fault: Option<FaultSource>,
+    /// From the first byte to the answer.
+    pub total: Duration,
+    /// Where the time went.
+    pub stages: &'a StageTimings,
+}
+
+/// One finished batch.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchSample<'a> {
+    /// Where it ran.
+    pub device: DeviceId,
+    /// What ran.
+    pub model: &'a ModelVersionKey,
+    /// Rows.
+    pub rows: u32,
+    /// Requests.
+    pub requests: u32,
+    /// Whether it failed.
+    pub failed: bool,
+    /// How long the device was busy.
+    pub busy: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    stage: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    device: LabelText,
+    model: LabelText,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: LabelText,
+}
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: RwLock<Registry>,
+    pub(crate) requests: SeriesTable,
+    in_flight: AtomicI64,
+    stages: Vec<Histogram>,
+    models: BoundedLabels,
+    reasons: BoundedLabels,
+    batches: Family<ModelLabels, Counter>,
+    batch_failures: Family<ModelLabels, Counter>,
+    batch_rows: Family<ModelLabels, Counter>,
+    batch_busy: Family<ModelLabels, Counter<f64, AtomicU64>>,
+    queue_length: Family<ModelLabels, Gauge>,
+    memory: Family<ModelLabels, Gauge>,
+    refused: Family<ReasonLabels, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let stages = Family::<StageLabels, Histogram>::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS));
+        let handles = Stage::ALL
+            .iter()
+            .map(|stage| stages.get_or_create_owned(&StageLabels { stage: stage.as_str() }));
+        let metrics = Self {
+            registry: RwLock::default(),
+            requests: SeriesTable::new(),
+            in_flight: AtomicI64::new(0),
+            stages: handles.collect(),
+            models: BoundedLabels::new(MAX_MODEL_LABELS),
+            reasons: BoundedLabels::new(MAX_REASON_LABELS),
+            batches: Family::default(),
+            batch_failures: Family::default(),
+            batch_rows: Family::default(),
+            batch_busy: Family::default(),
+            queue_length: Family::default(),
+            memory: Family::default(),
+            refused: Family::default(),
+        };
+        metrics.register(stages);
+        metrics
+    }
+
+    fn register(&self, stages: Family<StageLabels, Histogram, fn() -> Histogram>) {
+        let mut registry = self.registry.write();
+        registry.register_with_unit("mesh_stage", "Time of a request in each stage", Unit::Seconds, stages);
+        registry.register("mesh_batches", "Batches executed", self.batches.clone());
+        registry.register(
+            "mesh_batch_failures",
+            "Batches that failed",
+            self.batch_failures.clone(),
+        );
+        registry.register("mesh_batch_rows", "Rows executed", self.batch_rows.clone());
+        registry.register_with_unit(
+            "mesh_device_busy",
+            "Time devices spent on batches",
+            Unit::Seconds,
+            self.batch_busy.clone(),
+        );
+        registry.register(
+            "mesh_queue_length",
+            "Requests waiting for a batch",
+            self.queue_length.clone(),
+        );
+        registry.register_with_unit(
+            "mesh_model_memory",
+            "Memory of loaded models",
+            Unit::Bytes,
+            self.memory.clone(),
+        );
+        registry.register(
+            "mesh_refused",
+            "Requests refused before they had a tenant, by reason",
+            self.refused.clone(),
+        );
+    }
+
+    /// A request has begun; call [`Self::request_finished`] once for it.
+    pub fn request_started(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request has ended without anything to report (its caller left before it had a tenant).
+    pub fn request_abandoned(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A request has ended.
+    pub fn request_finished(&self, sample: &RequestSample<'_>) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let series = self
+            .requests
+            .series(sample.tenant, sample.target, sample.arm, sample.version);
+        if let Some(outcome) = series.outcomes.get(outcome_index(sample.fault)) {
+            outcome.fetch_add(1, Ordering::Relaxed);
+        }
+        if sample.fault.is_some() {
+            return;
+        }
+        series.latency.record(sample.total);
+        let nanoseconds = u64::try_from(sample.total.as_nanos()).unwrap_or(u64::MAX);
+        series.latency_sum_ns.fetch_add(nanoseconds, Ordering::Relaxed);
+        for (stage, histogram) in Stage::ALL.iter().zip(&self.stages) {
+            histogram.observe(stage.of(sample.stages).as_secs_f64());
+        }
+    }
+
+    /// A request was refused before it had a tenant. Reasons are the mesh's own words, never the caller's.
+    pub fn refused(&self, reason: &str) {
+        self.refused
+            .get_or_create(&ReasonLabels {
+                reason: self.reasons.admit(reason),
+            })
+            .inc();
+    }
+
+    /// A batch has been executed.
+    pub fn batch_executed(&self, sample: &BatchSample<'_>) {
+        let labels = self.model_labels(sample.device, sample.model);
+        self.batches.get_or_create(&labels).inc();
+        self.batch_rows.get_or_create(&labels).inc_by(u64::from(sample.rows));
+        self.batch_busy.get_or_create(&labels).inc_by(sample.busy.as_secs_f64());
+        if sample.failed {
+            self.batch_failures.get_or_create(&labels).inc();
+        }
+    }
+
+    /// How many requests wait for this model on this device.
+    pub fn set_queue_length(&self, device: DeviceId, model: &ModelVersionKey, length: usize) {
+        let length = i64::try_from(length).unwrap_or(i64::MAX);
+        self.queue_length
+            .get_or_create(&self.model_labels(device, model))
+            .set(length);
+    }
+
+    /// How much memory this model takes on this device.
+    pub fn set_model_memory(&self, device: DeviceId, model: &ModelVersionKey, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.memory.get_or_create(&self.model_labels(device, model)).set(bytes);
+    }
+
+    /// The model is gone from the device: its gauges go too.
+    pub fn model_unloaded(&self, device: DeviceId, model: &ModelVersionKey) {
+        let labels = self.model_labels(device, model);
+        self.queue_length.remove(&labels);
+        self.memory.remove(&labels);
+    }
+
+    /// Requests being worked on.
+    pub fn in_flight(&self) -> i64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The numbers behind the overview page.
+    pub fn live(&self) -> LiveSnapshot {
+        let series = self.requests.all().iter().map(|series| series.live()).collect();
+        LiveSnapshot {
+            series,
+            in_flight: self.in_flight(),
+        }
+    }
+
+    /// Everything, in the OpenMetrics text format.
+    pub fn encode_prometheus(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        self.encode_requests(&mut text)?;
+        encode(&mut text, &self.registry.read())?;
+        Ok(text)
+    }
+
+    // The series keep their own atomics, which the overview reads too; their text is written here, before the registry's
+    // (which ends in the format's end mark).
+    fn encode_requests(&self, text: &mut String) -> std::fmt::Result {
+        let all = self.requests.all();
+        writeln!(
+            text,
+            "# HELP mesh_requests Requests by tenant, endpoint, arm, version and outcome.\n# TYPE mesh_requests counter"
+        )?;
+        for series in &all {
+            for (index, outcome) in OUTCOMES.iter().enumerate() {
+                let count = series.outcome(index);
+                if count > 0 {
+                    writeln!(
+                        text,
+                        "mesh_requests_total{{{},outcome=\"{outcome}\"}} {count}",
+                        labels_text(&series.key)
+                    )?;
+                }
+            }
+        }
+        writeln!(
+            text,
+            "# HELP mesh_request_duration_seconds Time to answer.\n# TYPE mesh_request_duration_seconds summary\n# UNIT mesh_request_duration_seconds seconds"
+        )?;
+        for series in &all {
+            let (labels, latency) = (labels_text(&series.key), series.latency.snapshot());
+            let sum = Duration::from_nanos(series.latency_sum_ns.load(Ordering::Relaxed)).as_secs_f64();
+            for q in [0.5, 0.9, 0.99] {
+                if let Some(milliseconds) = latency.quantile_ms(q) {
+                    writeln!(
+                        text,
+                        "mesh_request_duration_seconds{{{labels},quantile=\"{q}\"}} {}",
+                        milliseconds / 1_000.0
+                    )?;
+                }
+            }
+            writeln!(text, "mesh_request_duration_seconds_sum{{{labels}}} {sum}")?;
+            writeln!(
+                text,
+                "mesh_request_duration_seconds_count{{{labels}}} {}",
+                latency.count()
+            )?;
+        }
+        writeln!(
+            text,
+            "# HELP mesh_requests_in_flight Requests being worked on.\n# TYPE mesh_requests_in_flight gauge"
+        )?;
+        writeln!(text, "mesh_requests_in_flight {}", self.in_flight())
+    }
+
+    fn model_labels(&self, device: DeviceId, model: &ModelVersionKey) -> ModelLabels {
+        ModelLabels {
+            device: LabelText::from(device.to_string().as_str()),
+            model: self.models.admit(&model.to_string()),
+        }
+    }
+}
+
+// Every value has passed the grammar of names (or is ours), so nothing needs escaping.
+fn labels_text(key: &crate::series::SeriesKey) -> String {
+    let (tenant, target, arm, version) = (&key.tenant, &key.target, &key.arm, key.version);
+    format!("tenant=\"{tenant}\",endpoint=\"{target}\",arm=\"{arm}\",version=\"{version}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_types::{ModelId, TenantId, Version};
+
+    fn sample(stages: &StageTimings, fault: Option<FaultSource>) -> RequestSample<'_> {
+        let total = Duration::from_millis(2);
+        RequestSample {
+            tenant: "acme",
+            target: "digits",
+            arm: "v1",
+            version: 1,
+            fault,
+            total,
+            stages,
+        }
+    }
+
+    #[test]
+    fn requests_are_counted_by_outcome_and_timed_when_answered() {
+        let metrics = Metrics::new();
+        let stages = StageTimings {
+            queue: Duration::from_micros(30),
+            ..StageTimings::default()
+        };
+        for fault in [None, None, Some(FaultSource::TenantLimit)] {
+            metrics.request_started();
+            metrics.request_finished(&sample(&stages, fault));
+        }
+        let text = metrics.encode_prometheus().unwrap();
+        let labels = "tenant=\"acme\",endpoint=\"digits\",arm=\"v1\",version=\"1\"";
+        for line in [
+            format!("mesh_requests_total{{{labels},outcome=\"ok\"}} 2"),
+            format!("mesh_requests_total{{{labels},outcome=\"tenant_limit\"}} 1"),
+            format!("mesh_request_duration_seconds_count{{{labels}}} 2"),
+            "mesh_stage_seconds_count{stage=\"queue\"} 2".to_owned(),
+            "mesh_requests_in_flight 0".to_owned(),
+        ] {
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_batch_counts_its_rows_and_busy_time_and_unloading_removes_the_gauges() {
+        let metrics = Metrics::new();
+        let model = ModelVersionKey {
+            tenant: TenantId::parse("acme").unwrap(),
+            model: ModelId::parse("digits").unwrap(),
+            version: Version::FIRST,
+        };
+        let device = DeviceId::cpu(0);
+        let busy = Duration::from_millis(500);
+        metrics.batch_executed(&BatchSample {
+            device,
+            model: &model,
+            rows: 7,
+            requests: 3,
+            failed: true,
+            busy,
+        });
+        metrics.set_queue_length(device, &model, 4);
+        let text = metrics.encode_prometheus().unwrap();
+        assert!(
+            text.contains("mesh_batch_rows_total{device=\"cpu:0\",model=\"acme/digits/1\"} 7"),
+            "{text}"
+        );
+        assert!(
+            text.contains("mesh_device_busy_seconds_total{device=\"cpu:0\",model=\"acme/digits/1\"} 0.5"),
+            "{text}"
+        );
+        assert!(
+            text.contains("mesh_batch_failures_total{device=\"cpu:0\",model=\"acme/digits/1\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("mesh_queue_length{device=\"cpu:0\",model=\"acme/digits/1\"} 4"),
+            "{text}"
+        );
+        metrics.model_unloaded(device, &model);
+        assert!(!metrics.encode_prometheus().unwrap().contains("mesh_queue_length{"));
+    }
+
+    #[test]
+    fn the_live_snapshot_tells_refused_from_failed() {
+        let metrics = Metrics::new();
+        let stages = StageTimings::default();
+        for fault in [
+            None,
+            Some(FaultSource::TenantLimit),
+            Some(FaultSource::Model),
+            Some(FaultSource::Client),
+        ] {
+            metrics.request_started();
+            metrics.request_finished(&sample(&stages, fault));
+        }
+        let live = metrics.live();
+        let [series] = live.series.as_slice() else {
+            panic!("one series")
+        };
+        assert_eq!((series.ok, series.refused, series.errors), (1, 1, 2));
+    }
+}
