@@ -1,0 +1,40 @@
+//! Why a runtime could not load or run a model.
+
+use mesh_types::{Fault, FaultClass, FaultSource};
+
+/// A runtime's error. The texts go to callers and admins: no paths.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// The model does not load.
+    #[error("failed to load: {0}")]
+    Load(String),
+    /// The inputs do not suit the model, though they fit its configuration.
+    #[error("invalid input: {0}")]
+    InvalidInput(String),
+    /// The model failed while running.
+    #[error("model execution failed: {0}")]
+    Execution(String),
+    /// The model's outputs are not what its configuration says.
+    #[error("model output does not match its configuration: {0}")]
+    Output(String),
+    /// The device has no memory left for it.
+    #[error("out of memory on the device: {0}")]
+    OutOfMemory(String),
+    /// This runtime cannot do that.
+    #[error("not supported: {0}")]
+    Unsupported(String),
+}
+
+impl From<BackendError> for Fault {
+    fn from(error: BackendError) -> Self {
+        let message = error.to_string();
+        match error {
+            BackendError::Load(_) | BackendError::Execution(_) | BackendError::Output(_) => {
+                Self::new(FaultClass::Internal, FaultSource::Model, message)
+            }
+            BackendError::InvalidInput(_) => Self::invalid(message),
+            BackendError::OutOfMemory(_) => Self::unavailable(FaultSource::Device, message),
+            BackendError::Unsupported(_) => Self::new(FaultClass::Unsupported, FaultSource::Model, message),
+        }
+    }
+}

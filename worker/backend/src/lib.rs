@@ -1,0 +1,16 @@
+//! The contract between a device thread and a model runtime.
+//!
+//! Synchronous on purpose: a [`LoadedModel`] lives on one device thread and is only ever called there, so a runtime needs no
+//! locks and knows nothing of actors, queues or deadlines. Batches arrive gathered by reference and leave as whole tensors;
+//! what belongs to which request is the caller's business.
+//!
+//! Invariants: an error from `execute` leaves the model usable; output tensors are in the configuration's order and have the
+//! batch's rows first where the model batches.
+
+mod batch;
+mod error;
+mod load;
+
+pub use batch::{BatchInput, BatchInputs, BatchOutputs};
+pub use error::BackendError;
+pub use load::{Backend, DeviceInfo, LoadSpec, LoadedModel};
