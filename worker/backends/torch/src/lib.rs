@@ -1,0 +1,76 @@
+//! TorchScript models through libtorch, on the CPU and on CUDA where its library is found.
+//!
+//! The only room that links libtorch, and with the built-in models the only one that may hold `unsafe`. It implements
+//! [`mesh_backend::Backend`] and nothing else: batching, queues and warm-up belong to the worker.
+//!
+//! Invariants: a C++ exception becomes a [`mesh_backend::BackendError`], never a panic; libtorch's CUDA library is opened
+//! before libtorch is asked anything about CUDA (it remembers the first answer for good); input bytes are copied once into
+//! the batch's tensor and output bytes once out of it, so no model ever sees or keeps a caller's buffer.
+
+#![expect(
+    unsafe_code,
+    reason = "libtorch is C++: tensors are filled and read through raw pointers"
+)]
+
+mod cuda;
+mod element;
+mod fault;
+mod model;
+mod names;
+mod outputs;
+
+use mesh_backend::{Backend, BackendError, DeviceInfo, LoadSpec, LoadedModel};
+use mesh_types::{ArtifactFormat, DeviceId};
+
+/// How libtorch is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TorchOptions {
+    /// Threads within one operation, per device thread. Small models are fastest with 1.
+    pub intra_op_threads: u16,
+}
+
+impl Default for TorchOptions {
+    fn default() -> Self {
+        Self { intra_op_threads: 1 }
+    }
+}
+
+/// The libtorch runtime.
+#[derive(Debug)]
+pub struct TorchBackend {
+    options: TorchOptions,
+    devices: Vec<DeviceInfo>,
+}
+
+impl TorchBackend {
+    /// Starts libtorch; looks for CUDA once.
+    pub fn new(options: TorchOptions) -> Self {
+        Self {
+            options,
+            devices: cuda::devices(),
+        }
+    }
+}
+
+impl Backend for TorchBackend {
+    fn name(&self) -> &'static str {
+        "torch"
+    }
+
+    fn devices(&self) -> Vec<DeviceInfo> {
+        self.devices.clone()
+    }
+
+    fn formats(&self) -> &'static [ArtifactFormat] {
+        &[ArtifactFormat::TorchScript]
+    }
+
+    fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError> {
+        // libtorch keeps this per calling thread (OpenMP), so it is set where the model will run.
+        tch::set_num_threads(i32::from(self.options.intra_op_threads.max(1)));
+        Ok(Box::new(model::TorchModel::load(spec, device)?))
+    }
+}
+
+#[cfg(test)]
+mod tests;

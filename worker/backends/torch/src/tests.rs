@@ -1,0 +1,291 @@
+//! Real TorchScript, written by tracing, run through the contract.
+
+use std::{path::PathBuf, sync::Arc};
+
+use mesh_backend::{BatchInput, BatchInputs};
+use mesh_types::{DataType, ModelConfig, ModelId, ModelVersionKey, Shape, TenantId, TensorSpec, Version};
+use tch::{CModule, Device, Kind, Tensor};
+use tempfile::TempDir;
+
+use super::*;
+
+fn spec(name: &str, datatype: DataType, dims: &[i64]) -> TensorSpec {
+    TensorSpec {
+        name: name.into(),
+        datatype,
+        dims: dims.to_vec(),
+    }
+}
+
+fn load_spec(artifact: Option<PathBuf>, config: ModelConfig) -> LoadSpec {
+    let key = ModelVersionKey {
+        tenant: TenantId::parse("t").unwrap(),
+        model: ModelId::parse("m").unwrap(),
+        version: Version::FIRST,
+    };
+    LoadSpec {
+        key,
+        config: Arc::new(config),
+        artifact,
+        format: ArtifactFormat::TorchScript,
+    }
+}
+
+fn load(artifact: Option<PathBuf>, config: ModelConfig) -> Result<Box<dyn LoadedModel>, BackendError> {
+    TorchBackend::new(TorchOptions::default()).load(&load_spec(artifact, config), DeviceId::cpu(0))
+}
+
+/// A traced model on disk.
+fn traced(inputs: &[Tensor], closure: &mut dyn FnMut(&[Tensor]) -> Vec<Tensor>) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.pt");
+    let mut closure = |tensors: &[Tensor]| closure(tensors);
+    CModule::create_by_tracing("Model", "forward", inputs, &mut closure)
+        .unwrap()
+        .save(&path)
+        .unwrap();
+    (folder, path)
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes
+        .chunks_exact(4)
+        .map(|chunk| f32::from_le_bytes(chunk.try_into().unwrap()))
+        .collect()
+}
+
+fn raw(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn add_sub_config() -> ModelConfig {
+    ModelConfig {
+        max_batch_size: 8,
+        input: vec![spec("a", DataType::Fp32, &[2]), spec("b", DataType::Fp32, &[2])],
+        output: vec![
+            spec("sum", DataType::Fp32, &[2]),
+            spec("difference", DataType::Fp32, &[2]),
+        ],
+        ..ModelConfig::default()
+    }
+}
+
+/// Tracing writes models with one result only: this one's code is written again inside its archive.
+fn add_sub() -> (TempDir, PathBuf) {
+    let example = || Tensor::ones([2, 2], (Kind::Float, Device::Cpu));
+    let (folder, path) = traced(&[example(), example()], &mut |inputs| vec![&inputs[0] + &inputs[1]]);
+    let code = "class Model(Module):\n  __parameters__ = []\n  __buffers__ = []\n  def forward(self: \
+        __torch__.Model, a: Tensor, b: Tensor) -> Tuple[Tensor, Tensor]:\n    return (torch.add(a, b), torch.sub(a, b))\n";
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(&path).unwrap()).unwrap();
+    let rewritten = folder.path().join("rewritten.pt");
+    let mut writer = zip::ZipWriter::new(std::fs::File::create(&rewritten).unwrap());
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).unwrap();
+        let (name, mut content) = (entry.name().to_owned(), Vec::new());
+        std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+        if name.ends_with(".debug_pkl") {
+            continue;
+        }
+        writer.start_file(&name, options).unwrap();
+        let content = if name.ends_with(".py") {
+            code.as_bytes()
+        } else {
+            &content
+        };
+        std::io::Write::write_all(&mut writer, content).unwrap();
+    }
+    writer.finish().unwrap();
+    (folder, rewritten)
+}
+
+#[test]
+fn two_requests_in_one_batch_are_gathered_and_computed() {
+    let (_folder, path) = add_sub();
+    let config = add_sub_config();
+    let mut model = load(Some(path), config.clone()).unwrap();
+    let (a1, a2, b) = (
+        raw(&[1.0, 2.0]),
+        raw(&[3.0, 4.0, 5.0, 6.0]),
+        raw(&[10.0, 20.0, 30.0, 40.0, 50.0, 60.0]),
+    );
+    let shape = || Shape::from_slice(&[3, 2]);
+    let inputs = vec![
+        BatchInput {
+            spec: &config.input[0],
+            shape: shape(),
+            parts: vec![&a1, &a2],
+        },
+        BatchInput {
+            spec: &config.input[1],
+            shape: shape(),
+            parts: vec![&b],
+        },
+    ];
+    let outputs = model.execute(&BatchInputs { rows: 3, inputs }).unwrap().outputs;
+    assert_eq!(&*outputs[0].name, "sum");
+    assert_eq!(floats(&outputs[0].data), [11.0, 22.0, 33.0, 44.0, 55.0, 66.0]);
+    assert_eq!(floats(&outputs[1].data), [-9.0, -18.0, -27.0, -36.0, -45.0, -54.0]);
+    assert_eq!(outputs[1].shape.as_slice(), [3, 2]);
+}
+
+#[test]
+fn indices_in_names_place_inputs_and_outputs() {
+    let (_folder, path) = add_sub();
+    let mut config = add_sub_config();
+    (config.input[0].name, config.input[1].name) = ("INPUT__1".into(), "INPUT__0".into());
+    (config.output[0].name, config.output[1].name) = ("OUTPUT__1".into(), "OUTPUT__0".into());
+    let mut model = load(Some(path), config.clone()).unwrap();
+    let (second, first) = (raw(&[1.0, 1.0]), raw(&[5.0, 7.0]));
+    let shape = || Shape::from_slice(&[1, 2]);
+    let inputs = vec![
+        BatchInput {
+            spec: &config.input[0],
+            shape: shape(),
+            parts: vec![&second],
+        },
+        BatchInput {
+            spec: &config.input[1],
+            shape: shape(),
+            parts: vec![&first],
+        },
+    ];
+    let outputs = model.execute(&BatchInputs { rows: 1, inputs }).unwrap().outputs;
+    assert_eq!(
+        (&*outputs[0].name, floats(&outputs[0].data)),
+        ("OUTPUT__1", vec![4.0, 6.0])
+    );
+    assert_eq!(
+        (&*outputs[1].name, floats(&outputs[1].data)),
+        ("OUTPUT__0", vec![6.0, 8.0])
+    );
+}
+
+fn one_input(closure: &mut dyn FnMut(&[Tensor]) -> Vec<Tensor>, output: TensorSpec) -> Result<Vec<f32>, BackendError> {
+    let (_folder, path) = traced(&[Tensor::ones([2, 2], (Kind::Float, Device::Cpu))], closure);
+    let config = ModelConfig {
+        max_batch_size: 8,
+        input: vec![spec("x", DataType::Fp32, &[-1])],
+        output: vec![output],
+        ..ModelConfig::default()
+    };
+    let mut model = load(Some(path), config.clone())?;
+    let data = raw(&[1.0, 2.0, 3.0]);
+    let inputs = vec![BatchInput {
+        spec: &config.input[0],
+        shape: Shape::from_slice(&[1, 3]),
+        parts: vec![&data],
+    }];
+    let outputs = model.execute(&BatchInputs { rows: 1, inputs })?.outputs;
+    Ok(floats(&outputs[0].data))
+}
+
+#[test]
+fn a_libtorch_exception_is_an_error_without_paths_and_the_thread_lives_on() {
+    let weight = Tensor::ones([2, 4], (Kind::Float, Device::Cpu));
+    let output = spec("y", DataType::Fp32, &[4]);
+    let error = one_input(&mut |inputs| vec![inputs[0].matmul(&weight)], output).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, BackendError::Execution(_)), "{text}");
+    assert!(text.contains("shapes cannot be multiplied"), "{text}");
+    assert!(!text.contains(".cpp") && !text.contains('\n'), "{text}");
+    assert_eq!(
+        one_input(&mut |inputs| vec![&inputs[0] * 2.0], spec("y", DataType::Fp32, &[-1])).unwrap(),
+        [2.0, 4.0, 6.0]
+    );
+}
+
+#[test]
+fn outputs_of_another_type_shape_or_row_count_are_named() {
+    type Model = fn(&Tensor) -> Tensor;
+    let cases: [(&str, TensorSpec, Model); 3] = [
+        ("'y' is Float, expected INT64", spec("y", DataType::Int64, &[-1]), |x| {
+            x * 2.0
+        }),
+        (
+            "'y' has shape [1, 3], expected [-1, 5]",
+            spec("y", DataType::Fp32, &[5]),
+            |x| x * 2.0,
+        ),
+        (
+            "'y' has 2 rows for a batch of 1",
+            spec("y", DataType::Fp32, &[-1]),
+            |x| Tensor::cat(&[x, x], 0),
+        ),
+    ];
+    for (text, output, model) in cases {
+        let error = one_input(&mut |inputs| vec![model(&inputs[0])], output).unwrap_err();
+        assert!(matches!(error, BackendError::Output(_)), "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+    }
+}
+
+#[test]
+fn a_model_that_returns_too_few_tensors_says_so() {
+    let (_folder, path) = traced(&[Tensor::ones([1, 2], (Kind::Float, Device::Cpu))], &mut |inputs| {
+        vec![&inputs[0] * 2.0]
+    });
+    let config = ModelConfig {
+        input: add_sub_config().input[..1].to_vec(),
+        ..add_sub_config()
+    };
+    let mut model = load(Some(path), config.clone()).unwrap();
+    let data = raw(&[1.0, 2.0]);
+    let inputs = vec![BatchInput {
+        spec: &config.input[0],
+        shape: Shape::from_slice(&[1, 2]),
+        parts: vec![&data],
+    }];
+    let error = model.execute(&BatchInputs { rows: 1, inputs }).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("returns 1 tensors, the configuration has 2 outputs"),
+        "{error}"
+    );
+}
+
+#[test]
+fn files_that_are_no_torchscript_and_types_it_lacks_are_refused_at_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.pt");
+    std::fs::write(&path, b"not a model").unwrap();
+    let text = load(Some(path.clone()), add_sub_config()).err().unwrap().to_string();
+    assert!(text.contains("not a TorchScript archive"), "{text}");
+    let missing = load(None, add_sub_config()).err().unwrap();
+    assert!(matches!(missing, BackendError::Load(_)));
+    let mut strings = add_sub_config();
+    strings.input[0].datatype = DataType::Bytes;
+    assert!(matches!(
+        load(Some(path), strings).err().unwrap(),
+        BackendError::Unsupported(_)
+    ));
+}
+
+#[test]
+fn every_supported_element_type_goes_through_unchanged() {
+    let all = DataType::ALL
+        .into_iter()
+        .filter_map(|datatype| element::kind_of(datatype).ok().map(|kind| (datatype, kind)));
+    for (datatype, kind) in all {
+        let example = [Tensor::zeros([2, 2], (kind, Device::Cpu))];
+        let (_folder, path) = traced(&example, &mut |inputs| vec![inputs[0].alias_copy()]);
+        let config = ModelConfig {
+            max_batch_size: 4,
+            input: vec![spec("x", datatype, &[2])],
+            output: vec![spec("y", datatype, &[2])],
+            ..ModelConfig::default()
+        };
+        let mut model = load(Some(path), config.clone()).unwrap();
+        let data: Vec<u8> = (0..2 * datatype.element_bytes().unwrap())
+            .map(|byte| u8::from(byte % 2 == 0))
+            .collect();
+        let inputs = vec![BatchInput {
+            spec: &config.input[0],
+            shape: Shape::from_slice(&[1, 2]),
+            parts: vec![&data],
+        }];
+        let outputs = model.execute(&BatchInputs { rows: 1, inputs }).unwrap().outputs;
+        assert_eq!(outputs[0].data, data, "{datatype}");
+    }
+}
