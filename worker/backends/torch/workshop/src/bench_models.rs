@@ -18,10 +18,12 @@ pub(crate) fn run(out: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     tch::manual_seed(1);
     let _no_grad = tch::no_grad_guard();
-    let variables = nn::VarStore::new(Device::Cpu);
+    let mut variables = nn::VarStore::new(Device::Cpu);
     let perceptron = perceptron(&(variables.root() / "mlp"));
-    write(&|x| perceptron.forward(x), &[30], &out.join("mlp.pt"))?;
     let encoder = Encoder::new(&(variables.root() / "encoder"));
+    // A trace keeps weights as constants, and takes only those that want no gradient.
+    variables.freeze();
+    write(&|x| perceptron.forward(x), &[30], &out.join("mlp.pt"))?;
     write(&|x| encoder.forward(x), &[TOKENS, WIDTH], &out.join("encoder.pt"))
 }
 

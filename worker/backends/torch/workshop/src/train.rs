@@ -59,7 +59,7 @@ pub(crate) fn train(data: &Path, out: &Path) -> anyhow::Result<Report> {
     tch::manual_seed(SEED);
     tch::set_num_threads(1);
     let (training, held_out) = digits::read(data)?;
-    let linear_variables = nn::VarStore::new(Device::Cpu);
+    let mut linear_variables = nn::VarStore::new(Device::Cpu);
     let linear = linear_net(&linear_variables.root());
     fit(
         &linear_variables,
@@ -67,9 +67,12 @@ pub(crate) fn train(data: &Path, out: &Path) -> anyhow::Result<Report> {
         &training,
         Schedule { epochs: 25, rate: 5e-3 },
     )?;
-    let conv_variables = nn::VarStore::new(Device::Cpu);
+    let mut conv_variables = nn::VarStore::new(Device::Cpu);
     let conv = conv_net(&conv_variables.root());
     fit(&conv_variables, &conv, &training, Schedule { epochs: 18, rate: 2e-3 })?;
+    // A trace keeps weights as constants, and takes only those that want no gradient.
+    linear_variables.freeze();
+    conv_variables.freeze();
     let accuracy_v1 = export(&linear, &held_out, &out.join("v1.pt"))?;
     let accuracy_v2 = export(&conv, &held_out, &out.join("v2.pt"))?;
     let report = Report {
