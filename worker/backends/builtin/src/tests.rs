@@ -1,0 +1,123 @@
+//! Facts about the built-in models.
+
+use std::sync::Arc;
+
+use mesh_backend::{BatchInput, BatchInputs};
+use mesh_types::{
+    DataType, ModelConfig, ModelId, ModelVersionKey, ParameterValue, Shape, TenantId, TensorSpec, Version,
+};
+
+use super::*;
+
+fn spec(name: &str, datatype: DataType) -> TensorSpec {
+    TensorSpec {
+        name: name.into(),
+        datatype,
+        dims: vec![-1],
+    }
+}
+
+fn config(builtin: &str, inputs: Vec<TensorSpec>, outputs: Vec<TensorSpec>) -> ModelConfig {
+    let parameters = [("builtin".to_owned(), ParameterValue::String(builtin.into()))]
+        .into_iter()
+        .collect();
+    ModelConfig {
+        max_batch_size: 8,
+        input: inputs,
+        output: outputs,
+        parameters,
+        ..ModelConfig::default()
+    }
+}
+
+fn load(config: &ModelConfig) -> Result<Box<dyn LoadedModel>, BackendError> {
+    let (tenant, model) = (TenantId::parse("t").unwrap(), ModelId::parse("m").unwrap());
+    let key = ModelVersionKey {
+        tenant,
+        model,
+        version: Version::FIRST,
+    };
+    let spec = LoadSpec {
+        key,
+        config: Arc::new(config.clone()),
+        artifact: None,
+        format: ArtifactFormat::Builtin,
+    };
+    BuiltinBackend::new().load(&spec, DeviceId::cpu(0))
+}
+
+#[test]
+fn add_sub_adds_and_subtracts() {
+    let config = config(
+        "add_sub",
+        vec![spec("a", DataType::Int32), spec("b", DataType::Int32)],
+        vec![spec("sum", DataType::Int32), spec("difference", DataType::Int32)],
+    );
+    let mut model = load(&config).unwrap();
+    let (a, b) = (5i32.to_le_bytes(), 7i32.to_le_bytes());
+    let input = |index: usize, part| BatchInput {
+        spec: &config.input[index],
+        shape: Shape::from_slice(&[1, 1]),
+        parts: vec![part],
+    };
+    let outputs = model
+        .execute(&BatchInputs {
+            rows: 1,
+            inputs: vec![input(0, &a[..]), input(1, &b[..])],
+        })
+        .unwrap()
+        .outputs;
+    assert_eq!(outputs[0].data, 12i32.to_le_bytes().to_vec());
+    assert_eq!(outputs[1].data, (-2i32).to_le_bytes().to_vec());
+}
+
+#[test]
+fn identity_gives_strings_back_and_fail_on_negative_fails() {
+    let strings = config(
+        "identity",
+        vec![spec("x", DataType::Bytes)],
+        vec![spec("y", DataType::Bytes)],
+    );
+    let data = [2, 0, 0, 0, b'h', b'i'];
+    let input = |spec, part| BatchInput {
+        spec,
+        shape: Shape::from_slice(&[1, 1]),
+        parts: vec![part],
+    };
+    let batch = BatchInputs {
+        rows: 1,
+        inputs: vec![input(&strings.input[0], &data[..])],
+    };
+    assert_eq!(
+        load(&strings).unwrap().execute(&batch).unwrap().outputs[0].data,
+        data.to_vec()
+    );
+    let failing = config(
+        "fail_on_negative",
+        vec![spec("x", DataType::Fp32)],
+        vec![spec("y", DataType::Fp32)],
+    );
+    let mut model = load(&failing).unwrap();
+    for (value, fails) in [(1f32, false), (-1f32, true), (2f32, false)] {
+        let data = value.to_le_bytes();
+        let batch = BatchInputs {
+            rows: 1,
+            inputs: vec![input(&failing.input[0], &data[..])],
+        };
+        assert_eq!(model.execute(&batch).is_err(), fails);
+    }
+}
+
+#[test]
+fn unknown_models_wrong_signatures_and_gpus_are_refused() {
+    let x = || vec![spec("x", DataType::Fp32)];
+    assert!(
+        load(&config("nothing", x(), x()))
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("no built-in model 'nothing'")
+    );
+    assert!(load(&config("identity", x(), vec![spec("y", DataType::Int8)])).is_err());
+    assert!(load(&config("add_sub", x(), x())).is_err());
+}
