@@ -46,6 +46,14 @@ fn load(config: &ModelConfig) -> Result<Box<dyn LoadedModel>, BackendError> {
     BuiltinBackend::new().load(&spec, DeviceId::cpu(0))
 }
 
+fn input<'a>(spec: &'a TensorSpec, part: &'a [u8]) -> BatchInput<'a> {
+    BatchInput {
+        spec,
+        shape: Shape::from_slice(&[1, 1]),
+        parts: vec![part],
+    }
+}
+
 #[test]
 fn add_sub_adds_and_subtracts() {
     let config = config(
@@ -55,15 +63,10 @@ fn add_sub_adds_and_subtracts() {
     );
     let mut model = load(&config).unwrap();
     let (a, b) = (5i32.to_le_bytes(), 7i32.to_le_bytes());
-    let input = |index: usize, part| BatchInput {
-        spec: &config.input[index],
-        shape: Shape::from_slice(&[1, 1]),
-        parts: vec![part],
-    };
     let outputs = model
         .execute(&BatchInputs {
             rows: 1,
-            inputs: vec![input(0, &a[..]), input(1, &b[..])],
+            inputs: vec![input(&config.input[0], &a[..]), input(&config.input[1], &b[..])],
         })
         .unwrap()
         .outputs;
@@ -79,11 +82,6 @@ fn identity_gives_strings_back_and_fail_on_negative_fails() {
         vec![spec("y", DataType::Bytes)],
     );
     let data = [2, 0, 0, 0, b'h', b'i'];
-    let input = |spec, part| BatchInput {
-        spec,
-        shape: Shape::from_slice(&[1, 1]),
-        parts: vec![part],
-    };
     let batch = BatchInputs {
         rows: 1,
         inputs: vec![input(&strings.input[0], &data[..])],
