@@ -1,0 +1,19 @@
+//! Holds the workspace to the laws of the house.
+
+use mesh_tidy::{edge_breaches, source_breaches, workspace_edges, workspace_sources};
+
+#[test]
+fn dependencies_go_down_and_stay_at_home() {
+    let edges = workspace_edges().unwrap();
+    assert!(edges.len() > 30, "cargo metadata gave only {} edges", edges.len());
+    let breaches = edge_breaches(&edges);
+    assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
+
+#[test]
+fn sources_are_small_documented_and_finished() {
+    let sources = workspace_sources().unwrap();
+    assert!(sources.len() > 30, "found only {} sources", sources.len());
+    let breaches: Vec<String> = sources.iter().flat_map(source_breaches).collect();
+    assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
