@@ -1,0 +1,274 @@
+//! Credentials: API keys, issuers of tokens, and admin tokens.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use mesh_types::TenantId;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Problem, model::MAX_DESCRIPTION, tenant::check_text};
+
+/// The most keys of one issuer.
+pub const MAX_ISSUER_KEYS: usize = 32;
+const MAX_AUDIENCES: usize = 16;
+const MAX_ISSUER_TEXT: usize = 512;
+const MAX_PEM: usize = 16_384;
+const MAX_LEEWAY_SECONDS: u64 = 60;
+/// An HS256 secret has at least 256 bits (RFC 7518, section 3.2): 43 base64 digits.
+const MIN_SECRET_BASE64: usize = 43;
+/// What stands in the place of a secret.
+pub const REDACTED: &str = "(redacted)";
+
+/// What a credential may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Calling models and endpoints.
+    Infer,
+}
+
+/// An API key of a tenant. Its name is the key's public half.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeySpec {
+    /// HMAC-SHA-256 of the key's secret half, in hexadecimal.
+    pub hash: String,
+    /// What it may be used for.
+    pub scopes: Vec<Scope>,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires: Option<Timestamp>,
+    /// Whether it was taken back.
+    #[serde(default)]
+    pub revoked: bool,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+impl fmt::Debug for ApiKeySpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKeySpec")
+            .field("hash", &REDACTED)
+            .field("scopes", &self.scopes)
+            .field("expires", &self.expires)
+            .field("revoked", &self.revoked)
+            .field("description", &self.description)
+            .finish()
+    }
+}
+
+impl ApiKeySpec {
+    pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
+        check_hash("spec.hash", &self.hash, problems);
+        if self.scopes.is_empty() {
+            problems.push(Problem::new(
+                "spec.scopes",
+                "a key without a scope can do nothing: give at least 'infer'",
+            ));
+        }
+        check_text(
+            "spec.description",
+            self.description.as_deref(),
+            MAX_DESCRIPTION,
+            problems,
+        );
+    }
+}
+
+fn check_hash(field: &str, hash: &str, problems: &mut Vec<Problem>) {
+    let well_formed = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !well_formed {
+        problems.push(Problem::new(
+            field,
+            "a hash is 64 hexadecimal digits: create keys and tokens by their own commands",
+        ));
+    }
+}
+
+/// How a token is signed. Fixed per key, so that a token cannot choose (RFC 8725, section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(missing_docs, reason = "each is the name that RFC 7518 and RFC 8037 give it")]
+pub enum KeyAlgorithm {
+    HS256,
+    RS256,
+    ES256,
+    EdDSA,
+}
+
+/// One key of an issuer.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerKeySpec {
+    /// The `kid` that tokens name; absent: the key is tried for tokens without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    /// How tokens are signed with it.
+    pub algorithm: KeyAlgorithm,
+    /// The public key (RS256, ES256, EdDSA), PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key_pem: Option<String>,
+    /// The shared secret (HS256), base64, at least 32 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_base64: Option<String>,
+}
+
+impl fmt::Debug for IssuerKeySpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuerKeySpec")
+            .field("key_id", &self.key_id)
+            .field("algorithm", &self.algorithm)
+            .field("public_key_pem", &self.public_key_pem)
+            .field("secret_base64", &self.secret_base64.as_ref().map(|_| REDACTED))
+            .finish()
+    }
+}
+
+/// Which tenant a token stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum TenantBinding {
+    /// Always this one.
+    #[schema(value_type = String)]
+    Tenant(TenantId),
+    /// The one that this claim names.
+    Claim(String),
+}
+
+fn default_leeway() -> u64 {
+    30
+}
+
+/// A source of JSON web tokens that is trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerSpec {
+    /// The exact `iss` of its tokens.
+    pub issuer: String,
+    /// The `aud` values that mean this mesh; a token needs one of them.
+    pub audiences: Vec<String>,
+    /// Its keys.
+    pub keys: Vec<IssuerKeySpec>,
+    /// Which tenant its tokens stand for.
+    pub tenants: TenantBinding,
+    /// How far clocks may differ, in seconds; at most 60.
+    #[serde(default = "default_leeway")]
+    pub leeway_seconds: u64,
+}
+
+impl IssuerSpec {
+    pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
+        let mut say = |field: String, problem: String| problems.push(Problem::new(field, problem));
+        if self.issuer.is_empty() || self.issuer.len() > MAX_ISSUER_TEXT {
+            say("spec.issuer".into(), format!("1 to {MAX_ISSUER_TEXT} bytes"));
+        }
+        if self.audiences.is_empty() || self.audiences.len() > MAX_AUDIENCES {
+            say(
+                "spec.audiences".into(),
+                format!("1 to {MAX_AUDIENCES} audiences: a token must name one of them"),
+            );
+        }
+        let bad_audience = |audience: &&String| audience.is_empty() || audience.len() > MAX_ISSUER_TEXT;
+        if self.audiences.iter().find(bad_audience).is_some() {
+            say(
+                "spec.audiences".into(),
+                format!("each has 1 to {MAX_ISSUER_TEXT} bytes"),
+            );
+        }
+        if self.keys.is_empty() || self.keys.len() > MAX_ISSUER_KEYS {
+            say("spec.keys".into(), format!("1 to {MAX_ISSUER_KEYS} keys"));
+        }
+        if self.leeway_seconds > MAX_LEEWAY_SECONDS {
+            say(
+                "spec.leeway_seconds".into(),
+                format!("{} is more than {MAX_LEEWAY_SECONDS}", self.leeway_seconds),
+            );
+        }
+        if let TenantBinding::Claim(claim) = &self.tenants
+            && (claim.is_empty() || claim.len() > 128)
+        {
+            say("spec.tenants.claim".into(), "1 to 128 bytes".into());
+        }
+        for (index, key) in self.keys.iter().enumerate() {
+            key.check(&format!("spec.keys[{index}]"), problems);
+            let twice = self.keys.iter().take(index).any(|other| other.key_id == key.key_id);
+            if twice {
+                problems.push(Problem::new(
+                    format!("spec.keys[{index}].key_id"),
+                    "another key has the same key_id: each needs its own",
+                ));
+            }
+        }
+    }
+}
+
+impl IssuerKeySpec {
+    fn check(&self, field: &str, problems: &mut Vec<Problem>) {
+        let symmetric = self.algorithm == KeyAlgorithm::HS256;
+        match (&self.public_key_pem, &self.secret_base64) {
+            (None, Some(secret)) if symmetric => {
+                if secret.len() < MIN_SECRET_BASE64 || secret.len() > MAX_PEM {
+                    problems.push(Problem::new(
+                        format!("{field}.secret_base64"),
+                        "an HS256 secret has at least 32 bytes (RFC 7518, section 3.2)",
+                    ));
+                }
+            }
+            (Some(pem), None) if !symmetric => {
+                if pem.len() > MAX_PEM || !pem.contains("-----BEGIN") {
+                    problems.push(Problem::new(
+                        format!("{field}.public_key_pem"),
+                        "a public key in PEM begins with -----BEGIN PUBLIC KEY-----",
+                    ));
+                }
+            }
+            _ if symmetric => problems.push(Problem::new(field, "HS256 takes secret_base64 and no public_key_pem")),
+            _ => problems.push(Problem::new(
+                field,
+                "RS256, ES256 and EdDSA take public_key_pem and no secret_base64",
+            )),
+        }
+    }
+}
+
+/// What an admin may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminRole {
+    /// Everything.
+    Admin,
+    /// Look.
+    Viewer,
+}
+
+/// A credential of an admin.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdminTokenSpec {
+    /// HMAC-SHA-256 of the token's secret half, in hexadecimal.
+    pub hash: String,
+    /// What its holder may do.
+    pub role: AdminRole,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires: Option<Timestamp>,
+}
+
+impl fmt::Debug for AdminTokenSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminTokenSpec")
+            .field("hash", &REDACTED)
+            .field("role", &self.role)
+            .field("expires", &self.expires)
+            .finish()
+    }
+}
+
+impl AdminTokenSpec {
+    pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
+        check_hash("spec.hash", &self.hash, problems);
+    }
+}

@@ -1,0 +1,32 @@
+//! What admins declare: the resource kinds, their envelope and their checks.
+//!
+//! Owns the shape of every resource as it is written in YAML, sent to the admin API and kept in the registry, and all checks
+//! that need nothing but the resource itself. Whether what it refers to exists is the registry's to say; what follows from
+//! it at run time is decided elsewhere. Knows no store, no wire and no clock.
+//!
+//! Invariants: an unknown field is an error, never ignored; every list and text has a named bound; a check tells everything
+//! that is wrong at once; secrets are never shown by `Debug` or by [`Resource::redacted`].
+
+mod access;
+mod endpoint;
+mod envelope;
+mod key;
+mod model;
+mod problem;
+mod schema;
+mod tenant;
+
+pub use access::{
+    AdminRole, AdminTokenSpec, ApiKeySpec, IssuerKeySpec, IssuerSpec, KeyAlgorithm, MAX_ISSUER_KEYS, REDACTED, Scope,
+    TenantBinding,
+};
+pub use endpoint::{ALL_HUNDREDTHS, ArmSpec, EndpointSpec, MAX_ARMS, MAX_TIMEOUT_MS};
+pub use envelope::{API_VERSION, Metadata, Resource, Spec};
+pub use key::{Kind, ResourceKey};
+pub use model::{ArtifactRef, MAX_GRANTS, MAX_LABELS, ModelSpec, ModelVersionSpec, VersionRef};
+pub use problem::{Problem, ResourceError};
+pub use schema::ModelConfigSchema;
+pub use tenant::{LimitsSpec, RateSpec, TenantSpec};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! Models and their versions.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use mesh_types::{ArtifactFormat, Label, ModelConfig, NameError, TenantId, Version, VersionSelector};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
+
+use crate::{Problem, schema::ModelConfigSchema, tenant::check_text};
+
+/// The most labels of one model.
+pub const MAX_LABELS: usize = 64;
+/// The most tenants that one model is granted to.
+pub const MAX_GRANTS: usize = 1_000;
+pub(crate) const MAX_DESCRIPTION: usize = 2_000;
+
+/// A version by its number or by a label: `3`, `stable`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, ToSchema)]
+#[schema(value_type = String, examples("stable", "3"))]
+pub struct VersionRef(VersionSelector);
+
+impl VersionRef {
+    /// What it selects; never the default.
+    pub fn selector(&self) -> &VersionSelector {
+        &self.0
+    }
+}
+
+impl From<Version> for VersionRef {
+    fn from(version: Version) -> Self {
+        Self(VersionSelector::Version(version))
+    }
+}
+
+impl From<Label> for VersionRef {
+    fn from(label: Label) -> Self {
+        Self(VersionSelector::Label(label))
+    }
+}
+
+impl FromStr for VersionRef {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        VersionSelector::parse(text).map(Self)
+    }
+}
+
+impl fmt::Display for VersionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            VersionSelector::Version(version) => version.fmt(f),
+            VersionSelector::Label(label) => label.fmt(f),
+            VersionSelector::Default => Ok(()),
+        }
+    }
+}
+
+impl Serialize for VersionRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for VersionRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // YAML reads an unquoted 3 as a number.
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a version number or a label")]
+        enum Written {
+            Number(u32),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Number(number) => Version::new(number).map(Self::from).map_err(serde::de::Error::custom),
+            Written::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+/// A model of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSpec {
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Movable names of versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, u32>)]
+    pub labels: BTreeMap<Label, Version>,
+    /// Which version answers where none is named; absent: the highest that is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_version: Option<VersionRef>,
+    /// Other tenants that may call the model under its name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub grants: Vec<TenantId>,
+}
+
+impl ModelSpec {
+    pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
+        check_text(
+            "spec.description",
+            self.description.as_deref(),
+            MAX_DESCRIPTION,
+            problems,
+        );
+        if self.labels.len() > MAX_LABELS {
+            problems.push(Problem::new(
+                "spec.labels",
+                format!("{} labels, at most {MAX_LABELS} are allowed", self.labels.len()),
+            ));
+        }
+        if let Some(label) = self.labels.keys().find(|label| label.as_str().parse::<u32>().is_ok()) {
+            problems.push(Problem::new(
+                "spec.labels",
+                format!("'{label}' would read as a version number: use a name"),
+            ));
+        }
+        if self.grants.len() > MAX_GRANTS {
+            problems.push(Problem::new(
+                "spec.grants",
+                format!("{} tenants, at most {MAX_GRANTS} are allowed", self.grants.len()),
+            ));
+        }
+        if let Some(reference) = &self.default_version
+            && let VersionSelector::Label(label) = reference.selector()
+            && !self.labels.contains_key(label)
+        {
+            problems.push(Problem::new(
+                "spec.default_version",
+                format!("there is no label '{label}' in spec.labels"),
+            ));
+        }
+    }
+}
+
+/// A file in the artifact store, by what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArtifactRef {
+    /// SHA-256 of the file, 64 lowercase hexadecimal digits.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+impl ArtifactRef {
+    /// Whether the digest is written as one.
+    pub fn is_well_formed(&self) -> bool {
+        self.sha256.len() == 64
+            && self
+                .sha256
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    }
+}
+
+/// One version of a model. Its name is `model/number`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelVersionSpec {
+    /// What kind of file it is.
+    #[schema(value_type = String, examples("torchscript", "builtin"))]
+    pub format: ArtifactFormat,
+    /// Its file; built-in models have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<ArtifactRef>,
+    /// How it is called and run, in the vocabulary of Triton's model configuration.
+    #[schema(value_type = ModelConfigSchema)]
+    pub config: ModelConfig,
+    /// Whether it is kept off the devices.
+    #[serde(default)]
+    pub unloaded: bool,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+impl ModelVersionSpec {
+    pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
+        check_text(
+            "spec.description",
+            self.description.as_deref(),
+            MAX_DESCRIPTION,
+            problems,
+        );
+        match (self.format, &self.artifact) {
+            (ArtifactFormat::Builtin, Some(_)) => {
+                problems.push(Problem::new(
+                    "spec.artifact",
+                    "a built-in model has no file: leave it out",
+                ));
+            }
+            (ArtifactFormat::TorchScript, None) => {
+                problems.push(Problem::new(
+                    "spec.artifact",
+                    "a torchscript model needs its file: upload it first",
+                ));
+            }
+            (_, Some(artifact)) if !artifact.is_well_formed() => {
+                problems.push(Problem::new(
+                    "spec.artifact.sha256",
+                    "a digest is 64 lowercase hexadecimal digits",
+                ));
+            }
+            _ => {}
+        }
+        for problem in self.config.problems() {
+            problems.push(Problem::new(format!("spec.config.{}", problem.field), problem.problem));
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! How the model configuration looks in the OpenAPI document.
+//!
+//! The configuration itself lives in `mesh-types`, which knows no schema language; a test holds the two together.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// The shape of `mesh_types::ModelConfig`.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = ModelConfig)]
+pub struct ModelConfigSchema {
+    /// Most rows in one execution; 0 means the model has no batch dimension.
+    pub max_batch_size: u32,
+    /// Inputs, in the order of the model's arguments.
+    pub input: Vec<TensorSpecSchema>,
+    /// Outputs, in the order of the model's results.
+    pub output: Vec<TensorSpecSchema>,
+    /// How requests are batched; absent: each runs alone.
+    #[schema(nullable)]
+    pub dynamic_batching: Option<DynamicBatchingSchema>,
+    /// Where instances run; empty means one group of the default kind.
+    pub instance_group: Vec<InstanceGroupSchema>,
+    /// The backend's own settings: texts, numbers and booleans by name.
+    #[schema(value_type = BTreeMap<String, Object>)]
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// One input or output.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = TensorSpec)]
+pub struct TensorSpecSchema {
+    /// The tensor's name on the wire.
+    pub name: String,
+    /// Its element type, such as FP32.
+    pub datatype: String,
+    /// Extents without the batch dimension; -1 is any.
+    pub dims: Vec<i64>,
+}
+
+/// When requests are put together.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = DynamicBatching)]
+pub struct DynamicBatchingSchema {
+    /// Sizes to send at once when reached.
+    pub preferred_batch_size: Vec<u32>,
+    /// How long the oldest request may wait for company.
+    pub max_queue_delay_microseconds: u64,
+    /// Requests that may wait; 0 takes the worker's own bound.
+    pub max_queue_size: u32,
+}
+
+/// Where instances of a model run.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = InstanceGroup)]
+pub struct InstanceGroupSchema {
+    /// Instances per device; 0 takes the device's number of threads.
+    pub count: u32,
+    /// KIND_AUTO, KIND_CPU or KIND_GPU.
+    pub kind: String,
+    /// GPU indices; empty means all.
+    pub gpus: Vec<u16>,
+}

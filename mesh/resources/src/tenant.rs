@@ -1,0 +1,110 @@
+//! Tenants and their limits.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::Problem;
+
+const MAX_WEIGHT: u32 = 1_000;
+const MAX_RATE: u32 = 1_000_000;
+const MAX_CONCURRENCY: u32 = 1_000_000;
+const MAX_DISPLAY_NAME: usize = 200;
+
+fn default_weight() -> u32 {
+    1
+}
+
+/// A party that calls, is limited and is kept apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantSpec {
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// The tenant's share of a busy device, beside the others'. 1 to 1000.
+    #[serde(default = "default_weight")]
+    pub weight: u32,
+    /// What it may use.
+    #[serde(default, skip_serializing_if = "LimitsSpec::is_empty")]
+    pub limits: LimitsSpec,
+    /// Whether all its requests are refused.
+    #[serde(default)]
+    pub suspended: bool,
+}
+
+impl Default for TenantSpec {
+    fn default() -> Self {
+        Self {
+            display_name: None,
+            weight: default_weight(),
+            limits: LimitsSpec::default(),
+            suspended: false,
+        }
+    }
+}
+
+/// What a tenant may use; what is not named has no limit.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsSpec {
+    /// Requests over time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<RateSpec>,
+    /// Requests at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+}
+
+impl LimitsSpec {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A rate: so many per second in the long run, and so many at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateSpec {
+    /// In the long run, per second; at least 1.
+    pub per_second: u32,
+    /// At once, after a pause; at least 1.
+    pub burst: u32,
+}
+
+impl TenantSpec {
+    pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
+        let mut in_range = |field: &str, value: u32, max: u32| {
+            if !(1..=max).contains(&value) {
+                problems.push(Problem::new(field, format!("{value} is not within 1 to {max}")));
+            }
+        };
+        in_range("spec.weight", self.weight, MAX_WEIGHT);
+        if let Some(rate) = self.limits.requests {
+            in_range("spec.limits.requests.per_second", rate.per_second, MAX_RATE);
+            in_range("spec.limits.requests.burst", rate.burst, MAX_RATE);
+        }
+        if let Some(concurrency) = self.limits.concurrency {
+            in_range("spec.limits.concurrency", concurrency, MAX_CONCURRENCY);
+        }
+        check_text(
+            "spec.display_name",
+            self.display_name.as_deref(),
+            MAX_DISPLAY_NAME,
+            problems,
+        );
+    }
+}
+
+/// Texts for people are bounded, and hold no control characters.
+pub(crate) fn check_text(field: &str, text: Option<&str>, max: usize, problems: &mut Vec<Problem>) {
+    let Some(text) = text else { return };
+    if text.len() > max {
+        problems.push(Problem::new(
+            field,
+            format!("{} bytes long, at most {max} are allowed", text.len()),
+        ));
+    }
+    if text.chars().any(|c| c.is_control() && c != '\n') {
+        problems.push(Problem::new(field, "holds a control character: leave it out"));
+    }
+}
