@@ -36,13 +36,25 @@ pub const LEVELS: &[(&str, u8)] = &[
 const AT_HOME: &[(&str, &[&str])] = &[
     ("tch", &["mesh-backend-torch", "mesh-torch-workshop"]),
     ("torch-sys", &["mesh-backend-torch", "mesh-torch-workshop"]),
-    ("sled", &[]),
-    ("actix-web", &[]),
+    ("sled", &["mesh-registry"]),
+    ("jsonwebtoken", &["mesh-policies"]),
+    ("governor", &["mesh-policies"]),
 ];
 
 /// Crates that know no runtime: pure decisions and plain data.
-const PURE: &[&str] = &["mesh-types", "mesh-backend", "mesh-scheduler"];
+const PURE: &[&str] = &[
+    "mesh-types",
+    "mesh-backend",
+    "mesh-scheduler",
+    "mesh-resources",
+    "mesh-policies",
+    "mesh-protocol",
+];
 const RUNTIMES: &[&str] = &["tokio", "actix", "actix-rt", "actix-web"];
+
+/// Libraries that speak HTTP or gRPC; only doors and what stands above them may name one.
+const WIRE: &[&str] = &["actix-web", "hyper", "reqwest", "tonic", "ureq"];
+const DOORS_LEVEL: u8 = 4;
 
 /// One dependency of a crate of the workspace, not counting those of its tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +114,11 @@ pub fn breaches(edges: &[Edge]) -> Vec<String> {
         if PURE.contains(&from.as_str()) && RUNTIMES.contains(&to.as_str()) {
             breaches.push(format!("{from} is pure and must not know {to}"));
         }
+        if WIRE.contains(&to.as_str()) && from_level < DOORS_LEVEL {
+            breaches.push(format!(
+                "{from} (level {from_level}) must not name {to}: doors begin at level {DOORS_LEVEL}"
+            ));
+        }
     }
     breaches.dedup();
     breaches
@@ -125,6 +142,19 @@ mod tests {
         assert!(broken("mesh-scheduler", "mesh-backend"));
         assert!(broken("mesh-newcomer", "serde"));
         assert!(!broken("mesh-backend", "mesh-types"));
+    }
+
+    #[test]
+    fn http_below_the_doors_is_a_breach() {
+        assert!(broken("mesh-router", "actix-web"));
+        assert!(broken("mesh-registry", "reqwest"));
+        assert!(!broken("mesh-router-http", "actix-web"));
+    }
+
+    #[test]
+    fn rooms_of_one_level_do_not_see_each_other() {
+        assert!(broken("mesh-router", "mesh-worker"));
+        assert!(broken("mesh-worker", "mesh-registry"));
     }
 
     #[test]
