@@ -1,0 +1,273 @@
+//! Tokens: JSON Web Tokens of issuers that an admin has declared (RFC 7519, held to RFC 8725 and RFC 9068).
+//!
+//! Owns the issuers with their keys, and the proof that a token is theirs, ours and in time. Signatures are verified by
+//! `jsonwebtoken`, everything else here, because whatever a library skips is a hole. Fetches nothing: keys come from the
+//! snapshot only.
+//!
+//! Invariants: the algorithm is the key's own, and a token may only agree with it; a key is chosen among those of the very
+//! issuer that the token names; nothing of a token is believed before its signature holds, and its window is checked last.
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use mesh_types::TenantId;
+use zeroize::Zeroizing;
+
+use super::{
+    AuthError, Principal,
+    claims::{Claims, TokenHeader},
+};
+
+/// The longest token.
+pub const MAX_TOKEN_BYTES: usize = 8_192;
+/// Keys that an issuer may have at a time; further ones are ignored.
+pub const MAX_KEYS_PER_ISSUER: usize = 16;
+/// How far clocks may be apart at most; more is cut to this.
+pub const MAX_LEEWAY: Duration = Duration::from_secs(60);
+/// The shortest secret for HS256: as long as its hash (RFC 7518, 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+/// An uncompressed point of P-256 and a point of Ed25519.
+const P256_POINT_BYTES: usize = 65;
+const ED25519_POINT_BYTES: usize = 32;
+/// A DER-encoded RSA public key with a modulus of 2048 bits has more than this.
+const MIN_RSA_DER_BYTES: usize = 256;
+
+/// How a key signs. There is no other way, and no `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyAlgorithm {
+    /// HMAC with SHA-256.
+    HS256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    RS256,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// Ed25519.
+    EdDSA,
+}
+
+impl KeyAlgorithm {
+    /// The name in a token's `alg`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HS256 => "HS256",
+            Self::RS256 => "RS256",
+            Self::ES256 => "ES256",
+            Self::EdDSA => "EdDSA",
+        }
+    }
+
+    const fn library(self) -> Algorithm {
+        match self {
+            Self::HS256 => Algorithm::HS256,
+            Self::RS256 => Algorithm::RS256,
+            Self::ES256 => Algorithm::ES256,
+            Self::EdDSA => Algorithm::EdDSA,
+        }
+    }
+}
+
+/// What a key is made from.
+#[derive(Clone, Copy)]
+pub enum KeyMaterial<'a> {
+    /// A public key in PEM, for every algorithm but HS256.
+    PublicKeyPem(&'a str),
+    /// A secret in base64, for HS256 only.
+    SecretBase64(&'a str),
+}
+
+/// Why a key cannot be used. Names neither the key nor its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IssuerKeyError {
+    /// HS256 with a public key, or another algorithm with a secret.
+    #[error("HS256 takes a secret, and RS256, ES256 and EdDSA take a public key")]
+    Material,
+    /// Not base64, or too short.
+    #[error("the secret must be base64 of at least 32 bytes")]
+    Secret,
+    /// Not a public key of the algorithm.
+    #[error("the public key must be PEM ('BEGIN PUBLIC KEY') and fit {}", .0.as_str())]
+    PublicKey(KeyAlgorithm),
+}
+
+/// One key of an issuer, bound to its algorithm.
+#[derive(Clone)]
+pub struct IssuerKey {
+    key_id: Option<String>,
+    algorithm: KeyAlgorithm,
+    key: DecodingKey,
+}
+
+impl fmt::Debug for IssuerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuerKey")
+            .field("key_id", &self.key_id)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+impl IssuerKey {
+    /// Reads a key. Without a `key_id` it stands for tokens without `kid`, and for those whose `kid` no key has.
+    pub fn new(
+        key_id: Option<String>,
+        algorithm: KeyAlgorithm,
+        material: KeyMaterial<'_>,
+    ) -> Result<Self, IssuerKeyError> {
+        let key = match (algorithm, material) {
+            (KeyAlgorithm::HS256, KeyMaterial::SecretBase64(text)) => secret_key(text)?,
+            (KeyAlgorithm::HS256, _) | (_, KeyMaterial::SecretBase64(_)) => return Err(IssuerKeyError::Material),
+            (_, KeyMaterial::PublicKeyPem(pem)) => {
+                public_key(algorithm, pem).ok_or(IssuerKeyError::PublicKey(algorithm))?
+            }
+        };
+        Ok(Self { key_id, algorithm, key })
+    }
+
+    fn verifies(&self, header: &TokenHeader, message: &str, signature: &str) -> bool {
+        header.algorithm == self.algorithm.as_str()
+            && jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.key, self.algorithm.library())
+                .unwrap_or(false)
+    }
+}
+
+fn secret_key(text: &str) -> Result<DecodingKey, IssuerKeyError> {
+    let secret = STANDARD.decode(text).map_err(|_| IssuerKeyError::Secret)?;
+    let secret = Zeroizing::new(secret);
+    if secret.len() < MIN_SECRET_BYTES {
+        return Err(IssuerKeyError::Secret);
+    }
+    Ok(DecodingKey::from_secret(&secret))
+}
+
+fn public_key(algorithm: KeyAlgorithm, pem: &str) -> Option<DecodingKey> {
+    // The library would also take certificates and private keys and cut something out of them.
+    let label = pem.trim_start().strip_prefix("-----BEGIN ")?;
+    let is_public = label.starts_with("PUBLIC KEY-----") || label.starts_with("RSA PUBLIC KEY-----");
+    if !is_public {
+        return None;
+    }
+    let pem = pem.trim_start().as_bytes();
+    let key = match algorithm {
+        KeyAlgorithm::RS256 => DecodingKey::from_rsa_pem(pem),
+        KeyAlgorithm::ES256 => DecodingKey::from_ec_pem(pem),
+        KeyAlgorithm::EdDSA => DecodingKey::from_ed_pem(pem),
+        KeyAlgorithm::HS256 => return None,
+    };
+    let key = key.ok()?;
+    let length = key.try_get_as_bytes().ok()?.len();
+    let fits = match algorithm {
+        KeyAlgorithm::ES256 => length == P256_POINT_BYTES,
+        KeyAlgorithm::EdDSA => length == ED25519_POINT_BYTES,
+        _ => length > MIN_RSA_DER_BYTES,
+    };
+    fits.then_some(key)
+}
+
+/// How a token's tenant is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TenantBinding {
+    /// Every token of the issuer acts for this tenant.
+    Tenant(TenantId),
+    /// This claim names the tenant: the issuer is trusted for all of them.
+    Claim(String),
+}
+
+/// Somebody whose tokens are taken.
+#[derive(Debug, Clone)]
+pub struct IssuerEntry {
+    /// Exactly what its tokens have as `iss`.
+    pub issuer: String,
+    /// What a token's `aud` must name one of; none means that no token is taken.
+    pub audiences: Vec<String>,
+    /// Its keys.
+    pub keys: Vec<IssuerKey>,
+    /// For whom its tokens act.
+    pub tenants: TenantBinding,
+    /// How far its clock may be from ours.
+    pub leeway: Duration,
+}
+
+impl IssuerEntry {
+    /// Cuts what is beyond the bounds.
+    pub(super) fn make_safe(&mut self) {
+        self.leeway = self.leeway.min(MAX_LEEWAY);
+        self.keys.truncate(MAX_KEYS_PER_ISSUER);
+    }
+
+    /// The keys that may have signed: those that the token's `kid` names, else those without a name. A token without `kid`
+    /// may also mean the only key there is.
+    fn candidates(&self, key_id: Option<&str>) -> impl Iterator<Item = &IssuerKey> {
+        let named = key_id.is_some_and(|id| self.keys.iter().any(|key| key.key_id.as_deref() == Some(id)));
+        let wanted = if named { key_id } else { None };
+        let only = key_id.is_none() && self.keys.len() == 1;
+        self.keys
+            .iter()
+            .filter(move |key| only || key.key_id.as_deref() == wanted)
+    }
+
+    fn tenant(&self, claims: &Claims) -> Result<TenantId, AuthError> {
+        match &self.tenants {
+            TenantBinding::Tenant(tenant) => Ok(tenant.clone()),
+            TenantBinding::Claim(name) => {
+                let named = claims.text(name).ok_or(AuthError::Invalid)?;
+                TenantId::parse(named).map_err(|_| AuthError::Invalid)
+            }
+        }
+    }
+}
+
+/// When a token is valid, leeway included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Window {
+    from: i64,
+    until: i64,
+}
+
+impl Window {
+    /// Refuses a token before its `nbf` and from its `exp` on.
+    pub(super) fn check(self, now_unix: i64) -> Result<(), AuthError> {
+        if now_unix >= self.until {
+            return Err(AuthError::Expired);
+        }
+        if now_unix < self.from {
+            return Err(AuthError::Invalid);
+        }
+        Ok(())
+    }
+}
+
+/// What a token has proven, but for the time.
+pub(super) struct VerifiedToken {
+    pub(super) principal: Principal,
+    pub(super) window: Window,
+}
+
+/// Proves a token of at most [`MAX_TOKEN_BYTES`]; the caller checks its window.
+pub(super) fn verify(issuers: &HashMap<String, Arc<IssuerEntry>>, token: &str) -> Result<VerifiedToken, AuthError> {
+    // Three parts: two are unsigned, five are encrypted.
+    let (message, signature) = token.rsplit_once('.').ok_or(AuthError::Invalid)?;
+    let (header, payload) = message.split_once('.').ok_or(AuthError::Invalid)?;
+    let header = TokenHeader::read(header)?;
+    let claims = Claims::read(payload)?;
+    let issuer = issuers.get(&claims.issuer).ok_or(AuthError::Invalid)?;
+    let signed = issuer
+        .candidates(header.key_id.as_deref())
+        .any(|key| key.verifies(&header, message, signature));
+    if !signed || !claims.audience.iter().any(|named| issuer.audiences.contains(named)) {
+        return Err(AuthError::Invalid);
+    }
+    let leeway = i64::try_from(issuer.leeway.as_secs()).unwrap_or(0);
+    Ok(VerifiedToken {
+        principal: Principal {
+            tenant: issuer.tenant(&claims)?,
+            subject: Arc::from(claims.subject.as_str()),
+            credential: Arc::from(format!("jwt:{}", issuer.issuer)),
+            scopes: claims.scopes,
+        },
+        window: Window {
+            from: claims.not_before.saturating_sub(leeway),
+            until: claims.expires.saturating_add(leeway),
+        },
+    })
+}

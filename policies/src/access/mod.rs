@@ -1,0 +1,318 @@
+//! Access: who a caller is, from the credential it shows.
+//!
+//! Owns the decision between an API key and a token, the answer ([`Principal`]) and its refusals ([`AuthError`]). Keys and
+//! secrets are in `secret`, tokens in `jwt`. Does not read headers of any protocol but the text after `Authorization:`, and
+//! does not decide what a tenant may see: that is the snapshot.
+//!
+//! Invariants: nothing known means nobody in; a refusal never says which part failed, only that a proven credential has
+//! expired; every cost before a credential is proven is bounded.
+
+mod cache;
+mod claims;
+mod jwt;
+mod secret;
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use mesh_types::{Fault, FaultClass, FaultSource, KeyId, TenantId};
+use smallvec::SmallVec;
+
+use self::cache::VerifiedTokens;
+pub use self::{
+    cache::MAX_VERIFIED_TOKENS,
+    jwt::{
+        IssuerEntry, IssuerKey, IssuerKeyError, KeyAlgorithm, KeyMaterial, MAX_KEYS_PER_ISSUER, MAX_LEEWAY,
+        MAX_TOKEN_BYTES, TenantBinding,
+    },
+    secret::{
+        GeneratedKey, Pepper, SecretHash, SecretHashError, admin_token_id, generate_admin_token, generate_api_key,
+        generate_api_key_as, hash_secret, verify_admin_token,
+    },
+};
+
+/// How API keys begin; everything else is taken for a token.
+const API_KEY_PREFIX: &str = "mesh_";
+
+/// What a caller shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Presented<'a> {
+    /// Nothing, or nothing of a kind that we take.
+    None,
+    /// An API key or a token.
+    Bearer(&'a str),
+    /// A bearer credential that is not even written like one.
+    Malformed,
+}
+
+impl<'a> Presented<'a> {
+    /// Reads the value of an `Authorization` header (RFC 6750, section 2.1). Another scheme than `Bearer` counts as nothing.
+    pub fn from_header(value: Option<&'a str>) -> Self {
+        let Some(value) = value.map(str::trim).filter(|value| !value.is_empty()) else {
+            return Self::None;
+        };
+        let (scheme, credential) = value.split_once(' ').unwrap_or((value, ""));
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Self::None;
+        }
+        let credential = credential.trim_start();
+        let well_formed = !credential.is_empty() && credential.bytes().all(|byte| byte.is_ascii_graphic());
+        if well_formed {
+            Self::Bearer(credential)
+        } else {
+            Self::Malformed
+        }
+    }
+}
+
+impl fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Bearer(_) => "Bearer([redacted])",
+            Self::Malformed => "Malformed",
+        })
+    }
+}
+
+/// Why a caller is refused. [`AuthError::Missing`] is told apart because its answer carries no error code (RFC 6750, 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// No credential.
+    #[error("no credential: send 'Authorization: Bearer <API key or token>'")]
+    Missing,
+    /// Not written as a bearer credential.
+    #[error("malformed credential: send 'Authorization: Bearer <API key or token>'")]
+    Malformed,
+    /// Unknown, forged, revoked, not yet valid or not meant for us.
+    #[error("invalid credential")]
+    Invalid,
+    /// Proven, but out of date.
+    #[error("expired credential")]
+    Expired,
+    /// Proven, but without the right.
+    #[error("the credential does not carry the scope '{0}'")]
+    InsufficientScope(Scope),
+    /// Proven, but the tenant is refused for now.
+    #[error("the tenant is suspended")]
+    TenantSuspended,
+}
+
+impl From<AuthError> for Fault {
+    fn from(error: AuthError) -> Self {
+        let class = match error {
+            AuthError::InsufficientScope(_) | AuthError::TenantSuspended => FaultClass::PermissionDenied,
+            AuthError::Missing | AuthError::Malformed | AuthError::Invalid | AuthError::Expired => {
+                FaultClass::Unauthenticated
+            }
+        };
+        Self::new(class, FaultSource::Client, error.to_string())
+    }
+}
+
+/// A right that a credential carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// To call models and endpoints.
+    Infer,
+}
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 1] = [Self::Infer];
+
+    /// The name in keys and tokens.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Infer => "infer",
+        }
+    }
+
+    const fn bit(self) -> u8 {
+        match self {
+            Self::Infer => 1,
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The scopes of a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scopes(u8);
+
+impl Scopes {
+    /// No right at all.
+    pub const NONE: Self = Self(0);
+
+    /// Whether the scope is among them.
+    pub const fn contains(self, scope: Scope) -> bool {
+        self.0 & scope.bit() != 0
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        Self(scopes.into_iter().fold(0, |bits, scope| bits | scope.bit()))
+    }
+}
+
+/// A caller whose credential holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// For whom it acts.
+    pub tenant: TenantId,
+    /// Who it is: the key's identifier or the token's `sub`.
+    pub subject: Arc<str>,
+    /// What it showed: `key:<id>` or `jwt:<issuer>`.
+    pub credential: Arc<str>,
+    /// What it may do.
+    pub scopes: Scopes,
+}
+
+impl Principal {
+    /// Refuses a caller without the scope.
+    pub fn require(&self, scope: Scope) -> Result<(), AuthError> {
+        if self.scopes.contains(scope) {
+            Ok(())
+        } else {
+            Err(AuthError::InsufficientScope(scope))
+        }
+    }
+}
+
+/// One API key, as it is stored.
+#[derive(Debug, Clone)]
+pub struct ApiKeyEntry {
+    /// Its public half; unique within a tenant only.
+    pub id: KeyId,
+    /// For whom it acts.
+    pub tenant: TenantId,
+    /// Of its secret half.
+    pub hash: SecretHash,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// The Unix second from which it is no longer valid.
+    pub expires: Option<i64>,
+    /// Taken back.
+    pub revoked: bool,
+}
+
+/// An API key with what its callers are told, made once.
+struct StoredKey {
+    entry: ApiKeyEntry,
+    principal: Principal,
+}
+
+/// Every credential that is known. Cheap to clone; clones share the memory of verified tokens, which a changed copy leaves.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    pepper: Pepper,
+    keys: Arc<HashMap<KeyId, SmallVec<[Arc<StoredKey>; 1]>>>,
+    issuers: Arc<HashMap<String, Arc<IssuerEntry>>>,
+    verified: Arc<VerifiedTokens>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("keys", &self.keys.len())
+            .field("issuers", &self.issuers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// No credential yet; keys will be compared under this pepper.
+    pub fn new(pepper: Pepper) -> Self {
+        Self {
+            pepper,
+            ..Self::default()
+        }
+    }
+
+    /// Adds an API key.
+    #[must_use]
+    pub fn with_key(mut self, entry: ApiKeyEntry) -> Self {
+        let principal = Principal {
+            tenant: entry.tenant.clone(),
+            subject: Arc::from(entry.id.as_str()),
+            credential: Arc::from(format!("key:{}", entry.id)),
+            scopes: entry.scopes,
+        };
+        let id = entry.id.clone();
+        let stored = Arc::new(StoredKey { entry, principal });
+        Arc::make_mut(&mut self.keys).entry(id).or_default().push(stored);
+        self
+    }
+
+    /// Adds an issuer of tokens; of two with the same `iss` the later stays. Forgets every token verified before.
+    #[must_use]
+    pub fn with_issuer(mut self, mut entry: IssuerEntry) -> Self {
+        entry.make_safe();
+        Arc::make_mut(&mut self.issuers).insert(entry.issuer.clone(), Arc::new(entry));
+        self.verified = Arc::default();
+        self
+    }
+
+    /// Who this is, at this Unix second.
+    pub fn authenticate(&self, presented: Presented<'_>, now_unix: i64) -> Result<Principal, AuthError> {
+        match presented {
+            Presented::None => Err(AuthError::Missing),
+            Presented::Malformed => Err(AuthError::Malformed),
+            Presented::Bearer(text) if text.starts_with(API_KEY_PREFIX) => self.by_key(text, now_unix),
+            Presented::Bearer(text) => self.by_token(text, now_unix),
+        }
+    }
+
+    fn by_key(&self, text: &str, now_unix: i64) -> Result<Principal, AuthError> {
+        let (id, secret) = secret::parse_api_key(text).ok_or(AuthError::Invalid)?;
+        // Hashed before the look-up: an unknown identifier takes as long as a wrong secret.
+        let hash = self.pepper.hash(secret);
+        let candidates = self.keys.get(id).map(SmallVec::as_slice).unwrap_or_default();
+        // Two tenants may have chosen the same identifier: the secret tells them apart.
+        let mut found = None;
+        for stored in candidates {
+            if stored.entry.hash == hash {
+                found = Some(stored);
+            }
+        }
+        let stored = found.ok_or(AuthError::Invalid)?;
+        if stored.entry.revoked {
+            return Err(AuthError::Invalid);
+        }
+        if stored.entry.expires.is_some_and(|expires| now_unix >= expires) {
+            return Err(AuthError::Expired);
+        }
+        Ok(stored.principal.clone())
+    }
+
+    fn by_token(&self, token: &str, now_unix: i64) -> Result<Principal, AuthError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(AuthError::Invalid);
+        }
+        let fingerprint = cache::fingerprint(token);
+        let verified = if let Some(verified) = self.verified.get(&fingerprint) {
+            verified
+        } else {
+            let verified = Arc::new(jwt::verify(&self.issuers, token)?);
+            // One that is not in time is not worth remembering.
+            verified.window.check(now_unix)?;
+            self.verified.insert(fingerprint, Arc::clone(&verified));
+            verified
+        };
+        verified.window.check(now_unix)?;
+        Ok(verified.principal.clone())
+    }
+}
+
+#[cfg(test)]
+#[path = "../access_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "../jwt_tests.rs"]
+mod jwt_tests;

@@ -1,0 +1,255 @@
+//! The snapshot: everything that decides requests at one revision, immutable and shared.
+//!
+//! Owns the shape that control compiles records and worker reports into. A router takes one `Arc` of it per request, so a
+//! request sees one configuration from its credential to its version. Does not compile, publish or store.
+//!
+//! Invariants: an empty snapshot knows no tenant and no credential, so it refuses everything; a tenant reaches only what is
+//! in its own `targets`, so a foreign name and an absent one are the same miss.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use mesh_types::{
+    ArtifactFormat, DeviceId, Label, ModelConfig, ModelId, ModelVersionKey, TenantId, Version, VersionSelector,
+};
+
+use crate::{
+    access::{AuthError, Credentials, Presented, Principal, Scope},
+    limits::TenantLimits,
+    traffic::Route,
+};
+
+/// All that decides requests, at one revision.
+#[derive(Debug, Clone, Default)]
+pub struct MeshSnapshot {
+    /// The revision of the records it was compiled from.
+    pub revision: u64,
+    /// Who may come in.
+    pub credentials: Credentials,
+    tenants: HashMap<TenantId, Arc<TenantEntry>>,
+}
+
+impl MeshSnapshot {
+    /// Puts the parts together; of two entries for one tenant the later stays.
+    pub fn new(revision: u64, credentials: Credentials, tenants: impl IntoIterator<Item = TenantEntry>) -> Self {
+        let tenants = tenants
+            .into_iter()
+            .map(|entry| (entry.id.clone(), Arc::new(entry)))
+            .collect();
+        Self {
+            revision,
+            credentials,
+            tenants,
+        }
+    }
+
+    /// The tenant of this name, if there is one.
+    pub fn tenant(&self, id: &str) -> Option<&Arc<TenantEntry>> {
+        self.tenants.get(id)
+    }
+
+    /// Every tenant, in no order.
+    pub fn tenants(&self) -> impl Iterator<Item = &Arc<TenantEntry>> {
+        self.tenants.values()
+    }
+
+    /// Who is calling, with the right to infer, and the tenant it belongs to.
+    ///
+    /// A credential whose tenant is gone is as good as none; that of a suspended tenant says so.
+    pub fn caller(&self, presented: Presented<'_>, now_unix: i64) -> Result<(Principal, &Arc<TenantEntry>), AuthError> {
+        let principal = self.credentials.authenticate(presented, now_unix)?;
+        let tenant = self.tenant(principal.tenant.as_str()).ok_or(AuthError::Invalid)?;
+        if tenant.suspended {
+            return Err(AuthError::TenantSuspended);
+        }
+        principal.require(Scope::Infer)?;
+        Ok((principal, tenant))
+    }
+}
+
+/// One tenant: its limits and all it may call.
+#[derive(Debug, Clone)]
+pub struct TenantEntry {
+    /// The tenant.
+    pub id: TenantId,
+    /// Refused entirely, but not forgotten.
+    pub suspended: bool,
+    /// How much it may ask for.
+    pub limits: TenantLimits,
+    /// What each name means to this tenant: its own endpoints first, then its own models, then those granted to it.
+    pub targets: HashMap<String, Target>,
+}
+
+impl TenantEntry {
+    /// What this tenant calls by the name, if anything.
+    pub fn target(&self, name: &str) -> Option<&Target> {
+        self.targets.get(name)
+    }
+}
+
+/// What a name leads to.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// An endpoint with its split.
+    Endpoint(Arc<Route>),
+    /// A model, called directly.
+    Model(Arc<ModelEntry>),
+}
+
+/// A model with its versions.
+#[derive(Debug, Clone)]
+pub struct ModelEntry {
+    /// The tenant that owns it; not always the one that calls it.
+    pub owner: TenantId,
+    /// The model.
+    pub model: ModelId,
+    /// Its versions.
+    pub versions: BTreeMap<Version, Arc<VersionEntry>>,
+    /// Its labels.
+    pub labels: BTreeMap<Label, Version>,
+    /// The version that a call without one gets; none leaves it to [`ModelEntry::resolve`].
+    pub default: Option<Version>,
+}
+
+impl ModelEntry {
+    /// The version that a caller means, if the model has it.
+    ///
+    /// Without a declared default, a call that names no version gets the newest version that is ready somewhere, and the
+    /// newest of all while none is: a version that is still loading never displaces one that serves.
+    pub fn resolve(&self, selector: &VersionSelector) -> Option<&Arc<VersionEntry>> {
+        match selector {
+            VersionSelector::Version(version) => self.versions.get(version),
+            VersionSelector::Label(label) => self.versions.get(self.labels.get(label)?),
+            VersionSelector::Default => match self.default {
+                Some(version) => self.versions.get(&version),
+                None => self.newest_ready().or_else(|| self.versions.values().next_back()),
+            },
+        }
+    }
+
+    fn newest_ready(&self) -> Option<&Arc<VersionEntry>> {
+        self.versions.values().rev().find(|version| version.is_ready())
+    }
+}
+
+/// One version of a model, and where it is ready.
+#[derive(Debug, Clone)]
+pub struct VersionEntry {
+    /// Which one.
+    pub key: Arc<ModelVersionKey>,
+    /// How it is called.
+    pub config: Arc<ModelConfig>,
+    /// What kind of file it is.
+    pub format: ArtifactFormat,
+    /// Devices that would run it now.
+    pub ready_on: Vec<DeviceId>,
+    /// Why it is ready nowhere, in words for its owner.
+    pub unavailable_reason: Option<String>,
+}
+
+impl VersionEntry {
+    /// Whether any device would run it now.
+    pub fn is_ready(&self) -> bool {
+        !self.ready_on.is_empty()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A version of `acme/<model>`, ready on one device or on none.
+    pub(crate) fn version(model: &str, number: u32, ready: bool) -> Arc<VersionEntry> {
+        Arc::new(VersionEntry {
+            key: Arc::new(ModelVersionKey {
+                tenant: TenantId::parse("acme").unwrap(),
+                model: ModelId::parse(model).unwrap(),
+                version: Version::new(number).unwrap(),
+            }),
+            config: Arc::new(ModelConfig::default()),
+            format: ArtifactFormat::Builtin,
+            ready_on: if ready { vec![DeviceId::cpu(0)] } else { Vec::new() },
+            unavailable_reason: None,
+        })
+    }
+
+    /// The model `acme/<model>` with these versions and readiness.
+    pub(crate) fn model(model: &str, versions: &[(u32, bool)]) -> ModelEntry {
+        ModelEntry {
+            owner: TenantId::parse("acme").unwrap(),
+            model: ModelId::parse(model).unwrap(),
+            versions: versions
+                .iter()
+                .map(|(number, ready)| (Version::new(*number).unwrap(), version(model, *number, *ready)))
+                .collect(),
+            labels: BTreeMap::new(),
+            default: None,
+        }
+    }
+
+    fn number(found: Option<&Arc<VersionEntry>>) -> Option<u32> {
+        found.map(|version| version.key.version.get())
+    }
+
+    #[test]
+    fn an_empty_snapshot_lets_nobody_in() {
+        let empty = MeshSnapshot::default();
+        assert!(empty.tenant("acme").is_none());
+        assert_eq!(empty.caller(Presented::None, 0).unwrap_err(), AuthError::Missing);
+        let key = "mesh_live_0123456789ab_0000000000000000000000000000000000000000000_00000000";
+        assert_eq!(empty.caller(Presented::Bearer(key), 0).unwrap_err(), AuthError::Invalid);
+    }
+
+    #[test]
+    fn numbers_and_labels_resolve_exactly_or_not_at_all() {
+        let stable = Label::parse("stable").unwrap();
+        let mut entry = model("digits", &[(1, true), (3, true)]);
+        entry.labels.insert(stable.clone(), Version::new(1).unwrap());
+        entry
+            .labels
+            .insert(Label::parse("lost").unwrap(), Version::new(2).unwrap());
+        let ask = |text: &str| number(entry.resolve(&VersionSelector::parse(text).unwrap()));
+        assert_eq!(ask("1"), Some(1));
+        assert_eq!(ask("3"), Some(3));
+        assert_eq!(ask("2"), None);
+        assert_eq!(ask("stable"), Some(1));
+        assert_eq!(ask("canary"), None);
+        assert_eq!(ask("lost"), None, "a label to a version that is gone");
+    }
+
+    #[test]
+    fn a_declared_default_stands_even_when_it_is_not_ready() {
+        let mut entry = model("digits", &[(1, false), (2, true)]);
+        entry.default = Some(Version::FIRST);
+        assert_eq!(number(entry.resolve(&VersionSelector::Default)), Some(1));
+    }
+
+    #[test]
+    fn without_a_default_a_loading_version_never_displaces_a_ready_one() {
+        let ask = |versions: &[(u32, bool)]| number(model("digits", versions).resolve(&VersionSelector::Default));
+        assert_eq!(ask(&[(1, true), (2, true), (3, false)]), Some(2));
+        assert_eq!(ask(&[(1, false), (2, false)]), Some(2));
+        assert_eq!(ask(&[]), None);
+    }
+
+    #[test]
+    fn a_tenant_is_found_by_text_and_sees_only_its_own_targets() {
+        let entry = |id: &str, name: &str| TenantEntry {
+            id: TenantId::parse(id).unwrap(),
+            suspended: false,
+            limits: TenantLimits::default(),
+            targets: HashMap::from([(name.to_owned(), Target::Model(Arc::new(model(name, &[(1, true)]))))]),
+        };
+        let snapshot = MeshSnapshot::new(
+            7,
+            Credentials::default(),
+            [entry("acme", "digits"), entry("globex", "cats")],
+        );
+        let acme = snapshot.tenant("acme").unwrap();
+        assert!(acme.target("digits").is_some());
+        assert!(acme.target("cats").is_none());
+        assert_eq!(snapshot.tenants().count(), 2);
+    }
+}
