@@ -1,0 +1,166 @@
+//! The small JSON bodies: metadata of server and model, health, errors.
+
+use mesh_types::{ModelConfig, TensorSpec, Version};
+
+use crate::response::write_string;
+
+/// The extensions of the protocol that this server has. Honest: a client that finds one here may use it.
+pub const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "parameters"];
+
+/// What `GET /v2/models/{name}` tells.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelMetadata<'a> {
+    /// The name the caller used.
+    pub name: &'a str,
+    /// The versions the caller may ask for.
+    pub versions: &'a [Version],
+    /// What runs it.
+    pub platform: &'a str,
+    /// Its inputs and outputs.
+    pub config: &'a ModelConfig,
+}
+
+/// `{"error":".."}`
+pub fn error_body(message: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len() + 16);
+    out.extend_from_slice(b"{\"error\":");
+    write_string(&mut out, message);
+    out.push(b'}');
+    out
+}
+
+/// `{"name":"..","version":"..","extensions":[..]}`
+pub fn server_metadata_body(name: &str, version: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    out.extend_from_slice(b"{\"name\":");
+    write_string(&mut out, name);
+    out.extend_from_slice(b",\"version\":");
+    write_string(&mut out, version);
+    out.extend_from_slice(b",\"extensions\":");
+    list(&mut out, EXTENSIONS, write_string);
+    out.push(b'}');
+    out
+}
+
+/// `{"live":true}`: whoever can answer is alive.
+pub fn live_body() -> &'static [u8] {
+    b"{\"live\":true}"
+}
+
+/// `{"ready":..}`
+pub fn ready_body(ready: bool) -> &'static [u8] {
+    if ready {
+        b"{\"ready\":true}"
+    } else {
+        b"{\"ready\":false}"
+    }
+}
+
+/// `{"name":"..","ready":..}`
+pub fn model_ready_body(name: &str, ready: bool) -> Vec<u8> {
+    let mut out = b"{\"name\":".to_vec();
+    write_string(&mut out, name);
+    out.extend_from_slice(if ready {
+        b",\"ready\":true}"
+    } else {
+        b",\"ready\":false}"
+    });
+    out
+}
+
+/// `{"name":"..","versions":[..],"platform":"..","inputs":[..],"outputs":[..]}`; shapes hold -1 for any extent, the batch
+/// dimension too.
+pub fn model_metadata_body(metadata: ModelMetadata<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    out.extend_from_slice(b"{\"name\":");
+    write_string(&mut out, metadata.name);
+    out.extend_from_slice(b",\"versions\":");
+    list(&mut out, metadata.versions, |out, version| {
+        write_string(out, &version.to_string());
+    });
+    out.extend_from_slice(b",\"platform\":");
+    write_string(&mut out, metadata.platform);
+    for (key, specs) in [("inputs", &metadata.config.input), ("outputs", &metadata.config.output)] {
+        out.push(b',');
+        write_string(&mut out, key);
+        out.push(b':');
+        list(&mut out, specs, |out, spec| tensor(out, metadata.config, spec));
+    }
+    out.push(b'}');
+    out
+}
+
+fn tensor(out: &mut Vec<u8>, config: &ModelConfig, spec: &TensorSpec) {
+    out.extend_from_slice(b"{\"name\":");
+    write_string(out, &spec.name);
+    out.extend_from_slice(b",\"datatype\":");
+    write_string(out, spec.datatype.as_str());
+    out.extend_from_slice(b",\"shape\":");
+    list(out, config.wire_dims(spec), |out, dim| {
+        out.extend_from_slice(itoa::Buffer::new().format(dim).as_bytes());
+    });
+    out.push(b'}');
+}
+
+fn list<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, write: impl Fn(&mut Vec<u8>, T)) {
+    out.push(b'[');
+    for (index, item) in items.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write(out, item);
+    }
+    out.push(b']');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_types::DataType;
+
+    #[test]
+    fn bodies_are_json_with_the_protocols_fields() {
+        let spec = |name: &str| TensorSpec {
+            name: name.to_owned(),
+            datatype: DataType::Fp32,
+            dims: vec![64],
+        };
+        let config = ModelConfig {
+            max_batch_size: 8,
+            input: vec![spec("INPUT\"0")],
+            output: vec![spec("OUTPUT0")],
+            ..ModelConfig::default()
+        };
+        let body = model_metadata_body(ModelMetadata {
+            name: "digits",
+            versions: &[Version::FIRST],
+            platform: "pytorch_libtorch",
+            config: &config,
+        });
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            value,
+            serde_json::json!({
+                "name": "digits", "versions": ["1"], "platform": "pytorch_libtorch",
+                "inputs": [{"name": "INPUT\"0", "datatype": "FP32", "shape": [-1, 64]}],
+                "outputs": [{"name": "OUTPUT0", "datatype": "FP32", "shape": [-1, 64]}],
+            })
+        );
+    }
+
+    #[test]
+    fn every_text_survives_the_error_form() {
+        let message = "quote \" backslash \\ line \n tab \t bell \u{7} unit \u{1f} ä 🦀";
+        let value: serde_json::Value = serde_json::from_slice(&error_body(message)).unwrap();
+        assert_eq!(value["error"], message);
+    }
+
+    #[test]
+    fn the_server_names_only_what_it_has() {
+        let value: serde_json::Value = serde_json::from_slice(&server_metadata_body("mesh", "0.1.0")).unwrap();
+        assert_eq!(
+            value,
+            serde_json::json!({"name": "mesh", "version": "0.1.0", "extensions": ["binary_tensor_data", "parameters"]})
+        );
+    }
+}

@@ -1,0 +1,145 @@
+//! Why bytes are no request, and why a response cannot be written. Each text says what was wrong and what would be right.
+//!
+//! Texts hold names that the caller sent, cut short, and nothing else of the body.
+
+use mesh_types::{DataType, Fault, FaultClass, FaultSource, MAX_RANK, TensorError};
+
+use crate::wire::{MAX_ID_BYTES, MAX_PARAMETERS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
+
+/// The most characters of a caller's text that a message repeats.
+const MAX_QUOTED_CHARS: usize = 64;
+/// The longest message of the JSON parser that is passed on whole; it may quote the caller's text.
+const MAX_JSON_MESSAGE_CHARS: usize = 200;
+
+/// A caller's text, cut for a message.
+pub(crate) fn quoted(text: &str) -> String {
+    text.chars().take(MAX_QUOTED_CHARS).collect()
+}
+
+/// Why a body is no inference request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "each variant's message says what it is, and the fields are what the message names"
+)]
+pub enum DecodeError {
+    #[error("failed to parse the request JSON: {0}")]
+    Json(String),
+    #[error("the request has no 'inputs', at least one input is needed")]
+    NoInputs,
+    #[error("at most {MAX_TENSORS} {what} are allowed in a request")]
+    TooManyTensors { what: &'static str },
+    #[error("at most {MAX_PARAMETERS} parameters are allowed")]
+    TooManyParameters,
+    #[error("the request id has {0} bytes, at most {MAX_ID_BYTES} are allowed")]
+    LongId(usize),
+    #[error("a tensor name has 1 to {MAX_TENSOR_NAME_BYTES} bytes, got {0}")]
+    NameLength(usize),
+    #[error("input '{name}' is there more than once")]
+    DuplicateInput { name: String },
+    #[error("output '{name}' is asked for more than once")]
+    DuplicateOutput { name: String },
+    #[error("input '{name}': {problem}")]
+    DataType { name: String, problem: String },
+    #[error("input '{name}' has a shape of more than {MAX_RANK} dimensions")]
+    Rank { name: String },
+    #[error("input '{name}' has the extent {extent} in its shape, an extent is 0 or more")]
+    NegativeExtent { name: String, extent: i64 },
+    #[error("input {0}")]
+    Tensor(String),
+    #[error("input '{name}' has neither 'data' nor the parameter 'binary_data_size'")]
+    NoData { name: String },
+    #[error("input '{name}' has both 'data' and the parameter 'binary_data_size', only one is allowed")]
+    TwoData { name: String },
+    #[error(
+        "input '{name}' of datatype {datatype} cannot be written as JSON, send it as binary data (parameter 'binary_data_size')"
+    )]
+    NotInJson { name: String, datatype: DataType },
+    #[error("input '{name}', element {index}: {problem}")]
+    Element {
+        name: String,
+        index: usize,
+        problem: String,
+    },
+    #[error("input '{name}' has {got} elements in 'data', its shape needs {expected}")]
+    Count { name: String, got: String, expected: usize },
+    #[error(
+        "input '{name}' has 'data' that is nested otherwise than its shape; write it flat, or nested exactly as the shape says"
+    )]
+    Nesting { name: String },
+    #[error("input '{name}' has 'data' that is not an array")]
+    DataNotArray { name: String },
+    #[error("input '{name}' says binary_data_size {size}, it must be 0 or more")]
+    NegativeSize { name: String, size: i64 },
+    #[error(
+        "input '{name}' has the parameter 'binary_data_size', which needs the header Inference-Header-Content-Length"
+    )]
+    NoHeader { name: String },
+    #[error("input '{name}' says binary_data_size {size}, but only {left} bytes of binary data are left in the body")]
+    BinaryShort { name: String, size: u64, left: usize },
+    #[error("{extra} bytes of the body follow the last input's binary data, there must be none")]
+    BinaryExtra { extra: usize },
+    #[error(
+        "the header Inference-Header-Content-Length says {header} bytes of JSON, but the body has only {body} bytes"
+    )]
+    HeaderBeyondBody { header: usize, body: usize },
+    #[error("{0} is not supported by this server")]
+    Unsupported(&'static str),
+}
+
+impl DecodeError {
+    /// A tensor whose bytes and shape disagree.
+    pub(crate) fn tensor(error: &TensorError) -> Self {
+        // The message begins with "tensor '..'"; the caller knows it as an input.
+        let text = error.to_string();
+        Self::Tensor(text.strip_prefix("tensor ").unwrap_or(&text).to_owned())
+    }
+}
+
+impl From<serde_json::Error> for DecodeError {
+    fn from(error: serde_json::Error) -> Self {
+        let text = error.to_string();
+        if text.chars().count() <= MAX_JSON_MESSAGE_CHARS {
+            return Self::Json(text);
+        }
+        let start: String = text.chars().take(MAX_JSON_MESSAGE_CHARS).collect();
+        Self::Json(format!("{start}.. at line {} column {}", error.line(), error.column()))
+    }
+}
+
+impl From<DecodeError> for Fault {
+    fn from(error: DecodeError) -> Self {
+        let class = match error {
+            DecodeError::Unsupported(_) => FaultClass::Unsupported,
+            _ => FaultClass::InvalidArgument,
+        };
+        Self::new(class, FaultSource::Client, error.to_string())
+    }
+}
+
+/// Why a response cannot be written as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "each variant's message says what it is, and the fields are what the message names"
+)]
+pub enum EncodeError {
+    #[error(
+        "output '{name}' of datatype {datatype} cannot be written as JSON, ask for it as binary data (parameter 'binary_data')"
+    )]
+    NotInJson { name: String, datatype: DataType },
+    #[error(
+        "output '{name}' holds NaN or infinity, which JSON cannot express, ask for it as binary data (parameter 'binary_data')"
+    )]
+    NotFinite { name: String },
+    #[error(
+        "output '{name}' holds bytes that are not UTF-8, which JSON cannot express, ask for it as binary data (parameter 'binary_data')"
+    )]
+    NotText { name: String },
+}
+
+impl From<EncodeError> for Fault {
+    fn from(error: EncodeError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}

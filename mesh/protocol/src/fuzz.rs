@@ -1,0 +1,74 @@
+//! The bodies of the fuzz targets, here so that ordinary tests run them too: any bytes, and what must then hold.
+//!
+//! Each returns what does not hold; the fuzzer and the tests panic on it. Not for use by the mesh.
+
+use bytes::Bytes;
+use mesh_types::{InferResponse, Parameters, Tensor, Version, VersionSelector};
+
+use crate::{DecodedInfer, OutputOptions, decode_infer, encode_infer};
+
+/// A body that is all JSON.
+pub fn infer_json(data: &[u8]) -> Result<(), String> {
+    check(&Bytes::copy_from_slice(data), None)
+}
+
+/// Two bytes of header length, little endian, then the body; a length of 0xffff stands for one beyond any body.
+pub fn infer_binary(data: &[u8]) -> Result<(), String> {
+    let Some((prefix, body)) = data.split_first_chunk::<2>() else {
+        return Ok(());
+    };
+    let header = match u16::from_le_bytes(*prefix) {
+        u16::MAX => usize::MAX,
+        header => usize::from(header),
+    };
+    check(&Bytes::copy_from_slice(body), Some(header))
+}
+
+fn check(body: &Bytes, header: Option<usize>) -> Result<(), String> {
+    let DecodedInfer { request, outputs } = match decode_infer("m", VersionSelector::Default, body, header) {
+        Ok(decoded) => decoded,
+        Err(error) => {
+            let text = error.to_string();
+            let plain = !text.is_empty() && text.chars().count() < 500;
+            return if plain {
+                Ok(())
+            } else {
+                Err(format!("a message of {} bytes", text.len()))
+            };
+        }
+    };
+    for tensor in &request.inputs {
+        let again = Tensor::new(
+            tensor.name.clone(),
+            tensor.datatype,
+            tensor.shape.clone(),
+            tensor.data.clone(),
+        );
+        again.map_err(|error| format!("an unsound tensor passed: {error}"))?;
+    }
+    let response = InferResponse {
+        id: request.id,
+        model: request.model,
+        version: Version::FIRST,
+        outputs: request.inputs,
+        parameters: Parameters::new(),
+    };
+    // As the caller asked: may be refused (16-bit floats, NaN, bytes that are no text), but never panics.
+    let _ = encode_infer(&response, &outputs);
+    let all_binary = OutputOptions::all(true);
+    let encoded = encode_infer(&response, &all_binary).map_err(|error| format!("binary data was refused: {error}"))?;
+    let header = encoded.header_content_length();
+    let mut body = encoded.into_chunks().concat();
+    // Within a string the quotation marks would be escaped, so this is the field.
+    let field = b"\"outputs\":[";
+    let at = body.windows(field.len()).position(|window| window == field);
+    let at = at.ok_or("a response without outputs")?;
+    // A response reads back as a request once its outputs are called inputs (and the same length keeps the header right).
+    body.splice(at..at + field.len(), *b"\"inputs\": [");
+    let back = decode_infer("m", VersionSelector::Default, &Bytes::from(body), header)
+        .map_err(|error| format!("a response does not read back: {error}"))?;
+    if back.request.inputs != response.outputs || back.request.id != response.id {
+        return Err("a response reads back as something else".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! The wire formats of the inference door: bytes to requests, responses to bytes, faults to status codes.
+//!
+//! Owns the Open Inference Protocol v2 over HTTP with the binary tensor data extension, the bodies of metadata and health,
+//! and the one table from [`mesh_types::FaultClass`] to HTTP and gRPC codes. Knows no socket, no runtime and no model: every
+//! function is pure, on bytes. Whether a name exists and whether a tensor fits its model is the router's to say.
+//!
+//! Invariants: a decoder never panics, never recurses with the input's depth and never takes memory beyond a small multiple
+//! of the body, whatever the body says about itself; JSON numbers go straight into a tensor's raw bytes; binary tensors are
+//! slices of the body, never copies.
+
+mod bodies;
+mod data;
+mod error;
+#[doc(hidden)]
+pub mod fuzz;
+mod request;
+mod response;
+mod status;
+mod wire;
+
+pub use bodies::{
+    EXTENSIONS, ModelMetadata, error_body, live_body, model_metadata_body, model_ready_body, ready_body,
+    server_metadata_body,
+};
+pub use error::{DecodeError, EncodeError};
+pub use request::{DecodedInfer, OutputOptions, decode_infer};
+pub use response::{EncodedInfer, encode_infer};
+pub use status::{challenge, grpc_code, http_status, retry_after_seconds};
+pub use wire::{MAX_ID_BYTES, MAX_PARAMETERS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
+
+/// The header that says how many bytes of a body are JSON; the rest are raw tensors.
+pub const HEADER_CONTENT_LENGTH: &str = "inference-header-content-length";

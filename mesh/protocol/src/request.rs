@@ -1,0 +1,286 @@
+//! A body to a request: inputs put together from JSON and from the binary data behind it.
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+use mesh_types::{DataType, InferRequest, MAX_RANK, Shape, Tensor, TensorError, VersionSelector};
+use smallvec::SmallVec;
+
+use crate::{
+    data::{self, Expected},
+    error::{DecodeError, quoted},
+    wire::{
+        InputJson, MARK_PARAMETERS, MARK_TENSORS, MAX_ID_BYTES, MAX_TENSOR_NAME_BYTES, OutputJson, RequestJson,
+        ShapeJson, TensorParameters, Whole,
+    },
+};
+
+/// The request parameter that asks for all outputs as binary data.
+const BINARY_DATA_OUTPUT: &str = "binary_data_output";
+
+/// How the caller wants each output written.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OutputOptions {
+    binary_by_default: bool,
+    // Beside the request's outputs, in their order; few, so a scan beats a map.
+    asked: SmallVec<[(Arc<str>, bool); 2]>,
+}
+
+impl OutputOptions {
+    /// Whether this output goes behind the JSON as raw bytes.
+    pub fn is_binary(&self, output: &str) -> bool {
+        let asked = self.asked.iter().find(|(name, _)| **name == *output);
+        asked.map_or(self.binary_by_default, |(_, binary)| *binary)
+    }
+
+    /// All outputs as binary data, or all as JSON.
+    pub fn all(binary: bool) -> Self {
+        Self {
+            binary_by_default: binary,
+            asked: SmallVec::new(),
+        }
+    }
+}
+
+/// A request and how to write its response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecodedInfer {
+    /// What is asked.
+    pub request: InferRequest,
+    /// How to answer.
+    pub outputs: OutputOptions,
+}
+
+/// Reads an inference request: all JSON, or JSON of `header_content_length` bytes and raw tensors behind it.
+///
+/// The name and version come from the path. Binary tensors share the body's memory.
+pub fn decode_infer(
+    model: &str,
+    version: VersionSelector,
+    body: &Bytes,
+    header_content_length: Option<usize>,
+) -> Result<DecodedInfer, DecodeError> {
+    let json_bytes = match header_content_length {
+        None => body.len(),
+        Some(0) => {
+            return Err(DecodeError::Unsupported(
+                "a raw binary request (Inference-Header-Content-Length: 0)",
+            ));
+        }
+        Some(header) if header > body.len() => {
+            return Err(DecodeError::HeaderBeyondBody {
+                header,
+                body: body.len(),
+            });
+        }
+        Some(header) => header,
+    };
+    let json = parse(body.get(..json_bytes).unwrap_or_default())?;
+    let mut binary = Binary {
+        body,
+        at: json_bytes,
+        allowed: header_content_length.is_some(),
+    };
+    let inputs = read_inputs(&json.inputs, &mut binary)?;
+    binary.finish()?;
+    let mut parameters = json.parameters;
+    let binary_by_default = match parameters.shift_remove(BINARY_DATA_OUTPUT) {
+        None => false,
+        Some(value) => value
+            .as_bool()
+            .ok_or_else(|| DecodeError::Json("the parameter 'binary_data_output' must be true or false".to_owned()))?,
+    };
+    let (names, asked) = read_outputs(&json.outputs, binary_by_default)?;
+    Ok(DecodedInfer {
+        request: InferRequest {
+            id: json.id.map(Cow::into_owned),
+            model: model.to_owned(),
+            version,
+            inputs,
+            outputs: names,
+            parameters,
+        },
+        outputs: OutputOptions {
+            binary_by_default,
+            asked,
+        },
+    })
+}
+
+fn parse(json: &[u8]) -> Result<RequestJson<'_>, DecodeError> {
+    let request: RequestJson<'_> = serde_json::from_slice(json).map_err(|error| {
+        let text = error.to_string();
+        // Only these exact texts, position cut off, are ours: the parser quotes the caller's between quotation marks.
+        match text.split(" at line ").next() {
+            Some(MARK_TENSORS) => DecodeError::TooManyTensors {
+                what: "inputs and as many outputs",
+            },
+            Some(MARK_PARAMETERS) => DecodeError::TooManyParameters,
+            _ => error.into(),
+        }
+    })?;
+    if let Some(id) = request.id.as_ref().filter(|id| id.len() > MAX_ID_BYTES) {
+        return Err(DecodeError::LongId(id.len()));
+    }
+    if request.inputs.is_empty() {
+        return Err(DecodeError::NoInputs);
+    }
+    Ok(request)
+}
+
+fn read_inputs(inputs: &[InputJson<'_>], binary: &mut Binary<'_>) -> Result<Vec<Tensor>, DecodeError> {
+    let mut tensors: Vec<Tensor> = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        check_name(&input.name)?;
+        if tensors.iter().any(|tensor| *tensor.name == *input.name) {
+            return Err(DecodeError::DuplicateInput {
+                name: quoted(&input.name),
+            });
+        }
+        tensors.push(read_input(input, binary)?);
+    }
+    Ok(tensors)
+}
+
+fn read_input(input: &InputJson<'_>, binary: &mut Binary<'_>) -> Result<Tensor, DecodeError> {
+    let name = &*input.name;
+    check_parameters(&input.parameters)?;
+    let datatype: DataType = input.datatype.parse().map_err(|error| DecodeError::DataType {
+        name: quoted(name),
+        problem: format!("{error}"),
+    })?;
+    let shape = read_shape(name, &input.shape)?;
+    let data = match (input.data, input.parameters.binary_data_size) {
+        (Some(_), Some(_)) => return Err(DecodeError::TwoData { name: quoted(name) }),
+        (None, None) => return Err(DecodeError::NoData { name: quoted(name) }),
+        (None, Some(size)) => binary.take(name, size)?,
+        (Some(json), None) => {
+            let expected = Expected {
+                name,
+                datatype,
+                shape: &shape,
+                elements: element_count(name, &shape)?,
+            };
+            data::read(expected, json.get())?
+        }
+    };
+    Tensor::new(Arc::from(name), datatype, shape, data).map_err(|error| cut(name, &error))
+}
+
+fn read_shape(name: &str, ShapeJson(extents): &ShapeJson) -> Result<Shape, DecodeError> {
+    if extents.len() > MAX_RANK {
+        return Err(DecodeError::Rank { name: quoted(name) });
+    }
+    let extent = |extent: &Whole| match *extent {
+        Whole::Natural(extent) => Ok(extent),
+        Whole::Negative(extent) => Err(DecodeError::NegativeExtent {
+            name: quoted(name),
+            extent,
+        }),
+    };
+    extents.iter().map(extent).collect()
+}
+
+fn element_count(name: &str, shape: &Shape) -> Result<usize, DecodeError> {
+    let empty = Tensor {
+        name: Arc::from(""),
+        datatype: DataType::Int8,
+        shape: shape.clone(),
+        data: Bytes::new(),
+    };
+    empty.element_count().map_err(|error| cut(name, &error))
+}
+
+// The error with the name cut: names may be as long as the bound allows, messages repeat less.
+fn cut(name: &str, error: &TensorError) -> DecodeError {
+    let name = quoted(name);
+    DecodeError::tensor(&match error.clone() {
+        TensorError::Rank { rank, .. } => TensorError::Rank { name, rank },
+        TensorError::Overflow { .. } => TensorError::Overflow { name },
+        TensorError::ByteSize { got, expected, .. } => TensorError::ByteSize { name, got, expected },
+        TensorError::Elements { expected, .. } => TensorError::Elements { name, expected },
+    })
+}
+
+fn check_name(name: &str) -> Result<(), DecodeError> {
+    if name.is_empty() || name.len() > MAX_TENSOR_NAME_BYTES {
+        return Err(DecodeError::NameLength(name.len()));
+    }
+    Ok(())
+}
+
+// What would change the answer must not be ignored.
+fn check_parameters(parameters: &TensorParameters) -> Result<(), DecodeError> {
+    if parameters.shared_memory {
+        return Err(DecodeError::Unsupported("the shared memory extension"));
+    }
+    if parameters.classification {
+        return Err(DecodeError::Unsupported("the classification extension"));
+    }
+    Ok(())
+}
+
+type Asked = SmallVec<[(Arc<str>, bool); 2]>;
+
+fn read_outputs(outputs: &[OutputJson<'_>], binary_by_default: bool) -> Result<(Vec<String>, Asked), DecodeError> {
+    let (mut names, mut asked) = (Vec::with_capacity(outputs.len()), Asked::new());
+    for output in outputs {
+        check_name(&output.name)?;
+        check_parameters(&output.parameters)?;
+        if asked.iter().any(|(name, _)| **name == *output.name) {
+            return Err(DecodeError::DuplicateOutput {
+                name: quoted(&output.name),
+            });
+        }
+        asked.push((
+            Arc::from(&*output.name),
+            output.parameters.binary_data.unwrap_or(binary_by_default),
+        ));
+        names.push(output.name.clone().into_owned());
+    }
+    Ok((names, asked))
+}
+
+// The raw tensors behind the JSON, taken in the order of the inputs.
+struct Binary<'a> {
+    body: &'a Bytes,
+    at: usize,
+    allowed: bool,
+}
+
+impl Binary<'_> {
+    fn take(&mut self, name: &str, size: Whole) -> Result<Bytes, DecodeError> {
+        if !self.allowed {
+            return Err(DecodeError::NoHeader { name: quoted(name) });
+        }
+        let size = match size {
+            Whole::Natural(size) => size,
+            Whole::Negative(size) => {
+                return Err(DecodeError::NegativeSize {
+                    name: quoted(name),
+                    size,
+                });
+            }
+        };
+        let left = self.body.len() - self.at;
+        match usize::try_from(size) {
+            Ok(bytes) if bytes <= left => {
+                let data = self.body.slice(self.at..self.at + bytes);
+                self.at += bytes;
+                Ok(data)
+            }
+            _ => Err(DecodeError::BinaryShort {
+                name: quoted(name),
+                size,
+                left,
+            }),
+        }
+    }
+
+    fn finish(&self) -> Result<(), DecodeError> {
+        match self.body.len() - self.at {
+            0 => Ok(()),
+            extra => Err(DecodeError::BinaryExtra { extra }),
+        }
+    }
+}

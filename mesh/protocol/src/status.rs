@@ -1,0 +1,124 @@
+//! The one table from a fault to what each protocol calls it.
+
+use std::time::Duration;
+
+use mesh_types::{Fault, FaultClass, Retry};
+
+/// The HTTP status of a class of faults. 499 is what proxies call a caller that left.
+pub const fn http_status(class: FaultClass) -> u16 {
+    match class {
+        FaultClass::InvalidArgument => 400,
+        FaultClass::Unauthenticated => 401,
+        FaultClass::PermissionDenied => 403,
+        FaultClass::NotFound => 404,
+        FaultClass::Conflict => 409,
+        FaultClass::TooLarge => 413,
+        FaultClass::RateLimited => 429,
+        FaultClass::Cancelled => 499,
+        FaultClass::Internal => 500,
+        FaultClass::Unsupported => 501,
+        FaultClass::Unavailable => 503,
+        FaultClass::DeadlineExceeded => 504,
+    }
+}
+
+/// The gRPC status code of a class of faults.
+pub const fn grpc_code(class: FaultClass) -> i32 {
+    match class {
+        FaultClass::Cancelled => 1,
+        FaultClass::InvalidArgument => 3,
+        FaultClass::DeadlineExceeded => 4,
+        FaultClass::NotFound => 5,
+        FaultClass::PermissionDenied => 7,
+        FaultClass::TooLarge | FaultClass::RateLimited => 8,
+        FaultClass::Conflict => 10,
+        FaultClass::Unsupported => 12,
+        FaultClass::Internal => 13,
+        FaultClass::Unavailable => 14,
+        FaultClass::Unauthenticated => 16,
+    }
+}
+
+/// The value of `Retry-After`, for faults that time may mend: whole seconds, rounded up, at least one.
+pub fn retry_after_seconds(fault: &Fault) -> Option<u64> {
+    if !matches!(fault.class, FaultClass::RateLimited | FaultClass::Unavailable) {
+        return None;
+    }
+    match fault.retry {
+        Retry::No => None,
+        Retry::Now => Some(1),
+        Retry::After(wait) => {
+            let part = u64::from(wait.subsec_nanos() > 0);
+            Some(
+                wait.as_secs()
+                    .saturating_add(part)
+                    .max(Duration::from_secs(1).as_secs()),
+            )
+        }
+    }
+}
+
+/// The value of `WWW-Authenticate` (RFC 6750, section 3) for faults of credentials. Without a credential there is no error
+/// code, by section 3.1.
+pub const fn challenge(class: FaultClass, credential_presented: bool) -> Option<&'static str> {
+    match class {
+        FaultClass::Unauthenticated if credential_presented => Some("Bearer realm=\"mesh\", error=\"invalid_token\""),
+        FaultClass::Unauthenticated => Some("Bearer realm=\"mesh\""),
+        FaultClass::PermissionDenied => Some("Bearer realm=\"mesh\", error=\"insufficient_scope\""),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_types::FaultSource;
+
+    #[test]
+    fn the_table_is_what_the_protocols_say() {
+        let table = [
+            (FaultClass::InvalidArgument, 400, 3),
+            (FaultClass::Unauthenticated, 401, 16),
+            (FaultClass::PermissionDenied, 403, 7),
+            (FaultClass::NotFound, 404, 5),
+            (FaultClass::TooLarge, 413, 8),
+            (FaultClass::RateLimited, 429, 8),
+            (FaultClass::Unavailable, 503, 14),
+            (FaultClass::DeadlineExceeded, 504, 4),
+            (FaultClass::Unsupported, 501, 12),
+            (FaultClass::Cancelled, 499, 1),
+            (FaultClass::Conflict, 409, 10),
+            (FaultClass::Internal, 500, 13),
+        ];
+        for (class, http, grpc) in table {
+            assert_eq!((http_status(class), grpc_code(class)), (http, grpc), "{class:?}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_whole_seconds_rounded_up_and_only_where_waiting_helps() {
+        let limited = |retry| {
+            retry_after_seconds(&Fault::new(FaultClass::RateLimited, FaultSource::TenantLimit, "x").with_retry(retry))
+        };
+        assert_eq!(limited(Retry::After(Duration::from_millis(1))), Some(1));
+        assert_eq!(limited(Retry::After(Duration::ZERO)), Some(1));
+        assert_eq!(limited(Retry::After(Duration::from_millis(1_001))), Some(2));
+        assert_eq!(limited(Retry::After(Duration::MAX)), Some(u64::MAX));
+        assert_eq!(limited(Retry::Now), Some(1));
+        assert_eq!(limited(Retry::No), None);
+        assert_eq!(retry_after_seconds(&Fault::invalid("x").with_retry(Retry::Now)), None);
+    }
+
+    #[test]
+    fn a_challenge_names_an_error_only_if_a_credential_was_presented() {
+        assert_eq!(
+            challenge(FaultClass::Unauthenticated, false),
+            Some("Bearer realm=\"mesh\"")
+        );
+        assert!(challenge(FaultClass::Unauthenticated, true).is_some_and(|value| value.contains("invalid_token")));
+        assert!(
+            challenge(FaultClass::PermissionDenied, true).is_some_and(|value| value.contains("insufficient_scope"))
+        );
+        assert_eq!(challenge(FaultClass::NotFound, true), None);
+    }
+}
