@@ -18,6 +18,11 @@ mod response;
 mod status;
 mod wire;
 
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod round_trip_tests;
+
 pub use bodies::{
     EXTENSIONS, ModelMetadata, error_body, live_body, model_metadata_body, model_ready_body, ready_body,
     server_metadata_body,

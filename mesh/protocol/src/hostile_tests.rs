@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
+use crate::{DecodeError, MAX_ID_BYTES, MAX_PARAMETERS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS, decode_infer};
 use bytes::Bytes;
-use mesh_protocol::{DecodeError, MAX_ID_BYTES, MAX_PARAMETERS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS, decode_infer};
 use mesh_types::{Fault, FaultClass, ParameterValue, VersionSelector};
 
-fn decode(body: impl Into<Bytes>, header: Option<usize>) -> Result<mesh_protocol::DecodedInfer, DecodeError> {
+fn decode(body: impl Into<Bytes>, header: Option<usize>) -> Result<crate::DecodedInfer, DecodeError> {
     decode_infer("m", VersionSelector::Default, &body.into(), header)
 }
 
@@ -23,6 +23,7 @@ fn decoded_data(body: String) -> Vec<u8> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn every_refusal_has_its_own_text() {
     let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
     let long = "n".repeat(100_000);

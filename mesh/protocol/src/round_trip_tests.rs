@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use crate::{EncodeError, OutputOptions, decode_infer, encode_infer, fuzz};
 use bytes::Bytes;
-use mesh_protocol::{EncodeError, OutputOptions, decode_infer, encode_infer, fuzz};
 use mesh_types::{DataType, InferResponse, ParameterValue, Parameters, Shape, Tensor, Version, VersionSelector};
 use proptest::{collection::vec, prelude::*};
 
