@@ -204,12 +204,12 @@ pub(crate) mod tests {
 
     #[test]
     fn numbers_and_labels_resolve_exactly_or_not_at_all() {
-        let stable = Label::parse("stable").unwrap();
         let mut entry = model("digits", &[(1, true), (3, true)]);
-        entry.labels.insert(stable.clone(), Version::new(1).unwrap());
-        entry
-            .labels
-            .insert(Label::parse("lost").unwrap(), Version::new(2).unwrap());
+        for (label, number) in [("stable", 1), ("lost", 2)] {
+            entry
+                .labels
+                .insert(Label::parse(label).unwrap(), Version::new(number).unwrap());
+        }
         let ask = |text: &str| number(entry.resolve(&VersionSelector::parse(text).unwrap()));
         assert_eq!(ask("1"), Some(1));
         assert_eq!(ask("3"), Some(3));

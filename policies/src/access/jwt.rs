@@ -30,8 +30,6 @@ const MIN_SECRET_BYTES: usize = 32;
 /// An uncompressed point of P-256 and a point of Ed25519.
 const P256_POINT_BYTES: usize = 65;
 const ED25519_POINT_BYTES: usize = 32;
-/// A DER-encoded RSA public key with a modulus of 2048 bits has more than this.
-const MIN_RSA_DER_BYTES: usize = 256;
 
 /// How a key signs. There is no other way, and no `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -155,11 +153,12 @@ fn public_key(algorithm: KeyAlgorithm, pem: &str) -> Option<DecodingKey> {
         KeyAlgorithm::HS256 => return None,
     };
     let key = key.ok()?;
-    let length = key.try_get_as_bytes().ok()?.len();
+    let bytes = key.try_get_as_bytes().ok()?;
     let fits = match algorithm {
-        KeyAlgorithm::ES256 => length == P256_POINT_BYTES,
-        KeyAlgorithm::EdDSA => length == ED25519_POINT_BYTES,
-        _ => length > MIN_RSA_DER_BYTES,
+        KeyAlgorithm::ES256 => bytes.len() == P256_POINT_BYTES,
+        KeyAlgorithm::EdDSA => bytes.len() == ED25519_POINT_BYTES,
+        // A sequence that begins with an integer of 256 bytes or more, the modulus; a private key begins with its version.
+        _ => matches!(bytes, [0x30, 0x82, _, _, 0x02, 0x82, ..]),
     };
     fits.then_some(key)
 }
@@ -218,7 +217,7 @@ impl IssuerEntry {
 }
 
 /// When a token is valid, leeway included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Window {
     from: i64,
     until: i64,

@@ -310,9 +310,8 @@ impl Credentials {
 }
 
 #[cfg(test)]
-#[path = "../access_tests.rs"]
+#[path = "access_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "../jwt_tests.rs"]
 mod jwt_tests;

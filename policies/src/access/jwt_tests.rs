@@ -1,0 +1,716 @@
+//! Tokens: one test per rule, named by its section of RFC 8725 or its CVE where it has one.
+
+use std::time::Duration;
+
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use jsonwebtoken::{Algorithm, EncodingKey, crypto::sign};
+use mesh_types::TenantId;
+use proptest::prelude::*;
+use rcgen::KeyPair;
+use serde_json::{Value, json};
+
+use super::{
+    AuthError, Credentials, IssuerEntry, IssuerKey, IssuerKeyError, KeyAlgorithm, KeyMaterial, MAX_KEYS_PER_ISSUER,
+    MAX_TOKEN_BYTES, MAX_VERIFIED_TOKENS, Presented, Principal, Scope, TenantBinding, cache, jwt::VerifiedToken,
+    jwt::Window,
+};
+
+const NOW: i64 = 1_800_000_000;
+const ISSUER: &str = "https://login.acme.example/";
+const AUDIENCE: &str = "mesh";
+const SECRET: &[u8; 32] = b"thirty-two bytes of test secret!";
+
+/// A public RSA key of 1024 bits; nobody has its private half.
+const WEAK_RSA: &str = "-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCnAZEibGJDjkzhyyrZYKXzShy7
+KcV2Y2QvJ5q0IoSfivLgVYMEJx1eyYYEUHMQftbmXC+2wo1EejZNJ6qRtNaAJztd
+Ez/CIlFSPuo3gBeMvYbmYsvIFNQYK2j0aUF6H3vsNu/fRlPTQULImHGsynmDdu9g
+ZarbYP6/D607HZk87QIDAQAB
+-----END PUBLIC KEY-----";
+
+/// Somebody who signs.
+struct Signer {
+    algorithm: Algorithm,
+    key: EncodingKey,
+}
+
+fn hmac(secret: &[u8]) -> Signer {
+    Signer {
+        algorithm: Algorithm::HS256,
+        key: EncodingKey::from_secret(secret),
+    }
+}
+
+fn own(algorithm: Algorithm) -> (Signer, String) {
+    let (kind, read): (_, fn(&[u8]) -> _) = match algorithm {
+        Algorithm::RS256 => (&rcgen::PKCS_RSA_SHA256, EncodingKey::from_rsa_pem),
+        Algorithm::ES256 => (&rcgen::PKCS_ECDSA_P256_SHA256, EncodingKey::from_ec_pem),
+        _ => (&rcgen::PKCS_ED25519, EncodingKey::from_ed_pem),
+    };
+    let pair = KeyPair::generate_for(kind).unwrap();
+    let key = read(pair.serialize_pem().as_bytes()).unwrap();
+    (Signer { algorithm, key }, pair.public_key_pem())
+}
+
+fn encode(part: &str) -> String {
+    URL_SAFE_NO_PAD.encode(part)
+}
+
+impl Signer {
+    /// A token of exactly this header and these claims.
+    fn raw(&self, header: &str, claims: &str) -> String {
+        let message = format!("{}.{}", encode(header), encode(claims));
+        let signature = sign(message.as_bytes(), &self.key, self.algorithm).unwrap();
+        format!("{message}.{signature}")
+    }
+
+    fn token(&self, claims: &Value) -> String {
+        let header = json!({"alg": format!("{:?}", self.algorithm), "typ": "JWT"});
+        self.raw(&header.to_string(), &claims.to_string())
+    }
+}
+
+fn claims() -> Value {
+    json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": NOW + 300, "nbf": NOW - 300, "iat": NOW - 300})
+}
+
+/// The claims with one of them changed, or removed by null.
+fn with(name: &str, value: Value) -> Value {
+    let mut claims = claims();
+    if value.is_null() {
+        claims.as_object_mut().unwrap().remove(name);
+    } else {
+        claims[name] = value;
+    }
+    claims
+}
+
+fn hs_key(key_id: Option<&str>, secret: &[u8]) -> IssuerKey {
+    let text = STANDARD.encode(secret);
+    IssuerKey::new(
+        key_id.map(str::to_owned),
+        KeyAlgorithm::HS256,
+        KeyMaterial::SecretBase64(&text),
+    )
+    .unwrap()
+}
+
+fn pem_key(key_id: Option<&str>, algorithm: KeyAlgorithm, pem: &str) -> IssuerKey {
+    IssuerKey::new(key_id.map(str::to_owned), algorithm, KeyMaterial::PublicKeyPem(pem)).unwrap()
+}
+
+fn issuer(keys: Vec<IssuerKey>) -> IssuerEntry {
+    IssuerEntry {
+        issuer: ISSUER.into(),
+        audiences: vec!["other".into(), AUDIENCE.into()],
+        keys,
+        tenants: TenantBinding::Tenant(TenantId::parse("acme").unwrap()),
+        leeway: Duration::ZERO,
+    }
+}
+
+fn knowing(issuer: IssuerEntry) -> Credentials {
+    Credentials::default().with_issuer(issuer)
+}
+
+/// The mesh that takes the tokens of [`SECRET`].
+fn mesh() -> Credentials {
+    knowing(issuer(vec![hs_key(None, SECRET)]))
+}
+
+fn ask_at(credentials: &Credentials, token: &str, now: i64) -> Result<Principal, AuthError> {
+    credentials.authenticate(Presented::Bearer(token), now)
+}
+
+fn ask(credentials: &Credentials, token: &str) -> Result<Principal, AuthError> {
+    ask_at(credentials, token, NOW)
+}
+
+fn refused(credentials: &Credentials, token: &str) -> bool {
+    ask(credentials, token) == Err(AuthError::Invalid)
+}
+
+#[test]
+fn a_token_of_each_algorithm_lets_its_tenant_in() {
+    let principal = ask(&mesh(), &hmac(SECRET).token(&claims())).unwrap();
+    assert_eq!(principal.tenant.as_str(), "acme");
+    assert_eq!(&*principal.subject, "alice");
+    assert_eq!(*principal.credential, *format!("jwt:{ISSUER}"));
+    assert_eq!(principal.require(Scope::Infer), Ok(()));
+    for (library, algorithm) in [
+        (Algorithm::RS256, KeyAlgorithm::RS256),
+        (Algorithm::ES256, KeyAlgorithm::ES256),
+        (Algorithm::EdDSA, KeyAlgorithm::EdDSA),
+    ] {
+        let (signer, pem) = own(library);
+        let mesh = knowing(issuer(vec![pem_key(None, algorithm, &pem)]));
+        assert!(ask(&mesh, &signer.token(&claims())).is_ok(), "{algorithm:?}");
+        let (stranger, _) = own(library);
+        assert!(refused(&mesh, &stranger.token(&claims())), "{algorithm:?}");
+    }
+}
+
+#[test]
+fn rfc8725_3_1_none_is_no_algorithm_in_any_case() {
+    for none in ["none", "None", "NONE", "nOnE", ""] {
+        let header = json!({"alg": none}).to_string();
+        let message = format!("{}.{}", encode(&header), encode(&claims().to_string()));
+        assert!(refused(&mesh(), &format!("{message}.")), "{none}");
+        let signature = sign(message.as_bytes(), &EncodingKey::from_secret(SECRET), Algorithm::HS256).unwrap();
+        assert!(refused(&mesh(), &format!("{message}.{signature}")), "{none}, signed");
+    }
+}
+
+#[test]
+fn rfc8725_2_1_a_public_key_is_never_a_secret() {
+    let (_, pem) = own(Algorithm::RS256);
+    let mesh = knowing(issuer(vec![pem_key(None, KeyAlgorithm::RS256, &pem)]));
+    let der = STANDARD
+        .decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>())
+        .unwrap();
+    for secret in [pem.as_bytes(), pem.trim_end().as_bytes(), &der] {
+        assert!(refused(&mesh, &hmac(secret).token(&claims())));
+    }
+}
+
+#[test]
+fn rfc8725_3_1_another_algorithm_of_the_same_key_is_refused() {
+    let (signer, pem) = own(Algorithm::RS256);
+    let mesh = knowing(issuer(vec![pem_key(None, KeyAlgorithm::RS256, &pem)]));
+    for algorithm in [Algorithm::RS384, Algorithm::RS512, Algorithm::PS256] {
+        let other = Signer {
+            algorithm,
+            key: signer.key.clone(),
+        };
+        assert!(refused(&mesh, &other.token(&claims())), "{algorithm:?}");
+    }
+    // Nor does a right signature help a header that says otherwise.
+    for said in ["HS256", "rs256", "RS384", "EdDSA"] {
+        let token = signer.raw(&json!({"alg": said}).to_string(), &claims().to_string());
+        assert!(refused(&mesh, &token), "{said}");
+    }
+    let token = signer.raw("{}", &claims().to_string());
+    assert!(refused(&mesh, &token), "no algorithm at all");
+}
+
+#[test]
+fn rfc8725_3_3_a_changed_part_breaks_the_signature() {
+    let signer = hmac(SECRET);
+    let (ours, theirs) = (signer.token(&claims()), signer.token(&with("sub", json!("mallory"))));
+    let parts = |token: &str| token.split('.').map(str::to_owned).collect::<Vec<_>>();
+    let (ours, theirs) = (parts(&ours), parts(&theirs));
+    assert!(refused(&mesh(), &format!("{}.{}.{}", ours[0], theirs[1], ours[2])));
+    assert!(refused(&mesh(), &format!("{}.{}.", ours[0], ours[1])));
+    assert!(refused(&mesh(), &format!("{}.{}.{}=", ours[0], ours[1], ours[2])));
+}
+
+#[test]
+fn rfc8725_3_8_the_issuer_is_exactly_the_declared_one() {
+    let signer = hmac(SECRET);
+    for wrong in [
+        "https://login.acme.example",
+        "HTTPS://login.acme.example/",
+        "https://login.acme.example//",
+        "",
+    ] {
+        assert!(refused(&mesh(), &signer.token(&with("iss", json!(wrong)))), "{wrong}");
+    }
+    assert!(refused(&mesh(), &signer.token(&with("iss", Value::Null))));
+    assert!(refused(&mesh(), &signer.token(&with("iss", json!([ISSUER])))));
+}
+
+#[test]
+fn rfc8725_3_8_an_issuers_key_proves_only_its_own_tokens() {
+    let other = IssuerEntry {
+        issuer: "https://other.example".into(),
+        ..issuer(vec![hs_key(Some("k2"), &[7; 32])])
+    };
+    let mesh = knowing(issuer(vec![hs_key(Some("k1"), SECRET)])).with_issuer(other);
+    let header = json!({"alg": "HS256", "kid": "k2"}).to_string();
+    let theirs = with("iss", json!("https://other.example")).to_string();
+    assert!(ask(&mesh, &hmac(&[7; 32]).raw(&header, &theirs)).is_ok());
+    assert!(refused(&mesh, &hmac(&[7; 32]).raw(&header, &claims().to_string())));
+}
+
+#[test]
+fn rfc8725_3_9_the_audience_names_us() {
+    let signer = hmac(SECRET);
+    for right in [json!("mesh"), json!(["mesh"]), json!(["else", "mesh"]), json!("other")] {
+        assert!(
+            ask(&mesh(), &signer.token(&with("aud", right.clone()))).is_ok(),
+            "{right}"
+        );
+    }
+    for wrong in [
+        json!("Mesh"),
+        json!(["else"]),
+        json!([]),
+        json!(""),
+        json!(7),
+        json!(["mesh", 7]),
+        Value::Null,
+    ] {
+        assert!(refused(&mesh(), &signer.token(&with("aud", wrong.clone()))), "{wrong}");
+    }
+    let nobody = IssuerEntry {
+        audiences: vec![],
+        ..issuer(vec![hs_key(None, SECRET)])
+    };
+    assert!(refused(&knowing(nobody), &signer.token(&claims())));
+}
+
+#[test]
+fn cve_2026_25537_an_expiry_that_is_no_number_is_not_an_absent_one() {
+    let signer = hmac(SECRET);
+    for name in ["exp", "nbf"] {
+        for wrong in [
+            json!("never"),
+            json!("9999999999"),
+            json!(format!("{}", NOW - 300)),
+            json!(true),
+            json!([NOW]),
+            json!({"seconds": NOW}),
+            json!(1e300),
+            json!(u64::MAX),
+        ] {
+            assert!(
+                refused(&mesh(), &signer.token(&with(name, wrong.clone()))),
+                "{name} {wrong}"
+            );
+        }
+        assert!(
+            refused(&mesh(), &signer.token(&with(name, Value::Null))),
+            "{name} is required"
+        );
+        let null = claims()
+            .to_string()
+            .replacen(&format!("\"{name}\":"), &format!("\"{name}\":null,\"x\":"), 1);
+        assert!(
+            refused(&mesh(), &signer.raw(r#"{"alg":"HS256"}"#, &null)),
+            "{name} is null"
+        );
+    }
+    assert!(refused(&mesh(), &signer.token(&with("iat", json!("yesterday")))));
+}
+
+#[test]
+fn rfc7519_4_1_4_a_token_ends_at_exp_and_begins_at_nbf() {
+    let token = hmac(SECRET).token(&claims());
+    let at = |now| ask_at(&mesh(), &token, now).map(|_| ());
+    assert_eq!(at(NOW + 299), Ok(()));
+    assert_eq!(at(NOW + 300), Err(AuthError::Expired));
+    assert_eq!(at(NOW - 300), Ok(()));
+    assert_eq!(at(NOW - 301), Err(AuthError::Invalid));
+    assert_eq!(at(i64::MAX), Err(AuthError::Expired));
+    assert_eq!(at(i64::MIN), Err(AuthError::Invalid));
+    // Only who holds the key learns that it would have been right.
+    let forged = hmac(&[1; 32]).token(&claims());
+    assert_eq!(ask_at(&mesh(), &forged, NOW + 300), Err(AuthError::Invalid));
+    let fraction = hmac(SECRET).token(&with("exp", json!(1_800_000_300.9)));
+    assert_eq!(ask_at(&mesh(), &fraction, NOW + 300), Err(AuthError::Expired));
+}
+
+#[test]
+fn leeway_of_60_seconds_is_granted_and_of_61_is_cut() {
+    let token = hmac(SECRET).token(&claims());
+    for (asked, granted) in [(0, 0), (30, 30), (60, 60), (61, 60), (86_400, 60)] {
+        let mesh = knowing(IssuerEntry {
+            leeway: Duration::from_secs(asked),
+            ..issuer(vec![hs_key(None, SECRET)])
+        });
+        assert!(ask_at(&mesh, &token, NOW + 299 + granted).is_ok(), "{asked}");
+        assert_eq!(
+            ask_at(&mesh, &token, NOW + 300 + granted),
+            Err(AuthError::Expired),
+            "{asked}"
+        );
+        assert!(ask_at(&mesh, &token, NOW - 300 - granted).is_ok(), "{asked}");
+        assert_eq!(
+            ask_at(&mesh, &token, NOW - 301 - granted),
+            Err(AuthError::Invalid),
+            "{asked}"
+        );
+    }
+}
+
+#[test]
+fn rfc7515_4_1_11_critical_extensions_compression_and_encryption_are_refused() {
+    let signer = hmac(SECRET);
+    for extra in [
+        json!({"crit": ["exp"]}),
+        json!({"crit": []}),
+        json!({"b64": false}),
+        json!({"zip": "DEF"}),
+        json!({"enc": "A128GCM"}),
+    ] {
+        let mut header = json!({"alg": "HS256"});
+        header
+            .as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
+        assert!(
+            refused(&mesh(), &signer.raw(&header.to_string(), &claims().to_string())),
+            "{extra}"
+        );
+    }
+}
+
+#[test]
+fn rfc8725_3_10_a_token_never_brings_or_points_to_its_own_key() {
+    let (mallory, pem) = own(Algorithm::RS256);
+    let (ours, our_pem) = own(Algorithm::RS256);
+    let mesh = knowing(issuer(vec![pem_key(None, KeyAlgorithm::RS256, &our_pem)]));
+    let header = json!({
+        "alg": "RS256", "jku": "https://mallory.example/keys", "x5u": "https://mallory.example/chain",
+        "jwk": {"kty": "RSA", "n": "AQAB", "e": "AQAB"}, "x5c": [pem],
+    })
+    .to_string();
+    assert!(refused(&mesh, &mallory.raw(&header, &claims().to_string())));
+    // They are not read at all, so a right token may carry them.
+    assert!(ask(&mesh, &ours.raw(&header, &claims().to_string())).is_ok());
+}
+
+#[test]
+fn a_token_has_three_parts() {
+    let token = hmac(SECRET).token(&claims());
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    for wrong in [
+        message.to_owned(),
+        format!("{token}.{signature}"),
+        format!("{token}.."),
+        format!("{message}..{signature}"),
+        format!(".{token}"),
+        "..".to_owned(),
+        ".".to_owned(),
+        String::new(),
+        "a.b.c".to_owned(),
+    ] {
+        assert!(refused(&mesh(), &wrong), "{wrong}");
+    }
+}
+
+#[test]
+fn rfc8725_2_4_a_name_twice_is_refused_at_any_depth() {
+    let signer = hmac(SECRET);
+    let header = r#"{"alg":"HS256"}"#;
+    let body = claims().to_string();
+    let inside = body.trim_end_matches('}');
+    assert!(
+        ask(
+            &mesh(),
+            &signer.raw(header, &format!(r#"{inside},"x":{{"a":1,"b":1}}}}"#))
+        )
+        .is_ok()
+    );
+    for twice in [
+        format!(r#"{inside},"sub":"mallory"}}"#),
+        format!(r#"{inside},"exp":9999999999}}"#),
+        format!(r#"{inside},"x":1,"x":1}}"#),
+        format!(r#"{inside},"x":{{"a":1,"a":1}}}}"#),
+        format!(r#"{inside},"x":[{{"a":1,"a":1}}]}}"#),
+        format!(r#"{inside},"su\u0062":"mallory"}}"#),
+    ] {
+        assert!(refused(&mesh(), &signer.raw(header, &twice)), "{twice}");
+    }
+    assert!(refused(&mesh(), &signer.raw(r#"{"alg":"HS256","alg":"HS256"}"#, &body)));
+}
+
+#[test]
+fn what_is_no_object_is_refused_and_deep_nesting_breaks_nothing() {
+    let signer = hmac(SECRET);
+    let header = r#"{"alg":"HS256"}"#;
+    for wrong in ["", "null", "[]", "7", "\"text\"", "{", "{} {}", "\u{0}"] {
+        assert!(refused(&mesh(), &signer.raw(header, wrong)), "{wrong}");
+        assert!(refused(&mesh(), &signer.raw(wrong, &claims().to_string())), "{wrong}");
+    }
+    let deep = format!(r#"{{"x":{}{}}}"#, "[".repeat(2_500), "]".repeat(2_500));
+    assert!(refused(&mesh(), &signer.raw(header, &deep)));
+}
+
+#[test]
+fn a_token_of_8192_bytes_is_read_and_of_8193_is_not() {
+    let signer = hmac(SECRET);
+    let of_length = |bytes: usize| {
+        // Base64 grows by steps: header and claims together can meet every length.
+        for padding in (0..8_000).rev() {
+            for more in 0..4 {
+                let header = json!({"alg": "HS256", "x": "h".repeat(more)}).to_string();
+                let body = with("pad", json!("p".repeat(padding))).to_string();
+                let length = encode(&header).len() + 1 + (body.len() * 4).div_ceil(3) + 1 + 43;
+                if length == bytes {
+                    return signer.raw(&header, &body);
+                }
+            }
+        }
+        panic!("no token of {bytes} bytes");
+    };
+    let (fits, over) = (of_length(MAX_TOKEN_BYTES), of_length(MAX_TOKEN_BYTES + 1));
+    assert_eq!((fits.len(), over.len()), (8_192, 8_193));
+    assert!(ask(&mesh(), &fits).is_ok());
+    assert!(refused(&mesh(), &over));
+}
+
+#[test]
+fn rfc8725_3_11_only_types_of_access_tokens_are_taken() {
+    let signer = hmac(SECRET);
+    let ask_typ = |typ: Value| {
+        let header = json!({"alg": "HS256", "typ": typ}).to_string();
+        ask(&mesh(), &signer.raw(&header, &claims().to_string())).is_ok()
+    };
+    for right in ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt"] {
+        assert!(ask_typ(json!(right)), "{right}");
+    }
+    for wrong in [
+        json!("dpop+jwt"),
+        json!("logout+jwt"),
+        json!("secevent+jwt"),
+        json!("JWE"),
+        json!(""),
+        json!(7),
+    ] {
+        assert!(!ask_typ(wrong.clone()), "{wrong}");
+    }
+}
+
+#[test]
+fn rfc8725_3_10_kid_selects_within_the_issuers_keys() {
+    let ask_kid = |keys: Vec<IssuerKey>, signer: &Signer, kid: Value| {
+        let mut header = json!({"alg": "HS256"});
+        if !kid.is_null() {
+            header["kid"] = kid;
+        }
+        ask(
+            &knowing(issuer(keys)),
+            &signer.raw(&header.to_string(), &claims().to_string()),
+        )
+        .is_ok()
+    };
+    let (first, second) = (hmac(SECRET), hmac(&[2; 32]));
+    let both = || vec![hs_key(Some("one"), SECRET), hs_key(Some("two"), &[2; 32])];
+    assert!(ask_kid(both(), &first, json!("one")));
+    assert!(ask_kid(both(), &second, json!("two")));
+    assert!(!ask_kid(both(), &first, json!("two")));
+    assert!(!ask_kid(both(), &first, json!("three")));
+    assert!(!ask_kid(both(), &first, json!("../one")));
+    assert!(!ask_kid(both(), &first, json!(1)));
+    assert!(!ask_kid(both(), &first, Value::Null), "which of two?");
+    assert!(
+        ask_kid(vec![hs_key(Some("one"), SECRET)], &first, Value::Null),
+        "the only key"
+    );
+    assert!(
+        ask_kid(vec![hs_key(None, SECRET)], &first, json!("any")),
+        "a key without a name"
+    );
+    let mixed = || vec![hs_key(Some("one"), SECRET), hs_key(None, &[2; 32])];
+    assert!(ask_kid(mixed(), &second, Value::Null));
+    assert!(ask_kid(mixed(), &second, json!("other")));
+    assert!(!ask_kid(mixed(), &second, json!("one")));
+    assert!(!ask_kid(mixed(), &first, Value::Null));
+}
+
+#[test]
+fn sixteen_keys_of_an_issuer_are_tried_and_the_seventeenth_is_not() {
+    let keys = (0..=MAX_KEYS_PER_ISSUER).map(|index| hs_key(None, &[u8::try_from(index).unwrap(); 32]));
+    let mesh = knowing(issuer(keys.collect()));
+    assert!(ask(&mesh, &hmac(&[15; 32]).token(&claims())).is_ok());
+    assert!(refused(&mesh, &hmac(&[16; 32]).token(&claims())));
+}
+
+#[test]
+fn a_tenant_from_a_claim_must_be_there_and_a_name() {
+    let mesh = knowing(IssuerEntry {
+        tenants: TenantBinding::Claim("org".into()),
+        ..issuer(vec![hs_key(None, SECRET)])
+    });
+    let signer = hmac(SECRET);
+    let principal = ask(&mesh, &signer.token(&with("org", json!("globex")))).unwrap();
+    assert_eq!(principal.tenant.as_str(), "globex");
+    for wrong in [
+        json!("Globex"),
+        json!(""),
+        json!("a/b"),
+        json!(7),
+        json!(["globex"]),
+        Value::Null,
+    ] {
+        assert!(refused(&mesh, &signer.token(&with("org", wrong.clone()))), "{wrong}");
+    }
+    // A fixed tenant is not talked out of by a claim.
+    let fixed = ask(&self::mesh(), &signer.token(&with("org", json!("globex")))).unwrap();
+    assert_eq!(fixed.tenant.as_str(), "acme");
+}
+
+#[test]
+fn a_subject_is_text_of_1_to_255_printable_bytes() {
+    let signer = hmac(SECRET);
+    assert!(ask(&mesh(), &signer.token(&with("sub", json!("s".repeat(255))))).is_ok());
+    for wrong in [
+        json!("s".repeat(256)),
+        json!(""),
+        json!("a\nb"),
+        json!("a\u{0}"),
+        json!(7),
+        Value::Null,
+    ] {
+        assert!(refused(&mesh(), &signer.token(&with("sub", wrong.clone()))), "{wrong}");
+    }
+}
+
+#[test]
+fn rfc9068_2_2_3_a_scope_claim_narrows_what_a_token_may_do() {
+    let signer = hmac(SECRET);
+    let may = |scope: Value| {
+        ask(&mesh(), &signer.token(&with("scope", scope)))
+            .unwrap()
+            .require(Scope::Infer)
+            .is_ok()
+    };
+    assert!(may(Value::Null));
+    assert!(may(json!("infer")));
+    assert!(may(json!("openid infer profile")));
+    assert!(!may(json!("openid profile")));
+    assert!(!may(json!("INFER inference")));
+    assert!(!may(json!("")));
+    assert!(refused(&mesh(), &signer.token(&with("scope", json!(["infer"])))));
+}
+
+fn new_key(algorithm: KeyAlgorithm, material: KeyMaterial<'_>) -> Result<(), IssuerKeyError> {
+    IssuerKey::new(None, algorithm, material).map(|_| ())
+}
+
+const PUBLIC_ALGORITHMS: [KeyAlgorithm; 3] = [KeyAlgorithm::RS256, KeyAlgorithm::ES256, KeyAlgorithm::EdDSA];
+
+#[test]
+fn rfc7518_3_2_a_secret_has_at_least_32_bytes_and_serves_hs256_only() {
+    let secret_of = |bytes: usize| STANDARD.encode(vec![7; bytes]);
+    let secret = |text: &str| new_key(KeyAlgorithm::HS256, KeyMaterial::SecretBase64(text));
+    assert_eq!(secret(&secret_of(32)), Ok(()));
+    assert_eq!(secret(&secret_of(31)), Err(IssuerKeyError::Secret));
+    assert_eq!(secret("not base64!"), Err(IssuerKeyError::Secret));
+    for algorithm in PUBLIC_ALGORITHMS {
+        let given = new_key(algorithm, KeyMaterial::SecretBase64(&secret_of(32)));
+        assert_eq!(given, Err(IssuerKeyError::Material), "{algorithm:?}");
+    }
+    let (_, public) = own(Algorithm::RS256);
+    assert_eq!(
+        new_key(KeyAlgorithm::HS256, KeyMaterial::PublicKeyPem(&public)),
+        Err(IssuerKeyError::Material)
+    );
+    assert!(!format!("{:?}", hs_key(Some("k"), SECRET)).contains("thirty"));
+}
+
+#[test]
+fn rfc7518_3_1_a_public_key_is_of_its_algorithm_or_refused() {
+    let pair = |kind| KeyPair::generate_for(kind).unwrap();
+    let pairs = [
+        (KeyAlgorithm::RS256, pair(&rcgen::PKCS_RSA_SHA256)),
+        (KeyAlgorithm::ES256, pair(&rcgen::PKCS_ECDSA_P256_SHA256)),
+        (KeyAlgorithm::EdDSA, pair(&rcgen::PKCS_ED25519)),
+    ];
+    let p384 = pair(&rcgen::PKCS_ECDSA_P384_SHA384).public_key_pem();
+    for algorithm in PUBLIC_ALGORITHMS {
+        let ask = |pem: &str| new_key(algorithm, KeyMaterial::PublicKeyPem(pem));
+        let wrong = Err(IssuerKeyError::PublicKey(algorithm));
+        for (fitting, pair) in &pairs {
+            let expected = if *fitting == algorithm { Ok(()) } else { wrong };
+            let (public, private) = (pair.public_key_pem(), pair.serialize_pem());
+            assert_eq!(ask(&public), expected, "{fitting:?} for {algorithm:?}");
+            assert_eq!(ask(&private), wrong, "a private key");
+            assert_eq!(
+                ask(&private.replace("PRIVATE", "PUBLIC")),
+                wrong,
+                "{fitting:?} relabelled"
+            );
+            assert_eq!(
+                ask(&public.replace("PUBLIC KEY", "CERTIFICATE")),
+                wrong,
+                "a certificate"
+            );
+        }
+        for none in [
+            &*p384,
+            WEAK_RSA,
+            "",
+            "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n",
+        ] {
+            assert_eq!(ask(none), wrong, "{algorithm:?}: {none}");
+        }
+    }
+}
+
+#[test]
+fn a_verified_token_is_remembered_but_never_beyond_its_time_or_its_issuer() {
+    let mesh = mesh();
+    let token = hmac(SECRET).token(&claims());
+    assert!(refused(&mesh, &hmac(&[1; 32]).token(&claims())));
+    assert_eq!(ask_at(&mesh, &token, NOW + 300), Err(AuthError::Expired));
+    assert_eq!(
+        mesh.verified.len(),
+        0,
+        "neither a forged nor an expired token is remembered"
+    );
+    let first = ask(&mesh, &token).unwrap();
+    assert_eq!(mesh.verified.len(), 1);
+    assert_eq!(ask(&mesh, &token), Ok(first));
+    assert_eq!(mesh.verified.len(), 1);
+    assert_eq!(ask_at(&mesh, &token, NOW + 300), Err(AuthError::Expired));
+    assert_eq!(ask_at(&mesh, &token, NOW - 301), Err(AuthError::Invalid));
+    // A clone shares the memory; a set of other issuers does not.
+    let clone = mesh.clone();
+    assert_eq!(clone.verified.len(), 1);
+    let rotated = clone.with_issuer(issuer(vec![hs_key(None, &[3; 32])]));
+    assert!(refused(&rotated, &token));
+    assert!(ask(&mesh, &token).is_ok());
+}
+
+#[test]
+fn a_memory_of_n_tokens_takes_one_more_and_stays_within_n() {
+    let memory = cache::VerifiedTokens::default();
+    let verified = |index: usize| {
+        std::sync::Arc::new(VerifiedToken {
+            principal: Principal {
+                tenant: TenantId::parse("acme").unwrap(),
+                subject: index.to_string().into(),
+                credential: "jwt:x".into(),
+                scopes: super::Scopes::NONE,
+            },
+            window: Window::default(),
+        })
+    };
+    for index in 0..MAX_VERIFIED_TOKENS {
+        memory.insert(cache::fingerprint(&index.to_string()), verified(index));
+    }
+    assert_eq!(memory.len(), MAX_VERIFIED_TOKENS);
+    memory.insert(cache::fingerprint("one more"), verified(0));
+    assert!(memory.len() <= MAX_VERIFIED_TOKENS);
+    assert!(memory.get(&cache::fingerprint("one more")).is_some());
+    assert!(memory.get(&cache::fingerprint("0")).is_none(), "the oldest went");
+    let recent = (MAX_VERIFIED_TOKENS - 1).to_string();
+    assert_eq!(
+        *memory.get(&cache::fingerprint(&recent)).unwrap().principal.subject,
+        *recent
+    );
+}
+
+proptest! {
+    #[test]
+    fn a_token_with_any_one_character_changed_is_refused(at in any::<prop::sample::Index>(), to in "[0-9A-Za-z_.-]") {
+        let token = hmac(SECRET).token(&claims());
+        let at = at.index(token.len());
+        let mut changed = token.clone();
+        changed.replace_range(at..=at, &to);
+        prop_assert_eq!(ask(&mesh(), &changed).is_ok(), changed == token);
+    }
+
+    #[test]
+    fn no_signed_json_makes_authentication_fail_otherwise_than_by_refusal(
+        header in r#"\{"alg":"HS256"(,"[a-z5#]{1,4}":("[ -~&&[^"\\]]{0,8}"|[0-9]{1,20}|null|\[\]|\{\}))?\}"#,
+        body in r#"\{("[a-z]{1,3}":("[a-z]{0,8}"|-?[0-9]{1,30}|[0-9]e[0-9]{1,3}|null|\[[0-9]?\]),?){0,5}\}"#,
+    ) {
+        prop_assert_eq!(ask(&mesh(), &hmac(SECRET).raw(&header, &body)), Err(AuthError::Invalid));
+    }
+}
