@@ -1,0 +1,482 @@
+//! Every command against a small server that plays the admin and the inference door, and remembers what it was asked.
+
+use std::{
+    net::TcpListener,
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use crate::{Cli, Terminal, run_with};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, http::StatusCode, web};
+use clap::Parser as _;
+use serde_json::{Value, json};
+
+/// An answer to a method and a path.
+type Script = Vec<(&'static str, &'static str, u16, Value)>;
+
+struct Server {
+    url: String,
+    asked: Arc<Mutex<Vec<String>>>,
+    handle: ServerHandle,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.handle.stop(false));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn header(request: &HttpRequest, name: &str) -> String {
+    let value = request.headers().get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or("-").to_owned()
+}
+
+fn serve(script: Script) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (log, script) = (asked.clone(), Arc::new(script));
+    let answer = move |request: HttpRequest, body: web::Bytes| {
+        let line = format!(
+            "{} {} auth={} agent={} body={}",
+            request.method(),
+            request.uri(),
+            header(&request, "authorization"),
+            header(&request, "user-agent"),
+            String::from_utf8_lossy(&body)
+        );
+        log.lock().unwrap().push(line);
+        let uri = request.uri().to_string();
+        let found = script
+            .iter()
+            .find(|(method, path, ..)| request.method() == *method && uri == *path);
+        let response = match found {
+            Some((_, _, status, value)) => HttpResponse::build(StatusCode::from_u16(*status).unwrap())
+                .insert_header(("x-mesh-arm", "v2"))
+                .json(value),
+            None => HttpResponse::NotFound().json(json!({"error": format!("no such thing: {uri}"), "problems": []})),
+        };
+        std::future::ready(response)
+    };
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let thread = thread::spawn(move || {
+        actix_web::rt::System::new().block_on(async move {
+            let app = move || App::new().default_service(web::to(answer.clone()));
+            let server = HttpServer::new(app)
+                .workers(1)
+                .disable_signals()
+                .listen(listener)
+                .unwrap()
+                .run();
+            sender.send(server.handle()).unwrap();
+            server.await.unwrap();
+        });
+    });
+    Server {
+        url,
+        asked,
+        handle: receiver.recv().unwrap(),
+        thread: Some(thread),
+    }
+}
+
+struct Ran {
+    code: u8,
+    out: String,
+    err: String,
+}
+
+fn mesh_at(url: &str, input: &str, args: &[&str]) -> Ran {
+    let fixed = [
+        "mesh",
+        "--admin-url",
+        url,
+        "--url",
+        url,
+        "--admin-token",
+        "meshadmin_secret",
+        "--api-key",
+        "mesh_key",
+    ];
+    let cli = Cli::try_parse_from(fixed.iter().chain(args)).unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut terminal = Terminal {
+        out: &mut out,
+        err: &mut err,
+        input: &mut input.as_bytes(),
+        interactive: false,
+    };
+    let code = run_with(cli.command, &cli.globals, &mut terminal);
+    Ran {
+        code,
+        out: String::from_utf8(out).unwrap(),
+        err: String::from_utf8(err).unwrap(),
+    }
+}
+
+impl Server {
+    fn mesh(&self, input: &str, args: &[&str]) -> Ran {
+        let ran = mesh_at(&self.url, input, args);
+        assert!(!ran.out.contains("meshadmin_secret") && !ran.err.contains("meshadmin_secret"));
+        ran
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn endpoint(revision: u64) -> Value {
+    json!({"apiVersion": "mesh/v1", "kind": "Endpoint",
+        "metadata": {"tenant": "acme", "name": "digits", "revision": revision},
+        "spec": {"arms": [{"name": "v1", "model": "digits", "version": "stable", "weight": 90.0},
+            {"name": "v2", "model": "digits", "version": "2", "weight": 10.0}], "sticky_by": "user"}})
+}
+
+fn tenant() -> &'static str {
+    "apiVersion: mesh/v1\nkind: Tenant\nmetadata: {name: acme}\nspec: {}\n"
+}
+
+#[test]
+fn get_lists_all_pages_as_a_table() {
+    let server = serve(vec![
+        (
+            "GET",
+            "/admin/v1/endpoints?limit=200&tenant=acme",
+            200,
+            json!({"items": [endpoint(3)], "next": "Endpoint/acme/digits"}),
+        ),
+        (
+            "GET",
+            "/admin/v1/endpoints?limit=200&tenant=acme&cursor=Endpoint/acme/digits",
+            200,
+            json!({"items": [endpoint(4)], "next": null}),
+        ),
+    ]);
+    let ran = server.mesh("", &["get", "endpoints", "-t", "acme"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let lines: Vec<_> = ran.out.lines().collect();
+    assert_eq!(lines.len(), 3, "{}", ran.out);
+    assert!(
+        lines[0].contains("ARMS") && lines[1].contains("v1: digits@stable 90%, v2: digits@2 10%"),
+        "{}",
+        ran.out
+    );
+    let asked = server.asked();
+    assert!(
+        asked[0].contains("auth=Bearer meshadmin_secret") && asked[0].contains("agent=mesh-cli/"),
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn what_get_prints_apply_takes() {
+    let path = "/admin/v1/endpoints?limit=200";
+    let list = json!({"items": [endpoint(3), endpoint(4)], "next": null});
+    let one = "/admin/v1/tenants/acme/endpoints/digits";
+    let applied = json!({"results": [{"key": "Endpoint/acme/digits", "action": "unchanged", "revision": 3}]});
+    let server = serve(vec![
+        ("GET", path, 200, list),
+        ("GET", one, 200, endpoint(3)),
+        ("POST", "/admin/v1/apply?dry_run=false", 200, applied),
+    ]);
+    for args in [
+        &["get", "endpoints", "-o", "yaml"][..],
+        &["get", "endpoints", "-o", "json"],
+        &["get", "endpoint", "acme/digits", "-o", "yaml"],
+        &["get", "endpoint", "digits", "-t", "acme", "-o", "json"],
+    ] {
+        let printed = server.mesh("", args);
+        let ran = server.mesh(&printed.out, &["apply", "-f", "-"]);
+        assert_eq!(
+            (ran.code, &*ran.out),
+            (0, "unchanged Endpoint/acme/digits\n"),
+            "{args:?}: {}",
+            ran.err
+        );
+    }
+    let sent: Vec<_> = server
+        .asked()
+        .into_iter()
+        .filter(|line| line.starts_with("POST"))
+        .collect();
+    assert_eq!(sent.len(), 4);
+    assert!(sent.iter().all(|line| line.contains("\"revision\":3")), "{sent:?}");
+}
+
+#[test]
+fn apply_tells_what_was_done_and_names_the_file_of_a_problem() {
+    let results = json!({"results": [
+        {"key": "Tenant/acme", "action": "created", "revision": 1},
+        {"key": "Tenant/acme", "action": "changed", "revision": 2}]});
+    let server = serve(vec![("POST", "/admin/v1/apply?dry_run=false", 200, results)]);
+    let ran = server.mesh(&format!("{0}---\n{0}", tenant()), &["apply", "-f", "-"]);
+    assert_eq!(
+        ran.out,
+        "created   Tenant/acme (revision 1)\nchanged   Tenant/acme (revision 2)\n"
+    );
+    let problems =
+        json!({"error": "invalid", "problems": [{"field": "resources[1].spec.weight", "problem": "too much"}]});
+    let server = serve(vec![("POST", "/admin/v1/apply?dry_run=true", 400, problems)]);
+    let ran = server.mesh(&format!("{0}---\n{0}", tenant()), &["apply", "--dry-run", "-f", "-"]);
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.err
+            .contains("standard input, document 2 (Tenant/acme): spec.weight: too much"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn diff_shows_lines_and_ends_in_one_when_asked() {
+    let (before, mut after) = (endpoint(3), endpoint(3));
+    after["spec"]["sticky_by"] = json!("session");
+    let results =
+        json!({"results": [{"key": "Endpoint/acme/digits", "action": "changed", "before": before, "after": after}]});
+    let server = serve(vec![("POST", "/admin/v1/apply?dry_run=true", 200, results)]);
+    let ran = server.mesh(&after.to_string(), &["diff", "-f", "-"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(
+        ran.out.contains("-   sticky_by: user\n+   sticky_by: session\n"),
+        "{}",
+        ran.out
+    );
+    assert!(!ran.out.contains("revision"), "{}", ran.out);
+    assert_eq!(
+        server
+            .mesh(&after.to_string(), &["diff", "-f", "-", "--exit-code"])
+            .code,
+        1
+    );
+}
+
+#[test]
+fn exit_codes_tell_refused_unreachable_and_conflict_apart() {
+    let conflict = json!({"error": "Tenant/acme has revision 5, expected 3: read it again", "problems": []});
+    let server = serve(vec![("POST", "/admin/v1/apply?dry_run=false", 409, conflict)]);
+    let ran = server.mesh(tenant(), &["apply", "-f", "-"]);
+    assert_eq!((ran.code, ran.err.contains("revision 5")), (4, true), "{}", ran.err);
+    assert_eq!(server.mesh("", &["get", "tenant", "nobody"]).code, 1);
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let ran = mesh_at(&format!("http://{closed}"), "", &["get", "tenants"]);
+    assert_eq!(ran.code, 3);
+    assert!(
+        ran.err.contains("mesh serve") && ran.err.contains("MESH_ADMIN_URL"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn delete_asks_first_and_goes_from_dependents_to_tenants() {
+    let server = serve(vec![
+        ("DELETE", "/admin/v1/tenants/acme", 204, json!(null)),
+        ("DELETE", "/admin/v1/tenants/acme/endpoints/digits", 204, json!(null)),
+    ]);
+    let file = format!("{}---\n{}", tenant(), endpoint(1));
+    assert_eq!(server.mesh("", &["delete", "tenant", "acme"]).code, 1);
+    assert!(server.asked().is_empty());
+    let ran = server.mesh(&file, &["delete", "-f", "-", "--yes"]);
+    assert_eq!(
+        ran.out, "deleted   Endpoint/acme/digits\ndeleted   Tenant/acme\n",
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn a_key_is_alone_on_stdout() {
+    let resource = json!({"apiVersion": "mesh/v1", "kind": "ApiKey", "metadata": {"tenant": "acme", "name": "ab12"},
+        "spec": {"hash": "(redacted)", "scopes": ["infer"]}});
+    let made = json!({"key": "mesh_live_ab12_x_y", "resource": resource});
+    let server = serve(vec![("POST", "/admin/v1/tenants/acme/keys", 201, made)]);
+    let ran = server.mesh(
+        "",
+        &["key", "create", "--tenant", "acme", "--expires", "2030-01-31T00:00:00Z"],
+    );
+    assert_eq!((ran.code, &*ran.out), (0, "mesh_live_ab12_x_y\n"), "{}", ran.err);
+    assert!(!ran.err.contains("mesh_live_ab12_x_y"));
+    assert!(
+        server.asked()[0].contains(r#"body={"expires":"2030-01-31T00:00:00Z"}"#),
+        "{:?}",
+        server.asked()
+    );
+}
+
+#[test]
+fn publish_uploads_with_its_digest_then_makes_the_version_and_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("digits.pt");
+    std::fs::write(&file, b"abc").unwrap();
+    let config = "input: [{name: x, datatype: FP32, dims: [2]}]\noutput: [{name: y, datatype: FP32, dims: [2]}]\n";
+    std::fs::write(folder.path().join("model.yaml"), config).unwrap();
+    let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let version = json!({"apiVersion": "mesh/v1", "kind": "ModelVersion", "metadata": {"tenant": "acme", "name": "digits/1"},
+        "spec": {"format": "torchscript", "artifact": {"sha256": sha256, "bytes": 3},
+            "config": {"max_batch_size": 0, "input": [], "output": []}}});
+    let held = |state: &str| {
+        json!([{"device": "cpu:0", "models": [{"tenant": "acme", "model": "digits", "version": 1,
+        "state": state, "reason": "no room", "memory_bytes": 3}]}])
+    };
+    let script = |state: &str| {
+        vec![
+            (
+                "POST",
+                "/admin/v1/artifacts",
+                201,
+                json!({"sha256": sha256, "bytes": 3}),
+            ),
+            (
+                "POST",
+                "/admin/v1/tenants/acme/models/digits/versions",
+                201,
+                version.clone(),
+            ),
+            ("GET", "/admin/v1/devices", 200, held(state)),
+        ]
+    };
+    let args = [
+        "model",
+        "publish",
+        file.to_str().unwrap(),
+        "-t",
+        "acme",
+        "-m",
+        "digits",
+        "--label",
+        "stable",
+        "--wait",
+    ];
+    let server = serve(script("READY"));
+    let ran = server.mesh("", &args);
+    assert_eq!(
+        (ran.code, &*ran.out),
+        (0, "published ModelVersion/acme/digits/1\nready     on cpu:0\n"),
+        "{}",
+        ran.err
+    );
+    let asked = server.asked();
+    assert!(
+        asked[0].ends_with("body=abc") && asked[1].contains(r#""labels":["stable"]"#),
+        "{asked:?}"
+    );
+    let ran = serve(script("FAILED")).mesh("", &args);
+    assert_eq!((ran.code, ran.err.contains("no room")), (1, true), "{}", ran.err);
+}
+
+#[test]
+fn publish_refuses_a_bad_configuration_before_any_upload() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, config) = (folder.path().join("m.pt"), folder.path().join("c.yaml"));
+    std::fs::write(&file, b"abc").unwrap();
+    std::fs::write(&config, "max_batch_size: 4\n").unwrap();
+    let server = serve(Vec::new());
+    let args = [
+        "model",
+        "publish",
+        file.to_str().unwrap(),
+        "-t",
+        "a",
+        "-m",
+        "m",
+        "-c",
+        config.to_str().unwrap(),
+    ];
+    let ran = server.mesh("", &args);
+    assert!(
+        ran.code == 1 && ran.err.contains("input: a model has at least one input"),
+        "{}",
+        ran.err
+    );
+    assert!(server.asked().is_empty());
+}
+
+#[test]
+fn infer_takes_datatypes_from_the_model_and_shows_arm_and_outputs() {
+    let metadata =
+        json!({"name": "digits", "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}], "outputs": []});
+    let answer = json!({"model_name": "digits", "model_version": "2",
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 1.0]}]});
+    let server = serve(vec![
+        ("GET", "/v2/models/digits", 200, metadata),
+        ("POST", "/v2/models/digits/infer", 200, answer),
+    ]);
+    let ran = server.mesh("", &["infer", "digits", "--input", "x=[[1,2]]"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.contains("[1,2]") && ran.out.contains("0.5, 1.0"), "{}", ran.out);
+    assert_eq!(ran.err, "digits version 2, arm v2\n");
+    let asked = server.asked();
+    assert!(asked[1].contains("auth=Bearer mesh_key"), "{asked:?}");
+    assert!(
+        asked[1].contains(r#""datatype":"FP32""#) && asked[1].contains(r#""shape":[1,2]"#),
+        "{asked:?}"
+    );
+    let ran = server.mesh("", &["infer", "digits", "--input", "z=1"]);
+    assert!(ran.code == 1 && ran.err.contains("it has x"), "{}", ran.err);
+}
+
+#[test]
+fn status_and_describe_show_the_live_numbers() {
+    let overview = json!({"time": "2030-01-01T00:00:00Z", "uptime_seconds": 12.0, "in_flight": 1,
+        "totals": {"ok": 5, "refused": 1, "errors": 0},
+        "rates": {"requests_per_second": 2.5, "errors_per_second": 0.0, "refused_per_second": 0.1},
+        "latency_ms": {"p50": 1.25, "p90": 2.0, "p99": null},
+        "endpoints": [{"tenant": "acme", "target": "digits", "arm": "v1", "version": 1, "requests_per_second": 2.5,
+            "p50_ms": 1.25, "p99_ms": null, "ok": 5, "errors": 0, "refused": 1}],
+        "devices": [{"device": "cpu:0", "models": [{"tenant": "acme", "model": "digits", "version": 1, "state": "READY",
+            "reason": null, "memory_bytes": 1024}]}]});
+    let server = serve(vec![
+        ("GET", "/admin/v1/overview", 200, overview),
+        ("GET", "/admin/v1/tenants/acme/endpoints/digits", 200, endpoint(3)),
+    ]);
+    let ran = server.mesh("", &["status"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(
+        ran.out.contains("2.5 requests/s") && ran.out.contains("READY"),
+        "{}",
+        ran.out
+    );
+    let ran = server.mesh("", &["describe", "endpoint", "acme/digits"]);
+    assert!(
+        ran.out.contains("revision 3") && ran.out.contains("sticky_by: user") && ran.out.contains("1.25"),
+        "{}",
+        ran.out
+    );
+    let ran = server.mesh("", &["status", "-o", "json"]);
+    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap()["in_flight"], 1);
+}
+
+#[test]
+fn the_command_line_is_consistent_and_teaches() {
+    use clap::CommandFactory as _;
+    Cli::command().debug_assert();
+    for args in [
+        &["mesh", "apply"][..],
+        &["mesh", "delete"],
+        &["mesh", "get", "cats"],
+        &["mesh", "infer", "x"],
+        &["mesh", "delete", "tenant"],
+    ] {
+        assert_eq!(Cli::try_parse_from(args).unwrap_err().exit_code(), 2, "{args:?}");
+    }
+    for name in [
+        "apply",
+        "diff",
+        "get",
+        "describe",
+        "delete",
+        "infer",
+        "status",
+        "completions",
+    ] {
+        let help = Cli::try_parse_from(["mesh", name, "--help"]).unwrap_err().to_string();
+        assert!(help.contains("Examples:"), "{name}");
+    }
+    let ran = mesh_at("http://127.0.0.1:1", "", &["completions", "bash"]);
+    assert!(ran.code == 0 && ran.out.contains("_mesh"));
+}

@@ -1,0 +1,128 @@
+//! The command line of admins: reads files, speaks to the admin API, and prints.
+//!
+//! Owns the commands, their help, their exit codes and what they print. Decides nothing that the admin API decides: every
+//! check it makes beforehand is one that the API makes too. Speaks only HTTP to the admin door, and for `infer` to the
+//! inference door; knows no registry and no model.
+//!
+//! Invariants: what `get -o yaml` and `-o json` print, `apply -f` takes; a secret is printed once, alone on stdout, when it
+//! is made, and never otherwise; an error says what to do and ends in the exit code that [`Failure`] documents.
+
+mod apply;
+mod client;
+mod delete;
+mod diff;
+mod failure;
+mod files;
+mod get;
+mod infer;
+mod keys;
+mod options;
+mod paths;
+mod publish;
+mod spans;
+mod status;
+mod table;
+mod tensors;
+
+use std::{
+    io::{BufRead, IsTerminal as _, Write},
+    process::ExitCode,
+};
+
+use clap::CommandFactory as _;
+
+pub use failure::Failure;
+pub use options::{
+    ApplyArgs, Command, DeleteArgs, DescribeArgs, DiffArgs, GetArgs, GlobalOptions, InferArgs, KeyCommand,
+    KeyCreateArgs, ModelCommand, OutputFormat, PublishArgs, StatusArgs,
+};
+
+/// Where a command reads from and prints to.
+pub struct Terminal<'a> {
+    /// What the command is asked for.
+    pub out: &'a mut dyn Write,
+    /// Hints, progress and errors.
+    pub err: &'a mut dyn Write,
+    /// Where answers and `-f -` come from.
+    pub input: &'a mut dyn BufRead,
+    /// Whether a person is there to be asked.
+    pub interactive: bool,
+}
+
+/// Runs a command on the process' own streams.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a command is the last thing the program does with its options"
+)]
+pub fn run(command: Command, globals: GlobalOptions) -> ExitCode {
+    let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr());
+    let stdin = std::io::stdin();
+    let interactive = stdin.is_terminal();
+    let mut terminal = Terminal {
+        out: &mut out,
+        err: &mut err,
+        input: &mut stdin.lock(),
+        interactive,
+    };
+    ExitCode::from(run_with(command, &globals, &mut terminal))
+}
+
+/// Runs a command on the given streams; the answer is the exit code.
+pub fn run_with(command: Command, globals: &GlobalOptions, terminal: &mut Terminal<'_>) -> u8 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(perform(command, globals, terminal)),
+        Err(error) => Err(Failure::refused(format!("cannot start: {error}"))),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(failure) => {
+            // Nobody is left to tell if stderr is gone.
+            let _ = write!(terminal.err, "{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+/// Writes a shell's completions for a whole command tree.
+pub fn print_completions(shell: clap_complete::Shell, mut root: clap::Command, out: &mut dyn Write) {
+    let name = root.get_name().to_owned();
+    clap_complete::generate(shell, &mut root, name, &mut &mut *out);
+}
+
+/// The commands on their own, for completions and tests; the program adds its own beside them.
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "mesh",
+    version,
+    about = "One program that many tenants share to get predictions from pinned models"
+)]
+pub struct Cli {
+    /// Where and as whom.
+    #[command(flatten)]
+    pub globals: GlobalOptions,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+    match command {
+        Command::Apply(args) => apply::apply(&globals.admin()?, &args, terminal).await,
+        Command::Diff(args) => apply::diff(&globals.admin()?, &args, terminal).await,
+        Command::Get(args) => get::get(&globals.admin()?, &args, terminal).await,
+        Command::Describe(args) => get::describe(&globals.admin()?, &args, terminal).await,
+        Command::Delete(args) => delete::delete(&globals.admin()?, &args, terminal).await,
+        Command::Model(ModelCommand::Publish(args)) => publish::publish(&globals.admin()?, &args, terminal).await,
+        Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
+        Command::Infer(args) => infer::infer(globals, &args, terminal).await,
+        Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,
+        Command::Completions { shell } => {
+            print_completions(shell, Cli::command(), terminal.out);
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod commands_tests;

@@ -1,0 +1,347 @@
+//! The command line: every command, option and help text.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use mesh_resources::Kind;
+use mesh_types::{Label, ModelId, TenantId};
+
+use crate::{Failure, client::AdminClient, keys::Expiry, tensors::NamedInput};
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 cannot reach the mesh, \
+4 somebody else changed it meanwhile.";
+
+/// Where the mesh is, and as whom to speak to it.
+#[derive(Debug, Clone, Args)]
+pub struct GlobalOptions {
+    /// The admin door.
+    #[arg(
+        long,
+        global = true,
+        env = "MESH_ADMIN_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL",
+        help_heading = "Connection"
+    )]
+    pub admin_url: String,
+    /// The admin token; better in the environment or a file than on the command line, where others can see it.
+    #[arg(
+        long,
+        global = true,
+        env = "MESH_ADMIN_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        help_heading = "Connection"
+    )]
+    pub admin_token: Option<String>,
+    /// A file that holds the admin token, as `mesh serve --admin-token-file` writes it.
+    #[arg(
+        long,
+        global = true,
+        env = "MESH_ADMIN_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Connection"
+    )]
+    pub admin_token_from: Option<PathBuf>,
+    /// The inference door, for `mesh infer`.
+    #[arg(
+        long,
+        global = true,
+        env = "MESH_URL",
+        default_value = "http://127.0.0.1:8000",
+        value_name = "URL",
+        help_heading = "Connection"
+    )]
+    pub url: String,
+    /// A tenant's API key, for `mesh infer`.
+    #[arg(
+        long,
+        global = true,
+        env = "MESH_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        help_heading = "Connection"
+    )]
+    pub api_key: Option<String>,
+}
+
+impl GlobalOptions {
+    pub(crate) fn admin(&self) -> Result<AdminClient, Failure> {
+        let token = match (&self.admin_token, &self.admin_token_from) {
+            (Some(token), _) => token.trim().to_owned(),
+            (None, Some(path)) => {
+                let read = std::fs::read_to_string(path);
+                let token = read.map_err(|error| {
+                    Failure::refused(format!("cannot read the admin token from {}: {error}", path.display()))
+                })?;
+                token.trim().to_owned()
+            }
+            (None, None) => {
+                return Err(Failure::refused(
+                    "no admin token: set MESH_ADMIN_TOKEN, or MESH_ADMIN_TOKEN_FILE to the file that `mesh serve --admin-token-file` wrote",
+                ));
+            }
+        };
+        AdminClient::new(&self.admin_url, token)
+    }
+}
+
+/// What to do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Make the mesh hold what files say, all or nothing.
+    #[command(after_help = format!("Examples:
+  mesh apply -f demo.yaml              one file of several documents
+  mesh apply -f config/ --dry-run      every .yaml, .yml and .json of a folder; only says what would change
+  mesh get endpoints -o yaml | mesh apply -f -
+
+{EXIT_CODES}"))]
+    Apply(ApplyArgs),
+    /// Show what `apply` would change, line by line.
+    #[command(after_help = "Examples:
+  mesh diff -f endpoint.yaml
+  mesh diff -f config/ --exit-code     ends in 1 if there is a difference, for scripts")]
+    Diff(DiffArgs),
+    /// List resources, or show one.
+    #[command(
+        after_help = "Kinds: tenants, issuers, keys, models, versions, endpoints, admin-tokens.
+
+Examples:
+  mesh get tenants
+  mesh get endpoints -t acme
+  mesh get endpoint digits -t acme -o yaml > endpoint.yaml
+  mesh get versions -o json"
+    )]
+    Get(GetArgs),
+    /// Show one resource and what is going on with it.
+    #[command(after_help = "Examples:
+  mesh describe endpoint acme/digits   its split, and what each arm answers now
+  mesh describe version acme/digits/2  its configuration, and the devices that hold it")]
+    Describe(DescribeArgs),
+    /// Delete resources.
+    #[command(after_help = "Examples:
+  mesh delete endpoint digits -t acme
+  mesh delete -f demo.yaml --yes       everything that the file names, dependents first")]
+    Delete(DeleteArgs),
+    /// Publish models.
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Make credentials for tenants.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Ask a model, as a tenant would.
+    #[command(after_help = "Examples:
+  mesh infer digits --input 'pixels=[[0,0,5,13]]'
+  mesh infer digits --file request.json -o json
+  mesh infer digits --version 2 --input 'pixels=[[0,0,5,13]]'
+  mesh infer digits --unit user-7 --input 'pixels=[[0,0,5,13]]'
+
+The tenant is the one of the API key: set MESH_API_KEY, or give --tenant-key.")]
+    Infer(InferArgs),
+    /// How the mesh is doing: rates, latency, endpoints, devices.
+    #[command(after_help = "Examples:
+  mesh status
+  mesh status -o json")]
+    Status(StatusArgs),
+    /// Print completions for a shell.
+    #[command(after_help = "Examples:
+  mesh completions bash > ~/.local/share/bash-completion/completions/mesh")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON value.
+    Json,
+    /// YAML documents.
+    Yaml,
+}
+
+/// `mesh apply`.
+#[derive(Debug, Clone, Args)]
+pub struct ApplyArgs {
+    /// A file, a folder, or - for the standard input; may be given again.
+    #[arg(short = 'f', long = "file", required = true, value_name = "FILE|DIR|-")]
+    pub files: Vec<PathBuf>,
+    /// Check everything and say what would change, but change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `mesh diff`.
+#[derive(Debug, Clone, Args)]
+pub struct DiffArgs {
+    /// A file, a folder, or - for the standard input; may be given again.
+    #[arg(short = 'f', long = "file", required = true, value_name = "FILE|DIR|-")]
+    pub files: Vec<PathBuf>,
+    /// End in exit code 1 if there is a difference.
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+/// `mesh get`.
+#[derive(Debug, Clone, Args)]
+pub struct GetArgs {
+    /// The kind, singular or plural.
+    #[arg(value_parser = Kind::parse)]
+    pub kind: Kind,
+    /// The name; for a version `model/number`. `tenant/name` does as well.
+    pub name: Option<String>,
+    /// The tenant.
+    #[arg(short, long)]
+    pub tenant: Option<TenantId>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// `mesh describe`.
+#[derive(Debug, Clone, Args)]
+pub struct DescribeArgs {
+    /// The kind, singular or plural.
+    #[arg(value_parser = Kind::parse)]
+    pub kind: Kind,
+    /// The name; for a version `model/number`. `tenant/name` does as well.
+    pub name: String,
+    /// The tenant.
+    #[arg(short, long)]
+    pub tenant: Option<TenantId>,
+}
+
+/// `mesh delete`.
+#[derive(Debug, Clone, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["kind", "files"])))]
+pub struct DeleteArgs {
+    /// The kind, singular or plural.
+    #[arg(value_parser = Kind::parse, requires = "name")]
+    pub kind: Option<Kind>,
+    /// The name; for a version `model/number`. `tenant/name` does as well.
+    pub name: Option<String>,
+    /// The tenant.
+    #[arg(short, long)]
+    pub tenant: Option<TenantId>,
+    /// Delete everything that a file, a folder or the standard input names.
+    #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-", conflicts_with_all = ["kind", "name", "tenant"])]
+    pub files: Vec<PathBuf>,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// `mesh model`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ModelCommand {
+    /// Upload a model and make it the next version.
+    #[command(after_help = "Examples:
+  mesh model publish digits.pt --tenant acme --model digits --config model.yaml --label stable --wait
+  mesh model publish --format builtin --tenant acme --model echo --config echo.yaml
+
+The configuration is Triton's: max_batch_size, input, output (name, datatype, dims), dynamic_batching, parameters.")]
+    Publish(PublishArgs),
+}
+
+/// `mesh model publish`.
+#[derive(Debug, Clone, Args)]
+pub struct PublishArgs {
+    /// The model's file; built-in models have none.
+    #[arg(required_if_eq("format", "torchscript"))]
+    pub file: Option<PathBuf>,
+    /// The tenant that owns the model.
+    #[arg(short, long)]
+    pub tenant: TenantId,
+    /// The model; made if it is new.
+    #[arg(short, long)]
+    pub model: ModelId,
+    /// How the model is called and run: a YAML or JSON file. Default: model.yaml beside the model's file.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What kind of file it is.
+    #[arg(long, value_enum, default_value = "torchscript")]
+    pub format: Format,
+    /// Let this label point to the new version; may be given again.
+    #[arg(long = "label", value_name = "LABEL")]
+    pub labels: Vec<Label>,
+    /// A note for people.
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+    /// Wait until a device has the version ready.
+    #[arg(long)]
+    pub wait: bool,
+    /// How long --wait waits, such as 90s or 5m.
+    #[arg(long, default_value = "2m", value_name = "TIME", value_parser = crate::spans::parse)]
+    pub wait_timeout: std::time::Duration,
+}
+
+/// Formats of models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A TorchScript archive, run by libtorch.
+    Torchscript,
+    /// A model that is part of the mesh.
+    Builtin,
+}
+
+/// `mesh key`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum KeyCommand {
+    /// Make an API key for a tenant; it is shown once.
+    #[command(after_help = "Examples:
+  mesh key create --tenant acme --expires 90d
+  export MESH_API_KEY=$(mesh key create --tenant acme)")]
+    Create(KeyCreateArgs),
+}
+
+/// `mesh key create`.
+#[derive(Debug, Clone, Args)]
+pub struct KeyCreateArgs {
+    /// The tenant that the key stands for.
+    #[arg(short, long)]
+    pub tenant: TenantId,
+    /// When it ends: a time from now such as 90d or 12h, or a date such as 2030-01-31T00:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = Expiry::parse)]
+    pub expires: Option<Expiry>,
+    /// A note for people.
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+}
+
+/// `mesh infer`.
+#[derive(Debug, Clone, Args)]
+#[command(group(clap::ArgGroup::new("body").required(true).args(["inputs", "file"])))]
+pub struct InferArgs {
+    /// The endpoint or model.
+    pub name: String,
+    /// A version number or label, instead of the endpoint's split.
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// An input: its name, and its values as nested JSON lists, first dimension rows; may be given again.
+    #[arg(long = "input", value_name = "NAME=JSON", value_parser = NamedInput::parse)]
+    pub inputs: Vec<NamedInput>,
+    /// A whole request of the Open Inference Protocol, JSON; - for the standard input.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The unit that an endpoint's split sticks to, such as a user's id.
+    #[arg(long, value_name = "TEXT")]
+    pub unit: Option<String>,
+    /// The tenant's API key; default MESH_API_KEY.
+    #[arg(long, value_name = "KEY")]
+    pub tenant_key: Option<String>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// `mesh status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}

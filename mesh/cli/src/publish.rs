@@ -1,0 +1,179 @@
+//! `model publish`: digest, upload, version, and the wait until a device has it.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mesh_resources::{ArtifactRef, ModelVersionSpec, Resource};
+use mesh_types::{ArtifactFormat, ModelConfig};
+use reqwest::{Body, Method};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::{fs::File, io::AsyncReadExt as _, time::Instant};
+
+use crate::{Failure, PublishArgs, Terminal, client::AdminClient, files, options::Format, status::Device};
+
+const CHUNK: usize = 1 << 20;
+/// How often the devices are asked while waiting.
+const POLL: Duration = Duration::from_millis(250);
+
+pub(crate) async fn publish(
+    client: &AdminClient,
+    args: &PublishArgs,
+    terminal: &mut Terminal<'_>,
+) -> Result<(), Failure> {
+    let config = read_config(args)?;
+    let problems = config.problems();
+    if !problems.is_empty() {
+        let problems = problems
+            .into_iter()
+            .map(|problem| mesh_resources::Problem::new(problem.field, problem.problem));
+        return Err(Failure::Refused {
+            message: "nothing was uploaded, the model's configuration has problems".into(),
+            problems: problems.collect(),
+        });
+    }
+    let (format, artifact) = match (args.format, &args.file) {
+        (Format::Builtin, None) => (ArtifactFormat::Builtin, None),
+        (Format::Builtin, Some(_)) => return Err(Failure::refused("a built-in model has no file: leave it out")),
+        (Format::Torchscript, Some(path)) => (ArtifactFormat::TorchScript, Some(upload(client, path, terminal).await?)),
+        (Format::Torchscript, None) => return Err(Failure::refused("which file? a torchscript model has one")),
+    };
+    let spec = ModelVersionSpec {
+        format,
+        artifact,
+        config,
+        unloaded: false,
+        description: args.description.clone(),
+    };
+    let path = format!("/tenants/{}/models/{}/versions", args.tenant, args.model);
+    let version: Resource = client
+        .post(&path, &json!({"spec": spec, "labels": args.labels}))
+        .await?;
+    let key = version.key().map_err(|error| Failure::refused(error.to_string()))?;
+    writeln!(terminal.out, "published {key}")?;
+    if args.wait {
+        wait(client, &version, args.wait_timeout, terminal).await?;
+    }
+    Ok(())
+}
+
+fn read_config(args: &PublishArgs) -> Result<ModelConfig, Failure> {
+    let beside = || {
+        args.file
+            .as_deref()
+            .and_then(Path::parent)
+            .map(|folder| folder.join("model.yaml"))
+    };
+    let path: PathBuf = args
+        .config
+        .clone()
+        .or_else(beside)
+        .unwrap_or_else(|| PathBuf::from("model.yaml"));
+    let text = files::read_file(&path).map_err(|failure| match failure {
+        Failure::Refused { message, .. } if args.config.is_none() => {
+            Failure::refused(format!("{message}; say how the model is called with --config FILE"))
+        }
+        other => other,
+    })?;
+    serde_yaml_ng::from_str(&text).map_err(|error| Failure::refused(format!("{}: {error}", path.display())))
+}
+
+async fn upload(client: &AdminClient, path: &Path, terminal: &mut Terminal<'_>) -> Result<ArtifactRef, Failure> {
+    let failed = |error: std::io::Error| Failure::refused(format!("cannot read {}: {error}", path.display()));
+    let mut file = File::open(path).await.map_err(failed)?;
+    let bytes = file.metadata().await.map_err(failed)?.len();
+    let (mut digest, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
+    loop {
+        let count = file.read(&mut chunk).await.map_err(failed)?;
+        let Some(read) = chunk.get(..count).filter(|read| !read.is_empty()) else {
+            break;
+        };
+        digest.update(read);
+    }
+    let sha256: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let bar = progress(bytes, terminal);
+    let moving = bar.clone();
+    let file = File::open(path).await.map_err(failed)?;
+    let chunks = futures::stream::try_unfold(file, |mut file| async move {
+        let mut chunk = vec![0; CHUNK];
+        let count = file.read(&mut chunk).await?;
+        chunk.truncate(count);
+        Ok::<_, std::io::Error>((count > 0).then_some((chunk, file)))
+    });
+    let chunks = chunks.inspect(move |chunk| {
+        if let Ok(chunk) = chunk {
+            moving.inc(chunk.len() as u64);
+        }
+    });
+    let request = client
+        .request(Method::POST, "/artifacts")
+        .header("x-sha256", &sha256)
+        .header("content-type", "application/octet-stream")
+        .header("content-length", bytes)
+        .body(Body::wrap_stream(chunks));
+    let artifact: ArtifactRef = client.send(request).await?;
+    bar.finish_and_clear();
+    if artifact.sha256 != sha256 {
+        return Err(Failure::refused("the mesh has other bytes than were sent: try again"));
+    }
+    writeln!(terminal.err, "uploaded {bytes} bytes, sha256 {sha256}")?;
+    Ok(artifact)
+}
+
+fn progress(bytes: u64, terminal: &Terminal<'_>) -> ProgressBar {
+    // indicatif shows nothing where stderr is no terminal.
+    let target = if terminal.interactive {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let bar = ProgressBar::with_draw_target(Some(bytes), target);
+    let style = ProgressStyle::with_template("uploading {bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+async fn wait(
+    client: &AdminClient,
+    version: &Resource,
+    timeout: Duration,
+    terminal: &mut Terminal<'_>,
+) -> Result<(), Failure> {
+    let (model, number) = version.metadata.name.split_once('/').unwrap_or_default();
+    let tenant = version.metadata.tenant.as_ref().map_or("", |tenant| tenant.as_str());
+    let deadline = Instant::now() + timeout;
+    loop {
+        let devices: Vec<Device> = client.get("/devices").await?;
+        let held = devices
+            .iter()
+            .flat_map(|device| device.models.iter().map(move |held| (device, held)));
+        let ours =
+            held.filter(|(_, held)| held.tenant == tenant && held.model == model && held.version.to_string() == number);
+        for (device, held) in ours {
+            match held.state.as_str() {
+                "READY" => return Ok(writeln!(terminal.out, "ready     on {}", device.device)?),
+                "FAILED" => {
+                    let reason = held.reason.as_deref().unwrap_or("no reason given");
+                    return Err(Failure::refused(format!(
+                        "{} does not load on {}: {reason}",
+                        version.metadata.name, device.device
+                    )));
+                }
+                _ => {}
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::refused(format!(
+                "published, but no device has it ready after {} s: see `mesh status`",
+                timeout.as_secs()
+            )));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
