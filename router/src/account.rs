@@ -1,0 +1,170 @@
+//! The account of a request: what is told about it once it has ended, exactly once.
+//!
+//! Filled in as the request goes through its stages, so that a refusal is counted under as much as was known by then. A
+//! name that the caller made up never becomes a label.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use mesh_telemetry::{RequestSample, RequestSpan, Telemetry};
+use mesh_types::{Clock, Fault, FaultClass, FaultSource, RequestId, StageTimings, TenantId, TraceContext};
+
+/// The account of one request. Dropping it unfinished counts the request as cancelled.
+pub struct Account {
+    telemetry: Telemetry,
+    clock: Arc<dyn Clock>,
+    request_id: RequestId,
+    received: Instant,
+    parent: Option<TraceContext>,
+    trace: TraceContext,
+    pub(crate) tenant: Option<TenantId>,
+    /// The endpoint or model; none until it is known to exist for the caller.
+    pub(crate) target: Option<Arc<str>>,
+    pub(crate) arm: Option<Arc<str>>,
+    pub(crate) version: u32,
+    pub(crate) stages: StageTimings,
+    fault: Option<Fault>,
+    open: bool,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account")
+            .field("request_id", &self.request_id)
+            .field("tenant", &self.tenant)
+            .field("target", &self.target)
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who and when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening {
+    pub(crate) request_id: RequestId,
+    pub(crate) received: Instant,
+    pub(crate) decode: Duration,
+    pub(crate) parent: Option<TraceContext>,
+}
+
+impl Account {
+    pub(crate) fn open(telemetry: &Telemetry, clock: &Arc<dyn Clock>, opening: Opening) -> Self {
+        telemetry.metrics().request_started();
+        Self {
+            trace: telemetry.spans().begin(opening.parent),
+            telemetry: telemetry.clone(),
+            clock: clock.clone(),
+            request_id: opening.request_id,
+            received: opening.received,
+            parent: opening.parent,
+            tenant: None,
+            target: None,
+            arm: None,
+            version: 0,
+            stages: StageTimings {
+                decode: opening.decode,
+                ..StageTimings::default()
+            },
+            fault: None,
+            open: true,
+        }
+    }
+
+    /// The request's own span, for the answer's `traceparent` and the device's spans.
+    pub fn trace(&self) -> TraceContext {
+        self.trace
+    }
+
+    pub(crate) fn failed(&mut self, fault: &Fault) {
+        self.fault = Some(fault.clone());
+    }
+
+    /// Closes the account: counts, times and traces the request. `encode` is how long encoding the answer took.
+    pub fn finish(mut self, encode: Duration) {
+        self.stages.encode = encode;
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.open = false;
+        let total = self.clock.now().saturating_duration_since(self.received);
+        let metrics = self.telemetry.metrics();
+        match &self.tenant {
+            Some(tenant) => metrics.request_finished(&RequestSample {
+                tenant: tenant.as_str(),
+                target: self.target.as_deref().unwrap_or_default(),
+                arm: self.arm.as_deref().unwrap_or_default(),
+                version: self.version,
+                fault: self.fault.as_ref().map(|fault| fault.source),
+                total,
+                stages: &self.stages,
+            }),
+            None => {
+                metrics.request_abandoned();
+                if let Some(fault) = &self.fault {
+                    metrics.refused(reason(fault.class));
+                }
+            }
+        }
+        self.tell_span(total);
+        self.log(total);
+    }
+
+    fn tell_span(&self, total: Duration) {
+        if !self.trace.sampled {
+            return;
+        }
+        self.telemetry.spans().request(&RequestSpan {
+            context: self.trace,
+            parent: self.parent,
+            target: self.target.as_deref().unwrap_or_default(),
+            tenant: self.tenant.as_ref().map_or("", TenantId::as_str),
+            version: self.version,
+            request_id: self.request_id.0,
+            ended: SystemTime::now(),
+            total,
+            stages: &self.stages,
+            error: self.fault.as_ref().map(|fault| &*fault.message),
+        });
+    }
+
+    // Ids and outcomes only: no body, no credential.
+    fn log(&self, total: Duration) {
+        let broken = self.fault.as_ref().filter(|fault| fault.class == FaultClass::Internal);
+        if let Some(fault) = broken {
+            tracing::warn!(
+                request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, target = ?self.target,
+                version = self.version, source = fault.source.as_str(), error = %fault, "request failed"
+            );
+            return;
+        }
+        tracing::debug!(
+            request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, target = ?self.target,
+            arm = ?self.arm, version = self.version, micros = total.as_micros(), error = ?self.fault, "request ended"
+        );
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if self.open {
+            let left = Fault::new(FaultClass::Cancelled, FaultSource::Client, "the caller left");
+            self.fault.get_or_insert(left);
+            self.close();
+        }
+    }
+}
+
+/// The reason for a refusal before there was a tenant: our own words, so a bounded label.
+fn reason(class: FaultClass) -> &'static str {
+    match class {
+        FaultClass::Unauthenticated => "unauthenticated",
+        FaultClass::PermissionDenied => "forbidden",
+        FaultClass::Unavailable => "overloaded",
+        FaultClass::Cancelled => "cancelled",
+        FaultClass::DeadlineExceeded => "deadline",
+        _ => "other",
+    }
+}

@@ -1,0 +1,78 @@
+//! What doors bring and get.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mesh_policies::access::Presented;
+use mesh_types::{Fault, InferRequest, InferResponse, RequestId, StageTimings, TraceContext};
+
+use crate::Account;
+
+/// The `Authorization` header of a call, if it has one. Never printed.
+#[derive(Clone, Default)]
+pub struct Credential(Option<String>);
+
+impl Credential {
+    /// Takes the header's value.
+    pub fn from_header(value: Option<&str>) -> Self {
+        Self(value.map(str::to_owned))
+    }
+
+    pub(crate) fn presented(&self) -> Presented<'_> {
+        Presented::from_header(self.0.as_deref())
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "Credential(..)"
+        } else {
+            "Credential(none)"
+        })
+    }
+}
+
+/// A decoded request and what came with it.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What is asked.
+    pub request: InferRequest,
+    /// Who asks.
+    pub credential: Credential,
+    /// The unit of a sticky split, where the request has no parameter for it.
+    pub unit: Option<String>,
+    /// How long the caller waits.
+    pub timeout: Option<Duration>,
+    /// The caller's span.
+    pub trace_parent: Option<TraceContext>,
+    /// The mesh's number for it.
+    pub request_id: RequestId,
+    /// When its first byte came.
+    pub received: Instant,
+    /// How long decoding took.
+    pub decode: Duration,
+}
+
+/// A prediction.
+#[derive(Debug, Clone)]
+pub struct Completed {
+    /// For the caller.
+    pub response: InferResponse,
+    /// The arm of the split; none where there was none.
+    pub arm: Option<Arc<str>>,
+    /// Where the time went.
+    pub timings: StageTimings,
+}
+
+/// The answer to a call, and the account of it that the door closes.
+#[derive(Debug)]
+pub struct Answer {
+    /// What came of it.
+    pub result: Result<Completed, Fault>,
+    /// To be finished once the answer is encoded; dropped unfinished it counts as cancelled.
+    pub account: Account,
+}

@@ -1,0 +1,79 @@
+//! What a model is: for metadata and readiness, authenticated like any call but not counted against limits.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use mesh_policies::{
+    MeshSnapshot,
+    snapshot::{Target, VersionEntry},
+};
+use mesh_types::{Clock, Fault, ModelConfig, Version, VersionSelector};
+
+use crate::Credential;
+
+/// How a model or endpoint is called.
+#[derive(Debug, Clone)]
+pub struct ModelDescription {
+    /// The name it was asked for by.
+    pub name: String,
+    /// Its versions, ascending; those of all arms for an endpoint.
+    pub versions: Vec<Version>,
+    /// Inputs and outputs.
+    pub config: Arc<ModelConfig>,
+    /// What runs it.
+    pub platform: &'static str,
+    /// Whether it would take a call now.
+    pub ready: bool,
+}
+
+/// Describes what `name` means to the caller.
+pub(crate) fn describe(
+    snapshot: &MeshSnapshot,
+    clock: &dyn Clock,
+    credential: &Credential,
+    name: &str,
+    selector: &VersionSelector,
+) -> Result<ModelDescription, Fault> {
+    let (_, tenant) = snapshot.caller(credential.presented(), clock.unix_seconds())?;
+    let unknown = || Fault::unknown_model(name);
+    let target = tenant.target(name).ok_or_else(unknown)?;
+    let (entry, versions) = match target {
+        Target::Model(model) => {
+            let entry = model.resolve(selector).ok_or_else(unknown)?;
+            (entry, model.versions.keys().copied().collect())
+        }
+        Target::Endpoint(route) => {
+            let of_arms = route.arms.iter().flat_map(|arm| arm.model.versions.keys().copied());
+            let versions: BTreeSet<Version> = match selector {
+                VersionSelector::Default => route.arms.iter().filter_map(version_of).collect(),
+                _ => of_arms.collect(),
+            };
+            let entry = match selector {
+                // The arm with the most traffic speaks for the endpoint: its arms take the same inputs.
+                VersionSelector::Default => {
+                    let heaviest = route
+                        .arms
+                        .iter()
+                        .max_by_key(|arm| (arm.version.is_some(), arm.hundredths));
+                    heaviest.and_then(|arm| arm.version.as_ref())
+                }
+                pinned => route.pinned(pinned).map(|(_, entry)| entry),
+            };
+            (entry.ok_or_else(unknown)?, versions.into_iter().collect())
+        }
+    };
+    Ok(description(name, versions, entry))
+}
+
+fn version_of(arm: &mesh_policies::traffic::Arm) -> Option<Version> {
+    arm.version.as_ref().map(|entry| entry.key.version)
+}
+
+fn description(name: &str, versions: Vec<Version>, entry: &VersionEntry) -> ModelDescription {
+    ModelDescription {
+        name: name.to_owned(),
+        versions,
+        config: entry.config.clone(),
+        platform: entry.format.platform(),
+        ready: entry.is_ready(),
+    }
+}

@@ -1,0 +1,63 @@
+//! The router: from a decoded call to a job on a device, and back.
+//!
+//! Owns the request pipeline ([`RouterActor`] runs it on every front-door arbiter), the choice of a device and what is told
+//! about a request ([`Account`]). Knows neither a wire format nor the worker nor the registry: doors bring [`Call`]s, devices
+//! stand behind [`Workers`], and configuration is the snapshot that somebody else publishes.
+//!
+//! ```text
+//! Call -> [ authenticate -> admit -> choose -> place -> dispatch ] -> reply -> Answer
+//!            one snapshot per request, in the actor's handler         awaited by the caller
+//! ```
+//!
+//! Invariants: a request sees one snapshot; permits are held by the future of the answer, so dropping it releases them and
+//! cancels the job; every call is answered by its deadline; an unknown name and a foreign one answer alike.
+
+mod account;
+mod actor;
+mod call;
+mod describe;
+mod pipeline;
+mod place;
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use mesh_policies::{MeshSnapshot, limits::Limiter};
+use mesh_telemetry::Telemetry;
+use mesh_types::{Clock, DeviceId, Fault, InferJob, JobOutcome};
+
+pub use account::Account;
+pub use actor::{RouterActor, RouterHandle};
+pub use call::{Answer, Call, Completed, Credential};
+pub use describe::ModelDescription;
+
+/// The answer of a device; dropping it cancels the job.
+pub type WorkerReply = Pin<Box<dyn Future<Output = Result<JobOutcome, Fault>> + Send>>;
+
+/// The devices.
+pub trait Workers: Send + Sync + 'static {
+    /// Hands a job to a device; refused at once if the device is full or gone.
+    fn submit(&self, device: DeviceId, job: InferJob) -> Result<WorkerReply, Fault>;
+}
+
+/// What a router is made of; shared by those of all threads.
+#[derive(Clone)]
+pub struct RouterParts {
+    /// The configuration that requests follow.
+    pub snapshots: Arc<ArcSwap<MeshSnapshot>>,
+    /// Limits' state; it outlives snapshots.
+    pub limiter: Arc<Limiter>,
+    /// The devices.
+    pub workers: Arc<dyn Workers>,
+    /// Where requests are told.
+    pub telemetry: Telemetry,
+    /// Now.
+    pub clock: Arc<dyn Clock>,
+    /// The deadline of a call that brings none, to an endpoint that has none.
+    pub default_timeout: Duration,
+    /// The most calls at once in one router; one more is refused.
+    pub max_in_flight: usize,
+}
+
+#[cfg(test)]
+mod tests;

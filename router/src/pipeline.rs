@@ -1,0 +1,346 @@
+//! The pipeline: authenticate, admit, choose, place, dispatch. Each stage takes the former one's type, so that none can be
+//! left out or put elsewhere.
+//!
+//! Everything up to the dispatch is plain computation on one snapshot and never waits. What is in flight holds its permits;
+//! dropping it gives them back and cancels the job.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mesh_actors::Permit;
+use mesh_policies::{
+    MeshSnapshot,
+    limits::Admission,
+    snapshot::{Target, TenantEntry, VersionEntry},
+    traffic::Route,
+};
+use mesh_types::{
+    Deadline, Fault, FaultSource, InferJob, InferRequest, InferResponse, JobOutcome, ParameterValue, Parameters,
+    RequestId, Tensor, TraceContext, VersionSelector,
+};
+
+use crate::{
+    Account, Call, Completed, RouterParts, WorkerReply,
+    place::{Loads, OnDevice},
+};
+
+/// One router's pipeline.
+pub(crate) struct Pipeline {
+    pub(crate) parts: RouterParts,
+    pub(crate) loads: Arc<Loads>,
+}
+
+impl Pipeline {
+    /// Takes a call as far as a device, or says why not.
+    pub(crate) fn begin(&self, call: Call, permit: Permit, account: &mut Account) -> Result<InFlight, Fault> {
+        let mut lap = Lap::start(self);
+        let received = Received {
+            snapshot: self.parts.snapshots.load_full(),
+            call,
+            permit,
+        };
+        let authenticated = received.authenticate(self, account);
+        account.stages.authenticate = lap.next();
+        let admitted = authenticated?.admit(self);
+        account.stages.admit = lap.next();
+        let versioned = admitted?.choose(account).and_then(|versioned| versioned.check(self));
+        account.stages.choose = lap.next();
+        versioned?.place(self)?.dispatch(self, account.trace())
+    }
+}
+
+/// Nothing is known yet.
+struct Received {
+    snapshot: Arc<MeshSnapshot>,
+    call: Call,
+    permit: Permit,
+}
+
+/// The caller is known.
+struct Authenticated {
+    tenant: Arc<TenantEntry>,
+    call: Call,
+    permit: Permit,
+}
+
+/// The caller's limits have room, and hold it.
+struct Admitted {
+    tenant: Arc<TenantEntry>,
+    call: Call,
+    permits: (Permit, Admission),
+}
+
+/// The version is chosen.
+struct Versioned {
+    tenant: Arc<TenantEntry>,
+    entry: Arc<VersionEntry>,
+    arm: Option<Arc<str>>,
+    timeout: Option<Duration>,
+    call: Call,
+    permits: (Permit, Admission),
+}
+
+/// The inputs fit the version and there is time.
+struct Checked {
+    versioned: Versioned,
+    rows: u32,
+    deadline: Deadline,
+}
+
+/// The device is chosen.
+struct Placed {
+    checked: Checked,
+    place: OnDevice,
+}
+
+impl Received {
+    fn authenticate(self, pipeline: &Pipeline, account: &mut Account) -> Result<Authenticated, Fault> {
+        let now = pipeline.parts.clock.unix_seconds();
+        let (principal, tenant) = self.snapshot.caller(self.call.credential.presented(), now)?;
+        account.tenant = Some(principal.tenant);
+        Ok(Authenticated {
+            tenant: tenant.clone(),
+            call: self.call,
+            permit: self.permit,
+        })
+    }
+}
+
+impl Authenticated {
+    fn admit(self, pipeline: &Pipeline) -> Result<Admitted, Fault> {
+        let admission = pipeline.parts.limiter.admit(&self.tenant.id, &self.tenant.limits)?;
+        Ok(Admitted {
+            tenant: self.tenant,
+            call: self.call,
+            permits: (self.permit, admission),
+        })
+    }
+}
+
+impl Admitted {
+    fn choose(self, account: &mut Account) -> Result<Versioned, Fault> {
+        let request = &self.call.request;
+        let unknown = || Fault::unknown_model(&request.model);
+        let (name, target) = self.tenant.targets.get_key_value(&*request.model).ok_or_else(unknown)?;
+        // The name exists for this caller: from here on it may be a label.
+        account.target = Some(Arc::from(&**name));
+        let (entry, arm, timeout) = match target {
+            Target::Model(model) => (model.resolve(&request.version).ok_or_else(unknown)?.clone(), None, None),
+            Target::Endpoint(route) => {
+                let (entry, arm) = of_route(route, &self.tenant, &self.call)?;
+                (entry, Some(arm), route.timeout)
+            }
+        };
+        account.arm.clone_from(&arm);
+        account.version = entry.key.version.get();
+        Ok(Versioned {
+            tenant: self.tenant,
+            entry,
+            arm,
+            timeout,
+            call: self.call,
+            permits: self.permits,
+        })
+    }
+}
+
+fn of_route(route: &Route, tenant: &TenantEntry, call: &Call) -> Result<(Arc<VersionEntry>, Arc<str>), Fault> {
+    let unknown = || Fault::unknown_model(&call.request.model);
+    if call.request.version != VersionSelector::Default {
+        let (arm, entry) = route.pinned(&call.request.version).ok_or_else(unknown)?;
+        return Ok((entry.clone(), arm.name.clone()));
+    }
+    let unit = unit_of(route, call);
+    let arm = route.choose(&tenant.id, unit.as_deref(), rand::random());
+    let arm = arm.ok_or_else(|| Fault::internal("the endpoint's weights do not sum to 100"))?;
+    let entry = arm.version.clone().ok_or_else(|| {
+        Fault::unavailable(
+            FaultSource::Model,
+            format!("arm '{}' has no version to answer with", arm.name),
+        )
+    })?;
+    Ok((entry, arm.name.clone()))
+}
+
+/// The unit of a sticky route: the request's parameter of that name, else what came in the header.
+fn unit_of(route: &Route, call: &Call) -> Option<String> {
+    let name = route.unit.as_deref()?;
+    let parameter = call.request.parameter(name).map(|value| match value {
+        ParameterValue::String(text) => text.clone(),
+        ParameterValue::Int(number) => number.to_string(),
+        ParameterValue::Uint(number) => number.to_string(),
+        ParameterValue::Double(number) => number.to_string(),
+        ParameterValue::Bool(value) => value.to_string(),
+    });
+    parameter.or_else(|| call.unit.clone())
+}
+
+impl Versioned {
+    fn check(mut self, pipeline: &Pipeline) -> Result<Checked, Fault> {
+        let timeout = [self.call.timeout, self.timeout].into_iter().flatten().min();
+        let timeout = timeout.unwrap_or(pipeline.parts.default_timeout);
+        let deadline = Deadline::after(self.call.received, timeout);
+        if deadline.is_past(pipeline.parts.clock.now()) {
+            return Err(Fault::deadline("before the request was dispatched"));
+        }
+        let (config, model) = (&self.entry.config, &self.entry.key.model);
+        let rows = config.check_inputs(model, &mut self.call.request.inputs)?;
+        config.check_outputs(model, &self.call.request.outputs)?;
+        Ok(Checked {
+            versioned: self,
+            rows,
+            deadline,
+        })
+    }
+}
+
+impl Checked {
+    fn place(self, pipeline: &Pipeline) -> Result<Placed, Fault> {
+        let entry = &self.versioned.entry;
+        let place = pipeline.loads.take(&entry.ready_on, rand::random());
+        let place = place.ok_or_else(|| {
+            let reason = entry.unavailable_reason.as_deref().unwrap_or("it is loading");
+            Fault::unavailable(
+                FaultSource::Model,
+                format!(
+                    "model '{}' version {} is not ready: {reason}",
+                    entry.key.model, entry.key.version
+                ),
+            )
+        })?;
+        Ok(Placed { checked: self, place })
+    }
+}
+
+impl Placed {
+    fn dispatch(self, pipeline: &Pipeline, trace: TraceContext) -> Result<InFlight, Fault> {
+        let Self { checked, place } = self;
+        let Checked {
+            versioned,
+            rows,
+            deadline,
+        } = checked;
+        let InferRequest {
+            id,
+            model,
+            inputs,
+            outputs,
+            ..
+        } = versioned.call.request;
+        let job = job(
+            &versioned.entry,
+            &versioned.tenant,
+            Work {
+                request: versioned.call.request_id,
+                inputs,
+                outputs: outputs.clone(),
+                rows,
+                deadline,
+                trace,
+            },
+        );
+        let reply = pipeline.parts.workers.submit(place.device, job)?;
+        Ok(InFlight {
+            reply,
+            deadline,
+            wanted: outputs,
+            response: InferResponse {
+                id,
+                model,
+                version: versioned.entry.key.version,
+                outputs: Vec::new(),
+                parameters: Parameters::new(),
+            },
+            arm: versioned.arm,
+            _permits: versioned.permits,
+            _place: place,
+        })
+    }
+}
+
+struct Work {
+    request: RequestId,
+    inputs: Vec<Tensor>,
+    outputs: Vec<String>,
+    rows: u32,
+    deadline: Deadline,
+    trace: TraceContext,
+}
+
+fn job(entry: &VersionEntry, tenant: &TenantEntry, work: Work) -> InferJob {
+    InferJob {
+        request: work.request,
+        tenant: tenant.id.clone(),
+        version: entry.key.clone(),
+        inputs: work.inputs,
+        outputs: work.outputs,
+        rows: work.rows,
+        deadline: work.deadline,
+        trace: work.trace,
+    }
+}
+
+/// A request on a device.
+pub(crate) struct InFlight {
+    reply: WorkerReply,
+    deadline: Deadline,
+    wanted: Vec<String>,
+    response: InferResponse,
+    arm: Option<Arc<str>>,
+    _permits: (Permit, Admission),
+    _place: OnDevice,
+}
+
+impl InFlight {
+    /// Waits for the device, at most until the deadline.
+    pub(crate) async fn complete(self, account: &mut Account) -> Result<Completed, Fault> {
+        let deadline = tokio::time::Instant::from_std(self.deadline.instant());
+        let answered = tokio::time::timeout_at(deadline, self.reply).await;
+        let JobOutcome { outputs, timings } =
+            answered.unwrap_or_else(|_| Err(Fault::deadline("while the model was running or waiting to run")))?;
+        let stages = &mut account.stages;
+        (stages.queue, stages.compute_input) = (timings.queue, timings.compute_input);
+        (stages.compute_infer, stages.compute_output) = (timings.compute_infer, timings.compute_output);
+        (stages.batch_rows, stages.batch_trace) = (timings.batch_rows, timings.batch_trace);
+        let mut response = self.response;
+        response.outputs = in_order(outputs, &self.wanted);
+        Ok(Completed {
+            response,
+            arm: self.arm,
+            timings: account.stages,
+        })
+    }
+}
+
+/// The outputs in the order asked for; the model's own where none was asked for.
+fn in_order(mut outputs: Vec<Tensor>, wanted: &[String]) -> Vec<Tensor> {
+    if wanted.len() > 1 {
+        let place = |tensor: &Tensor| wanted.iter().position(|name| **name == *tensor.name);
+        outputs.sort_by_key(place);
+    }
+    outputs
+}
+
+/// Time between stages.
+struct Lap<'a> {
+    pipeline: &'a Pipeline,
+    last: Instant,
+}
+
+impl<'a> Lap<'a> {
+    fn start(pipeline: &'a Pipeline) -> Self {
+        Self {
+            last: pipeline.parts.clock.now(),
+            pipeline,
+        }
+    }
+
+    fn next(&mut self) -> Duration {
+        let now = self.pipeline.parts.clock.now();
+        let lap = now.saturating_duration_since(self.last);
+        self.last = now;
+        lap
+    }
+}

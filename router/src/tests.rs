@@ -1,0 +1,1 @@
+//! The pipeline against devices made for the test.
