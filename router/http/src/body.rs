@@ -1,0 +1,247 @@
+//! Reads a request's body: bounded in bytes, in time and, when compressed, in what it unfolds to.
+//!
+//! A body that arrives in one piece is passed on without a copy. gzip and deflate (zlib) are unfolded; a large one on a
+//! thread of the blocking pool, so that it does not hold up its neighbours.
+
+use std::{io::Read, time::Duration};
+
+use actix_web::{
+    HttpRequest,
+    http::header::{CONTENT_ENCODING, CONTENT_LENGTH},
+    web,
+};
+use bytes::{Bytes, BytesMut};
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use futures::StreamExt;
+
+/// What a compressed body may unfold to: so many times its size, where that is more than the floor.
+const MAX_RATIO: usize = 100;
+const RATIO_FLOOR_BYTES: usize = 1024 * 1024;
+/// Compressed bodies up to this size are unfolded in place.
+const INLINE_BYTES: usize = 16 * 1024;
+/// Room taken before the first byte is there; more is taken as the body grows.
+const FIRST_ROOM_BYTES: usize = 256 * 1024;
+
+/// Why there is no body.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("the request body is larger than {max} bytes, the most that this server takes")]
+    TooLarge { max: usize },
+    #[error("the request body unfolds to more than {max} bytes, the most allowed for one of its size")]
+    Bomb { max: usize },
+    #[error("the content encoding '{0}' is not supported: send the body as it is, or as gzip or deflate")]
+    Encoding(String),
+    #[error("the request body is not valid {0}")]
+    Corrupt(&'static str),
+    #[error("the request body ended early")]
+    Incomplete,
+    #[error("the request body took longer than {0} seconds to arrive")]
+    Slow(u64),
+}
+
+impl BodyError {
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::TooLarge { .. } | Self::Bomb { .. } => 413,
+            Self::Encoding(_) => 415,
+            Self::Corrupt(_) | Self::Incomplete => 400,
+            Self::Slow(_) => 408,
+        }
+    }
+
+    /// Whether the rest of the body may still be on its way, so that the connection can serve no other request.
+    pub(crate) fn closes(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::Incomplete | Self::Slow(_))
+    }
+}
+
+/// The bounds on a body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimits {
+    pub(crate) max_bytes: usize,
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Plain,
+    Gzip,
+    Deflate,
+}
+
+/// Reads the whole body.
+pub(crate) async fn read(request: &HttpRequest, payload: web::Payload, limits: BodyLimits) -> Result<Bytes, BodyError> {
+    let declared = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let max = limits.max_bytes;
+    if declared.is_some_and(|declared| declared > max as u64) {
+        return Err(BodyError::TooLarge { max });
+    }
+    let encoding = encoding(request);
+    let arrived = tokio::time::timeout(limits.timeout, collect(payload, declared, max)).await;
+    let body = arrived.map_err(|_| BodyError::Slow(limits.timeout.as_secs()))??;
+    // Only now, so that the refusal leaves nothing unread on the connection.
+    let encoding = encoding?;
+    if encoding == Encoding::Plain {
+        return Ok(body);
+    }
+    let max = max.min(RATIO_FLOOR_BYTES.max(body.len().saturating_mul(MAX_RATIO)));
+    if body.len() <= INLINE_BYTES {
+        return unfold(encoding, &body, max);
+    }
+    let unfolded = web::block(move || unfold(encoding, &body, max)).await;
+    unfolded.unwrap_or(Err(BodyError::Incomplete))
+}
+
+async fn collect(mut payload: web::Payload, declared: Option<u64>, max: usize) -> Result<Bytes, BodyError> {
+    let mut whole = Bytes::new();
+    let mut pieces = BytesMut::new();
+    while let Some(piece) = payload.next().await {
+        let piece = piece.map_err(|_| BodyError::Incomplete)?;
+        if whole.len() + pieces.len() + piece.len() > max {
+            return Err(BodyError::TooLarge { max });
+        }
+        if whole.is_empty() && pieces.is_empty() {
+            whole = piece;
+            continue;
+        }
+        if pieces.is_empty() {
+            let declared = declared
+                .and_then(|declared| usize::try_from(declared).ok())
+                .unwrap_or(0);
+            pieces.reserve(declared.min(FIRST_ROOM_BYTES).max(whole.len() + piece.len()));
+            pieces.extend_from_slice(&std::mem::take(&mut whole));
+        }
+        pieces.extend_from_slice(&piece);
+    }
+    Ok(if pieces.is_empty() { whole } else { pieces.freeze() })
+}
+
+fn encoding(request: &HttpRequest) -> Result<Encoding, BodyError> {
+    let Some(value) = request.headers().get(CONTENT_ENCODING) else {
+        return Ok(Encoding::Plain);
+    };
+    let text = value.to_str().unwrap_or("?").trim();
+    let is = |name: &str| text.eq_ignore_ascii_case(name);
+    if is("gzip") || is("x-gzip") {
+        Ok(Encoding::Gzip)
+    } else if is("deflate") {
+        Ok(Encoding::Deflate)
+    } else if is("identity") || text.is_empty() {
+        Ok(Encoding::Plain)
+    } else {
+        Err(BodyError::Encoding(text.chars().take(32).collect()))
+    }
+}
+
+fn unfold(encoding: Encoding, body: &[u8], max: usize) -> Result<Bytes, BodyError> {
+    // One byte more than allowed tells a body at the bound from one beyond it.
+    let bound = max as u64 + 1;
+    let mut out = Vec::with_capacity(body.len().saturating_mul(2).min(max));
+    let (result, name) = match encoding {
+        Encoding::Deflate => (ZlibDecoder::new(body).take(bound).read_to_end(&mut out), "deflate"),
+        Encoding::Gzip | Encoding::Plain => (MultiGzDecoder::new(body).take(bound).read_to_end(&mut out), "gzip"),
+    };
+    match result {
+        Ok(_) if out.len() > max => Err(BodyError::Bomb { max }),
+        Ok(_) => Ok(Bytes::from(out)),
+        Err(_) => Err(BodyError::Corrupt(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::{FromRequest, test::TestRequest};
+    use flate2::{
+        Compression,
+        write::{GzEncoder, ZlibEncoder},
+    };
+    use std::io::Write;
+
+    const LIMITS: BodyLimits = BodyLimits {
+        max_bytes: 1_000,
+        timeout: Duration::from_secs(5),
+    };
+
+    fn gzip(body: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(body).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    async fn read_as(encoding: Option<&str>, body: Vec<u8>, limits: BodyLimits) -> Result<Bytes, BodyError> {
+        let mut request = TestRequest::post().set_payload(body);
+        if let Some(encoding) = encoding {
+            request = request.insert_header((CONTENT_ENCODING, encoding));
+        }
+        let (request, mut payload) = request.to_http_parts();
+        let payload = web::Payload::from_request(&request, &mut payload).await.unwrap();
+        read(&request, payload, limits).await
+    }
+
+    #[actix_web::test]
+    async fn a_body_at_the_bound_passes_and_one_byte_more_does_not() {
+        assert_eq!(read_as(None, vec![7; 1_000], LIMITS).await.unwrap().len(), 1_000);
+        assert_eq!(
+            read_as(None, vec![7; 1_001], LIMITS).await,
+            Err(BodyError::TooLarge { max: 1_000 })
+        );
+        assert_eq!(
+            read_as(Some("gzip"), gzip(&[7; 1_000]), LIMITS).await.unwrap().len(),
+            1_000
+        );
+        assert_eq!(
+            read_as(Some("gzip"), gzip(&[7; 1_001]), LIMITS).await,
+            Err(BodyError::Bomb { max: 1_000 })
+        );
+    }
+
+    #[actix_web::test]
+    async fn encodings_are_unfolded_or_refused_by_name() {
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
+        zlib.write_all(b"hello").unwrap();
+        assert_eq!(
+            read_as(Some("deflate"), zlib.finish().unwrap(), LIMITS).await.unwrap(),
+            "hello"
+        );
+        assert_eq!(read_as(Some("GZIP"), gzip(b"hello"), LIMITS).await.unwrap(), "hello");
+        assert_eq!(
+            read_as(Some("identity"), b"hello".to_vec(), LIMITS).await.unwrap(),
+            "hello"
+        );
+        assert_eq!(
+            read_as(Some("br"), b"x".to_vec(), LIMITS).await,
+            Err(BodyError::Encoding("br".into()))
+        );
+        assert_eq!(
+            read_as(Some("gzip"), b"hello".to_vec(), LIMITS).await,
+            Err(BodyError::Corrupt("gzip"))
+        );
+        let mut cut = gzip(b"hello, hello, hello");
+        cut.truncate(cut.len() - 5);
+        assert_eq!(
+            read_as(Some("gzip"), cut, LIMITS).await,
+            Err(BodyError::Corrupt("gzip"))
+        );
+    }
+
+    #[actix_web::test]
+    async fn a_bomb_is_refused_by_its_ratio_long_before_the_bound() {
+        let limits = BodyLimits {
+            max_bytes: 64 * 1024 * 1024,
+            ..LIMITS
+        };
+        let bomb = gzip(&vec![0; 32 * 1024 * 1024]);
+        assert!(bomb.len() > INLINE_BYTES, "the blocking pool is what is tested");
+        let refused = read_as(Some("gzip"), bomb.clone(), limits).await;
+        assert_eq!(
+            refused,
+            Err(BodyError::Bomb {
+                max: bomb.len() * MAX_RATIO
+            })
+        );
+    }
+}

@@ -1,0 +1,48 @@
+//! How the inference door is set up, with defaults that suit a server on the open network.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+/// The inference door's settings.
+#[derive(Debug, Clone)]
+pub struct HttpDoorConfig {
+    /// Where it listens; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Threads, each with a router of its own.
+    pub workers: usize,
+    /// The largest body, as sent and after decompression.
+    pub max_body_bytes: usize,
+    /// The most connections of each thread.
+    pub max_connections_per_worker: usize,
+    /// How long an idle connection is kept.
+    pub keep_alive: Duration,
+    /// How long a caller may take to send the head of a request.
+    pub head_timeout: Duration,
+    /// How long a caller may take to send a body.
+    pub body_timeout: Duration,
+    /// The longest that a stop waits for requests under way.
+    pub grace: Duration,
+    /// The name in the server's metadata.
+    pub server_name: String,
+    /// The version in the server's metadata.
+    pub server_version: String,
+}
+
+impl Default for HttpDoorConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8000)),
+            workers: 2,
+            max_body_bytes: 64 * 1024 * 1024,
+            max_connections_per_worker: 8_192,
+            keep_alive: Duration::from_secs(60),
+            head_timeout: Duration::from_secs(5),
+            body_timeout: Duration::from_secs(60),
+            grace: Duration::from_secs(30),
+            server_name: "mesh".to_owned(),
+            server_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The sockets: binds, starts a thread per worker with a router of its own, reports the bound address, stops gracefully.
+
+use std::{io, net::SocketAddr, rc::Rc, time::Duration};
+
+use actix_web::{App, HttpRequest, HttpServer, dev::Server, dev::ServerHandle, web};
+use mesh_actors::{Readiness, Tasks};
+use mesh_router::{RouterActor, RouterParts};
+
+use crate::{config::HttpDoorConfig, service::Service};
+
+/// Why a door does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The open inference door.
+#[derive(Debug, Clone)]
+pub struct HttpDoor {
+    server: RunningServer,
+}
+
+impl HttpDoor {
+    /// Opens the door. Must be called within an actix system, whose arbiters then carry the routers.
+    pub fn start(
+        config: HttpDoorConfig,
+        parts: RouterParts,
+        readiness: Readiness,
+        tasks: &Tasks,
+    ) -> Result<Self, DoorError> {
+        let settings = config.clone();
+        // Runs once on each worker's thread.
+        let make = move || {
+            let (clock, telemetry) = (parts.clock.clone(), parts.telemetry.clone());
+            let router = RouterActor::start_here(parts.clone());
+            let service = Rc::new(Service::new(&config, router, clock, telemetry, readiness.clone()));
+            let answer = move |request: HttpRequest, payload: web::Payload| {
+                let service = service.clone();
+                async move { service.answer(request, payload).await }
+            };
+            App::new().default_service(web::to(answer))
+        };
+        let server = HttpServer::new(make)
+            .workers(settings.workers.max(1))
+            .max_connections(settings.max_connections_per_worker)
+            .keep_alive(settings.keep_alive)
+            .client_request_timeout(settings.head_timeout)
+            .tcp_nodelay(true)
+            // A caller that leaves must not keep a place: its call is dropped with the connection.
+            .h1_allow_half_closed(false)
+            .shutdown_timeout(settings.grace.as_secs().max(1))
+            .disable_signals()
+            .bind(settings.listen)
+            .map_err(|source| DoorError::Bind {
+                address: settings.listen,
+                source,
+            })?;
+        let address = server.addrs().first().copied().unwrap_or(settings.listen);
+        let server = RunningServer::start("inference door", server.run(), address, tasks);
+        Ok(Self { server })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// Takes no more connections and waits for the requests under way; false if some were still there after `grace`.
+    pub async fn stop(&self, grace: Duration) -> bool {
+        self.server.stop(grace).await
+    }
+}
+
+/// A server that runs as a task.
+#[derive(Debug, Clone)]
+pub(crate) struct RunningServer {
+    pub(crate) address: SocketAddr,
+    handle: HandleOf,
+}
+
+// The handle itself says nothing worth printing.
+#[derive(Clone)]
+struct HandleOf(ServerHandle);
+
+impl std::fmt::Debug for HandleOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServerHandle")
+    }
+}
+
+impl RunningServer {
+    pub(crate) fn start(name: &'static str, server: Server, address: SocketAddr, tasks: &Tasks) -> Self {
+        let handle = server.handle();
+        let ending = handle.clone();
+        tasks.spawn(name, move |mut signal| async move {
+            let stop = async {
+                signal.ended().await;
+                ending.stop(true).await;
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                ended = server => if let Err(error) = ended {
+                    tracing::error!(door = name, %error, "the door broke");
+                },
+                () = stop => {}
+            }
+        });
+        tracing::info!(door = name, %address, "listening");
+        Self {
+            address,
+            handle: HandleOf(handle),
+        }
+    }
+
+    pub(crate) async fn stop(&self, grace: Duration) -> bool {
+        tokio::time::timeout(grace, self.handle.0.stop(true)).await.is_ok()
+    }
+}

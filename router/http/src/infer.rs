@@ -1,0 +1,216 @@
+//! An inference request from its head to its answer: read, decode, ask the router, encode.
+
+use std::time::Duration;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{
+        ConnectionType,
+        header::{HeaderMap, HeaderValue},
+    },
+    web,
+};
+use mesh_protocol::{HEADER_CONTENT_LENGTH, OutputOptions, decode_infer, encode_infer};
+use mesh_router::{Answer, Call, Completed};
+use mesh_types::{Fault, RequestId};
+
+use crate::{
+    body, reply,
+    service::{Service, credential, is_presented, selector},
+};
+
+const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
+const UNIT_HEADER: &str = "x-mesh-unit";
+/// The longest time a caller may ask for: a day.
+const MAX_TIMEOUT_MS: u64 = 86_400_000;
+/// The longest unit of stickiness, in bytes.
+const MAX_UNIT_BYTES: usize = 256;
+
+impl Service {
+    /// Answers an inference request.
+    pub(crate) async fn infer(
+        &self,
+        request: &HttpRequest,
+        payload: web::Payload,
+        (name, version): (&str, Option<&str>),
+        id: RequestId,
+    ) -> HttpResponse {
+        let received = self.clock.now();
+        let body = match body::read(request, payload, self.limits).await {
+            Ok(body) => body,
+            Err(error) => {
+                self.refused("body", id);
+                let mut response = reply::refusal(error.status(), &error.to_string());
+                if error.closes() {
+                    response.head_mut().set_connection_type(ConnectionType::Close);
+                }
+                return response;
+            }
+        };
+        let decode_start = self.clock.now();
+        let decoded = selector(version).and_then(|version| {
+            let head = read_head(request.headers())?;
+            let decoded = decode_infer(name, version, &body, head.json_bytes)?;
+            Ok((head, decoded))
+        });
+        let (head, decoded) = match decoded {
+            Ok(decoded) => decoded,
+            Err(fault) => {
+                self.refused("malformed", id);
+                return reply::fault(&fault, is_presented(request));
+            }
+        };
+        let answer = self
+            .router
+            .infer(Call {
+                request: decoded.request,
+                credential: credential(request),
+                unit: head.unit,
+                timeout: head.timeout,
+                trace_parent: header(request.headers(), "traceparent").and_then(|value| value.parse().ok()),
+                request_id: id,
+                received,
+                decode: self.clock.now().saturating_duration_since(decode_start),
+            })
+            .await;
+        self.encode(answer, &decoded.outputs, is_presented(request))
+    }
+
+    fn encode(&self, answer: Answer, outputs: &OutputOptions, credential_presented: bool) -> HttpResponse {
+        let start = self.clock.now();
+        let Answer { result, mut account } = answer;
+        let mut response = match result {
+            Ok(completed) => answered(&completed, outputs).unwrap_or_else(|fault| {
+                account.failed(&fault);
+                reply::fault(&fault, credential_presented)
+            }),
+            Err(fault) => reply::fault(&fault, credential_presented),
+        };
+        reply::text_header(&mut response, reply::TRACEPARENT, &account.trace().to_string());
+        account.finish(self.clock.now().saturating_duration_since(start));
+        response
+    }
+}
+
+fn answered(completed: &Completed, outputs: &OutputOptions) -> Result<HttpResponse, Fault> {
+    let mut response = reply::inference(encode_infer(&completed.response, outputs)?);
+    if let Some(arm) = &completed.arm {
+        reply::text_header(&mut response, reply::ARM, arm);
+    }
+    let version = HeaderValue::from(completed.response.version.get());
+    response.headers_mut().insert(reply::VERSION, version);
+    Ok(response)
+}
+
+// What a head says beside the path.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    json_bytes: Option<usize>,
+    timeout: Option<Duration>,
+    unit: Option<String>,
+}
+
+fn read_head(headers: &HeaderMap) -> Result<Head, Fault> {
+    Ok(Head {
+        json_bytes: number(headers, HEADER_CONTENT_LENGTH)?,
+        timeout: timeout(headers)?,
+        unit: unit(headers)?,
+    })
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+// A header that is a whole number; once, and digits only.
+fn number(headers: &HeaderMap, name: &'static str) -> Result<Option<usize>, Fault> {
+    let mut values = headers.get_all(name);
+    let Some(value) = values.next() else { return Ok(None) };
+    let digits = value
+        .to_str()
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let number = digits.and_then(|digits| digits.parse().ok());
+    match (number, values.next()) {
+        (Some(number), None) => Ok(Some(number)),
+        (None, None) => Err(Fault::invalid(format!(
+            "the header {name} must be a whole number of 0 or more"
+        ))),
+        (_, Some(_)) => Err(Fault::invalid(format!("the header {name} is there more than once"))),
+    }
+}
+
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
+    match number(headers, TIMEOUT_HEADER)?.map(|milliseconds| milliseconds as u64) {
+        None => Ok(None),
+        Some(milliseconds @ 1..=MAX_TIMEOUT_MS) => Ok(Some(Duration::from_millis(milliseconds))),
+        Some(_) => Err(Fault::invalid(format!(
+            "the header {TIMEOUT_HEADER} must be from 1 to {MAX_TIMEOUT_MS}"
+        ))),
+    }
+}
+
+fn unit(headers: &HeaderMap) -> Result<Option<String>, Fault> {
+    let Some(value) = headers.get(UNIT_HEADER) else {
+        return Ok(None);
+    };
+    match value.to_str() {
+        Ok(unit) if (1..=MAX_UNIT_BYTES).contains(&unit.len()) => Ok(Some(unit.to_owned())),
+        _ => Err(Fault::invalid(format!(
+            "the header {UNIT_HEADER} must be 1 to {MAX_UNIT_BYTES} visible ASCII characters"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::http::header::HeaderName;
+
+    fn head(pairs: &[(&'static str, &str)]) -> Result<Head, String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        read_head(&headers).map_err(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn a_plain_head_says_nothing() {
+        let nothing = Head {
+            json_bytes: None,
+            timeout: None,
+            unit: None,
+        };
+        assert_eq!(head(&[]), Ok(nothing));
+    }
+
+    #[test]
+    fn a_timeout_is_from_a_millisecond_to_a_day() {
+        let timeout = |text: &str| head(&[(TIMEOUT_HEADER, text)]).map(|head| head.timeout);
+        assert_eq!(timeout("1"), Ok(Some(Duration::from_millis(1))));
+        assert_eq!(timeout("86400000"), Ok(Some(Duration::from_secs(86_400))));
+        for bad in ["0", "86400001", "-1", "+1", "1.5", "1s", "", "99999999999999999999"] {
+            assert!(timeout(bad).unwrap_err().contains(TIMEOUT_HEADER), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_length_of_the_json_is_given_once() {
+        assert_eq!(
+            head(&[(HEADER_CONTENT_LENGTH, "12")]).map(|head| head.json_bytes),
+            Ok(Some(12))
+        );
+        let twice = [(HEADER_CONTENT_LENGTH, "12"), (HEADER_CONTENT_LENGTH, "12")];
+        assert!(head(&twice).unwrap_err().contains("more than once"));
+        assert!(head(&[(HEADER_CONTENT_LENGTH, "x")]).is_err());
+    }
+
+    #[test]
+    fn a_unit_has_a_bound() {
+        let unit = |length: usize| head(&[(UNIT_HEADER, &"u".repeat(length))]);
+        assert!(unit(256).is_ok());
+        assert!(unit(257).is_err());
+        assert!(unit(0).is_err());
+    }
+}

@@ -1,0 +1,25 @@
+//! The HTTP doors: inference for tenants, and metrics and health for operators.
+//!
+//! Owns sockets, paths, headers and the bounds on what a caller may send; decodes with `mesh-protocol`, asks the router that
+//! lives on the same thread, encodes. Decides nothing about who may call what, and knows no worker and no registry.
+//!
+//! Invariants: every error, also that of an unknown path, has the body `{"error":".."}`; a body is bounded before and after
+//! decompression; a caller that goes away drops its call, which cancels it; a refusal leaves the connection usable, except
+//! where the rest of an oversized body would have to be read first.
+
+mod body;
+mod config;
+mod door;
+mod infer;
+mod metrics;
+mod path;
+mod reply;
+mod request_ids;
+mod service;
+
+#[cfg(test)]
+mod door_tests;
+
+pub use config::HttpDoorConfig;
+pub use door::{DoorError, HttpDoor};
+pub use metrics::MetricsDoor;

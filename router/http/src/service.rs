@@ -1,0 +1,157 @@
+//! One thread's share of the inference door: its router, and what each route answers.
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{
+        StatusCode,
+        header::{ALLOW, AUTHORIZATION, HeaderValue},
+    },
+    web,
+};
+use mesh_actors::Readiness;
+use mesh_protocol::{
+    ModelMetadata, live_body, model_metadata_body, model_ready_body, ready_body, server_metadata_body,
+};
+use mesh_router::{Credential, RouterHandle};
+use mesh_telemetry::Telemetry;
+use mesh_types::{Clock, Fault, RequestId, VersionSelector};
+
+use crate::{
+    body::BodyLimits,
+    config::HttpDoorConfig,
+    path::{Miss, ModelCall, Route, route},
+    reply,
+    request_ids::RequestIds,
+};
+
+/// What a thread answers with.
+pub(crate) struct Service {
+    pub(crate) router: RouterHandle,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) limits: BodyLimits,
+    pub(crate) ids: RequestIds,
+    readiness: Readiness,
+    server_metadata: bytes::Bytes,
+}
+
+impl Service {
+    pub(crate) fn new(
+        config: &HttpDoorConfig,
+        router: RouterHandle,
+        clock: Arc<dyn Clock>,
+        telemetry: Telemetry,
+        readiness: Readiness,
+    ) -> Self {
+        let server_metadata = server_metadata_body(&config.server_name, &config.server_version);
+        Self {
+            router,
+            clock,
+            telemetry,
+            limits: BodyLimits {
+                max_bytes: config.max_body_bytes,
+                timeout: config.body_timeout.max(Duration::from_millis(1)),
+            },
+            ids: RequestIds::new(),
+            readiness,
+            server_metadata: server_metadata.into(),
+        }
+    }
+
+    /// Answers one request.
+    pub(crate) async fn answer(&self, request: HttpRequest, payload: web::Payload) -> HttpResponse {
+        let id = self.ids.next();
+        let mut response = match route(request.method(), request.path()) {
+            Ok(Route::Model {
+                name,
+                version,
+                call: ModelCall::Infer,
+            }) => self.infer(&request, payload, (name, version), id).await,
+            Ok(found) => self.describe(&request, found),
+            Err(Miss::NotFound) => reply::refusal(404, "Not Found"),
+            Err(Miss::Method(allowed)) => {
+                let mut response = reply::refusal(405, "Method Not Allowed");
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+                response
+            }
+        };
+        reply::mark(&mut response, id);
+        response
+    }
+
+    fn describe(&self, request: &HttpRequest, route: Route<'_>) -> HttpResponse {
+        match route {
+            Route::ServerMetadata => reply::json(StatusCode::OK, self.server_metadata.clone()),
+            Route::Live => reply::json(StatusCode::OK, live_body()),
+            Route::Ready => {
+                let ready = self.readiness.is_ready();
+                reply::json(ready_status(ready), ready_body(ready))
+            }
+            Route::Model { name, version, call } => {
+                let described = self.describe_model(request, name, version, call);
+                described.unwrap_or_else(|fault| reply::fault(&fault, is_presented(request)))
+            }
+        }
+    }
+
+    fn describe_model(
+        &self,
+        request: &HttpRequest,
+        name: &str,
+        version: Option<&str>,
+        call: ModelCall,
+    ) -> Result<HttpResponse, Fault> {
+        let version = selector(version)?;
+        let model = self.router.describe(&credential(request), name, &version)?;
+        if call == ModelCall::Ready {
+            return Ok(reply::json(
+                ready_status(model.ready),
+                model_ready_body(name, model.ready),
+            ));
+        }
+        let body = model_metadata_body(ModelMetadata {
+            name,
+            versions: &model.versions,
+            platform: model.platform,
+            config: &model.config,
+        });
+        Ok(reply::json(StatusCode::OK, body))
+    }
+
+    /// Counts a request that never became a call.
+    pub(crate) fn refused(&self, reason: &'static str, id: RequestId) {
+        self.telemetry.metrics().refused(reason);
+        tracing::debug!(request = %id, reason, "request refused");
+    }
+}
+
+fn ready_status(ready: bool) -> StatusCode {
+    if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+/// The version in a path.
+pub(crate) fn selector(version: Option<&str>) -> Result<VersionSelector, Fault> {
+    match version {
+        None => Ok(VersionSelector::Default),
+        Some(text) => VersionSelector::parse(text).map_err(|error| Fault::invalid(error.to_string())),
+    }
+}
+
+/// The credential of a request. Two of them, or one that is no text, is a malformed one.
+pub(crate) fn credential(request: &HttpRequest) -> Credential {
+    let mut headers = request.headers().get_all(AUTHORIZATION);
+    let first = headers.next().map(|value| value.to_str().unwrap_or_default());
+    let only = if headers.next().is_some() { Some("") } else { first };
+    Credential::from_header(only)
+}
+
+/// Whether the caller sent a credential of any kind.
+pub(crate) fn is_presented(request: &HttpRequest) -> bool {
+    request.headers().contains_key(AUTHORIZATION)
+}

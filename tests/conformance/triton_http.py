@@ -1,0 +1,157 @@
+"""Talks to a running mesh with NVIDIA's own client, unmodified: tritonclient[http].
+
+Interface, for whoever starts the mesh:
+
+  environment  MESH_URL     the inference door, e.g. 127.0.0.1:8000 (a leading http:// is fine)
+               MESH_KEY     an API key of the tenant that owns the model
+               MESH_MODEL   the name of an endpoint or model with at least one FP32 or INT32 input (default "digits")
+  exit status  0 when everything holds; otherwise a traceback that names what does not
+  last line    "conformance: all <n> checks hold"
+
+The model's metadata says what to send: every input gets numbers of its own datatype, -1 in a shape becomes 1 (the batch) or
+3. Nothing is assumed about what the model computes, only that JSON and binary requests for the same input agree.
+"""
+
+import os
+import sys
+
+import numpy as np
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+
+URL = os.environ["MESH_URL"].removeprefix("http://").rstrip("/")
+MODEL = os.environ.get("MESH_MODEL", "digits")
+HEADERS = {"authorization": "Bearer " + os.environ["MESH_KEY"]}
+checks = 0
+
+
+def check(holds, what):
+    global checks
+    checks += 1
+    if not holds:
+        raise AssertionError(what)
+
+
+def refused(status, call, *texts):
+    """The call must fail with this status, and its message hold the texts."""
+    try:
+        call()
+    except InferenceServerException as error:
+        check(str(status) in str(error.status()), f"status {error.status()} instead of {status}: {error}")
+        for text in texts:
+            check(text in error.message(), f"'{text}' is not in '{error.message()}'")
+        return
+    raise AssertionError(f"a call that must fail with {status} went through")
+
+
+def data_for(spec, batching_rows):
+    """Numbers for one input, the same at each run."""
+    shape = [int(extent) for extent in spec["shape"]]
+    shape = [extent if extent > 0 else (batching_rows if at == 0 else 3) for at, extent in enumerate(shape)]
+    kind = triton_to_np_dtype(spec["datatype"])
+    count = int(np.prod(shape))
+    if spec["datatype"] == "BYTES":
+        return np.array([f"text {at}".encode() for at in range(count)], dtype=object).reshape(shape)
+    return (np.arange(count) % 17).astype(kind).reshape(shape)
+
+
+def inputs_for(metadata, binary, rows=1):
+    inputs = []
+    for spec in metadata["inputs"]:
+        data = data_for(spec, rows)
+        tensor = triton.InferInput(spec["name"], list(data.shape), spec["datatype"])
+        tensor.set_data_from_numpy(data, binary_data=binary)
+        inputs.append(tensor)
+    return inputs
+
+
+def health_and_metadata(client):
+    check(client.is_server_live(), "the server is not live")
+    check(client.is_server_ready(), "the server is not ready")
+    server = client.get_server_metadata()
+    check(server["name"] == "mesh", f"server name {server['name']}")
+    check("binary_tensor_data" in server["extensions"], f"extensions {server['extensions']}")
+    client.get_server_metadata(query_params={"ignored": "yes"})
+    check(client.is_model_ready(MODEL, headers=HEADERS), f"model {MODEL} is not ready")
+    metadata = client.get_model_metadata(MODEL, headers=HEADERS)
+    check(metadata["name"] == MODEL, f"model name {metadata['name']}")
+    for field in ("versions", "platform", "inputs", "outputs"):
+        check(metadata[field], f"metadata without {field}: {metadata}")
+    version = metadata["versions"][-1]
+    check(client.is_model_ready(MODEL, version, headers=HEADERS), f"version {version} is not ready")
+    return metadata
+
+
+def predictions(client, metadata):
+    """JSON and binary, in and out, in every combination, give one and the same answer."""
+    answers = []
+    outputs = [spec["name"] for spec in metadata["outputs"]]
+    for binary_in in (False, True):
+        for binary_out in (False, True):
+            wanted = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in outputs]
+            result = client.infer(
+                MODEL, inputs_for(metadata, binary_in), outputs=wanted, request_id="id-7", headers=HEADERS
+            )
+            response = result.get_response()
+            check(response["id"] == "id-7", f"the id came back as {response.get('id')}")
+            check(response["model_name"] == MODEL, f"model_name {response['model_name']}")
+            check(response["model_version"].isdigit(), f"model_version {response['model_version']}")
+            answers.append({name: result.as_numpy(name) for name in outputs})
+    for answer in answers[1:]:
+        for name in outputs:
+            check(np.array_equal(answers[0][name], answer[name]), f"JSON and binary disagree on {name}")
+    # Without a list of outputs the client asks for all of them as binary data.
+    everything = client.infer(MODEL, inputs_for(metadata, True), headers=HEADERS)
+    for name in outputs:
+        check(np.array_equal(everything.as_numpy(name), answers[0][name]), f"{name} differs when all are asked for")
+    # Compressed requests, and a concurrent one through the client's own pool.
+    for algorithm in ("gzip", "deflate"):
+        packed = client.infer(
+            MODEL, inputs_for(metadata, True), request_compression_algorithm=algorithm, headers=HEADERS
+        )
+        check(np.array_equal(packed.as_numpy(outputs[0]), answers[0][outputs[0]]), f"{algorithm} differs")
+    pending = [client.async_infer(MODEL, inputs_for(metadata, True), headers=HEADERS) for _ in range(16)]
+    for request in pending:
+        got = request.get_result().as_numpy(outputs[0])
+        check(np.array_equal(got, answers[0][outputs[0]]), "a concurrent request got another answer")
+
+
+def errors(client, metadata):
+    good = lambda: inputs_for(metadata, True)
+    refused(404, lambda: client.infer("no-such-model", good(), headers=HEADERS), "Request for unknown model")
+    refused(404, lambda: client.get_model_metadata("no-such-model", headers=HEADERS), "Request for unknown model")
+    refused(401, lambda: client.infer(MODEL, good()))
+    refused(401, lambda: client.infer(MODEL, good(), headers={"authorization": "Bearer mesh_live_none_0_00000000"}))
+    wrong_name = triton.InferInput("no such input", [1, 1], "FP32")
+    wrong_name.set_data_from_numpy(np.zeros([1, 1], np.float32))
+    refused(400, lambda: client.infer(MODEL, [wrong_name], headers=HEADERS), "unexpected inference input")
+    first = metadata["inputs"][0]
+    other = "FP64" if first["datatype"] != "FP64" else "INT8"
+    data = data_for(first, 1)
+    wrong_type = triton.InferInput(first["name"], list(data.shape), other)
+    wrong_type.set_data_from_numpy(np.zeros(data.shape, triton_to_np_dtype(other)))
+    rest = inputs_for(metadata, True)[1:]
+    refused(400, lambda: client.infer(MODEL, [wrong_type, *rest], headers=HEADERS), f"data-type is '{other}'")
+    wrong_output = [triton.InferRequestedOutput("no such output")]
+    refused(
+        400,
+        lambda: client.infer(MODEL, good(), outputs=wrong_output, headers=HEADERS),
+        "unexpected inference output",
+    )
+    # After all that the same client still gets its answer.
+    check(client.infer(MODEL, good(), headers=HEADERS).as_numpy(metadata["outputs"][0]["name"]) is not None, "no answer")
+
+
+def main():
+    client = triton.InferenceServerClient(URL, concurrency=4, network_timeout=60.0, connection_timeout=60.0)
+    try:
+        metadata = health_and_metadata(client)
+        predictions(client, metadata)
+        errors(client, metadata)
+    finally:
+        client.close()
+    print(f"conformance: all {checks} checks hold")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
