@@ -1,16 +1,15 @@
-//! The commands themselves.
+//! The small commands: set-up, environment, lints, fuzzing.
 
-use std::process::Command;
-
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use crate::{
     environment::{self, Environment},
-    libtorch, prerequisites,
+    libtorch, prerequisites, process, web,
 };
 
 /// Makes libtorch available and says what cargo must be told.
 pub(crate) fn setup() -> anyhow::Result<Environment> {
+    prerequisites::check_rust()?;
     prerequisites::check_compiler()?;
     libtorch::provide()
 }
@@ -19,24 +18,6 @@ pub(crate) fn setup() -> anyhow::Result<Environment> {
 pub(crate) fn env() -> anyhow::Result<()> {
     for (name, value) in setup()?.variables {
         println!("export {name}='{}'", value.replace('\'', "'\\''"));
-    }
-    Ok(())
-}
-
-/// Runs every test of the workspace, and the examples in its documentation.
-pub(crate) fn test(rest: &[String]) -> anyhow::Result<()> {
-    let environment = setup()?;
-    let nextest = prerequisites::answers("cargo", &["nextest", "--version"]);
-    let runner: &[&str] = if nextest {
-        &["nextest", "run"]
-    } else {
-        &["test", "--all-targets"]
-    };
-    let mut arguments: Vec<&str> = [runner, &["--workspace"]].concat();
-    arguments.extend(rest.iter().map(String::as_str));
-    cargo(&environment, &arguments)?;
-    if rest.is_empty() {
-        cargo(&environment, &["test", "--workspace", "--doc", "--quiet"])?;
     }
     Ok(())
 }
@@ -56,18 +37,39 @@ pub(crate) fn lint() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn cargo(environment: &Environment, arguments: &[&str]) -> anyhow::Result<()> {
-    let text = format!("cargo {}", arguments.join(" "));
-    eprintln!("> {text}");
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
+/// Fuzzes one target of tests/fuzz, or lists them.
+pub(crate) fn fuzz(target: Option<&str>, seconds: u32) -> anyhow::Result<()> {
+    if !prerequisites::answers("cargo", &["fuzz", "--version"]) {
+        bail!("cargo-fuzz is not installed: cargo install cargo-fuzz");
+    }
+    let folder = environment::root()?.join("tests/fuzz");
+    let mut command = process::command("cargo", &folder);
+    // cargo-fuzz asks for sanitizers, which stable Rust keeps behind this.
+    command.env("RUSTC_BOOTSTRAP", "1");
+    match target {
+        Some(target) => command
+            .args(["fuzz", "run", "--fuzz-dir", ".", target])
+            .args([format!("corpus/{target}"), format!("seeds/{target}")])
+            .args(["--".to_owned(), format!("-max_total_time={seconds}")]),
+        None => command.args(["fuzz", "list", "--fuzz-dir", "."]),
+    };
+    if let Some(target) = target {
+        std::fs::create_dir_all(folder.join("corpus").join(target))?;
+    }
+    process::run(&mut command)
+}
+
+/// Builds the admin web app.
+pub(crate) fn build_web() -> anyhow::Result<()> {
+    web::build()
+}
+
+/// Runs cargo at the root, with what it needs to find libtorch.
+pub(crate) fn cargo(environment: &Environment, arguments: &[&str]) -> anyhow::Result<()> {
+    let mut command = environment::cargo();
     command
         .args(arguments)
         .envs(environment.variables.iter().cloned())
         .current_dir(environment::root()?);
-    let status = command.status().with_context(|| format!("'{text}' does not start"))?;
-    if status.success() {
-        return Ok(());
-    }
-    bail!("'{text}' failed ({status})")
+    process::run(&mut command)
 }

@@ -1,8 +1,14 @@
 //! Where things are, and the environment handed to cargo.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Context;
+use serde::Deserialize;
+
+use crate::process;
 
 /// The repository's root.
 pub(crate) fn root() -> anyhow::Result<PathBuf> {
@@ -11,6 +17,25 @@ pub(crate) fn root() -> anyhow::Result<PathBuf> {
         .nth(2)
         .map(Path::to_path_buf)
         .context("xtask is not in mesh/xtask of the repository")
+}
+
+/// The cargo that runs us.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Cargo's target folder.
+pub(crate) fn target() -> anyhow::Result<PathBuf> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        target_directory: PathBuf,
+    }
+    let mut command = cargo();
+    command
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(root()?);
+    let metadata: Metadata = serde_json::from_str(&process::output(&mut command)?)?;
+    Ok(metadata.target_directory)
 }
 
 /// The user's cache folder for the mesh (XDG base directories).

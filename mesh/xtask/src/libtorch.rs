@@ -8,6 +8,8 @@ mod fetch;
 mod index;
 mod pins;
 
+pub(crate) use fetch::digest;
+
 use std::{
     fs::File,
     path::{Path, PathBuf},

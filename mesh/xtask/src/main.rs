@@ -1,17 +1,29 @@
-//! Developer commands: `cargo xtask setup`, `env`, `test`, `lint`.
+//! Developer commands: set-up, tests, lints, the demo, the bench.
 //!
-//! Owns what a fresh machine lacks: libtorch, fetched once into the user's cache folder, and the environment that cargo needs
-//! to build against it. Checks prerequisites and says what to install. Not part of the running mesh.
+//! Owns what a fresh machine lacks: libtorch, fetched once into the user's cache folder, the built web app, and the environment
+//! that cargo needs. Each command checks only what it needs, and says what to install. Not part of the running mesh: it
+//! starts one and speaks to it through its own command line and doors.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command talks to its terminal"
 )]
 
+mod bench;
+mod chromium;
 mod commands;
+mod demo;
 mod environment;
+mod interrupt;
 mod libtorch;
+mod node;
 mod prerequisites;
+mod process;
+mod programs;
+mod test;
+mod web;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -29,21 +41,65 @@ enum Command {
     Setup,
     /// Print the environment that cargo builds with, as shell exports.
     Env,
+    /// Build the admin web app, unless it was built from the same sources.
+    BuildWeb,
+    /// Start a mesh with two tenants, two trained models, a 90/10 split and steady traffic. Ctrl-C stops it.
+    #[command(
+        long_about = "Start a mesh with two tenants, two trained models, a 90/10 split and steady traffic.\n\n\
+        Builds what is missing, trains two digit classifiers, starts `mesh serve`, declares everything through the mesh's own\n\
+        command line, prints addresses and lines to paste, and sends held-out digits until Ctrl-C. Everything is kept, so the\n\
+        second start takes seconds; remove the folder to begin anew."
+    )]
+    Demo(demo::DemoArguments),
     /// Run every test.
+    #[command(long_about = "Run every test, in phases that are timed:\n\n\
+        1. prerequisites: Rust, a C++ compiler, Node.js with npm, Python 3 with pip and venv; libtorch is fetched\n\
+        2. the admin web app: its build with type check, and its own tests\n\
+        3. every Rust test of the workspace (with cargo-nextest where it is installed), Python clients among them, and the\n   \
+        examples in the documentation\n\
+        4. the admin web app in Chromium, against a mesh set up as the demo's\n\n\
+        With arguments, only the Rust tests that they choose: cargo xtask test -p mesh-router limits")]
     Test {
         /// Handed on to the test runner, such as a part of a test's name.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
+    /// Run the test of the admin web app in Chromium alone.
+    TestBrowser,
     /// Check formatting, lints and licences.
     Lint,
+    /// Measure the mesh beside the least that is possible, both in the same run.
+    Bench(bench::BenchArguments),
+    /// Fuzz what reads bytes from outside; without a target, list the targets. Needs cargo-fuzz.
+    Fuzz {
+        /// Which.
+        target: Option<String>,
+        /// For how long.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match perform(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Setup => commands::setup().map(drop),
         Command::Env => commands::env(),
-        Command::Test { rest } => commands::test(&rest),
+        Command::BuildWeb => commands::build_web(),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test { rest } => test::run(&rest),
+        Command::TestBrowser => test::browser_alone(),
         Command::Lint => commands::lint(),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Fuzz { target, seconds } => commands::fuzz(target.as_deref(), seconds),
     }
 }

@@ -1,0 +1,149 @@
+//! The bench's models: traced by the workshop, published like any other, called with binary tensors.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use crate::{
+    bench::Bench,
+    node::{Node, document},
+    process,
+};
+
+/// The tenant that the bench calls as.
+pub(crate) const TENANT: &str = "bench";
+
+/// A model and how it is called.
+#[derive(Debug)]
+pub(crate) struct Model {
+    pub(crate) name: &'static str,
+    /// Extents of a row.
+    pub(crate) row: &'static [usize],
+    config: &'static str,
+}
+
+/// A perceptron of 30-64-32-2: the mesh's own cost shows.
+pub(crate) const MLP: Model = Model {
+    name: "mlp",
+    row: &[30],
+    config: "\
+max_batch_size: 64
+input: [{name: x, datatype: FP32, dims: [30]}]
+output: [{name: y, datatype: FP32, dims: [2]}]
+dynamic_batching: {}
+",
+};
+
+/// A transformer encoder of 4 layers, 256 wide, over 64 tokens: compute-bound.
+pub(crate) const ENCODER: Model = Model {
+    name: "encoder",
+    row: &[64, 256],
+    config: "\
+max_batch_size: 8
+input: [{name: x, datatype: FP32, dims: [64, 256]}]
+output: [{name: y, datatype: FP32, dims: [64, 256]}]
+dynamic_batching: {max_queue_delay_microseconds: 1000}
+",
+};
+
+/// A request of one row, as a file holds it.
+#[derive(Debug)]
+pub(crate) struct Body {
+    pub(crate) file: PathBuf,
+    /// The headers that the body needs.
+    pub(crate) headers: [String; 2],
+}
+
+/// Writes both models, unless they are there.
+pub(crate) fn trace(bench: &Bench) -> anyhow::Result<()> {
+    let folder = bench.folder.join("models");
+    if file(&bench.folder, &MLP).is_file() && file(&bench.folder, &ENCODER).is_file() {
+        return Ok(());
+    }
+    let mut command = bench.programs.command(&bench.programs.workshop());
+    process::output(command.arg("trace-bench").arg("--out").arg(folder)).map(drop)
+}
+
+/// The TorchScript file.
+pub(crate) fn file(folder: &Path, model: &Model) -> PathBuf {
+    folder.join("models").join(format!("{}.pt", model.name))
+}
+
+/// Creates the tenant and publishes models, unless they are there; returns the tenant's key.
+pub(crate) fn declare(node: &Node, folder: &Path, models: &[&Model]) -> anyhow::Result<String> {
+    node.apply(&document("Tenant", None, TENANT, "{}"))?;
+    let there = node.list("models", Some(TENANT))?;
+    let is_there = |model: &Model| {
+        let named = |item: &Value| item.pointer("/metadata/name").and_then(Value::as_str) == Some(model.name);
+        there.iter().any(named)
+    };
+    for model in models.iter().filter(|model| !is_there(model)) {
+        eprintln!("publishing {}", model.name);
+        let config = node.folder.join(format!("{}.yaml", model.name));
+        fs::write(&config, model.config)?;
+        let mut command = node.cli(&["model", "publish", "-t", TENANT, "-m", model.name]);
+        command
+            .args(["--wait", "--wait-timeout", "20m"])
+            .arg("--config")
+            .arg(config);
+        process::output(command.arg(file(folder, model)))?;
+    }
+    node.key(TENANT)
+}
+
+/// Writes the body of a request for one row, binary in and out.
+pub(crate) fn body(folder: &Path, model: &Model) -> anyhow::Result<Body> {
+    let (bytes, json_bytes) = body_bytes(model);
+    let file = folder.join(format!("{}.body", model.name));
+    fs::write(&file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(Body {
+        file,
+        headers: [
+            "content-type: application/octet-stream".to_owned(),
+            format!("inference-header-content-length: {json_bytes}"),
+        ],
+    })
+}
+
+fn body_bytes(model: &Model) -> (Vec<u8>, usize) {
+    let values: usize = model.row.iter().product();
+    let shape: Vec<usize> = std::iter::once(1).chain(model.row.iter().copied()).collect();
+    let head = json!({
+        "parameters": {"binary_data_output": true},
+        "inputs": [{
+            "name": "x", "shape": shape, "datatype": "FP32",
+            "parameters": {"binary_data_size": values * size_of::<f32>()},
+        }],
+    });
+    let mut bytes = head.to_string().into_bytes();
+    let json_bytes = bytes.len();
+    // A short cycle of harmless values: neither zeros nor anything that overflows.
+    for value in [0.5_f32, -0.25, 1.0, 0.125].iter().cycle().take(values) {
+        bytes.extend_from_slice(&value.to_le_bytes());
+    }
+    (bytes, json_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_its_json_and_then_exactly_one_row() {
+        for model in [&MLP, &ENCODER] {
+            let (bytes, json_bytes) = body_bytes(model);
+            let head: Value = serde_json::from_slice(&bytes[..json_bytes]).unwrap();
+            let size = head
+                .pointer("/inputs/0/parameters/binary_data_size")
+                .unwrap()
+                .as_u64()
+                .unwrap();
+            assert_eq!(size, (bytes.len() - json_bytes) as u64);
+            assert_eq!(size, 4 * model.row.iter().product::<usize>() as u64);
+        }
+    }
+}
