@@ -21,8 +21,13 @@ from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 URL = os.environ["MESH_URL"].removeprefix("http://").rstrip("/")
 MODEL = os.environ.get("MESH_MODEL", "digits")
-HEADERS = {"authorization": "Bearer " + os.environ["MESH_KEY"]}
+KEY = os.environ["MESH_KEY"]
 checks = 0
+
+
+def auth():
+    """Headers for one call: new each time, because the client adds its own to the dictionary it is given."""
+    return {"authorization": "Bearer " + KEY}
 
 
 def check(holds, what):
@@ -72,13 +77,13 @@ def health_and_metadata(client):
     check(server["name"] == "mesh", f"server name {server['name']}")
     check("binary_tensor_data" in server["extensions"], f"extensions {server['extensions']}")
     client.get_server_metadata(query_params={"ignored": "yes"})
-    check(client.is_model_ready(MODEL, headers=HEADERS), f"model {MODEL} is not ready")
-    metadata = client.get_model_metadata(MODEL, headers=HEADERS)
+    check(client.is_model_ready(MODEL, headers=auth()), f"model {MODEL} is not ready")
+    metadata = client.get_model_metadata(MODEL, headers=auth())
     check(metadata["name"] == MODEL, f"model name {metadata['name']}")
     for field in ("versions", "platform", "inputs", "outputs"):
         check(metadata[field], f"metadata without {field}: {metadata}")
     version = metadata["versions"][-1]
-    check(client.is_model_ready(MODEL, version, headers=HEADERS), f"version {version} is not ready")
+    check(client.is_model_ready(MODEL, version, headers=auth()), f"version {version} is not ready")
     return metadata
 
 
@@ -90,7 +95,7 @@ def predictions(client, metadata):
         for binary_out in (False, True):
             wanted = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in outputs]
             result = client.infer(
-                MODEL, inputs_for(metadata, binary_in), outputs=wanted, request_id="id-7", headers=HEADERS
+                MODEL, inputs_for(metadata, binary_in), outputs=wanted, request_id="id-7", headers=auth()
             )
             response = result.get_response()
             check(response["id"] == "id-7", f"the id came back as {response.get('id')}")
@@ -101,16 +106,16 @@ def predictions(client, metadata):
         for name in outputs:
             check(np.array_equal(answers[0][name], answer[name]), f"JSON and binary disagree on {name}")
     # Without a list of outputs the client asks for all of them as binary data.
-    everything = client.infer(MODEL, inputs_for(metadata, True), headers=HEADERS)
+    everything = client.infer(MODEL, inputs_for(metadata, True), headers=auth())
     for name in outputs:
         check(np.array_equal(everything.as_numpy(name), answers[0][name]), f"{name} differs when all are asked for")
     # Compressed requests, and a concurrent one through the client's own pool.
     for algorithm in ("gzip", "deflate"):
         packed = client.infer(
-            MODEL, inputs_for(metadata, True), request_compression_algorithm=algorithm, headers=HEADERS
+            MODEL, inputs_for(metadata, True), request_compression_algorithm=algorithm, headers=auth()
         )
         check(np.array_equal(packed.as_numpy(outputs[0]), answers[0][outputs[0]]), f"{algorithm} differs")
-    pending = [client.async_infer(MODEL, inputs_for(metadata, True), headers=HEADERS) for _ in range(16)]
+    pending = [client.async_infer(MODEL, inputs_for(metadata, True), headers=auth()) for _ in range(16)]
     for request in pending:
         got = request.get_result().as_numpy(outputs[0])
         check(np.array_equal(got, answers[0][outputs[0]]), "a concurrent request got another answer")
@@ -118,28 +123,28 @@ def predictions(client, metadata):
 
 def errors(client, metadata):
     good = lambda: inputs_for(metadata, True)
-    refused(404, lambda: client.infer("no-such-model", good(), headers=HEADERS), "Request for unknown model")
-    refused(404, lambda: client.get_model_metadata("no-such-model", headers=HEADERS), "Request for unknown model")
+    refused(404, lambda: client.infer("no-such-model", good(), headers=auth()), "Request for unknown model")
+    refused(404, lambda: client.get_model_metadata("no-such-model", headers=auth()), "Request for unknown model")
     refused(401, lambda: client.infer(MODEL, good()))
     refused(401, lambda: client.infer(MODEL, good(), headers={"authorization": "Bearer mesh_live_none_0_00000000"}))
     wrong_name = triton.InferInput("no such input", [1, 1], "FP32")
     wrong_name.set_data_from_numpy(np.zeros([1, 1], np.float32))
-    refused(400, lambda: client.infer(MODEL, [wrong_name], headers=HEADERS), "unexpected inference input")
+    refused(400, lambda: client.infer(MODEL, [wrong_name], headers=auth()), "unexpected inference input")
     first = metadata["inputs"][0]
     other = "FP64" if first["datatype"] != "FP64" else "INT8"
     data = data_for(first, 1)
     wrong_type = triton.InferInput(first["name"], list(data.shape), other)
     wrong_type.set_data_from_numpy(np.zeros(data.shape, triton_to_np_dtype(other)))
     rest = inputs_for(metadata, True)[1:]
-    refused(400, lambda: client.infer(MODEL, [wrong_type, *rest], headers=HEADERS), f"data-type is '{other}'")
+    refused(400, lambda: client.infer(MODEL, [wrong_type, *rest], headers=auth()), f"data-type is '{other}'")
     wrong_output = [triton.InferRequestedOutput("no such output")]
     refused(
         400,
-        lambda: client.infer(MODEL, good(), outputs=wrong_output, headers=HEADERS),
+        lambda: client.infer(MODEL, good(), outputs=wrong_output, headers=auth()),
         "unexpected inference output",
     )
     # After all that the same client still gets its answer.
-    check(client.infer(MODEL, good(), headers=HEADERS).as_numpy(metadata["outputs"][0]["name"]) is not None, "no answer")
+    check(client.infer(MODEL, good(), headers=auth()).as_numpy(metadata["outputs"][0]["name"]) is not None, "no answer")
 
 
 def main():
