@@ -1,0 +1,30 @@
+/** What pages read, by name, so that a write knows what to ask for again. */
+import { queryOptions } from "@tanstack/react-query";
+
+import { call, listAll, paths } from "./client";
+import type { AuditPage, Endpoint, Model, ModelVersion, Session, Tenant, ApiKey } from "./types";
+
+export const session = queryOptions({
+  queryKey: ["session"],
+  queryFn: () => call<Session>("/session"),
+  retry: false,
+  staleTime: 60_000,
+});
+export const tenants = queryOptions({ queryKey: ["tenants"], queryFn: () => listAll<Tenant>("tenants") });
+export const tenant = (name: string) =>
+  queryOptions({ queryKey: ["tenants", name], queryFn: () => call<Tenant>(paths.tenant(name)) });
+export const keys = (name: string) =>
+  queryOptions({ queryKey: ["keys", name], queryFn: () => listAll<ApiKey>("keys", name) });
+export const models = queryOptions({ queryKey: ["models"], queryFn: () => listAll<Model>("models") });
+export const versions = queryOptions({ queryKey: ["versions"], queryFn: () => listAll<ModelVersion>("versions") });
+export const endpoints = queryOptions({ queryKey: ["endpoints"], queryFn: () => listAll<Endpoint>("endpoints") });
+export const endpoint = (tenantName: string, name: string) =>
+  queryOptions({
+    queryKey: ["endpoints", tenantName, name],
+    queryFn: () => call<Endpoint>(paths.endpoint(tenantName, name)),
+  });
+export const audit = (after: number, limit: number) =>
+  queryOptions({
+    queryKey: ["audit", after, limit],
+    queryFn: () => call<AuditPage>(`/audit?after=${after}&limit=${limit}`),
+  });

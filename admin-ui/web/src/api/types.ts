@@ -1,0 +1,167 @@
+/** What the admin API speaks, as it is on the wire. */
+
+export type Role = "admin" | "viewer";
+export interface Session {
+  who: string;
+  role: Role;
+}
+
+export type Kind = "Tenant" | "Issuer" | "ApiKey" | "Model" | "ModelVersion" | "Endpoint" | "AdminToken";
+
+export interface Metadata {
+  tenant?: string;
+  name: string;
+  revision?: number;
+  created?: string;
+  updated?: string;
+}
+
+export interface Resource<S> {
+  apiVersion: "mesh/v1";
+  kind: Kind;
+  metadata: Metadata;
+  spec: S;
+}
+
+export interface Rate {
+  per_second: number;
+  burst: number;
+}
+export interface TenantSpec {
+  display_name?: string;
+  weight: number;
+  limits?: { requests?: Rate; concurrency?: number };
+  suspended: boolean;
+}
+export interface ApiKeySpec {
+  hash: string;
+  scopes: string[];
+  expires?: string;
+  revoked: boolean;
+  description?: string;
+}
+export interface ModelSpec {
+  description?: string;
+  labels?: Record<string, number>;
+  default_version?: string;
+  grants?: string[];
+}
+export interface TensorSpec {
+  name: string;
+  datatype: string;
+  dims: number[];
+}
+export interface ModelConfig {
+  max_batch_size: number;
+  input: TensorSpec[];
+  output: TensorSpec[];
+  dynamic_batching?: { preferred_batch_size: number[]; max_queue_delay_microseconds: number; max_queue_size: number };
+  [other: string]: unknown;
+}
+export interface ArtifactRef {
+  sha256: string;
+  bytes: number;
+}
+export interface VersionSpec {
+  format: "torchscript" | "builtin";
+  artifact?: ArtifactRef;
+  config: ModelConfig;
+  unloaded?: boolean;
+  description?: string;
+}
+export interface ArmSpec {
+  name: string;
+  model: string;
+  version?: string;
+  weight: number;
+}
+export interface EndpointSpec {
+  description?: string;
+  arms: ArmSpec[];
+  sticky_by?: string;
+  salt?: string;
+  timeout_ms?: number;
+}
+
+export type Tenant = Resource<TenantSpec>;
+export type ApiKey = Resource<ApiKeySpec>;
+export type Model = Resource<ModelSpec>;
+export type ModelVersion = Resource<VersionSpec>;
+export type Endpoint = Resource<EndpointSpec>;
+
+export interface Page<T> {
+  items: T[];
+  next?: string | null;
+}
+export interface DryRun<T> {
+  before: T | null;
+  after: T | null;
+}
+export interface CreatedKey {
+  key: string;
+  resource: ApiKey;
+}
+
+export interface Problem {
+  field: string;
+  problem: string;
+}
+
+export interface LiveRow {
+  tenant: string;
+  target: string;
+  arm?: string | null;
+  version?: number | string | null;
+  requests_per_second: number;
+  p50_ms?: number | null;
+  p99_ms?: number | null;
+  ok: number;
+  errors: number;
+  refused: number;
+}
+export interface DeviceModel {
+  tenant: string;
+  model: string;
+  version: number | string;
+  state: string;
+  reason?: string | null;
+  memory_bytes?: number | null;
+}
+export interface Device {
+  device: string;
+  models: DeviceModel[];
+}
+export interface Overview {
+  time: string | number;
+  uptime_seconds: number;
+  in_flight: number;
+  totals: { ok: number; refused: number; errors: number };
+  rates: { requests_per_second: number; errors_per_second: number; refused_per_second: number };
+  latency_ms: { p50?: number | null; p90?: number | null; p99?: number | null };
+  endpoints: LiveRow[];
+  devices: Device[];
+}
+
+export interface AuditPage {
+  items: AuditEntry[];
+  next?: number | string | null;
+}
+export type AuditEntry = Record<string, unknown>;
+export type AuditSummary = Record<string, unknown>;
+
+export interface TensorJson {
+  name: string;
+  datatype: string;
+  shape: number[];
+  data: unknown[];
+}
+export interface TryArm {
+  arm: string;
+  version?: number | string | null;
+  response?: { outputs?: TensorJson[]; [other: string]: unknown } | null;
+  error?: string | { error?: string } | null;
+  milliseconds?: number | null;
+}
+export interface TryAnswer {
+  arms: TryArm[];
+}

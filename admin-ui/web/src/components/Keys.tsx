@@ -1,0 +1,161 @@
+/** A tenant's API keys. A new one is shown once; the mesh itself keeps only its hash. */
+import { Alert, Button, Group, Modal, Stack, Text, TextInput } from "@mantine/core";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+
+import { call, paths } from "../api/client";
+import { keys } from "../api/queries";
+import type { ApiKey, CreatedKey } from "../api/types";
+import { when } from "../lib/format";
+import { Code, Copy, Curl } from "./Copy";
+import { Dot, Empty, Failure, Rows, Scroll, Surface } from "./states";
+
+function State({ spec }: ApiKey) {
+  if (spec.revoked) return <Dot tone="bad">revoked</Dot>;
+  if (spec.expires && new Date(spec.expires).getTime() < Date.now()) return <Dot tone="warn">ended</Dot>;
+  return <Dot tone="good">valid</Dot>;
+}
+
+export function Keys({ tenant, readOnly }: { tenant: string; readOnly: boolean }) {
+  const list = useQuery(keys(tenant));
+  const [open, setOpen] = useState(false);
+  const [leaving, setLeaving] = useState<ApiKey | null>(null);
+  const items = list.data ?? [];
+  return (
+    <Surface
+      title="API keys"
+      aside={
+        !readOnly && (
+          <Button size="compact-sm" onClick={() => setOpen(true)}>
+            Create a key
+          </Button>
+        )
+      }
+    >
+      {list.isPending && <Rows count={2} />}
+      {list.isError && <Failure error={list.error} retry={() => void list.refetch()} />}
+      {list.isSuccess && items.length === 0 && <Empty title="No keys">Without one nobody can call as {tenant}, unless a token issuer says so.</Empty>}
+      {items.length > 0 && (
+        <Scroll label="API keys">
+          <table className="grid">
+            <thead>
+              <tr>
+                <th scope="col">Key</th>
+                <th scope="col">For</th>
+                <th scope="col">State</th>
+                <th scope="col">Created</th>
+                <th scope="col">Ends</th>
+                <th scope="col">
+                  <span className="sr">Actions</span>
+                </th>
+              </tr>
+            </thead>
+            <tbody>
+              {items.map((key) => (
+                <tr key={key.metadata.name}>
+                  <td className="mono">{key.metadata.name}</td>
+                  <td>{key.spec.description ?? "–"}</td>
+                  <td>
+                    <State {...key} />
+                  </td>
+                  <td>{when(key.metadata.created)}</td>
+                  <td>{key.spec.expires ? when(key.spec.expires) : "never"}</td>
+                  <td className="num">
+                    {!readOnly && !key.spec.revoked && (
+                      <Button size="compact-xs" variant="default" aria-label={`Revoke key ${key.metadata.name}`} onClick={() => setLeaving(key)}>
+                        Revoke
+                      </Button>
+                    )}
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </Scroll>
+      )}
+      <Create tenant={tenant} open={open} close={() => setOpen(false)} />
+      <Revoke key={leaving?.metadata.name ?? ""} tenant={tenant} leaving={leaving} close={() => setLeaving(null)} />
+    </Surface>
+  );
+}
+
+function Create({ tenant, open, close }: { tenant: string; open: boolean; close: () => void }) {
+  const [description, setDescription] = useState("");
+  const [ends, setEnds] = useState("");
+  const client = useQueryClient();
+  const json = { ...(description && { description }), ...(ends && { expires: `${ends}T00:00:00Z` }) };
+  const create = useMutation({
+    mutationFn: () => call<CreatedKey>(paths.keys(tenant), { method: "POST", json }),
+    onSuccess: () => client.invalidateQueries({ queryKey: ["keys", tenant] }),
+  });
+  const leave = () => {
+    // The key is gone from this page's memory with the window.
+    create.reset();
+    setDescription("");
+    setEnds("");
+    close();
+  };
+  return (
+    <Modal opened={open} onClose={leave} title="API key" size="lg" closeOnClickOutside={!create.data} closeButtonProps={{ "aria-label": "Close" }}>
+      {create.data ? (
+        <Stack>
+          <Alert color="orange" variant="outline" title="This is the only time it is shown">
+            Copy it now and keep it where secrets are kept. The mesh has only its hash.
+          </Alert>
+          <Code text={create.data.key} label="The new API key" />
+          <Group justify="space-between">
+            <Copy value={create.data.key} label="Copy key" />
+            <Button onClick={leave}>I have it</Button>
+          </Group>
+        </Stack>
+      ) : (
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            create.mutate();
+          }}
+        >
+          <Stack>
+            <TextInput label="What for" placeholder="checkout service, production" value={description} onChange={(event) => setDescription(event.currentTarget.value)} data-autofocus />
+            <TextInput label="Ends on" type="date" description="Empty: never" value={ends} onChange={(event) => setEnds(event.currentTarget.value)} />
+            {create.isError && <Failure error={create.error} />}
+            <Group justify="space-between">
+              <Curl call={{ method: "POST", path: paths.keys(tenant), json }} />
+              <Button type="submit" loading={create.isPending}>
+                Create
+              </Button>
+            </Group>
+          </Stack>
+        </form>
+      )}
+    </Modal>
+  );
+}
+
+function Revoke({ tenant, leaving, close }: { tenant: string; leaving: ApiKey | null; close: () => void }) {
+  const client = useQueryClient();
+  const name = leaving?.metadata.name ?? "";
+  const revoke = useMutation({
+    mutationFn: () => call(paths.key(tenant, name), { method: "DELETE", ifMatch: leaving?.metadata.revision }),
+    onSuccess: async () => {
+      await client.invalidateQueries({ queryKey: ["keys", tenant] });
+      close();
+    },
+  });
+  return (
+    <Modal opened={leaving !== null} onClose={close} title="Revoke this key?" closeButtonProps={{ "aria-label": "Close" }}>
+      <Stack>
+        <Text size="sm">
+          Calls with <span className="mono">{name}</span> are refused from then on. This cannot be taken back.
+        </Text>
+        {revoke.isError && <Failure error={revoke.error} />}
+        <Group justify="space-between">
+          <Curl call={{ method: "DELETE", path: paths.key(tenant, name) }} />
+          <Button color="red.9" loading={revoke.isPending} onClick={() => revoke.mutate()}>
+            Revoke
+          </Button>
+        </Group>
+      </Stack>
+    </Modal>
+  );
+}

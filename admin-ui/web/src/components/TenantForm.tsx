@@ -1,0 +1,73 @@
+/** Makes or edits a tenant. */
+import { Button, Group, NumberInput, Stack, Switch, TextInput } from "@mantine/core";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+
+import { call, paths } from "../api/client";
+import type { Tenant, TenantSpec } from "../api/types";
+import { Curl } from "./Copy";
+import { Failure } from "./states";
+
+type Amount = number | string;
+const filled = (value: Amount): value is number => typeof value === "number";
+
+interface Props {
+  tenant: Tenant | null;
+  readOnly: boolean;
+  done?: () => void;
+}
+
+export function TenantForm({ tenant, readOnly, done }: Props) {
+  const was = tenant?.spec;
+  const [name, setName] = useState(tenant?.metadata.name ?? "");
+  const [title, setTitle] = useState(was?.display_name ?? "");
+  const [weight, setWeight] = useState<Amount>(was?.weight ?? 1);
+  const [perSecond, setPerSecond] = useState<Amount>(was?.limits?.requests?.per_second ?? "");
+  const [burst, setBurst] = useState<Amount>(was?.limits?.requests?.burst ?? "");
+  const [concurrency, setConcurrency] = useState<Amount>(was?.limits?.concurrency ?? "");
+  const [suspended, setSuspended] = useState(was?.suspended ?? false);
+  const client = useQueryClient();
+
+  const limits: NonNullable<TenantSpec["limits"]> = {};
+  if (filled(perSecond)) limits.requests = { per_second: perSecond, burst: filled(burst) ? burst : perSecond };
+  if (filled(concurrency)) limits.concurrency = concurrency;
+  const spec: TenantSpec = { ...(title && { display_name: title }), weight: filled(weight) ? weight : 1, limits, suspended };
+  const body: Tenant = { apiVersion: "mesh/v1", kind: "Tenant", metadata: { name }, spec };
+  const save = useMutation({
+    mutationFn: () => call<Tenant>(paths.tenant(name), { method: "PUT", json: body, ...(tenant ? { ifMatch: tenant.metadata.revision } : { createOnly: true }) }),
+    onSuccess: async () => {
+      await client.invalidateQueries({ queryKey: ["tenants"] });
+      done?.();
+    },
+  });
+  const headers: Record<string, string> = tenant ? { "If-Match": `"${tenant.metadata.revision ?? ""}"` } : { "If-None-Match": "*" };
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        save.mutate();
+      }}
+    >
+      <Stack>
+        {!tenant && <TextInput label="Name" description="Lowercase letters, digits, '-', '_' and '.'" value={name} onChange={(event) => setName(event.currentTarget.value)} required maxLength={63} data-autofocus />}
+        <Group grow align="flex-start">
+          <TextInput label="Shown as" value={title} disabled={readOnly} onChange={(event) => setTitle(event.currentTarget.value)} />
+          <NumberInput label="Weight" description="Share of a busy device, 1 to 1000" value={weight} onChange={setWeight} min={1} max={1000} allowDecimal={false} disabled={readOnly} />
+        </Group>
+        <Group grow align="flex-start">
+          <NumberInput label="Requests per second" description="Empty: no limit" value={perSecond} onChange={setPerSecond} min={1} allowDecimal={false} disabled={readOnly} />
+          <NumberInput label="Burst" description="Empty: the same" value={burst} onChange={setBurst} min={1} allowDecimal={false} disabled={readOnly || !filled(perSecond)} />
+          <NumberInput label="Requests at once" description="Empty: no limit" value={concurrency} onChange={setConcurrency} min={1} allowDecimal={false} disabled={readOnly} />
+        </Group>
+        <Switch label="Suspended" description="Every call is refused until it is lifted" checked={suspended} disabled={readOnly} onChange={(event) => setSuspended(event.currentTarget.checked)} />
+        {save.isError && <Failure error={save.error} />}
+        <Group justify="space-between">
+          <Curl call={{ method: "PUT", path: paths.tenant(name || "NAME"), json: body, headers }} />
+          <Button type="submit" loading={save.isPending} disabled={readOnly || name === ""}>
+            {tenant ? "Save" : "Create"}
+          </Button>
+        </Group>
+      </Stack>
+    </form>
+  );
+}

@@ -1,0 +1,55 @@
+/** What follows from models and their versions: which version an arm means, and what an input looks like. */
+import type { ArmSpec, Model, ModelVersion, TensorSpec, VersionSpec } from "../api/types";
+
+export const modelOf = (version: ModelVersion): string => version.metadata.name.split("/")[0] ?? "";
+export const numberOf = (version: ModelVersion): number => Number(version.metadata.name.split("/").at(-1));
+
+/** The versions of one model, the newest first. */
+export function versionsOf(all: ModelVersion[], tenant: string, model: string): ModelVersion[] {
+  return all
+    .filter((version) => version.metadata.tenant === tenant && modelOf(version) === model)
+    .sort((a, b) => numberOf(b) - numberOf(a));
+}
+
+/** The version that an arm's reference means now: a number, a label, or the model's default. */
+export function resolve(arm: ArmSpec, tenant: string, models: Model[], all: ModelVersion[]): ModelVersion | undefined {
+  const model =
+    models.find((item) => item.metadata.tenant === tenant && item.metadata.name === arm.model) ??
+    models.find((item) => item.metadata.name === arm.model && item.spec.grants?.includes(tenant));
+  if (!model) return undefined;
+  const versions = versionsOf(all, model.metadata.tenant ?? tenant, arm.model);
+  const reference = arm.version ?? model.spec.default_version;
+  if (reference === undefined) return versions[0];
+  const wanted = /^\d+$/.test(reference) ? Number(reference) : model.spec.labels?.[reference];
+  return versions.find((version) => numberOf(version) === wanted);
+}
+
+const isDigits = (input: TensorSpec) => {
+  const pixels = input.dims.filter((extent) => extent !== 1);
+  return input.datatype === "FP32" && ["64", "8,8"].includes(pixels.join(",")) && !input.dims.includes(-1);
+};
+
+/** The input to draw on, when the model takes one picture of 8x8. */
+export function drawable(spec: VersionSpec | undefined): TensorSpec | undefined {
+  const [input, second] = spec?.config.input ?? [];
+  return input && !second && isDigits(input) ? input : undefined;
+}
+
+export const shapeOf = (input: TensorSpec, batched: boolean): number[] => [
+  ...(batched ? [1] : []),
+  ...input.dims.map((extent) => (extent < 0 ? 1 : extent)),
+];
+
+/** One row of something for every input. */
+export function exampleInputs(spec: VersionSpec | undefined, sample: number[] | undefined) {
+  const batched = (spec?.config.max_batch_size ?? 0) > 0;
+  return (spec?.config.input ?? []).map((input) => {
+    const shape = shapeOf(input, batched);
+    const length = shape.reduce((product, extent) => product * extent, 1);
+    const zero: unknown = input.datatype === "BYTES" ? "text" : input.datatype === "BOOL" ? false : 0;
+    const data = sample?.length === length ? sample : Array.from({ length: Math.min(length, 4096) }, () => zero);
+    return { name: input.name, datatype: input.datatype, shape, data };
+  });
+}
+
+export const bareDtype = (type: string): string => type.replace(/^TYPE_/, "");

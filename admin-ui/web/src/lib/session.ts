@@ -1,0 +1,9 @@
+/** Who is looking. */
+import { createContext, useContext } from "react";
+
+import type { Session } from "../api/types";
+
+export const SessionContext = createContext<Session>({ who: "", role: "viewer" });
+export const useSession = (): Session => useContext(SessionContext);
+/** Whether this session may only look. */
+export const useReadOnly = (): boolean => useContext(SessionContext).role !== "admin";
