@@ -14,6 +14,8 @@ use bytes::{Bytes, BytesMut};
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use futures::StreamExt;
 
+use crate::budget::{Budget, Share};
+
 /// What a compressed body may unfold to: so many times its size, where that is more than the floor.
 const MAX_RATIO: usize = 100;
 const RATIO_FLOOR_BYTES: usize = 1024 * 1024;
@@ -33,6 +35,8 @@ pub(crate) enum BodyError {
     Encoding(String),
     #[error("the request body is not valid {0}")]
     Corrupt(&'static str),
+    #[error("the server has no room for another large body: try again")]
+    NoRoom,
     #[error("the request body ended early")]
     Incomplete,
     #[error("the request body took longer than {0} seconds to arrive")]
@@ -46,20 +50,32 @@ impl BodyError {
             Self::Encoding(_) => 415,
             Self::Corrupt(_) | Self::Incomplete => 400,
             Self::Slow(_) => 408,
+            Self::NoRoom => 503,
         }
     }
 
     /// Whether the rest of the body may still be on its way, so that the connection can serve no other request.
     pub(crate) fn closes(&self) -> bool {
-        matches!(self, Self::TooLarge { .. } | Self::Incomplete | Self::Slow(_))
+        matches!(
+            self,
+            Self::TooLarge { .. } | Self::NoRoom | Self::Incomplete | Self::Slow(_)
+        )
     }
 }
 
 /// The bounds on a body.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct BodyLimits {
     pub(crate) max_bytes: usize,
     pub(crate) timeout: Duration,
+    pub(crate) budget: Budget,
+}
+
+/// A body and its share of the memory for bodies, to be held until the call is answered.
+#[derive(Debug)]
+pub(crate) struct Body {
+    pub(crate) bytes: Bytes,
+    _share: Share,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,32 +86,45 @@ enum Encoding {
 }
 
 /// Reads the whole body.
-pub(crate) async fn read(request: &HttpRequest, payload: web::Payload, limits: BodyLimits) -> Result<Bytes, BodyError> {
-    let declared = request
-        .headers()
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+pub(crate) async fn read(request: &HttpRequest, payload: web::Payload, limits: &BodyLimits) -> Result<Body, BodyError> {
+    let length = request.headers().get(CONTENT_LENGTH);
+    let declared = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let max = limits.max_bytes;
-    if declared.is_some_and(|declared| declared > max as u64) {
+    if declared.is_some_and(|declared| declared > max) {
         return Err(BodyError::TooLarge { max });
     }
-    let encoding = encoding(request);
-    let arrived = tokio::time::timeout(limits.timeout, collect(payload, declared, max)).await;
-    let body = arrived.map_err(|_| BodyError::Slow(limits.timeout.as_secs()))??;
+    let mut share = limits.budget.share();
+    let arrived = tokio::time::timeout(limits.timeout, collect(payload, declared.unwrap_or(0), max, &mut share)).await;
+    let bytes = arrived.map_err(|_| BodyError::Slow(limits.timeout.as_secs()))??;
     // Only now, so that the refusal leaves nothing unread on the connection.
-    let encoding = encoding?;
-    if encoding == Encoding::Plain {
-        return Ok(body);
-    }
-    let max = max.min(RATIO_FLOOR_BYTES.max(body.len().saturating_mul(MAX_RATIO)));
-    if body.len() <= INLINE_BYTES {
-        return unfold(encoding, &body, max);
-    }
-    let unfolded = web::block(move || unfold(encoding, &body, max)).await;
-    unfolded.unwrap_or(Err(BodyError::Incomplete))
+    let bytes = match encoding(request)? {
+        Encoding::Plain => bytes,
+        encoding => unfold_within(encoding, bytes, max, &mut share).await?,
+    };
+    Ok(Body { bytes, _share: share })
 }
 
-async fn collect(mut payload: web::Payload, declared: Option<u64>, max: usize) -> Result<Bytes, BodyError> {
+async fn unfold_within(encoding: Encoding, bytes: Bytes, max: usize, share: &mut Share) -> Result<Bytes, BodyError> {
+    let max = max.min(RATIO_FLOOR_BYTES.max(bytes.len().saturating_mul(MAX_RATIO)));
+    if !share.grow(max) {
+        return Err(BodyError::NoRoom);
+    }
+    let unfolded = if bytes.len() <= INLINE_BYTES {
+        unfold(encoding, &bytes, max)?
+    } else {
+        let unfolded = web::block(move || unfold(encoding, &bytes, max)).await;
+        unfolded.map_err(|_| BodyError::Incomplete)??
+    };
+    share.shrink_to(unfolded.len());
+    Ok(unfolded)
+}
+
+async fn collect(
+    mut payload: web::Payload,
+    declared: usize,
+    max: usize,
+    share: &mut Share,
+) -> Result<Bytes, BodyError> {
     let mut whole = Bytes::new();
     let mut pieces = BytesMut::new();
     while let Some(piece) = payload.next().await {
@@ -107,10 +136,10 @@ async fn collect(mut payload: web::Payload, declared: Option<u64>, max: usize) -
             whole = piece;
             continue;
         }
+        if !share.grow(piece.len()) {
+            return Err(BodyError::NoRoom);
+        }
         if pieces.is_empty() {
-            let declared = declared
-                .and_then(|declared| usize::try_from(declared).ok())
-                .unwrap_or(0);
             pieces.reserve(declared.min(FIRST_ROOM_BYTES).max(whole.len() + piece.len()));
             pieces.extend_from_slice(&std::mem::take(&mut whole));
         }
@@ -161,10 +190,13 @@ mod tests {
     };
     use std::io::Write;
 
-    const LIMITS: BodyLimits = BodyLimits {
-        max_bytes: 1_000,
-        timeout: Duration::from_secs(5),
-    };
+    fn limits(max_bytes: usize) -> BodyLimits {
+        BodyLimits {
+            max_bytes,
+            timeout: Duration::from_secs(5),
+            budget: Budget::new(64 * 1024 * 1024),
+        }
+    }
 
     fn gzip(body: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
@@ -179,22 +211,25 @@ mod tests {
         }
         let (request, mut payload) = request.to_http_parts();
         let payload = web::Payload::from_request(&request, &mut payload).await.unwrap();
-        read(&request, payload, limits).await
+        read(&request, payload, &limits).await.map(|body| body.bytes)
     }
 
     #[actix_web::test]
     async fn a_body_at_the_bound_passes_and_one_byte_more_does_not() {
-        assert_eq!(read_as(None, vec![7; 1_000], LIMITS).await.unwrap().len(), 1_000);
+        assert_eq!(read_as(None, vec![7; 1_000], limits(1_000)).await.unwrap().len(), 1_000);
         assert_eq!(
-            read_as(None, vec![7; 1_001], LIMITS).await,
+            read_as(None, vec![7; 1_001], limits(1_000)).await,
             Err(BodyError::TooLarge { max: 1_000 })
         );
         assert_eq!(
-            read_as(Some("gzip"), gzip(&[7; 1_000]), LIMITS).await.unwrap().len(),
+            read_as(Some("gzip"), gzip(&[7; 1_000]), limits(1_000))
+                .await
+                .unwrap()
+                .len(),
             1_000
         );
         assert_eq!(
-            read_as(Some("gzip"), gzip(&[7; 1_001]), LIMITS).await,
+            read_as(Some("gzip"), gzip(&[7; 1_001]), limits(1_000)).await,
             Err(BodyError::Bomb { max: 1_000 })
         );
     }
@@ -204,36 +239,40 @@ mod tests {
         let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
         zlib.write_all(b"hello").unwrap();
         assert_eq!(
-            read_as(Some("deflate"), zlib.finish().unwrap(), LIMITS).await.unwrap(),
-            "hello"
-        );
-        assert_eq!(read_as(Some("GZIP"), gzip(b"hello"), LIMITS).await.unwrap(), "hello");
-        assert_eq!(
-            read_as(Some("identity"), b"hello".to_vec(), LIMITS).await.unwrap(),
+            read_as(Some("deflate"), zlib.finish().unwrap(), limits(1_000))
+                .await
+                .unwrap(),
             "hello"
         );
         assert_eq!(
-            read_as(Some("br"), b"x".to_vec(), LIMITS).await,
+            read_as(Some("GZIP"), gzip(b"hello"), limits(1_000)).await.unwrap(),
+            "hello"
+        );
+        assert_eq!(
+            read_as(Some("identity"), b"hello".to_vec(), limits(1_000))
+                .await
+                .unwrap(),
+            "hello"
+        );
+        assert_eq!(
+            read_as(Some("br"), b"x".to_vec(), limits(1_000)).await,
             Err(BodyError::Encoding("br".into()))
         );
         assert_eq!(
-            read_as(Some("gzip"), b"hello".to_vec(), LIMITS).await,
+            read_as(Some("gzip"), b"hello".to_vec(), limits(1_000)).await,
             Err(BodyError::Corrupt("gzip"))
         );
         let mut cut = gzip(b"hello, hello, hello");
         cut.truncate(cut.len() - 5);
         assert_eq!(
-            read_as(Some("gzip"), cut, LIMITS).await,
+            read_as(Some("gzip"), cut, limits(1_000)).await,
             Err(BodyError::Corrupt("gzip"))
         );
     }
 
     #[actix_web::test]
     async fn a_bomb_is_refused_by_its_ratio_long_before_the_bound() {
-        let limits = BodyLimits {
-            max_bytes: 64 * 1024 * 1024,
-            ..LIMITS
-        };
+        let limits = limits(64 * 1024 * 1024);
         let bomb = gzip(&vec![0; 32 * 1024 * 1024]);
         assert!(bomb.len() > INLINE_BYTES, "the blocking pool is what is tested");
         let refused = read_as(Some("gzip"), bomb.clone(), limits).await;
@@ -243,5 +282,29 @@ mod tests {
                 max: bomb.len() * MAX_RATIO
             })
         );
+    }
+
+    #[actix_web::test]
+    async fn a_body_that_memory_has_no_room_for_is_refused_and_others_pass() {
+        let limits = BodyLimits {
+            budget: Budget::new(RATIO_FLOOR_BYTES),
+            ..limits(1024 * 1024)
+        };
+        assert_eq!(
+            read_as(Some("gzip"), gzip(&[7; 100]), limits.clone())
+                .await
+                .unwrap()
+                .len(),
+            100
+        );
+        let mut taken = limits.budget.share();
+        assert!(taken.grow(1));
+        assert_eq!(
+            read_as(Some("gzip"), gzip(&[7; 100]), limits.clone()).await,
+            Err(BodyError::NoRoom)
+        );
+        assert_eq!(read_as(None, vec![7; 100], limits.clone()).await.unwrap().len(), 100);
+        drop(taken);
+        assert!(read_as(Some("gzip"), gzip(&[7; 100]), limits).await.is_ok());
     }
 }

@@ -14,6 +14,8 @@ pub struct HttpDoorConfig {
     pub workers: usize,
     /// The largest body, as sent and after decompression.
     pub max_body_bytes: usize,
+    /// What large bodies may take together while their calls are answered.
+    pub max_buffered_bytes: usize,
     /// The most connections of each thread.
     pub max_connections_per_worker: usize,
     /// How long an idle connection is kept.
@@ -36,6 +38,7 @@ impl Default for HttpDoorConfig {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8000)),
             workers: 2,
             max_body_bytes: 64 * 1024 * 1024,
+            max_buffered_bytes: 1024 * 1024 * 1024,
             max_connections_per_worker: 8_192,
             keep_alive: Duration::from_secs(60),
             head_timeout: Duration::from_secs(5),

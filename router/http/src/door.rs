@@ -6,7 +6,7 @@ use actix_web::{App, HttpRequest, HttpServer, dev::Server, dev::ServerHandle, we
 use mesh_actors::{Readiness, Tasks};
 use mesh_router::{RouterActor, RouterParts};
 
-use crate::{config::HttpDoorConfig, service::Service};
+use crate::{budget::Budget, config::HttpDoorConfig, service::Service};
 
 /// Why a door does not open.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +36,19 @@ impl HttpDoor {
         tasks: &Tasks,
     ) -> Result<Self, DoorError> {
         let settings = config.clone();
+        let budget = Budget::new(config.max_buffered_bytes);
         // Runs once on each worker's thread.
         let make = move || {
             let (clock, telemetry) = (parts.clock.clone(), parts.telemetry.clone());
             let router = RouterActor::start_here(parts.clone());
-            let service = Rc::new(Service::new(&config, router, clock, telemetry, readiness.clone()));
+            let service = Rc::new(Service::new(
+                &config,
+                router,
+                clock,
+                telemetry,
+                readiness.clone(),
+                budget.clone(),
+            ));
             let answer = move |request: HttpRequest, payload: web::Payload| {
                 let service = service.clone();
                 async move { service.answer(request, payload).await }

@@ -12,10 +12,11 @@ use actix_web::{
 };
 use mesh_protocol::{HEADER_CONTENT_LENGTH, OutputOptions, decode_infer, encode_infer};
 use mesh_router::{Answer, Call, Completed};
-use mesh_types::{Fault, RequestId};
+use mesh_types::{Fault, FaultSource, RequestId};
 
 use crate::{
-    body, reply,
+    body::{self, BodyError},
+    reply,
     service::{Service, credential, is_presented, selector},
 };
 
@@ -36,11 +37,14 @@ impl Service {
         id: RequestId,
     ) -> HttpResponse {
         let received = self.clock.now();
-        let body = match body::read(request, payload, self.limits).await {
+        let body = match body::read(request, payload, &self.limits).await {
             Ok(body) => body,
             Err(error) => {
                 self.refused("body", id);
-                let mut response = reply::refusal(error.status(), &error.to_string());
+                let mut response = match error {
+                    BodyError::NoRoom => reply::fault(&Fault::unavailable(FaultSource::Mesh, error.to_string()), true),
+                    _ => reply::refusal(error.status(), &error.to_string()),
+                };
                 if error.closes() {
                     response.head_mut().set_connection_type(ConnectionType::Close);
                 }
@@ -50,7 +54,7 @@ impl Service {
         let decode_start = self.clock.now();
         let decoded = selector(version).and_then(|version| {
             let head = read_head(request.headers())?;
-            let decoded = decode_infer(name, version, &body, head.json_bytes)?;
+            let decoded = decode_infer(name, version, &body.bytes, head.json_bytes)?;
             Ok((head, decoded))
         });
         let (head, decoded) = match decoded {

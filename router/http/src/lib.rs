@@ -8,6 +8,7 @@
 //! where the rest of an oversized body would have to be read first.
 
 mod body;
+mod budget;
 mod config;
 mod door;
 mod infer;

@@ -20,6 +20,7 @@ use mesh_types::{Clock, Fault, RequestId, VersionSelector};
 
 use crate::{
     body::BodyLimits,
+    budget::Budget,
     config::HttpDoorConfig,
     path::{Miss, ModelCall, Route, route},
     reply,
@@ -44,6 +45,7 @@ impl Service {
         clock: Arc<dyn Clock>,
         telemetry: Telemetry,
         readiness: Readiness,
+        budget: Budget,
     ) -> Self {
         let server_metadata = server_metadata_body(&config.server_name, &config.server_version);
         Self {
@@ -53,6 +55,7 @@ impl Service {
             limits: BodyLimits {
                 max_bytes: config.max_body_bytes,
                 timeout: config.body_timeout.max(Duration::from_millis(1)),
+                budget,
             },
             ids: RequestIds::new(),
             readiness,

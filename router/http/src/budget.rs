@@ -1,0 +1,93 @@
+//! Memory for bodies, shared by all threads: callers without a credential must not be able to fill it.
+//!
+//! A body that arrives in one piece is not counted: it is no larger than the connection's own buffer. Every further piece is,
+//! until its call has been answered. What does not fit is refused at once.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// The bytes that all bodies may take together.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget {
+    taken: Arc<AtomicUsize>,
+    bound: usize,
+}
+
+/// What one body has taken; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(bound: usize) -> Self {
+        Self {
+            taken: Arc::default(),
+            bound,
+        }
+    }
+
+    /// A share of nothing yet.
+    pub(crate) fn share(&self) -> Share {
+        Share {
+            budget: self.clone(),
+            bytes: 0,
+        }
+    }
+}
+
+impl Share {
+    /// Takes so many bytes more; false, and nothing taken, if they are not there.
+    #[must_use]
+    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+        let bound = self.budget.bound;
+        let take = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= bound);
+        let taken = self
+            .budget
+            .taken
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
+        if taken.is_ok() {
+            self.bytes += bytes;
+        }
+        taken.is_ok()
+    }
+
+    /// Gives back what is more than this.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        let surplus = self.bytes.saturating_sub(bytes);
+        self.bytes -= surplus;
+        self.budget.taken.fetch_sub(surplus, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.shrink_to(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_is_given_and_one_byte_more_is_not_until_some_are_given_back() {
+        let budget = Budget::new(100);
+        let (mut first, mut second) = (budget.share(), budget.share());
+        assert!(first.grow(60));
+        assert!(second.grow(40));
+        assert!(!second.grow(1));
+        assert!(!second.grow(usize::MAX));
+        first.shrink_to(59);
+        assert!(second.grow(1));
+        drop(second);
+        assert!(first.grow(41));
+        drop(first);
+        assert!(budget.share().grow(100));
+    }
+}
