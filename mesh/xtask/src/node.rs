@@ -260,7 +260,10 @@ impl Node {
         let kept = self.folder.join(format!("{tenant}.key"));
         if let Ok(key) = fs::read_to_string(&kept) {
             let id = key.split('_').nth(2).unwrap_or_default().to_owned();
-            let known = |item: &Value| item.pointer("/metadata/name").and_then(Value::as_str) == Some(&id);
+            let known = |item: &Value| {
+                let is_it = item.pointer("/metadata/name").and_then(Value::as_str) == Some(&id);
+                is_it && item.pointer("/spec/revoked").and_then(Value::as_bool) != Some(true)
+            };
             if self.list("keys", Some(tenant))?.iter().any(known) {
                 return Ok(key.trim().to_owned());
             }

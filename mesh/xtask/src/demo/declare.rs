@@ -40,8 +40,8 @@ pub(crate) fn declare(node: &Node, digits: &Digits) -> anyhow::Result<Vec<String
                 format!("{{name: {name}, model: {MODEL}, version: {version:?}, weight: {weight}}}")
             };
             let [first, second] = &versions;
-            let (stable, canary) = (arm("stable", first, 90), arm("canary", second, 10));
-            let spec = format!("{{sticky_by: user, arms: [{stable}, {canary}]}}");
+            let (linear, convolutional) = (arm("v1", first, 90), arm("v2", second, 10));
+            let spec = format!("{{sticky_by: user, arms: [{linear}, {convolutional}]}}");
             node.apply(&document("Endpoint", Some(tenant), ENDPOINT, &spec))?;
         }
     }
