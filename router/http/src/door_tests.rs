@@ -1,6 +1,6 @@
 //! The door as callers meet it: over a real socket, with a real router behind it and workers made for the test.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{HttpDoor, HttpDoorConfig};
+use crate::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor};
 
 const MAX_BODY: usize = 64 * 1024;
 const GOOD: &str = r#"{"id":"7","inputs":[{"name":"INPUT0","datatype":"INT32","shape":[1,2],"data":[1,-2]}]}"#;
@@ -74,7 +74,7 @@ struct Bed {
     key: String,
     workers: Arc<FakeWorkers>,
     readiness: Readiness,
-    _tasks: Tasks,
+    tasks: Tasks,
 }
 
 fn model(name: &str) -> Arc<ModelEntry> {
@@ -182,7 +182,7 @@ fn bed_with(limits: TenantLimits, change: impl FnOnce(&mut HttpDoorConfig)) -> B
         key,
         workers,
         readiness,
-        _tasks: tasks,
+        tasks,
     }
 }
 
@@ -219,10 +219,14 @@ struct Client {
 
 impl Client {
     async fn new(bed: &Bed) -> Self {
+        Self::to(bed.door.addr(), &bed.key).await
+    }
+
+    async fn to(address: SocketAddr, key: &str) -> Self {
         Self {
-            stream: TcpStream::connect(bed.door.addr()).await.unwrap(),
+            stream: TcpStream::connect(address).await.unwrap(),
             buffer: Vec::new(),
-            key: bed.key.clone(),
+            key: key.to_owned(),
         }
     }
 
@@ -693,4 +697,33 @@ async fn a_stop_lets_the_requests_under_way_end_and_takes_no_more() {
         TcpStream::connect(address).await.is_err(),
         "a stopped door takes no connection"
     );
+}
+
+#[actix_web::test]
+async fn operators_scrape_and_probe_on_a_door_of_their_own_and_both_doors_end_with_their_tasks() {
+    let bed = bed();
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    let metrics = MetricsDoor::start(any_port, Telemetry::local(), bed.readiness.clone(), &bed.tasks).unwrap();
+    let mut client = Client::to(metrics.addr(), "").await;
+    let scrape = client.raw(b"GET /metrics HTTP/1.1\r\nhost: mesh\r\n\r\n").await;
+    assert_eq!(scrape.status, 200);
+    assert!(
+        scrape
+            .header("content-type")
+            .unwrap()
+            .starts_with("application/openmetrics-text")
+    );
+    assert!(scrape.body.ends_with(b"# EOF\n"));
+    assert_eq!(client.get("/health/ready").await.status, 200);
+    bed.readiness.end();
+    assert_eq!(client.get("/health/ready").await.status, 503);
+    let taken = MetricsDoor::start(metrics.addr(), Telemetry::local(), Readiness::default(), &bed.tasks);
+    assert!(
+        matches!(taken, Err(DoorError::Bind { .. })),
+        "an address can be taken once"
+    );
+    drop(client);
+    assert!(bed.tasks.end(Duration::from_secs(20)).await.is_empty());
+    assert!(TcpStream::connect(metrics.addr()).await.is_err());
+    assert!(TcpStream::connect(bed.door.addr()).await.is_err());
 }
