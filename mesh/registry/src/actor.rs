@@ -1,0 +1,122 @@
+//! The single writer as an actor: one mailbox, one thread of its own, and as many writes per fsync as wait.
+
+use std::sync::Arc;
+
+use actix::{Actor, AsyncContext as _, Context, Handler, Message};
+use mesh_actors::{Lifeline, Permit};
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    RegistryError,
+    handle::MAX_PENDING_WRITES,
+    ledger::{Answer, Ledger, Request},
+};
+
+/// Opens the ledger from what is on disk.
+pub(crate) type OpenLedger = Arc<dyn Fn() -> Result<Ledger, RegistryError> + Send + Sync>;
+
+/// Owns the ledger.
+pub(crate) struct RegistryActor {
+    ledger: Option<Ledger>,
+    open: OpenLedger,
+    waiting: Vec<WriteMessage>,
+    /// Counts the starts, for those who wait for one.
+    up: watch::Sender<u64>,
+    _lifeline: Lifeline,
+}
+
+/// Asks for a write. The permit is given back once it is answered.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct WriteMessage {
+    pub(crate) request: Request,
+    pub(crate) answer: oneshot::Sender<Answer>,
+    pub(crate) permit: Permit,
+}
+
+/// Runs on the writer's thread, between two writes.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct BetweenWrites(pub(crate) Box<dyn FnOnce() + Send>);
+
+/// Writes what waits. Handled only after the mailbox is empty: what came meanwhile shares the fsync.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Commit;
+
+impl RegistryActor {
+    pub(crate) fn new(ledger: Option<Ledger>, open: OpenLedger, up: watch::Sender<u64>, lifeline: Lifeline) -> Self {
+        Self {
+            ledger,
+            open,
+            waiting: Vec::new(),
+            up,
+            _lifeline: lifeline,
+        }
+    }
+
+    /// The ledger, opened anew if there is none that can be written to.
+    fn ledger(&mut self) -> Result<&mut Ledger, RegistryError> {
+        let usable = self.ledger.take().filter(|ledger| !ledger.is_broken());
+        let ledger = match usable {
+            Some(ledger) => ledger,
+            None => (self.open)()?,
+        };
+        Ok(self.ledger.insert(ledger))
+    }
+}
+
+impl Actor for RegistryActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(MAX_PENDING_WRITES);
+        self.up.send_modify(|starts| *starts += 1);
+    }
+}
+
+impl Handler<WriteMessage> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, message: WriteMessage, context: &mut Self::Context) {
+        if self.waiting.is_empty() {
+            context.notify(Commit);
+        }
+        self.waiting.push(message);
+    }
+}
+
+impl Handler<BetweenWrites> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, BetweenWrites(run): BetweenWrites, _: &mut Self::Context) {
+        run();
+    }
+}
+
+impl Handler<Commit> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Commit, _: &mut Self::Context) {
+        let waiting = std::mem::take(&mut self.waiting);
+        let (mut requests, mut waiters) = (Vec::with_capacity(waiting.len()), Vec::with_capacity(waiting.len()));
+        for WriteMessage {
+            request,
+            answer,
+            permit,
+        } in waiting
+        {
+            requests.push(request);
+            waiters.push((answer, permit));
+        }
+        let answers = match self.ledger() {
+            Ok(ledger) => ledger.commit(requests),
+            Err(error) => vec![Err(error); requests.len()],
+        };
+        for ((waiter, permit), answer) in waiters.into_iter().zip(answers) {
+            drop(permit);
+            // Whoever asked may be gone; the write happened all the same.
+            let _ = waiter.send(answer);
+        }
+    }
+}

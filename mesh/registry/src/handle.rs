@@ -1,0 +1,243 @@
+//! What the rest of the mesh holds: reads go straight to the store, writes to the single writer.
+
+use std::{
+    collections::BTreeSet,
+    ops::ControlFlow,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use mesh_actors::{Permits, Supervised};
+use mesh_resources::{Kind, Resource, ResourceKey, Spec};
+use mesh_types::TenantId;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    Artifacts, AuditEntry, AuditSummary, Author, Change, Files, RegistryError, StorageError, Store, Watch,
+    actor::{BetweenWrites, RegistryActor, WriteMessage},
+    audit::hex,
+    draft::{prefix, read, store_key},
+    journal::{Head, walk},
+    ledger::Request,
+};
+
+/// The most items of one page; who asks for more gets this many.
+pub const MAX_PAGE: usize = 1_000;
+/// The most writes that wait at once.
+pub const MAX_PENDING_WRITES: usize = 64;
+/// How long a write waits for a writer that is being rebuilt.
+const WRITER_WAIT: Duration = Duration::from_secs(2);
+
+/// A part of a listing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    /// The resources, in the order of their names; a model's versions by number.
+    pub items: Vec<Resource>,
+    /// What to list after for the next part; none: this was the last.
+    pub next: Option<ResourceKey>,
+}
+
+/// The registry, as everyone but its owner sees it.
+#[derive(Clone)]
+pub struct RegistryHandle {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) artifacts: Artifacts,
+    pub(crate) files: Arc<dyn Files>,
+    pub(crate) journal: Box<Path>,
+    pub(crate) head: Arc<Mutex<Head>>,
+    pub(crate) permits: Permits,
+    pub(crate) writer: Supervised<RegistryActor>,
+    pub(crate) up: watch::Receiver<u64>,
+}
+
+impl std::fmt::Debug for RegistryHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let revision = *self.inner.store.revision().borrow();
+        f.debug_struct("RegistryHandle").field("revision", &revision).finish()
+    }
+}
+
+impl RegistryHandle {
+    /// One resource, with its revision and times.
+    pub fn get(&self, key: &ResourceKey) -> Result<Option<Resource>, RegistryError> {
+        let key = store_key(key);
+        let stored = self.inner.store.get(&key)?;
+        Ok(stored.map(|stored| read(&key, &stored)).transpose()?)
+    }
+
+    /// The resources of a kind, or of a tenant's, after a key; at most `limit` and at most [`MAX_PAGE`].
+    pub fn list(
+        &self,
+        kind: Kind,
+        tenant: Option<&TenantId>,
+        after: Option<&ResourceKey>,
+        limit: usize,
+    ) -> Result<Page, RegistryError> {
+        let after = after.map(store_key);
+        let prefix = prefix(kind, tenant.map(TenantId::as_str));
+        let page = self
+            .inner
+            .store
+            .list(&prefix, after.as_deref(), limit.clamp(1, MAX_PAGE))?;
+        let items: Result<Vec<Resource>, StorageError> =
+            page.entries.iter().map(|(key, stored)| read(key, stored)).collect();
+        let items = items?;
+        let last = items.last().filter(|_| page.more);
+        let next = last.and_then(|resource| resource.key().ok());
+        Ok(Page { items, next })
+    }
+
+    /// Everything, at one revision.
+    pub fn all(&self) -> Result<(u64, Vec<Resource>), RegistryError> {
+        let state = self.inner.store.state()?;
+        let resources: Result<Vec<Resource>, StorageError> =
+            state.entries.iter().map(|(key, stored)| read(key, stored)).collect();
+        Ok((state.revision, resources?))
+    }
+
+    /// Writes all changes or none; durable once answered. Answers for each change the resource as it was written, or as it
+    /// was before it was taken away. A caller that goes away does not undo its write.
+    pub async fn write(&self, by: Author, changes: Vec<Change>) -> Result<Vec<Resource>, RegistryError> {
+        let permit = self.inner.permits.try_acquire().ok_or(RegistryError::Busy)?;
+        let (answer, answered) = oneshot::channel();
+        let request = Request { by, changes };
+        self.send(WriteMessage {
+            request,
+            answer,
+            permit,
+        })
+        .await?;
+        answered.await.map_err(|_| RegistryError::Unanswered)?
+    }
+
+    /// Removes artifacts that no model version refers to and that are older than this; how many were removed.
+    pub async fn remove_unreferenced_artifacts(&self, older_than: Duration) -> Result<usize, RegistryError> {
+        let (answer, answered) = oneshot::channel();
+        let (store, artifacts) = (self.inner.store.clone(), self.inner.artifacts.clone());
+        // On the writer's thread: no version can begin to refer to one meanwhile.
+        let run = move || {
+            let uploaded_before = SystemTime::now()
+                .checked_sub(older_than)
+                .unwrap_or(SystemTime::UNIX_EPOCH);
+            let referenced = referenced(&*store);
+            let removed = referenced.and_then(|set| Ok(artifacts.remove_unreferenced(&set, uploaded_before)?));
+            let _ = answer.send(removed);
+        };
+        self.send(BetweenWrites(Box::new(run))).await?;
+        answered.await.map_err(|_| RegistryError::Unanswered)?
+    }
+
+    /// The last revision, told anew after each write.
+    pub fn revision(&self) -> watch::Receiver<u64> {
+        self.inner.store.revision()
+    }
+
+    /// Which keys changed after a revision, and those to come.
+    pub fn watch(&self, after: u64) -> Result<Watch, RegistryError> {
+        self.inner.store.watch(after).map_err(RegistryError::Watch)
+    }
+
+    /// The writes after a revision, the oldest first; at most `limit` and at most [`MAX_PAGE`]. Reads from disk.
+    pub fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditEntry>, RegistryError> {
+        let (mut entries, limit) = (Vec::new(), limit.clamp(1, MAX_PAGE));
+        // What is being appended right now is not part of the log yet.
+        let last = self.inner.head.lock().revision;
+        if after >= last {
+            return Ok(entries);
+        }
+        walk(
+            &*self.inner.files,
+            &self.inner.journal,
+            after + 1,
+            &mut |record, head| {
+                if record.revision > after {
+                    entries.push(AuditEntry::new(record, &head.hash));
+                }
+                if head.revision >= last || entries.len() == limit {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            },
+        )?;
+        Ok(entries)
+    }
+
+    /// Reads the whole audit log and checks that each entry is what was written and follows from the one before.
+    pub fn verify_audit(&self) -> Result<AuditSummary, RegistryError> {
+        let head = *self.inner.head.lock();
+        let mut found = Head::default();
+        let walked = walk(&*self.inner.files, &self.inner.journal, 1, &mut |_, next| {
+            found = next;
+            if next.revision >= head.revision {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        if found.revision < head.revision {
+            return Err(RegistryError::Storage(StorageError::JournalBehind {
+                journal: found.revision,
+                index: head.revision,
+            }));
+        }
+        if found != head {
+            return Err(RegistryError::Storage(StorageError::JournalReplaced {
+                revision: head.revision,
+            }));
+        }
+        Ok(AuditSummary {
+            entries: found.revision,
+            revision: found.revision,
+            head: hex(&found.hash),
+            segments: walked.segments,
+        })
+    }
+
+    /// The files of models.
+    pub fn artifacts(&self) -> &Artifacts {
+        &self.inner.artifacts
+    }
+
+    /// Puts a message into the writer's mailbox; waits a while for a writer that is being rebuilt.
+    async fn send<M>(&self, message: M) -> Result<(), RegistryError>
+    where
+        M: actix::Message<Result = ()> + Send + 'static,
+        RegistryActor: actix::Handler<M>,
+    {
+        let deadline = Instant::now() + WRITER_WAIT;
+        let mut up = self.inner.up.clone();
+        loop {
+            up.borrow_and_update();
+            let address = self.inner.writer.address().clone();
+            if let Some(address) = address.filter(|address| address.connected()) {
+                return address.send(message).await.map_err(|_| RegistryError::Unanswered);
+            }
+            match timeout_at(deadline, up.changed()).await {
+                Ok(Ok(())) => {}
+                _ => return Err(RegistryError::Down),
+            }
+        }
+    }
+}
+
+fn referenced(store: &dyn Store) -> Result<BTreeSet<String>, RegistryError> {
+    let state = store.state()?;
+    let versions = prefix(Kind::ModelVersion, None);
+    let mut referenced = BTreeSet::new();
+    for (key, stored) in state.entries.iter().filter(|(key, _)| key.starts_with(&versions)) {
+        if let Spec::ModelVersion(spec) = read(key, stored)?.spec {
+            referenced.extend(spec.artifact.map(|artifact| artifact.sha256));
+        }
+    }
+    Ok(referenced)
+}

@@ -1,0 +1,39 @@
+//! What should be true: versioned records, a journal that is the truth, artifacts, and the single writer.
+//!
+//! Owns how resources are kept. A write goes through one actor: it is checked (revisions, the resource's own problems, what
+//! it refers to), appended to a hash-chained [journal](JournalLimits) and fsynced, and only then acknowledged and applied to
+//! the [`Store`] that everything reads. Also keeps the files of models, by what they hold ([`Artifacts`]). Decides nothing
+//! about what follows from a resource at run time.
+//!
+//! Invariants: the journal is the truth and also the audit log; the index is compared with it at every opening and made anew
+//! where it differs; damage before the journal's tail is an error that names the place, never a silent loss; only this crate
+//! names sled.
+
+mod actor;
+mod artifacts;
+mod audit;
+mod change;
+mod draft;
+mod error;
+mod files;
+mod handle;
+mod journal;
+mod ledger;
+mod record;
+mod registry;
+mod rules;
+mod store;
+
+pub use artifacts::{ArtifactError, Artifacts, DEFAULT_MAX_ARTIFACT_BYTES, MAX_UPLOADS, Upload};
+pub use audit::{AuditChange, AuditEntry, AuditSummary};
+pub use change::{Author, Change, Expected, MAX_AUTHOR_TEXT, MAX_CHANGES};
+pub use error::{RegistryError, StorageError};
+pub use files::{Appending, DiskFiles, Files};
+pub use handle::{MAX_PAGE, MAX_PENDING_WRITES, Page, RegistryHandle};
+pub use journal::{JournalLimits, MAX_FRAME_BYTES, SEGMENT_BYTES};
+pub use ledger::{MAX_RESOURCE_BYTES, MAX_RESOURCES, MAX_WRITE_BYTES};
+pub use record::{RECORD_VERSION, RecordError};
+pub use registry::{Registry, RegistryConfig};
+pub use store::{
+    Batch, Event, HISTORY_EVENTS, MemoryStore, SledStore, State, Store, StoreError, StorePage, Stored, Watch, Write,
+};

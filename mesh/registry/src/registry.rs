@@ -1,0 +1,273 @@
+//! Opens a registry: the lock, the journal, the index that is compared with it, and the writer's thread.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use actix::Arbiter;
+use mesh_actors::{Permits, RestartPolicy, Tasks, supervise};
+use mesh_types::{Clock, SystemClock};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{
+    Artifacts, DEFAULT_MAX_ARTIFACT_BYTES, DiskFiles, Files, JournalLimits, MAX_RESOURCES, RegistryError,
+    RegistryHandle, SledStore, State, StorageError, Store, Stored,
+    actor::{OpenLedger, RegistryActor},
+    draft::store_key,
+    handle::{Inner, MAX_PENDING_WRITES},
+    journal::{Head, Journal, Record},
+    ledger::{Ledger, LedgerParts},
+};
+
+const LOCK: &str = "lock";
+const JOURNAL: &str = "journal";
+const INDEX: &str = "index";
+/// Where an index that cannot be used is kept, for whoever wants to know why. One is kept.
+const BROKEN_INDEX: &str = "index.broken";
+
+/// Where a registry is and what it may hold.
+#[derive(Clone)]
+pub struct RegistryConfig {
+    /// The journal and the index.
+    pub folder: PathBuf,
+    /// The files of models.
+    pub artifacts: PathBuf,
+    /// The largest of these.
+    pub max_artifact_bytes: u64,
+    /// The most resources.
+    pub max_resources: usize,
+    /// The bounds of the journal.
+    pub journal: JournalLimits,
+    /// What the journal's files are written through.
+    pub files: Arc<dyn Files>,
+    /// Where times come from.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl RegistryConfig {
+    /// A registry in this folder, with the default bounds; its artifacts are in a folder of it.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        let folder = folder.into();
+        Self {
+            artifacts: folder.join("artifacts"),
+            folder,
+            max_artifact_bytes: DEFAULT_MAX_ARTIFACT_BYTES,
+            max_resources: MAX_RESOURCES,
+            journal: JournalLimits::default(),
+            files: Arc::new(DiskFiles),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// The same with the artifacts elsewhere.
+    #[must_use]
+    pub fn with_artifacts(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.artifacts = folder.into();
+        self
+    }
+}
+
+/// The owner of a registry; when it is dropped, the writer ends.
+pub struct Registry {
+    handle: RegistryHandle,
+    arbiter: Arbiter,
+    _lock: File,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("handle", &self.handle).finish()
+    }
+}
+
+impl Registry {
+    /// Opens or makes a registry, within an actix system. Reads the whole journal: call it at the start of the program.
+    pub fn open(config: RegistryConfig, tasks: &Tasks) -> Result<Self, RegistryError> {
+        DiskFiles
+            .make_folder(&config.folder)
+            .map_err(StorageError::io("make its folder"))?;
+        let lock = lock(&config.folder)?;
+        let artifacts = Artifacts::open(&config.artifacts, config.max_artifact_bytes)?;
+        let (journal, store, resources) = open_both(&config)?;
+        let journal_folder = config.folder.join(JOURNAL);
+        let head = Arc::new(Mutex::new(journal.head()));
+        let parts = LedgerParts {
+            store: store.clone(),
+            artifacts: artifacts.clone(),
+            clock: config.clock.clone(),
+            head: head.clone(),
+            max_resources: config.max_resources,
+        };
+        let files = config.files.clone();
+        let first = Mutex::new(Some(Ledger::new(parts.clone(), journal, resources)));
+        let reopen: OpenLedger = Arc::new(move || reopen(&config, &parts));
+        let arbiter = Arbiter::new();
+        let (up, observed) = watch::channel(0);
+        let make = move |lifeline| RegistryActor::new(first.lock().take(), reopen.clone(), up.clone(), lifeline);
+        let writer = supervise("registry", RestartPolicy::default(), arbiter.handle(), tasks, make);
+        let inner = Inner {
+            store,
+            artifacts,
+            files,
+            journal: journal_folder.into(),
+            head,
+            permits: Permits::new(MAX_PENDING_WRITES),
+            writer,
+            up: observed,
+        };
+        let handle = RegistryHandle { inner: Arc::new(inner) };
+        Ok(Self {
+            handle,
+            arbiter,
+            _lock: lock,
+        })
+    }
+
+    /// What others hold.
+    pub fn handle(&self) -> RegistryHandle {
+        self.handle.clone()
+    }
+
+    /// Ends the writer and writes the index out, so that the next start has nothing to catch up with.
+    pub fn close(self) -> Result<(), RegistryError> {
+        self.arbiter.stop();
+        self.handle.inner.store.flush()?;
+        Ok(())
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.arbiter.stop();
+    }
+}
+
+fn lock(folder: &Path) -> Result<File, StorageError> {
+    let failed = || StorageError::io("lock its folder");
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).open(folder.join(LOCK));
+    let file = file.map_err(failed())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StorageError::Locked),
+        Err(TryLockError::Error(error)) => Err(failed()(error)),
+    }
+}
+
+/// What the journal says should be in the index.
+#[derive(Default)]
+struct Folded {
+    state: State,
+    /// The hash of the index's own revision, as the journal has it.
+    hash_at: Option<[u8; 32]>,
+}
+
+impl Folded {
+    fn add(&mut self, record: Record, head: Head, index_revision: u64) {
+        for change in record.changes {
+            let key = store_key(&change.key);
+            match change.record {
+                Some(record) => {
+                    let value = record.get().as_bytes().to_vec();
+                    let revision = head.revision;
+                    self.state.entries.insert(key, Stored { revision, value });
+                }
+                None => drop(self.state.entries.remove(&key)),
+            }
+        }
+        self.state.revision = head.revision;
+        self.state.mark = head.hash.to_vec();
+        if head.revision == index_revision {
+            self.hash_at = Some(head.hash);
+        }
+    }
+}
+
+fn read_journal(config: &RegistryConfig, index_revision: u64) -> Result<(Journal, Folded), StorageError> {
+    let mut folded = Folded::default();
+    if index_revision == 0 {
+        folded.hash_at = Some([0; 32]);
+    }
+    let journal = Journal::open(
+        config.files.clone(),
+        &config.folder.join(JOURNAL),
+        config.journal,
+        index_revision,
+        &mut |record, head| {
+            folded.add(record, head, index_revision);
+            ControlFlow::Continue(())
+        },
+    )?;
+    Ok((journal, folded))
+}
+
+/// Opens the index and the journal, and makes the first what the second says.
+fn open_both(config: &RegistryConfig) -> Result<(Journal, Arc<dyn Store>, usize), RegistryError> {
+    let folder = config.folder.join(INDEX);
+    let was_there = folder.exists();
+    let opened = SledStore::open(&folder).and_then(|store| Ok((store.state()?, store)));
+    let known = opened.as_ref().map_or(0, |(state, _)| state.revision);
+    let (journal, Folded { state, hash_at }) = read_journal(config, known)?;
+    let resources = state.entries.len();
+    let store = match opened {
+        Ok((index, store)) if index == state || (index.revision == 0 && state.revision == 0) => store,
+        Ok((index, store)) => {
+            let follows = hash_at.is_some_and(|hash| index.revision == 0 || index.mark == hash);
+            if index.revision == state.revision || !follows {
+                drop(store);
+                rebuild(&folder, &state, "it differs from the journal")?
+            } else {
+                let missing = state.revision - index.revision;
+                if was_there {
+                    tracing::warn!(missing, "registry: the index is behind the journal: catching up");
+                } else {
+                    tracing::warn!(
+                        revision = state.revision,
+                        "registry: the index is missing: made from the journal"
+                    );
+                }
+                store.restore(&state)?;
+                store
+            }
+        }
+        Err(error) => rebuild(&folder, &state, &error.to_string())?,
+    };
+    Ok((journal, Arc::new(store), resources))
+}
+
+/// Moves the index aside and makes it anew.
+fn rebuild(folder: &Path, state: &State, why: &str) -> Result<SledStore, RegistryError> {
+    tracing::warn!(
+        why,
+        revision = state.revision,
+        "registry: the index cannot be used: moved aside and made anew from the journal"
+    );
+    let failed = || StorageError::io("move the broken index aside");
+    let aside = folder.with_file_name(BROKEN_INDEX);
+    if aside.exists() {
+        fs::remove_dir_all(&aside).map_err(failed())?;
+    }
+    fs::rename(folder, &aside).map_err(failed())?;
+    let store = SledStore::open(folder)?;
+    store.restore(state)?;
+    store.flush()?;
+    Ok(store)
+}
+
+/// Opens the journal again after a writer died, and makes the store, which others hold, what it says.
+fn reopen(config: &RegistryConfig, parts: &LedgerParts) -> Result<Ledger, RegistryError> {
+    let known = parts.head.lock().revision;
+    let (journal, folded) = read_journal(config, known)?;
+    if parts.store.state()? != folded.state {
+        tracing::warn!(
+            revision = folded.state.revision,
+            "registry: the index lacks what the journal has: catching up"
+        );
+        parts.store.restore(&folded.state)?;
+    }
+    Ok(Ledger::new(parts.clone(), journal, folded.state.entries.len()))
+}
