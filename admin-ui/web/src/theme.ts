@@ -5,8 +5,13 @@ const mesh: MantineColorsTuple = [
   "#e6f6f8", "#d0e9ee", "#a3d3dd", "#72bccb", "#4fa9bc", "#349cb1", "#1f8297", "#12697d", "#0c5c6f", "#064a5b",
 ];
 
+/** From text to ground, with a little blue in all. */
+const dark: MantineColorsTuple = [
+  "#e3e9ec", "#b9c4ca", "#94a1aa", "#6c7a83", "#3a4850", "#2f3c43", "#1f2a30", "#182126", "#11191d", "#0c1215",
+];
+
 export const theme = createTheme({
-  colors: { mesh },
+  colors: { mesh, dark },
   primaryColor: "mesh",
   primaryShade: { light: 8, dark: 7 },
   defaultRadius: "md",

@@ -144,10 +144,23 @@ export interface Overview {
 
 export interface AuditPage {
   items: AuditEntry[];
-  next?: number | string | null;
+  next?: number | null;
 }
-export type AuditEntry = Record<string, unknown>;
-export type AuditSummary = Record<string, unknown>;
+export interface AuditEntry {
+  revision: number;
+  time: string;
+  who: string;
+  source: string;
+  request?: string | null;
+  changes: { key: string; action: "created" | "changed" | "deleted" }[];
+  hash: string;
+}
+export interface AuditVerdict {
+  valid: boolean;
+  entries: number;
+  head?: string | null;
+  problem?: string | null;
+}
 
 export interface TensorJson {
   name: string;

@@ -8,6 +8,9 @@ import { Scroll } from "./states";
 
 const HEIGHT = 170;
 const TABLE_ROWS = 30;
+/** What a chart spans, in seconds, also while there is less. */
+const SPAN = 300;
+const clock = (time: number) => new Date(time * 1000).toLocaleTimeString("en-GB");
 export const COLOURS = ["--series-0", "--series-1", "--series-2", "--series-3"];
 export const colour = (at: number): string => `var(${COLOURS[at % COLOURS.length] ?? "--series-0"})`;
 
@@ -25,8 +28,8 @@ function optionsOf(labels: string[], width: number): uPlot.Options {
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false } },
-    scales: { y: { range: (_, __, max) => [0, Math.max(max * 1.15, 1)] } },
-    axes: [{ ...axis, grid: { show: false } }, { ...axis, size: 46 }],
+    scales: { x: { range: (_, __, max) => [max - SPAN, max] }, y: { range: (_, __, max) => [0, Math.max(max * 1.15, 1)] } },
+    axes: [{ ...axis, grid: { show: false }, incrs: [60, 120], values: (_, splits) => splits.map(clock) }, { ...axis, size: 46 }],
     series: [{}, ...labels.map((label, at) => ({ label, stroke: css(COLOURS[at % COLOURS.length] ?? ""), width: 2, points: { show: false }, spanGaps: true }))],
   };
 }
@@ -103,7 +106,7 @@ function Numbers({ title, unit, times, series }: { title: string; unit: string; 
           <tbody>
             {times.slice(from).map((time, at) => (
               <tr key={time}>
-                <td>{new Date(time * 1000).toLocaleTimeString("en-GB")}</td>
+                <td>{clock(time)}</td>
                 {series.map((line) => (
                   <td className="num" key={line.label}>
                     {line.values[from + at]?.toFixed(2) ?? "–"}

@@ -85,10 +85,10 @@ export function EndpointForm({ server, choices, readOnly, create }: Props) {
     <Surface title="Split">
       <Stack>
         <SplitEditor arms={spec.arms} choices={choices} readOnly={readOnly} onChange={(arms) => edit({ arms })} />
-        <Group grow align="flex-start">
+        <div className="fields">
           <TextInput label="Sticky by" description="The unit that always meets the same arm, such as user; empty: each request alone" value={spec.sticky_by ?? ""} disabled={readOnly} onChange={(event) => edit({ sticky_by: event.currentTarget.value || undefined })} />
           <NumberInput label="Timeout" description="Milliseconds, for requests that bring none; empty: the mesh's default" value={spec.timeout_ms ?? ""} min={1} allowDecimal={false} disabled={readOnly} onChange={(value) => edit({ timeout_ms: value === "" ? undefined : Number(value) })} />
-        </Group>
+        </div>
         {behind && (
           <Alert color="orange" variant="outline" role="alert" title="Somebody else has changed this endpoint">
             <Text size="sm" mb="xs">

@@ -61,9 +61,9 @@ export function Keys({ tenant, readOnly }: { tenant: string; readOnly: boolean }
                   <td>{when(key.metadata.created)}</td>
                   <td>{key.spec.expires ? when(key.spec.expires) : "never"}</td>
                   <td className="num">
-                    {!readOnly && !key.spec.revoked && (
-                      <Button size="compact-xs" variant="default" aria-label={`Revoke key ${key.metadata.name}`} onClick={() => setLeaving(key)}>
-                        Revoke
+                    {!readOnly && (
+                      <Button size="compact-xs" variant="default" aria-label={`${key.spec.revoked ? "Delete" : "Revoke"} key ${key.metadata.name}`} onClick={() => setLeaving(key)}>
+                        {key.spec.revoked ? "Delete" : "Revoke"}
                       </Button>
                     )}
                   </td>
@@ -135,24 +135,29 @@ function Create({ tenant, open, close }: { tenant: string; open: boolean; close:
 function Revoke({ tenant, leaving, close }: { tenant: string; leaving: ApiKey | null; close: () => void }) {
   const client = useQueryClient();
   const name = leaving?.metadata.name ?? "";
+  // A valid key is revoked first and stays in the list; one that is revoked can go.
+  const gone = leaving?.spec.revoked ?? false;
+  const json = leaving ? { ...leaving, metadata: { tenant, name }, spec: { ...leaving.spec, revoked: true } } : undefined;
+  const write = gone ? ({ method: "DELETE" } as const) : ({ method: "PUT", json } as const);
   const revoke = useMutation({
-    mutationFn: () => call(paths.key(tenant, name), { method: "DELETE", ifMatch: leaving?.metadata.revision }),
+    mutationFn: () => call(paths.key(tenant, name), { ...write, ifMatch: leaving?.metadata.revision }),
     onSuccess: async () => {
       await client.invalidateQueries({ queryKey: ["keys", tenant] });
       close();
     },
   });
   return (
-    <Modal opened={leaving !== null} onClose={close} title="Revoke this key?" closeButtonProps={{ "aria-label": "Close" }}>
+    <Modal opened={leaving !== null} onClose={close} title={gone ? "Delete this key?" : "Revoke this key?"} closeButtonProps={{ "aria-label": "Close" }}>
       <Stack>
         <Text size="sm">
-          Calls with <span className="mono">{name}</span> are refused from then on. This cannot be taken back.
+          {gone ? "It is revoked already. It leaves this list; the audit log keeps its trace: " : "Calls are refused from then on with the key "}
+          <span className="mono">{name}</span>.
         </Text>
         {revoke.isError && <Failure error={revoke.error} />}
         <Group justify="space-between">
-          <Curl call={{ method: "DELETE", path: paths.key(tenant, name) }} />
+          <Curl call={{ ...write, path: paths.key(tenant, name) }} />
           <Button color="red.9" loading={revoke.isPending} onClick={() => revoke.mutate()}>
-            Revoke
+            {gone ? "Delete" : "Revoke"}
           </Button>
         </Group>
       </Stack>

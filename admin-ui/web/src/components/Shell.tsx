@@ -78,7 +78,7 @@ export function Shell({ children }: { children: ReactNode }) {
               {who.who}
               {who.role !== "admin" && <span className="chip" style={{ marginLeft: 8 }}>Read only</span>}
             </Text>
-            <Button variant="default" size="compact-md" loading={logout.isPending} onClick={() => logout.mutate()}>
+            <Button variant="default" size="compact-sm" loading={logout.isPending} onClick={() => logout.mutate()}>
               Log out
             </Button>
           </Group>

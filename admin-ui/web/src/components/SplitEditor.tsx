@@ -6,6 +6,7 @@ import { ActionIcon, Autocomplete, Button, Group, NumberInput, Slider, Stack, Te
 
 import type { ArmSpec } from "../api/types";
 import { even, faults, hundredths, MAX_ARMS, newArm, sum, withWeight, ALL } from "../lib/split";
+import { colour } from "./Chart";
 import { SplitBar } from "./SplitBar";
 
 export interface Choices {
@@ -50,6 +51,7 @@ export function SplitEditor({ arms, choices, readOnly, onChange }: Props) {
           />
           <Slider
             className="wide"
+            color={colour(at)}
             thumbLabel={`Weight of arm ${arm.name}`}
             value={arm.weight}
             min={0}

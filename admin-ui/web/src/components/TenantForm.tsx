@@ -50,15 +50,15 @@ export function TenantForm({ tenant, readOnly, done }: Props) {
     >
       <Stack>
         {!tenant && <TextInput label="Name" description="Lowercase letters, digits, '-', '_' and '.'" value={name} onChange={(event) => setName(event.currentTarget.value)} required maxLength={63} data-autofocus />}
-        <Group grow align="flex-start">
+        <div className="fields">
           <TextInput label="Shown as" value={title} disabled={readOnly} onChange={(event) => setTitle(event.currentTarget.value)} />
           <NumberInput label="Weight" description="Share of a busy device, 1 to 1000" value={weight} onChange={setWeight} min={1} max={1000} allowDecimal={false} disabled={readOnly} />
-        </Group>
-        <Group grow align="flex-start">
+        </div>
+        <div className="fields">
           <NumberInput label="Requests per second" description="Empty: no limit" value={perSecond} onChange={setPerSecond} min={1} allowDecimal={false} disabled={readOnly} />
           <NumberInput label="Burst" description="Empty: the same" value={burst} onChange={setBurst} min={1} allowDecimal={false} disabled={readOnly || !filled(perSecond)} />
           <NumberInput label="Requests at once" description="Empty: no limit" value={concurrency} onChange={setConcurrency} min={1} allowDecimal={false} disabled={readOnly} />
-        </Group>
+        </div>
         <Switch label="Suspended" description="Every call is refused until it is lifted" checked={suspended} disabled={readOnly} onChange={(event) => setSuspended(event.currentTarget.checked)} />
         {save.isError && <Failure error={save.error} />}
         <Group justify="space-between">

@@ -5,19 +5,20 @@ import { useSearchParams } from "react-router";
 
 import { call } from "../api/client";
 import { audit } from "../api/queries";
-import type { AuditSummary } from "../api/types";
+import type { AuditVerdict } from "../api/types";
 import { Copy } from "../components/Copy";
 import { Dot, Empty, Failure, PageHead, Rows, Scroll, Surface } from "../components/states";
-import { changesOf, headOf, sequenceOf } from "../lib/audit";
 import { when } from "../lib/format";
 
 const PAGE = 50;
+/** Changes of one write that are listed. */
+const SHOWN = 10;
 
 export default function Audit() {
   const [query, setQuery] = useSearchParams();
   const after = Math.max(0, Number(query.get("after")) || 0);
   const page = useQuery({ ...audit(after, PAGE), placeholderData: keepPreviousData });
-  const verify = useMutation({ mutationFn: () => call<AuditSummary>("/audit/verify") });
+  const verify = useMutation({ mutationFn: () => call<AuditVerdict>("/audit/verify") });
   const items = page.data?.items ?? [];
   const last = items.at(-1);
   return (
@@ -29,12 +30,17 @@ export default function Audit() {
       </PageHead>
       {verify.isSuccess && (
         <Text component="div" mb="md" role="status">
-          <Dot tone="good">The chain holds.</Dot>{" "}
-          <span className="mono" style={{ wordBreak: "break-all" }}>
-            {Object.entries(verify.data ?? {})
-              .map(([name, value]) => `${name} ${String(value)}`)
-              .join(", ")}
-          </span>
+          {verify.data.valid ? (
+            <>
+              <Dot tone="good">The chain holds.</Dot> {verify.data.entries} changes, and the hash of all is{" "}
+              <span className="mono" style={{ wordBreak: "break-all" }}>
+                {verify.data.head}
+              </span>
+              . Kept elsewhere, it proves later that none of them was altered.
+            </>
+          ) : (
+            <Dot tone="bad">The chain is broken: {verify.data.problem}</Dot>
+          )}
         </Text>
       )}
       {verify.isError && (
@@ -61,34 +67,34 @@ export default function Audit() {
                 </tr>
               </thead>
               <tbody>
-                {items.map((entry) => {
-                  const head = headOf(entry);
-                  return (
-                    <tr key={head.sequence}>
-                      <td className="num">{head.sequence}</td>
-                      <td style={{ whiteSpace: "nowrap" }}>{when(head.time)}</td>
-                      <td>
-                        {head.who}
-                        {head.source && <span className="chip" style={{ marginLeft: 8 }}>{head.source}</span>}
-                      </td>
-                      <td className="mono">
-                        {changesOf(entry).map((change) => (
-                          <div key={change}>{change}</div>
-                        ))}
-                      </td>
-                      <td>
-                        {head.hash && (
-                          <Group gap={6} wrap="nowrap">
-                            <span className="mono" title={head.hash}>
-                              {head.hash.slice(0, 12)}
-                            </span>
-                            <Copy value={head.hash} />
-                          </Group>
-                        )}
-                      </td>
-                    </tr>
-                  );
-                })}
+                {items.map((entry) => (
+                  <tr key={entry.revision}>
+                    <td className="num">{entry.revision}</td>
+                    <td style={{ whiteSpace: "nowrap" }}>{when(entry.time)}</td>
+                    <td style={{ whiteSpace: "nowrap" }}>
+                      {entry.who}
+                      <span className="chip" style={{ marginLeft: 8 }}>
+                        {entry.source}
+                      </span>
+                    </td>
+                    <td>
+                      {entry.changes.slice(0, SHOWN).map((change) => (
+                        <div key={change.key}>
+                          {change.action} <span className="mono">{change.key}</span>
+                        </div>
+                      ))}
+                      {entry.changes.length > SHOWN && <div>and {entry.changes.length - SHOWN} more</div>}
+                    </td>
+                    <td>
+                      <Group gap={6} wrap="nowrap">
+                        <span className="mono" title={entry.hash}>
+                          {entry.hash.slice(0, 12)}
+                        </span>
+                        <Copy value={entry.hash} />
+                      </Group>
+                    </td>
+                  </tr>
+                ))}
               </tbody>
             </table>
           </Scroll>
@@ -97,7 +103,7 @@ export default function Audit() {
           <Button variant="default" size="xs" disabled={after === 0} onClick={() => setQuery(after > PAGE ? { after: String(after - PAGE) } : {})}>
             Earlier
           </Button>
-          <Button variant="default" size="xs" disabled={items.length < PAGE || !last} onClick={() => last && setQuery({ after: String(sequenceOf(last)) })}>
+          <Button variant="default" size="xs" disabled={items.length < PAGE || !last} onClick={() => last && setQuery({ after: String(last.revision) })}>
             Later
           </Button>
         </Group>

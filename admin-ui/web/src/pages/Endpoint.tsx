@@ -1,5 +1,5 @@
 /** One endpoint: its live arms, its split to edit, how to call it, and a place to try it. Also makes new ones. */
-import { Button, Group, Modal, Select, Stack, Text, TextInput } from "@mantine/core";
+import { Button, Modal, Select, Stack, Text, TextInput } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useMemo, useState } from "react";
 import { useNavigate, useParams } from "react-router";
@@ -149,10 +149,10 @@ function New() {
       <PageHead title="New endpoint" note="A name that a tenant can call, and where its requests go." />
       <Stack gap={14}>
         <Surface title="Name">
-          <Group grow align="flex-start">
+          <div className="fields">
             <Select label="Tenant" data={(tenants.data ?? []).map((item) => item.metadata.name)} value={tenant} onChange={setTenant} required />
             <TextInput label="Name" placeholder="digits" value={name} onChange={(event) => setName(event.currentTarget.value)} required />
-          </Group>
+          </div>
         </Surface>
         <EndpointForm server={draft} choices={choices} readOnly={readOnly || !tenant || name === ""} create />
       </Stack>

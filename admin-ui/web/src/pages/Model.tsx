@@ -85,7 +85,7 @@ function Version({ version, model, devices }: { version: ModelVersion; model: Mo
                   <Group gap="md">
                     {held.map((item) => (
                       <Dot key={item.device} tone={stateTone(item.state)}>
-                        {item.device}: {item.state}
+                        {item.device}: {item.state.toLowerCase()}
                         {item.reason ? ` (${item.reason})` : ""}
                       </Dot>
                     ))}

@@ -52,7 +52,7 @@ export function Overview() {
       <PageHead title="Overview" note={`The last five minutes, a point a second. Up for ${duration(latest.uptime_seconds)}.`} />
       <Stack gap={14}>
         <dl className="tiles" style={{ margin: 0 }} aria-label="Now">
-          <Tile name="Requests" value={rate(rates.requests_per_second)} note="per second" />
+          <Tile name="Requests" value={rate(rates.requests_per_second)} note="/s" />
           <Tile name="Latency p50" value={millis(latency_ms.p50)} />
           <Tile name="Latency p99" value={millis(latency_ms.p99)} />
           <Tile name="In flight" value={count(latest.in_flight)} />
@@ -114,7 +114,7 @@ function Devices({ devices }: { devices: Device[] }) {
                   </td>
                   <td>{model.version}</td>
                   <td>
-                    <Dot tone={stateTone(model.state)}>{model.state}</Dot>
+                    <Dot tone={stateTone(model.state)}>{model.state.toLowerCase()}</Dot>
                     {model.reason && <div style={{ color: "var(--mantine-color-dimmed)", fontSize: "0.82rem" }}>{model.reason}</div>}
                   </td>
                   <td className="num">{model.memory_bytes ? bytes(model.memory_bytes) : "–"}</td>

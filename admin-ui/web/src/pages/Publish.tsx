@@ -66,11 +66,11 @@ export default function Publish() {
       >
         <Stack gap={14}>
           <Surface title="What">
-            <Group grow align="flex-start">
+            <div className="fields">
               <Select label="Tenant" data={(list.data ?? []).map((item) => item.metadata.name)} value={tenant} onChange={setTenant} required searchable />
               <TextInput label="Model" description="Made if it is not there" value={model} onChange={(event) => setModel(event.currentTarget.value)} required />
               <TextInput label="Labels" description="Point these at it, such as canary" value={labels} onChange={(event) => setLabels(event.currentTarget.value)} />
-            </Group>
+            </div>
           </Surface>
           <Surface title="File">
             <Drop file={file} choose={setFile} />

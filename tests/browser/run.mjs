@@ -1,0 +1,348 @@
+// Uses the admin app as a person would, in a real browser, against a real mesh that the demo's resources were applied to:
+// tenant acme, endpoint digits with the arms v1 and v2 on the model digit-classifier.
+//
+//   node run.mjs --out DIR      needs MESH_ADMIN_URL, MESH_ADMIN_TOKEN; MESH_CHROMIUM names another Chromium
+//
+// Ends with `N passed, N failed` and exit code 0 or 1. Leaves a screenshot of every page, light and dark, in DIR.
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+
+import AxeBuilder from "@axe-core/playwright";
+import { chromium } from "playwright-core";
+
+const outAt = process.argv.indexOf("--out");
+const out = outAt > 0 ? process.argv[outAt + 1] : "out";
+const base = process.env.MESH_ADMIN_URL;
+const token = process.env.MESH_ADMIN_TOKEN;
+if (!base || !token || !out) {
+  console.error("set MESH_ADMIN_URL and MESH_ADMIN_TOKEN, and give --out DIR");
+  process.exit(2);
+}
+const TENANT = "acme";
+const ENDPOINT = "digits";
+const MODEL = "digit-classifier";
+const ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const WAIT = 15_000;
+const PAGES = [
+  ["overview", "/", "Overview"],
+  ["endpoints", "/endpoints", "Endpoints"],
+  ["endpoint", `/endpoints/${TENANT}/${ENDPOINT}`, ENDPOINT],
+  ["endpoint-new", "/endpoints/new", "New endpoint"],
+  ["models", "/models", "Models"],
+  ["model", `/models/${TENANT}/${MODEL}`, MODEL],
+  ["publish", `/models/publish?tenant=${TENANT}&model=${MODEL}`, "Publish a version"],
+  ["tenants", "/tenants", "Tenants"],
+  ["tenant", `/tenants/${TENANT}`, TENANT],
+  ["audit", "/audit", "Audit"],
+  ["not-found", "/no-such-page", "Not found"],
+];
+
+await mkdir(out, { recursive: true });
+const browser = await chromium.launch({ executablePath: process.env.MESH_CHROMIUM ?? "/usr/bin/chromium", args: ARGUMENTS });
+const context = await browser.newContext({ viewport: { width: 1360, height: 900 }, colorScheme: "light", reducedMotion: "reduce" });
+context.setDefaultTimeout(WAIT);
+const page = await context.newPage();
+
+// What the browser itself complains of: script errors, policy violations, failed loads.
+let complaints = [];
+const EXPECTED = new Set();
+page.on("pageerror", (error) => complaints.push(`error: ${error.message}`));
+page.on("console", (message) => {
+  if (message.type() !== "error" && !/content.security.policy/i.test(message.text())) return;
+  // Chromium logs every answer over 399; those that a step is about are not complaints.
+  const status = /status of (\d{3})/.exec(message.text())?.[1];
+  if (status && EXPECTED.has(status)) return;
+  complaints.push(`console: ${message.text()} ${message.location().url}`);
+});
+
+let passed = 0;
+let failed = 0;
+async function step(name, act) {
+  complaints = [];
+  try {
+    await act();
+    if (complaints.length > 0) throw new Error(`the browser complained:\n    ${complaints.join("\n    ")}`);
+    passed += 1;
+    console.log(`ok      ${name}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAILED  ${name}\n    ${String(error.message).split("\n").slice(0, 14).join("\n    ")}`);
+    await page.screenshot({ path: join(out, `failed-${failed}.png`), fullPage: true }).catch(() => undefined);
+  }
+}
+function check(condition, message) {
+  if (!condition) throw new Error(message);
+}
+const heading = (name) => page.getByRole("heading", { level: 1, name, exact: true }).waitFor();
+const open = async (path, name) => {
+  await page.goto(base + path);
+  await heading(name);
+};
+const percentBox = (arm) => page.getByLabel(`Percent for arm ${arm}`);
+const percentOf = async (arm) => Number.parseFloat(await percentBox(arm).inputValue());
+const settled = async () => {
+  await page.getByRole("status", { name: "Loading" }).waitFor({ state: "detached" });
+  await page.waitForTimeout(350);
+};
+async function axe() {
+  const found = await new AxeBuilder({ page }).analyze();
+  const bad = found.violations.filter((violation) => ["serious", "critical"].includes(violation.impact));
+  const told = bad.flatMap((violation) => violation.nodes.map((node) => `${violation.id}: ${node.target.join(" ")} ${node.any[0]?.message ?? ""}`));
+  check(bad.length === 0, `axe:\n${told.join("\n")}`);
+}
+/** A picture of the whole page, from its top: the fixed header would be in the middle of it. */
+async function picture(name) {
+  await page.evaluate(() => window.scrollTo(0, 0));
+  await page.screenshot({ path: join(out, `${name}.png`), fullPage: true });
+}
+/** The endpoint as the API has it, asked with the page's own session. */
+const stored = () =>
+  page.evaluate(async ([tenant, name]) => (await fetch(`/admin/v1/tenants/${tenant}/endpoints/${name}`)).json(), [TENANT, ENDPOINT]);
+async function saveSplit(arm, percent) {
+  await percentBox(arm).fill(String(percent));
+  await percentBox(arm).blur();
+  await page.getByRole("button", { name: "Review and save" }).click();
+  await page.getByRole("dialog", { name: "What changes" }).waitFor();
+}
+const confirm = async () => {
+  const dialog = page.getByRole("dialog", { name: "What changes" });
+  await dialog.getByRole("button", { name: "Save", exact: true }).click();
+  await dialog.waitFor({ state: "hidden" });
+};
+
+await step("a wrong token is refused, in words", async () => {
+  EXPECTED.add("401");
+  await page.goto(`${base}/tenants/${TENANT}`);
+  await page.getByLabel("Admin token", { exact: false }).first().fill("meshadmin_wrong");
+  await page.getByRole("button", { name: "Log in" }).click();
+  await page.getByText("This token is not known").waitFor();
+  await axe();
+  await page.screenshot({ path: join(out, "login.png") });
+});
+await step("the admin token logs in and the address asked for is shown", async () => {
+  await page.getByLabel("Admin token", { exact: false }).first().fill(token);
+  await page.getByRole("button", { name: "Log in" }).click();
+  await heading(TENANT);
+  EXPECTED.clear();
+});
+await step("the session is still there after a reload, and out of reach of scripts", async () => {
+  await page.reload();
+  await heading(TENANT);
+  check(!(await page.evaluate(() => document.cookie)).includes("mesh_session"), "scripts can read the session cookie");
+});
+await step("the overview is live", async () => {
+  await open("/", "Overview");
+  await page.getByText("Live", { exact: true }).waitFor();
+  const chart = page.getByRole("figure", { name: "Requests per second" });
+  await chart.getByRole("button", { name: "Show table" }).click();
+  const rows = () => chart.getByRole("row").count();
+  await page.waitForTimeout(1_500);
+  const before = await rows();
+  await page.waitForTimeout(3_000);
+  check((await rows()) > before, `the table has ${before} rows and gets no more`);
+  check((await chart.locator("figcaption").innerText()).includes("requests: now"), "the chart has no sentence");
+  await chart.getByRole("button", { name: "Show chart" }).click();
+  await chart.locator("canvas").waitFor();
+});
+await step("the endpoint's live numbers change", async () => {
+  await open(`/endpoints/${TENANT}/${ENDPOINT}`, ENDPOINT);
+  const live = page.getByRole("region", { name: "Live by arm" });
+  await live.waitFor();
+  const counted = async () => (await live.locator("tbody tr").allInnerTexts()).join("\n");
+  const before = await counted();
+  await page.waitForTimeout(4_000);
+  check((await counted()) !== before, `nothing moved in four seconds: ${before}`);
+});
+await step("weights that do not sum to 100 cannot be saved", async () => {
+  await page.getByRole("button", { name: "Add an arm" }).click();
+  await percentBox("v3").fill("7");
+  await percentBox("v3").blur();
+  await page.getByText(/sum to 107, they must sum to 100: 7 too much/).waitFor();
+  check(await page.getByRole("button", { name: "Review and save" }).isDisabled(), "it can be saved");
+  await page.getByRole("button", { name: "Discard" }).click();
+  check((await percentBox("v3").count()) === 0, "the third arm is still there");
+});
+await step("the split is changed, shown as a diff, saved and kept", async () => {
+  const before = await percentOf("v1");
+  const target = before === 60 ? 70 : 60;
+  await saveSplit("v1", target);
+  const dialog = page.getByRole("dialog", { name: "What changes" });
+  check((await dialog.innerText()).includes("arms.v1.weight"), "the diff does not name the weight");
+  await page.waitForTimeout(350);
+  await axe();
+  await page.screenshot({ path: join(out, "diff.png") });
+  await confirm();
+  check((await percentOf("v2")) === 100 - target, "the other arm did not take the rest");
+  const arms = (await stored()).spec.arms;
+  check(arms.find((arm) => arm.name === "v1").weight === target, `the mesh has ${JSON.stringify(arms)}`);
+  await page.reload();
+  await percentBox("v1").waitFor();
+  check((await percentOf("v1")) === target, "after a reload it is gone");
+});
+await step("an edit survives that somebody else saved first", async () => {
+  EXPECTED.add("409").add("412");
+  await percentBox("v1").fill("55");
+  await percentBox("v1").blur();
+  const status = await page.evaluate(async ([tenant, name]) => {
+    const path = `/admin/v1/tenants/${tenant}/endpoints/${name}`;
+    const found = await (await fetch(path)).json();
+    found.spec.description = `Handwritten digits, ${Date.now()}`;
+    const answer = await fetch(path, { method: "PUT", headers: { "content-type": "application/json", "if-match": `"${found.metadata.revision}"` }, body: JSON.stringify({ ...found, metadata: { tenant, name } }) });
+    return answer.status;
+  }, [TENANT, ENDPOINT]);
+  check(status === 200, `the other write got ${status}`);
+  await page.getByRole("button", { name: "Review and save" }).click();
+  await page.getByText("Somebody else has changed this endpoint").waitFor();
+  check((await percentOf("v1")) === 55, "the edit is lost");
+  await settled();
+  await axe();
+  await picture("conflict");
+  await page.getByRole("button", { name: "Keep my edit, on top of theirs" }).click();
+  await page.getByRole("button", { name: "Review and save" }).click();
+  await page.getByRole("dialog", { name: "What changes" }).waitFor();
+  await confirm();
+  const after = await stored();
+  check(after.spec.arms[0].weight === 55, "the edit was not saved");
+  EXPECTED.clear();
+});
+async function probabilities() {
+  const table = page.getByRole("region", { name: "Probabilities by class" });
+  await table.waitFor();
+  return table.locator("tbody tr").evaluateAll((rows) => rows.map((row) => [...row.querySelectorAll("[data-probability]")].map((cell) => Number(cell.dataset.probability))));
+}
+const checkProbabilities = (rows) => {
+  check(rows.length === 10, `${rows.length} classes`);
+  for (const arm of [0, 1]) {
+    const sum = rows.reduce((total, row) => total + row[arm], 0);
+    check(Math.abs(sum - 1) < 0.01, `arm ${arm} sums to ${sum}`);
+  }
+};
+await step("a drawn digit is answered by both versions", async () => {
+  const grid = page.getByRole("grid");
+  await grid.scrollIntoViewIfNeeded();
+  const box = await grid.boundingBox();
+  const at = (x, y) => [box.x + (x / 8) * box.width, box.y + (y / 8) * box.height];
+  const answered = page.waitForResponse((response) => response.url().endsWith("/try"));
+  await page.mouse.move(...at(2.2, 1));
+  await page.mouse.down();
+  for (const [x, y] of [[5.8, 1], [4.6, 3.4], [3.8, 5], [3.2, 7.3]]) await page.mouse.move(...at(x, y), { steps: 6 });
+  await page.mouse.up();
+  const response = await answered;
+  check(response.ok(), `the mesh answered ${response.status()}`);
+  checkProbabilities(await probabilities());
+  const said = await page.getByText(/v1 says \d .*v2 says \d/).innerText();
+  console.log(`        a drawn seven: ${said}`);
+  await picture("draw");
+});
+await step("handwritten digits are read right", async () => {
+  let right = 0;
+  for (const digit of [0, 3, 4, 6, 8]) {
+    const answered = page.waitForResponse((response) => response.url().endsWith("/try"));
+    await page.getByRole("button", { name: `Load a handwritten ${digit}` }).click();
+    await answered;
+    await page.waitForTimeout(150);
+    const rows = await probabilities();
+    checkProbabilities(rows);
+    const best = rows.map((row) => row[1]).indexOf(Math.max(...rows.map((row) => row[1])));
+    right += best === digit ? 1 : 0;
+  }
+  console.log(`        v2 read ${right} of 5 right`);
+  check(process.env.MESH_MOCK || right >= 4, `v2 read only ${right} of 5`);
+});
+await step("the drawing works by keyboard", async () => {
+  await page.getByRole("button", { name: "Clear", exact: true }).click();
+  await page.locator('[data-cell="0"]').focus();
+  await page.keyboard.press("ArrowRight");
+  await page.keyboard.press("ArrowDown");
+  const answered = page.waitForResponse((response) => response.url().endsWith("/try"));
+  await page.keyboard.press("Space");
+  await answered;
+  const label = await page.evaluate(() => document.activeElement?.getAttribute("aria-label"));
+  check(label === "row 2, column 2: 16 of 16", `the cell says ${label}`);
+});
+await step("a written input is answered too", async () => {
+  await page.getByText("JSON", { exact: true }).click();
+  const answered = page.waitForResponse((response) => response.url().endsWith("/try"));
+  await page.getByRole("button", { name: "Send to every arm" }).click();
+  await answered;
+  checkProbabilities(await probabilities());
+});
+await step("a key is shown once and then revoked", async () => {
+  await open(`/tenants/${TENANT}`, TENANT);
+  const purpose = `browser test ${Date.now()}`;
+  await page.getByRole("button", { name: "Create a key" }).click();
+  await page.getByLabel("What for").fill(purpose);
+  await page.getByRole("button", { name: "Create", exact: true }).click();
+  const shown = await page.getByRole("region", { name: "The new API key" }).innerText();
+  check(/^mesh_[a-z]+_[A-Za-z0-9-]+_/.test(shown), `shown: ${shown.slice(0, 12)}..`);
+  await settled();
+  await axe();
+  await page.screenshot({ path: join(out, "key.png"), mask: [page.getByRole("region", { name: "The new API key" })] });
+  await page.getByRole("button", { name: "I have it" }).click();
+  await page.getByText(purpose).waitFor();
+  check(!(await page.content()).includes(shown), "the key is still in the page");
+  await page.getByRole("row").filter({ hasText: purpose }).getByRole("button", { name: /Revoke/ }).click();
+  const sure = page.getByRole("dialog", { name: "Revoke this key?" });
+  await sure.getByRole("button", { name: "Revoke", exact: true }).click();
+  await sure.waitFor({ state: "hidden" });
+  await page.getByRole("row").filter({ hasText: purpose }).getByText("revoked").waitFor();
+});
+await step("the audit chain holds, and names this session's change", async () => {
+  await open("/audit", "Audit");
+  await page.getByRole("button", { name: "Verify the chain" }).click();
+  await page.getByText("The chain holds.").waitFor();
+  await page.getByText(`Endpoint/${TENANT}/${ENDPOINT}`).first().waitFor();
+});
+for (const scheme of ["light", "dark"]) {
+  await step(`${scheme} colours by the toggle`, async () => {
+    await open("/", "Overview");
+    const toggle = page.getByRole("button", { name: `Switch to ${scheme} colours` });
+    if (await toggle.count()) await toggle.click();
+    const now = await page.evaluate(() => document.documentElement.dataset.mantineColorScheme);
+    check(now === scheme, `the page is ${now}`);
+  });
+  for (const [name, path, title] of PAGES) {
+    await step(`${name}, ${scheme}: no serious fault by axe, nothing on the console`, async () => {
+      await open(path, title);
+      await settled();
+      if (name === "overview" || name === "endpoint") await page.waitForTimeout(2_500);
+      await picture(`${name}-${scheme}`);
+      await axe();
+    });
+  }
+}
+await step("a small screen shows everything without scrolling sideways", async () => {
+  await page.setViewportSize({ width: 390, height: 844 });
+  for (const [name, path, title] of PAGES) {
+    await open(path, title);
+    await settled();
+    const over = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+    await picture(`${name}-small`);
+    check(over <= 0, `${name} is ${over} pixels too wide`);
+  }
+  await page.setViewportSize({ width: 1360, height: 900 });
+});
+await step("when the stream is lost the page says that its numbers are old", async () => {
+  await open("/", "Overview");
+  await page.getByText("Live", { exact: true }).waitFor();
+  EXPECTED.add("401").add("503");
+  await page.route("**/admin/v1/events", (route) => route.fulfill({ status: 503, body: "" }));
+  await page.route("**/admin/v1/overview", (route) => route.fulfill({ status: 503, body: "" }));
+  await page.reload();
+  await page.getByText("These numbers are old").waitFor({ timeout: 20_000 });
+  await page.screenshot({ path: join(out, "stale.png") });
+  await page.unrouteAll();
+  await page.getByText("Live", { exact: true }).waitFor({ timeout: 20_000 });
+  EXPECTED.clear();
+});
+await step("logging out ends the session", async () => {
+  EXPECTED.add("401");
+  await page.getByRole("button", { name: "Log out" }).click();
+  await page.getByRole("heading", { name: "mesh admin" }).waitFor();
+  const status = await page.evaluate(async () => (await fetch("/admin/v1/overview")).status);
+  check(status === 401, `the API still answers ${status}`);
+});
+
+await browser.close();
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed === 0 ? 0 : 1);
