@@ -1,0 +1,32 @@
+//! Workers: one supervised actor per device, and the device threads that hold the models.
+//!
+//! A job crosses two bounded hops: into the device's arrivals, from which its actor feeds the scheduler, and as part of a
+//! batch to a device thread, which answers every request of the batch itself. Owns loading, warm-up and unloading on the
+//! device. Decides nothing about tenants or versions: a job says what to run.
+//!
+//! ```text
+//! submit -> arrivals (bounded) -> DeviceActor + Scheduler -> thread commands (bounded) -> LoadedModel -> replies
+//!                                      ^------------------- done (bounded) ----------------'
+//! ```
+//!
+//! Invariants: a model takes jobs only once it is warm on every thread of its device; a panic or error of a batch fails the
+//! requests of that batch and no other; a job whose caller has gone never reaches a device; what was accepted is answered.
+
+mod batch;
+mod config;
+mod device;
+mod observer;
+mod report;
+mod shared;
+mod thread;
+mod warm;
+mod worker;
+
+pub use config::WorkerConfig;
+pub use observer::{BatchObserver, BatchRecord, Unobserved};
+pub use report::{DeviceReport, ModelReport, ModelState, WorkerReport};
+pub use shared::JobReply;
+pub use worker::{Worker, WorkerError, WorkerHandle};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! What callers, a device's actor and its threads share: bounded queues and a wake-up that is sent once per batch of news.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use crossbeam::queue::ArrayQueue;
+use mesh_actors::Supervised;
+use mesh_backend::LoadSpec;
+use mesh_types::{DeviceId, Fault, FaultSource, InferJob, JobOutcome, ModelVersionKey};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::device::{DeviceActor, Wake};
+
+/// A job and where its answer goes.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) job: InferJob,
+    pub(crate) arrived: Instant,
+    pub(crate) reply: oneshot::Sender<Result<JobOutcome, Fault>>,
+}
+
+impl Queued {
+    pub(crate) fn answer(self, answer: Result<JobOutcome, Fault>) {
+        // The caller may have gone: then nobody wants the answer.
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// News from a device thread.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// A batch of this model has been answered.
+    Batch { thread: usize, model: Arc<ModelVersionKey> },
+    /// A model has been loaded and warmed, or not.
+    Loaded {
+        model: Arc<ModelVersionKey>,
+        result: Result<u64, Fault>,
+    },
+    /// A model is gone from the thread.
+    Unloaded { model: Arc<ModelVersionKey> },
+}
+
+/// Shared by everyone around one device.
+pub(crate) struct Shared {
+    pub(crate) device: DeviceId,
+    pub(crate) arrivals: ArrayQueue<Queued>,
+    pub(crate) done: ArrayQueue<Done>,
+    /// What should be loaded: an actor that is rebuilt loads it again.
+    pub(crate) wanted: Mutex<BTreeMap<ModelVersionKey, LoadSpec>>,
+    signalled: AtomicBool,
+    actor: OnceLock<Supervised<DeviceActor>>,
+}
+
+impl Shared {
+    pub(crate) fn new(device: DeviceId, arrivals: usize, done: usize) -> Self {
+        Self {
+            device,
+            arrivals: ArrayQueue::new(arrivals.max(1)),
+            done: ArrayQueue::new(done.max(1)),
+            wanted: Mutex::default(),
+            signalled: AtomicBool::new(false),
+            actor: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn attach(&self, actor: Supervised<DeviceActor>) {
+        // Set once, right after the actor's supervision has begun.
+        let _ = self.actor.set(actor);
+    }
+
+    pub(crate) fn actor(&self) -> Option<&Supervised<DeviceActor>> {
+        self.actor.get()
+    }
+
+    /// Tells the actor that there is news; one message however much of it.
+    pub(crate) fn wake(&self) {
+        if self.signalled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let address = self.actor.get().map(Supervised::address);
+        let sent = address
+            .as_ref()
+            .and_then(|address| address.as_deref())
+            .is_some_and(|address| address.try_send(Wake).is_ok());
+        if !sent {
+            // The actor is being rebuilt: it looks for news when it starts.
+            self.signalled.store(false, Ordering::Release);
+        }
+    }
+
+    /// The actor is about to look for news: whatever comes from now on wakes it again.
+    pub(crate) fn heard(&self) {
+        self.signalled.store(false, Ordering::Release);
+    }
+}
+
+/// The answer to a job, to be awaited. Dropping it cancels the job.
+#[derive(Debug)]
+pub struct JobReply {
+    pub(crate) receiver: oneshot::Receiver<Result<JobOutcome, Fault>>,
+}
+
+impl Future for JobReply {
+    type Output = Result<JobOutcome, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let lost = |_| {
+            Err(Fault::unavailable(
+                FaultSource::Device,
+                "the device was restarted while the request waited",
+            ))
+        };
+        Pin::new(&mut self.receiver)
+            .poll(context)
+            .map(|answer| answer.unwrap_or_else(lost))
+    }
+}

@@ -1,0 +1,227 @@
+//! The worker: its devices, and the handle through which jobs and loads reach them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use actix::{Arbiter, Message};
+use mesh_actors::{Supervised, Tasks, supervise};
+use mesh_backend::{Backend, LoadSpec};
+use mesh_types::{Clock, DeviceId, Fault, FaultSource, InferJob, ModelVersionKey};
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    WorkerConfig,
+    device::{Answer, DeviceActor, DeviceParts, Load, Unload, full},
+    observer::BatchObserver,
+    report::{DeviceReport, WorkerReport},
+    shared::{JobReply, Queued, Shared},
+    thread::{BATCHES_IN_FLIGHT, MAX_ORDERS, ThreadParts},
+};
+
+/// Why a worker did not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WorkerError {
+    /// Neither CPU devices nor any of a backend's.
+    #[error("the worker has no devices: set cpu_devices to at least 1")]
+    NoDevices,
+}
+
+struct Device {
+    shared: Arc<Shared>,
+    report: watch::Receiver<DeviceReport>,
+}
+
+/// Reaches the worker's devices. Clones are the same worker.
+#[derive(Clone)]
+pub struct WorkerHandle {
+    devices: Arc<BTreeMap<DeviceId, Device>>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Owns the devices' arbiters; dropping it ends them.
+pub struct Worker {
+    handle: WorkerHandle,
+    arbiters: Vec<Arbiter>,
+}
+
+impl Worker {
+    /// Starts an actor and its threads for each device: the configured CPU devices and those that backends find. Must be
+    /// called within an actix system.
+    pub fn start(
+        config: &WorkerConfig,
+        backends: Vec<Arc<dyn Backend>>,
+        observer: &Arc<dyn BatchObserver>,
+        clock: Arc<dyn Clock>,
+        tasks: &Tasks,
+    ) -> Result<Self, WorkerError> {
+        let mut ids: Vec<DeviceId> = (0..config.cpu_devices).map(DeviceId::cpu).collect();
+        ids.extend(
+            backends
+                .iter()
+                .flat_map(|backend| backend.devices())
+                .map(|device| device.id),
+        );
+        if ids.is_empty() {
+            return Err(WorkerError::NoDevices);
+        }
+        let backends: Arc<[Arc<dyn Backend>]> = backends.into();
+        let (mut devices, mut arbiters) = (BTreeMap::new(), Vec::new());
+        for id in ids {
+            let news = usize::from(config.threads_per_device.max(1)) * (BATCHES_IN_FLIGHT + MAX_ORDERS);
+            let shared = Arc::new(Shared::new(id, config.arrivals, news));
+            let (report, observed) = watch::channel(DeviceReport {
+                device: id,
+                models: Vec::new(),
+            });
+            let thread = ThreadParts {
+                shared: shared.clone(),
+                backends: backends.clone(),
+                observer: observer.clone(),
+            };
+            let parts = DeviceParts {
+                thread,
+                threads: config.threads_per_device,
+                queue: config.queue,
+                report,
+            };
+            let arbiter = Arbiter::new();
+            let make = move |lifeline| DeviceActor::new(parts.clone(), lifeline);
+            shared.attach(supervise("device", config.restart, arbiter.handle(), tasks, make));
+            arbiters.push(arbiter);
+            devices.insert(
+                id,
+                Device {
+                    shared,
+                    report: observed,
+                },
+            );
+        }
+        Ok(Self {
+            handle: WorkerHandle {
+                devices: Arc::new(devices),
+                clock,
+            },
+            arbiters,
+        })
+    }
+
+    /// Reaches the devices.
+    pub fn handle(&self) -> WorkerHandle {
+        self.handle.clone()
+    }
+
+    /// Ends the devices: their threads finish what they were given and are joined. Blocks.
+    pub fn stop(mut self) {
+        let arbiters = std::mem::take(&mut self.arbiters);
+        for arbiter in &arbiters {
+            arbiter.stop();
+        }
+        for arbiter in arbiters {
+            if arbiter.join().is_err() {
+                tracing::error!("a device's arbiter ended by a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        for arbiter in &self.arbiters {
+            arbiter.stop();
+        }
+    }
+}
+
+impl WorkerHandle {
+    /// The devices, in the order of their ids.
+    pub fn devices(&self) -> Vec<DeviceId> {
+        self.devices.keys().copied().collect()
+    }
+
+    /// Hands a job to a device; refused at once if the device is full. Dropping the reply cancels the job.
+    pub fn submit(&self, device: DeviceId, job: InferJob) -> Result<JobReply, Fault> {
+        let shared = &self.device(device)?.shared;
+        let (reply, receiver) = oneshot::channel();
+        let queued = Queued {
+            job,
+            arrived: self.clock.now(),
+            reply,
+        };
+        shared.arrivals.push(queued).map_err(|_| full())?;
+        shared.wake();
+        Ok(JobReply { receiver })
+    }
+
+    /// Loads a model onto a device; returns once it is warm there, or why it is not.
+    pub async fn load(&self, device: DeviceId, spec: LoadSpec) -> Result<(), Fault> {
+        let shared = &self.device(device)?.shared;
+        let key = spec.key.clone();
+        shared.wanted.lock().insert(key.clone(), spec.clone());
+        let loaded = self.ask(shared, |answer| Load(spec, answer)).await;
+        if loaded.is_err() {
+            shared.wanted.lock().remove(&key);
+        }
+        loaded
+    }
+
+    /// Unloads a model; returns once everything that it had accepted is answered.
+    pub async fn unload(&self, device: DeviceId, key: &ModelVersionKey) -> Result<(), Fault> {
+        let shared = &self.device(device)?.shared;
+        shared.wanted.lock().remove(key);
+        self.ask(shared, |answer| Unload(key.clone(), answer)).await
+    }
+
+    /// What the devices say now.
+    pub fn report(&self) -> WorkerReport {
+        WorkerReport {
+            devices: self
+                .devices
+                .values()
+                .map(|device| device.report.borrow().clone())
+                .collect(),
+        }
+    }
+
+    /// Told of each change of a device's models.
+    pub fn watch(&self, device: DeviceId) -> Result<watch::Receiver<DeviceReport>, Fault> {
+        Ok(self.device(device)?.report.clone())
+    }
+
+    fn device(&self, device: DeviceId) -> Result<&Device, Fault> {
+        self.devices
+            .get(&device)
+            .ok_or_else(|| Fault::unavailable(FaultSource::Mesh, format!("there is no device {device}")))
+    }
+
+    async fn ask<M>(&self, shared: &Shared, message: impl FnOnce(Answer) -> M) -> Result<(), Fault>
+    where
+        M: Message<Result = ()> + Send + 'static,
+        DeviceActor: actix::Handler<M>,
+    {
+        let gone = || Fault::unavailable(FaultSource::Device, "the device is being restarted");
+        let (answer, answered) = oneshot::channel();
+        let sent = self.running(shared).await.ok_or_else(gone)?;
+        let address = sent.address();
+        address
+            .as_deref()
+            .ok_or_else(gone)?
+            .try_send(message(answer))
+            .map_err(|_| gone())?;
+        drop(address);
+        answered.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// The device's actor, once it is there; none if it has failed for good.
+    async fn running<'a>(&self, shared: &'a Shared) -> Option<&'a Supervised<DeviceActor>> {
+        let actor = shared.actor()?;
+        loop {
+            if actor.address().is_some() {
+                return Some(actor);
+            }
+            if actor.state() == mesh_actors::ActorState::Failed {
+                return None;
+            }
+            // Its arbiter is about to start it: a few turns of the scheduler, no more than its backoff.
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+}
