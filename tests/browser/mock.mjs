@@ -82,7 +82,7 @@ async function api(request, response, path, query) {
     return request.on("close", () => clearInterval(timer));
   }
   if (path === "/overview") return send(200, overview());
-  if (path === "/audit") return send(200, { items: audit.filter((entry) => entry.revision > Number(query.get("after") ?? 0)).slice(0, Number(query.get("limit") ?? 50)), next: null });
+  if (path === "/audit") return send(200, { items: audit.filter((entry) => entry.revision > Number(query.get("after") ?? 0)).slice(0, Number(query.get("limit") ?? 50)), next: null, latest: audit.length });
   if (path === "/audit/verify") return send(200, { valid: true, entries: audit.length, head: audit.at(-1).hash });
   if (request.method !== "GET" && role !== "admin") return send(403, { error: "this token may only look" });
   if (path === "/artifacts") return send(201, { sha256: "ab".repeat(32), bytes: raw.length });

@@ -292,6 +292,8 @@ await step("the audit chain holds, and names this session's change", async () =>
   await page.getByRole("button", { name: "Verify the chain" }).click();
   await page.getByText("The chain holds.").waitFor();
   await page.getByText(`Endpoint/${TENANT}/${ENDPOINT}`).first().waitFor();
+  const numbers = (await page.locator("tbody td:first-child").allInnerTexts()).map(Number);
+  check(numbers.length > 1 && numbers.every((number, at) => at === 0 || number < numbers[at - 1]), `not the newest first: ${numbers}`);
 });
 for (const scheme of ["light", "dark"]) {
   await step(`${scheme} colours by the toggle`, async () => {

@@ -23,8 +23,13 @@ export const endpoint = (tenantName: string, name: string) =>
     queryKey: ["endpoints", tenantName, name],
     queryFn: () => call<Endpoint>(paths.endpoint(tenantName, name)),
   });
-export const audit = (after: number, limit: number) =>
+/** The changes up to one, at most `limit` of them; without one, the newest. */
+export const audit = (upTo: number | null, limit: number) =>
   queryOptions({
-    queryKey: ["audit", after, limit],
-    queryFn: () => call<AuditPage>(`/audit?after=${after}&limit=${limit}`),
+    queryKey: ["audit", upTo, limit],
+    queryFn: async () => {
+      const last = upTo ?? (await call<AuditPage>("/audit?limit=1")).latest;
+      const page = await call<AuditPage>(`/audit?after=${Math.max(0, last - limit)}&limit=${limit}`);
+      return { ...page, last };
+    },
   });

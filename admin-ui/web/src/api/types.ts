@@ -145,6 +145,7 @@ export interface Overview {
 export interface AuditPage {
   items: AuditEntry[];
   next?: number | null;
+  latest: number;
 }
 export interface AuditEntry {
   revision: number;

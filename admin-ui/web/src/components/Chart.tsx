@@ -8,8 +8,8 @@ import { Scroll } from "./states";
 
 const HEIGHT = 170;
 const TABLE_ROWS = 30;
-/** What a chart spans, in seconds, also while there is less. */
-const SPAN = 300;
+/** What a chart spans, in seconds: a minute at first, then with what there is. */
+const LEAST_SPAN = 60;
 const clock = (time: number) => new Date(time * 1000).toLocaleTimeString("en-GB");
 export const COLOURS = ["--series-0", "--series-1", "--series-2", "--series-3"];
 export const colour = (at: number): string => `var(${COLOURS[at % COLOURS.length] ?? "--series-0"})`;
@@ -28,8 +28,8 @@ function optionsOf(labels: string[], width: number): uPlot.Options {
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false } },
-    scales: { x: { range: (_, __, max) => [max - SPAN, max] }, y: { range: (_, __, max) => [0, Math.max(max * 1.15, 1)] } },
-    axes: [{ ...axis, grid: { show: false }, incrs: [60, 120], values: (_, splits) => splits.map(clock) }, { ...axis, size: 46 }],
+    scales: { x: { range: (_, min, max) => [Math.min(min, max - LEAST_SPAN), max] }, y: { range: (_, __, max) => [0, Math.max(max * 1.15, 1)] } },
+    axes: [{ ...axis, grid: { show: false }, size: 30, incrs: [15, 30, 60], values: (_, splits) => splits.map(clock) }, { ...axis, size: 46 }],
     series: [{}, ...labels.map((label, at) => ({ label, stroke: css(COLOURS[at % COLOURS.length] ?? ""), width: 2, points: { show: false }, spanGaps: true }))],
   };
 }
@@ -62,11 +62,11 @@ export function Chart({ title, unit, times, series }: { title: string; unit: str
 
   return (
     <figure className="surface" style={{ margin: 0 }} aria-labelledby={id}>
-      <Group justify="space-between" mb={4} gap="xs" wrap="nowrap">
+      <Group justify="space-between" mb={4} gap="xs" wrap="nowrap" align="flex-start">
         <Title order={2} id={id}>
           {title}
         </Title>
-        <Button size="compact-xs" variant="default" aria-pressed={table} onClick={() => setTable(!table)}>
+        <Button size="compact-xs" variant="default" style={{ flex: "none" }} aria-pressed={table} onClick={() => setTable(!table)}>
           {table ? "Show chart" : "Show table"}
         </Button>
       </Group>

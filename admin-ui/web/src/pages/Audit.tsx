@@ -1,4 +1,4 @@
-/** Who changed what, from the first change on, and whether the chain still holds. */
+/** Who changed what, the newest first, and whether the chain still holds. */
 import { Button, Group, Text } from "@mantine/core";
 import { keepPreviousData, useMutation, useQuery } from "@tanstack/react-query";
 import { useSearchParams } from "react-router";
@@ -16,11 +16,11 @@ const SHOWN = 10;
 
 export default function Audit() {
   const [query, setQuery] = useSearchParams();
-  const after = Math.max(0, Number(query.get("after")) || 0);
-  const page = useQuery({ ...audit(after, PAGE), placeholderData: keepPreviousData });
+  const upTo = Math.max(0, Number(query.get("upto")) || 0) || null;
+  const page = useQuery({ ...audit(upTo, PAGE), placeholderData: keepPreviousData });
   const verify = useMutation({ mutationFn: () => call<AuditVerdict>("/audit/verify") });
-  const items = page.data?.items ?? [];
-  const last = items.at(-1);
+  const items = [...(page.data?.items ?? [])].reverse();
+  const { last = 0, latest = 0 } = page.data ?? {};
   return (
     <>
       <PageHead title="Audit" note="Every change, chained by hash: none can be altered or left out unnoticed.">
@@ -51,7 +51,7 @@ export default function Audit() {
       <Surface>
         {page.isPending && <Rows />}
         {page.isError && <Failure error={page.error} retry={() => void page.refetch()} />}
-        {page.isSuccess && items.length === 0 && <Empty title={after === 0 ? "Nothing has been changed yet" : "No later changes"} />}
+        {page.isSuccess && items.length === 0 && <Empty title="Nothing has been changed yet" />}
         {items.length > 0 && (
           <Scroll label="Changes">
             <table className="grid">
@@ -100,11 +100,11 @@ export default function Audit() {
           </Scroll>
         )}
         <Group justify="space-between" mt="md">
-          <Button variant="default" size="xs" disabled={after === 0} onClick={() => setQuery(after > PAGE ? { after: String(after - PAGE) } : {})}>
-            Earlier
+          <Button variant="default" size="xs" disabled={last >= latest} onClick={() => setQuery(last + PAGE < latest ? { upto: String(last + PAGE) } : {})}>
+            Newer
           </Button>
-          <Button variant="default" size="xs" disabled={items.length < PAGE || !last} onClick={() => last && setQuery({ after: String(last.revision) })}>
-            Later
+          <Button variant="default" size="xs" disabled={last <= PAGE} onClick={() => setQuery({ upto: String(last - PAGE) })}>
+            Older
           </Button>
         </Group>
       </Surface>
