@@ -9,9 +9,20 @@ import { fileURLToPath } from "node:url";
 const DIST = fileURLToPath(new URL("../../admin-ui/web/dist/", import.meta.url));
 const TOKEN = process.env.MESH_ADMIN_TOKEN ?? "meshadmin_mock";
 const VIEWER = "meshadmin_viewer";
-const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".json": "application/json" };
-const CSP = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
-const config = { max_batch_size: 64, input: [{ name: "pixels", datatype: "FP32", dims: [64] }], output: [{ name: "probabilities", datatype: "FP32", dims: [10] }] };
+const TYPES = {
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript",
+  ".css": "text/css",
+  ".svg": "image/svg+xml",
+  ".json": "application/json",
+};
+const CSP =
+  "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+const config = {
+  max_batch_size: 64,
+  input: [{ name: "pixels", datatype: "FP32", dims: [64] }],
+  output: [{ name: "probabilities", datatype: "FP32", dims: [10] }],
+};
 
 const store = new Map();
 const audit = [];
@@ -21,17 +32,57 @@ function put(kind, tenant, name, spec, who = "root") {
   const key = [kind, tenant, name].filter(Boolean).join("/");
   const before = store.get(key);
   revision += 1;
-  const resource = { apiVersion: "mesh/v1", kind, metadata: { ...(tenant && { tenant }), name, revision, created: before?.metadata.created ?? now(), updated: now() }, spec };
+  const resource = {
+    apiVersion: "mesh/v1",
+    kind,
+    metadata: { ...(tenant && { tenant }), name, revision, created: before?.metadata.created ?? now(), updated: now() },
+    spec,
+  };
   store.set(key, resource);
-  audit.push({ revision, time: now(), who, source: "ui", changes: [{ action: before ? "changed" : "created", key }], hash: revision.toString(16).padStart(64, "0") });
+  audit.push({
+    revision,
+    time: now(),
+    who,
+    source: "ui",
+    changes: [{ action: before ? "changed" : "created", key }],
+    hash: revision.toString(16).padStart(64, "0"),
+  });
   return resource;
 }
-put("Tenant", null, "acme", { display_name: "Acme Corporation", weight: 2, limits: { requests: { per_second: 500, burst: 1000 } }, suspended: false });
+put("Tenant", null, "acme", {
+  display_name: "Acme Corporation",
+  weight: 2,
+  limits: { requests: { per_second: 500, burst: 1000 } },
+  suspended: false,
+});
 put("Tenant", null, "globex", { weight: 1, suspended: true });
-for (const number of [1, 2]) put("ModelVersion", "acme", `digit-classifier/${number}`, { format: "torchscript", artifact: { sha256: `${number}`.repeat(64), bytes: 40_000 * number }, config, unloaded: false });
-put("Model", "acme", "digit-classifier", { description: "Reads handwritten digits", labels: { stable: 1, canary: 2 }, default_version: "stable" });
-put("Endpoint", "acme", "digits", { description: "Handwritten digits", arms: [{ name: "v1", model: "digit-classifier", version: "1", weight: 90 }, { name: "v2", model: "digit-classifier", version: "2", weight: 10 }], sticky_by: "user", salt: "5f".repeat(16) });
-put("ApiKey", "acme", "k1demo", { hash: "(redacted)", scopes: ["infer"], revoked: false, description: "the demo's load" });
+for (const number of [1, 2])
+  put("ModelVersion", "acme", `digit-classifier/${number}`, {
+    format: "torchscript",
+    artifact: { sha256: `${number}`.repeat(64), bytes: 40_000 * number },
+    config,
+    unloaded: false,
+  });
+put("Model", "acme", "digit-classifier", {
+  description: "Reads handwritten digits",
+  labels: { stable: 1, canary: 2 },
+  default_version: "stable",
+});
+put("Endpoint", "acme", "digits", {
+  description: "Handwritten digits",
+  arms: [
+    { name: "v1", model: "digit-classifier", version: "1", weight: 90 },
+    { name: "v2", model: "digit-classifier", version: "2", weight: 10 },
+  ],
+  sticky_by: "user",
+  salt: "5f".repeat(16),
+});
+put("ApiKey", "acme", "k1demo", {
+  hash: "(redacted)",
+  scopes: ["infer"],
+  revoked: false,
+  description: "the demo's load",
+});
 
 const counts = { v1: 0, v2: 0 };
 const started = Date.now();
@@ -41,18 +92,50 @@ function overview() {
   const rows = arms.map((arm) => {
     const rate = (rps * arm.weight) / 100;
     counts[arm.name] = (counts[arm.name] ?? 0) + Math.round(rate / 10);
-    return { tenant: "acme", target: "digits", arm: arm.name, version: Number(arm.version ?? 1), requests_per_second: rate, p50_ms: 0.8 + Math.random() / 5, p99_ms: 3 + Math.random(), ok: counts[arm.name], errors: 0, refused: 2 };
+    return {
+      tenant: "acme",
+      target: "digits",
+      arm: arm.name,
+      version: Number(arm.version ?? 1),
+      requests_per_second: rate,
+      p50_ms: 0.8 + Math.random() / 5,
+      p99_ms: 3 + Math.random(),
+      ok: counts[arm.name],
+      errors: 0,
+      refused: 2,
+    };
   });
   return {
-    time: now(), uptime_seconds: (Date.now() - started) / 1000, in_flight: 3, totals: { ok: 1000, refused: 4, errors: 0 },
+    time: now(),
+    uptime_seconds: (Date.now() - started) / 1000,
+    in_flight: 3,
+    totals: { ok: 1000, refused: 4, errors: 0 },
     rates: { requests_per_second: rps, errors_per_second: 0, refused_per_second: Math.random() < 0.2 ? 0.4 : 0 },
-    latency_ms: { p50: 0.8 + Math.random() / 5, p90: 1.9, p99: 3 + Math.random() }, endpoints: rows,
-    devices: [{ device: "cpu", models: [1, 2].map((version) => ({ tenant: "acme", model: "digit-classifier", version, state: "READY", reason: null, memory_bytes: 80_000 })) }],
+    latency_ms: { p50: 0.8 + Math.random() / 5, p90: 1.9, p99: 3 + Math.random() },
+    endpoints: rows,
+    devices: [
+      {
+        device: "cpu",
+        models: [1, 2].map((version) => ({
+          tenant: "acme",
+          model: "digit-classifier",
+          version,
+          state: "READY",
+          reason: null,
+          memory_bytes: 80_000,
+        })),
+      },
+    ],
   };
 }
 const KINDS = { tenants: "Tenant", keys: "ApiKey", models: "Model", versions: "ModelVersion", endpoints: "Endpoint" };
 function softmax(pixels, version) {
-  const scores = Array.from({ length: 10 }, (_, digit) => pixels.reduce((sum, pixel, at) => sum + pixel * Math.sin((digit + 1) * (at + 1) * 0.7), 0) / (version === 1 ? 40 : 20));
+  const scores = Array.from(
+    { length: 10 },
+    (_, digit) =>
+      pixels.reduce((sum, pixel, at) => sum + pixel * Math.sin((digit + 1) * (at + 1) * 0.7), 0) /
+      (version === 1 ? 40 : 20),
+  );
   const top = Math.max(...scores);
   const raised = scores.map((score) => Math.exp(score - top));
   const total = raised.reduce((a, b) => a + b, 0);
@@ -64,15 +147,23 @@ async function api(request, response, path, query) {
   for await (const chunk of request) chunks.push(chunk);
   const raw = Buffer.concat(chunks);
   const body = raw.length > 0 && request.headers["content-type"]?.includes("json") ? JSON.parse(raw.toString()) : {};
-  const send = (status, json, headers = {}) => response.writeHead(status, { "content-type": "application/json", ...headers }).end(json === undefined ? "" : JSON.stringify(json));
+  const send = (status, json, headers = {}) =>
+    response
+      .writeHead(status, { "content-type": "application/json", ...headers })
+      .end(json === undefined ? "" : JSON.stringify(json));
   const held = /mesh_session=(\w+)/.exec(request.headers.cookie ?? "")?.[1];
   const role = held === "admin" || held === "viewer" ? held : null;
   if (path === "/session" && request.method === "POST") {
     const known = body.token === TOKEN ? "admin" : body.token === VIEWER ? "viewer" : null;
-    return known ? send(204, undefined, { "set-cookie": `mesh_session=${known}; HttpOnly; SameSite=Strict; Path=/admin` }) : send(401, { error: "this token is not known" });
+    return known
+      ? send(204, undefined, { "set-cookie": `mesh_session=${known}; HttpOnly; SameSite=Strict; Path=/admin` })
+      : send(401, { error: "this token is not known" });
   }
   if (!role) return send(401, { error: "log in first" });
-  if (path === "/session") return request.method === "DELETE" ? send(204, undefined, { "set-cookie": "mesh_session=; Max-Age=0; Path=/admin" }) : send(200, { who: role === "admin" ? "root" : "looker", role });
+  if (path === "/session")
+    return request.method === "DELETE"
+      ? send(204, undefined, { "set-cookie": "mesh_session=; Max-Age=0; Path=/admin" })
+      : send(200, { who: role === "admin" ? "root" : "looker", role });
   if (path === "/events") {
     response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
     let id = 0;
@@ -82,20 +173,55 @@ async function api(request, response, path, query) {
     return request.on("close", () => clearInterval(timer));
   }
   if (path === "/overview") return send(200, overview());
-  if (path === "/audit") return send(200, { items: audit.filter((entry) => entry.revision > Number(query.get("after") ?? 0)).slice(0, Number(query.get("limit") ?? 50)), next: null, latest: audit.length });
+  if (path === "/audit")
+    return send(200, {
+      items: audit
+        .filter((entry) => entry.revision > Number(query.get("after") ?? 0))
+        .slice(0, Number(query.get("limit") ?? 50)),
+      next: null,
+      latest: audit.length,
+    });
   if (path === "/audit/verify") return send(200, { valid: true, entries: audit.length, head: audit.at(-1).hash });
   if (request.method !== "GET" && role !== "admin") return send(403, { error: "this token may only look" });
+  if (path === "/admin-tokens") return send(201, { token: VIEWER, resource: { metadata: { name: "viewer" } } });
+  if (path.startsWith("/admin-tokens/")) return send(204);
   if (path === "/artifacts") return send(201, { sha256: "ab".repeat(32), bytes: raw.length });
   const parts = path.slice(1).split("/").map(decodeURIComponent);
-  if (parts.length === 1 && KINDS[parts[0]]) return send(200, { items: [...store.values()].filter((item) => item.kind === KINDS[parts[0]] && (!query.get("tenant") || item.metadata.tenant === query.get("tenant"))), next: null });
+  if (parts.length === 1 && KINDS[parts[0]])
+    return send(200, {
+      items: [...store.values()].filter(
+        (item) =>
+          item.kind === KINDS[parts[0]] && (!query.get("tenant") || item.metadata.tenant === query.get("tenant")),
+      ),
+      next: null,
+    });
   const [, tenant, plural, name, more] = parts;
   if (more === "try") {
     const arms = store.get(`Endpoint/${tenant}/${name}`).spec.arms;
-    return send(200, { arms: arms.map((arm) => ({ arm: arm.name, version: Number(arm.version ?? 1), milliseconds: 0.9, response: { outputs: [{ name: "probabilities", datatype: "FP32", shape: [1, 10], data: softmax(body.inputs[0].data, Number(arm.version ?? 1)) }] } })) });
+    return send(200, {
+      arms: arms.map((arm) => ({
+        arm: arm.name,
+        version: Number(arm.version ?? 1),
+        milliseconds: 0.9,
+        response: {
+          outputs: [
+            {
+              name: "probabilities",
+              datatype: "FP32",
+              shape: [1, 10],
+              data: softmax(body.inputs[0].data, Number(arm.version ?? 1)),
+            },
+          ],
+        },
+      })),
+    });
   }
   if (plural === "keys" && request.method === "POST") {
     const id = Math.random().toString(36).slice(2, 10);
-    return send(201, { key: `mesh_live_${id}_${"Ab3".repeat(14)}x_0badcafe`, resource: put("ApiKey", tenant, id, { hash: "(redacted)", scopes: ["infer"], revoked: false, ...body }) });
+    return send(201, {
+      key: `mesh_live_${id}_${"Ab3".repeat(14)}x_0badcafe`,
+      resource: put("ApiKey", tenant, id, { hash: "(redacted)", scopes: ["infer"], revoked: false, ...body }),
+    });
   }
   if (more === "versions" && request.method === "POST") {
     const number = [...store.keys()].filter((key) => key.startsWith(`ModelVersion/${tenant}/${name}/`)).length + 1;
@@ -107,7 +233,8 @@ async function api(request, response, path, query) {
   const found = store.get(key);
   if (request.method === "GET") return found ? send(200, found) : send(404, { error: `there is no ${key}` });
   const expected = /"(\d+)"/.exec(request.headers["if-match"] ?? "")?.[1];
-  if ((expected && Number(expected) !== found?.metadata.revision) || (request.headers["if-none-match"] && found)) return send(409, { error: `${key} is at revision ${found?.metadata.revision}` });
+  if ((expected && Number(expected) !== found?.metadata.revision) || (request.headers["if-none-match"] && found))
+    return send(409, { error: `${key} is at revision ${found?.metadata.revision}` });
   if (request.method === "DELETE") {
     store.delete(key);
     return send(204);
@@ -118,10 +245,14 @@ async function api(request, response, path, query) {
 
 createServer((request, response) => {
   const url = new URL(request.url, "http://mock");
-  if (url.pathname.startsWith("/admin/v1")) return void api(request, response, url.pathname.slice("/admin/v1".length), url.searchParams);
+  if (url.pathname.startsWith("/admin/v1"))
+    return void api(request, response, url.pathname.slice("/admin/v1".length), url.searchParams);
   const file = join(DIST, normalize(url.pathname));
   const found = file.startsWith(DIST) && existsSync(file) && statSync(file).isFile() ? file : join(DIST, "index.html");
-  response.writeHead(200, { "content-type": TYPES[extname(found)] ?? "application/octet-stream", "content-security-policy": CSP });
+  response.writeHead(200, {
+    "content-type": TYPES[extname(found)] ?? "application/octet-stream",
+    "content-security-policy": CSP,
+  });
   createReadStream(found).pipe(response);
 }).listen(Number(process.argv[2] ?? 0), "127.0.0.1", function () {
   console.log(`http://127.0.0.1:${this.address().port}`);

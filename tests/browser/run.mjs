@@ -21,7 +21,15 @@ if (!base || !token || !out) {
 const TENANT = "acme";
 const ENDPOINT = "digits";
 const MODEL = "digit-classifier";
-const ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const ARGUMENTS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
 const WAIT = 15_000;
 const PAGES = [
   ["overview", "/", "Overview"],
@@ -38,8 +46,15 @@ const PAGES = [
 ];
 
 await mkdir(out, { recursive: true });
-const browser = await chromium.launch({ executablePath: process.env.MESH_CHROMIUM ?? "/usr/bin/chromium", args: ARGUMENTS });
-const context = await browser.newContext({ viewport: { width: 1360, height: 900 }, colorScheme: "light", reducedMotion: "reduce" });
+const browser = await chromium.launch({
+  executablePath: process.env.MESH_CHROMIUM ?? "/usr/bin/chromium",
+  args: ARGUMENTS,
+});
+const context = await browser.newContext({
+  viewport: { width: 1360, height: 900 },
+  colorScheme: "light",
+  reducedMotion: "reduce",
+});
 context.setDefaultTimeout(WAIT);
 const page = await context.newPage();
 
@@ -87,7 +102,9 @@ const settled = async () => {
 async function axe() {
   const found = await new AxeBuilder({ page }).analyze();
   const bad = found.violations.filter((violation) => ["serious", "critical"].includes(violation.impact));
-  const told = bad.flatMap((violation) => violation.nodes.map((node) => `${violation.id}: ${node.target.join(" ")} ${node.any[0]?.message ?? ""}`));
+  const told = bad.flatMap((violation) =>
+    violation.nodes.map((node) => `${violation.id}: ${node.target.join(" ")} ${node.any[0]?.message ?? ""}`),
+  );
   check(bad.length === 0, `axe:\n${told.join("\n")}`);
 }
 /** A picture of the whole page, from its top: the fixed header would be in the middle of it. */
@@ -97,7 +114,10 @@ async function picture(name) {
 }
 /** The endpoint as the API has it, asked with the page's own session. */
 const stored = () =>
-  page.evaluate(async ([tenant, name]) => (await fetch(`/admin/v1/tenants/${tenant}/endpoints/${name}`)).json(), [TENANT, ENDPOINT]);
+  page.evaluate(
+    async ([tenant, name]) => (await fetch(`/admin/v1/tenants/${tenant}/endpoints/${name}`)).json(),
+    [TENANT, ENDPOINT],
+  );
 async function saveSplit(arm, percent) {
   await percentBox(arm).fill(String(percent));
   await percentBox(arm).blur();
@@ -183,13 +203,20 @@ await step("an edit survives that somebody else saved first", async () => {
   EXPECTED.add("409").add("412");
   await percentBox("v1").fill("55");
   await percentBox("v1").blur();
-  const status = await page.evaluate(async ([tenant, name]) => {
-    const path = `/admin/v1/tenants/${tenant}/endpoints/${name}`;
-    const found = await (await fetch(path)).json();
-    found.spec.description = `Handwritten digits, ${Date.now()}`;
-    const answer = await fetch(path, { method: "PUT", headers: { "content-type": "application/json", "if-match": `"${found.metadata.revision}"` }, body: JSON.stringify({ ...found, metadata: { tenant, name } }) });
-    return answer.status;
-  }, [TENANT, ENDPOINT]);
+  const status = await page.evaluate(
+    async ([tenant, name]) => {
+      const path = `/admin/v1/tenants/${tenant}/endpoints/${name}`;
+      const found = await (await fetch(path)).json();
+      found.spec.description = `Handwritten digits, ${Date.now()}`;
+      const answer = await fetch(path, {
+        method: "PUT",
+        headers: { "content-type": "application/json", "if-match": `"${found.metadata.revision}"` },
+        body: JSON.stringify({ ...found, metadata: { tenant, name } }),
+      });
+      return answer.status;
+    },
+    [TENANT, ENDPOINT],
+  );
   check(status === 200, `the other write got ${status}`);
   await page.getByRole("button", { name: "Review and save" }).click();
   await page.getByText("Somebody else has changed this endpoint").waitFor();
@@ -208,7 +235,13 @@ await step("an edit survives that somebody else saved first", async () => {
 async function probabilities() {
   const table = page.getByRole("region", { name: "Probabilities by class" });
   await table.waitFor();
-  return table.locator("tbody tr").evaluateAll((rows) => rows.map((row) => [...row.querySelectorAll("[data-probability]")].map((cell) => Number(cell.dataset.probability))));
+  return table
+    .locator("tbody tr")
+    .evaluateAll((rows) =>
+      rows.map((row) =>
+        [...row.querySelectorAll("[data-probability]")].map((cell) => Number(cell.dataset.probability)),
+      ),
+    );
 }
 const checkProbabilities = (rows) => {
   check(rows.length === 10, `${rows.length} classes`);
@@ -225,7 +258,13 @@ await step("a drawn digit is answered by both versions", async () => {
   const answered = page.waitForResponse((response) => response.url().endsWith("/try"));
   await page.mouse.move(...at(2.2, 1));
   await page.mouse.down();
-  for (const [x, y] of [[5.8, 1], [4.6, 3.4], [3.8, 5], [3.2, 7.3]]) await page.mouse.move(...at(x, y), { steps: 6 });
+  for (const [x, y] of [
+    [5.8, 1],
+    [4.6, 3.4],
+    [3.8, 5],
+    [3.2, 7.3],
+  ])
+    await page.mouse.move(...at(x, y), { steps: 6 });
   await page.mouse.up();
   const response = await answered;
   check(response.ok(), `the mesh answered ${response.status()}`);
@@ -281,7 +320,11 @@ await step("a key is shown once and then revoked", async () => {
   await page.getByRole("button", { name: "I have it" }).click();
   await page.getByText(purpose).waitFor();
   check(!(await page.content()).includes(shown), "the key is still in the page");
-  await page.getByRole("row").filter({ hasText: purpose }).getByRole("button", { name: /Revoke/ }).click();
+  await page
+    .getByRole("row")
+    .filter({ hasText: purpose })
+    .getByRole("button", { name: /Revoke/ })
+    .click();
   const sure = page.getByRole("dialog", { name: "Revoke this key?" });
   await sure.getByRole("button", { name: "Revoke", exact: true }).click();
   await sure.waitFor({ state: "hidden" });
@@ -293,7 +336,10 @@ await step("the audit chain holds, and names this session's change", async () =>
   await page.getByText("The chain holds.").waitFor();
   await page.getByText(`Endpoint/${TENANT}/${ENDPOINT}`).first().waitFor();
   const numbers = (await page.locator("tbody td:first-child").allInnerTexts()).map(Number);
-  check(numbers.length > 1 && numbers.every((number, at) => at === 0 || number < numbers[at - 1]), `not the newest first: ${numbers}`);
+  check(
+    numbers.length > 1 && numbers.every((number, at) => at === 0 || number < numbers[at - 1]),
+    `not the newest first: ${numbers}`,
+  );
 });
 for (const scheme of ["light", "dark"]) {
   await step(`${scheme} colours by the toggle`, async () => {
@@ -336,6 +382,51 @@ await step("when the stream is lost the page says that its numbers are old", asy
   await page.unrouteAll();
   await page.getByText("Live", { exact: true }).waitFor({ timeout: 20_000 });
   EXPECTED.clear();
+});
+await step("a viewer sees everything and can change nothing", async () => {
+  const made = await page.evaluate(async () => {
+    const answer = await fetch("/admin/v1/admin-tokens", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ role: "viewer" }),
+    });
+    return answer.json();
+  });
+  const other = await browser.newContext({
+    viewport: { width: 1360, height: 900 },
+    colorScheme: "light",
+    reducedMotion: "reduce",
+  });
+  const view = await other.newPage();
+  try {
+    await view.goto(`${base}/endpoints/${TENANT}/${ENDPOINT}`);
+    await view.getByLabel("Admin token", { exact: false }).first().fill(made.token);
+    await view.getByRole("button", { name: "Log in" }).click();
+    await view.getByText("Read only").waitFor();
+    await view.getByLabel("Percent for arm v1").waitFor();
+    check(await view.getByLabel("Percent for arm v1").isDisabled(), "the split can be edited");
+    check(await view.getByRole("button", { name: "Review and save" }).isDisabled(), "the split can be saved");
+    check((await view.getByRole("button", { name: "Delete" }).count()) === 0, "the endpoint can be deleted");
+    await view.screenshot({ path: join(out, "viewer.png"), fullPage: true });
+    const status = await view.evaluate(
+      async (tenant) =>
+        (
+          await fetch(`/admin/v1/tenants/${tenant}/keys`, {
+            method: "POST",
+            headers: { "content-type": "application/json" },
+            body: "{}",
+          })
+        ).status,
+      TENANT,
+    );
+    check(status === 403, `making a key got ${status}, not 403`);
+  } finally {
+    await other.close();
+    await page.evaluate(
+      (name) => fetch(`/admin/v1/admin-tokens/${name}`, { method: "DELETE" }),
+      made.resource.metadata.name,
+    );
+  }
 });
 await step("logging out ends the session", async () => {
   EXPECTED.add("401");

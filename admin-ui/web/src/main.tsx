@@ -19,7 +19,8 @@ const client = new QueryClient({
     queries: {
       staleTime: 5_000,
       // What the mesh has refused it refuses again; only what did not arrive is worth another try.
-      retry: (tries, error) => tries < RETRIES && !(error instanceof ApiError && error.status >= 400 && error.status < 500),
+      retry: (tries, error) =>
+        tries < RETRIES && !(error instanceof ApiError && error.status >= 400 && error.status < 500),
     },
   },
 });

@@ -2,12 +2,30 @@
 import { createTheme, type CSSVariablesResolver, type MantineColorsTuple } from "@mantine/core";
 
 const mesh: MantineColorsTuple = [
-  "#e6f6f8", "#d0e9ee", "#a3d3dd", "#72bccb", "#4fa9bc", "#349cb1", "#1f8297", "#12697d", "#0c5c6f", "#064a5b",
+  "#e6f6f8",
+  "#d0e9ee",
+  "#a3d3dd",
+  "#72bccb",
+  "#4fa9bc",
+  "#349cb1",
+  "#1f8297",
+  "#12697d",
+  "#0c5c6f",
+  "#064a5b",
 ];
 
 /** From text to ground, with a little blue in all. */
 const dark: MantineColorsTuple = [
-  "#e3e9ec", "#b9c4ca", "#94a1aa", "#6c7a83", "#3a4850", "#2f3c43", "#1f2a30", "#182126", "#11191d", "#0c1215",
+  "#e3e9ec",
+  "#b9c4ca",
+  "#94a1aa",
+  "#6c7a83",
+  "#3a4850",
+  "#2f3c43",
+  "#1f2a30",
+  "#182126",
+  "#11191d",
+  "#0c1215",
 ];
 
 export const theme = createTheme({
@@ -17,7 +35,10 @@ export const theme = createTheme({
   defaultRadius: "md",
   fontFamily: "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
   fontFamilyMonospace: "ui-monospace, 'JetBrains Mono', 'SF Mono', Menlo, Consolas, monospace",
-  headings: { fontWeight: "650", sizes: { h1: { fontSize: "1.6rem" }, h2: { fontSize: "1.15rem" }, h3: { fontSize: "1rem" } } },
+  headings: {
+    fontWeight: "650",
+    sizes: { h1: { fontSize: "1.6rem" }, h2: { fontSize: "1.15rem" }, h3: { fontSize: "1rem" } },
+  },
   cursorType: "pointer",
 });
 

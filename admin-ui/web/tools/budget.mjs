@@ -26,7 +26,12 @@ const judge = (what, bytes, limit) => {
 };
 judge("first load", total, FIRST_LOAD);
 for (const chunk of Object.values(manifest)) {
-  if (chunk.isDynamicEntry) judge(chunk.file, [chunk.file, ...(chunk.css ?? [])].reduce((sum, f) => sum + size(f), 0), PAGE);
+  if (chunk.isDynamicEntry)
+    judge(
+      chunk.file,
+      [chunk.file, ...(chunk.css ?? [])].reduce((sum, f) => sum + size(f), 0),
+      PAGE,
+    );
 }
 const page = readFileSync(new URL("index.html", dist), "utf8");
 if (/<script(?![^>]*\ssrc=)/.test(page) || /\son[a-z]+=/.test(page)) {

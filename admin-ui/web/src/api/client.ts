@@ -51,7 +51,11 @@ async function failure(answer: Response): Promise<ApiError> {
 
 /** One call; the answer's JSON, or undefined when it has none. */
 export async function call<T>(path: string, options: Call = {}): Promise<T> {
-  const init: RequestInit = { method: options.method ?? "GET", headers: headersOf(options), credentials: "same-origin" };
+  const init: RequestInit = {
+    method: options.method ?? "GET",
+    headers: headersOf(options),
+    credentials: "same-origin",
+  };
   if (options.json !== undefined) init.body = JSON.stringify(options.json);
   if (options.body) init.body = options.body;
   if (options.signal) init.signal = options.signal;

@@ -22,19 +22,49 @@ export interface Series {
 const css = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function optionsOf(labels: string[], width: number): uPlot.Options {
-  const axis: uPlot.Axis = { stroke: css("--mantine-color-dimmed"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+  const axis: uPlot.Axis = {
+    stroke: css("--mantine-color-dimmed"),
+    grid: { stroke: css("--line"), width: 1 },
+    ticks: { show: false },
+    font: "11px system-ui, sans-serif",
+  };
   return {
     width,
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false } },
-    scales: { x: { range: (_, min, max) => [Math.min(min, max - LEAST_SPAN), max] }, y: { range: (_, __, max) => [0, Math.max(max * 1.15, 1)] } },
-    axes: [{ ...axis, grid: { show: false }, size: 30, incrs: [15, 30, 60], values: (_, splits) => splits.map(clock) }, { ...axis, size: 46 }],
-    series: [{}, ...labels.map((label, at) => ({ label, stroke: css(COLOURS[at % COLOURS.length] ?? ""), width: 2, points: { show: false }, spanGaps: true }))],
+    scales: {
+      x: { range: (_, min, max) => [Math.min(min, max - LEAST_SPAN), max] },
+      y: { range: (_, __, max) => [0, Math.max(max * 1.15, 1)] },
+    },
+    axes: [
+      { ...axis, grid: { show: false }, size: 30, incrs: [15, 30, 60], values: (_, splits) => splits.map(clock) },
+      { ...axis, size: 46 },
+    ],
+    series: [
+      {},
+      ...labels.map((label, at) => ({
+        label,
+        stroke: css(COLOURS[at % COLOURS.length] ?? ""),
+        width: 2,
+        points: { show: false },
+        spanGaps: true,
+      })),
+    ],
   };
 }
 
-export function Chart({ title, unit, times, series }: { title: string; unit: string; times: number[]; series: Series[] }) {
+export function Chart({
+  title,
+  unit,
+  times,
+  series,
+}: {
+  title: string;
+  unit: string;
+  times: number[];
+  series: Series[];
+}) {
   const holder = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const [table, setTable] = useState(false);
@@ -66,7 +96,13 @@ export function Chart({ title, unit, times, series }: { title: string; unit: str
         <Title order={2} id={id}>
           {title}
         </Title>
-        <Button size="compact-xs" variant="default" style={{ flex: "none" }} aria-pressed={table} onClick={() => setTable(!table)}>
+        <Button
+          size="compact-xs"
+          variant="default"
+          style={{ flex: "none" }}
+          aria-pressed={table}
+          onClick={() => setTable(!table)}
+        >
           {table ? "Show chart" : "Show table"}
         </Button>
       </Group>
@@ -78,7 +114,11 @@ export function Chart({ title, unit, times, series }: { title: string; unit: str
           </span>
         ))}
       </div>
-      {table ? <Numbers title={title} unit={unit} times={times} series={series} /> : <div ref={holder} aria-hidden="true" style={{ minHeight: HEIGHT }} />}
+      {table ? (
+        <Numbers title={title} unit={unit} times={times} series={series} />
+      ) : (
+        <div ref={holder} aria-hidden="true" style={{ minHeight: HEIGHT }} />
+      )}
       <Text component="figcaption" size="xs" c="dimmed" mt={6}>
         {series.map((line) => summary(line.label, unit, line.values)).join(" ")}
       </Text>
@@ -89,7 +129,12 @@ export function Chart({ title, unit, times, series }: { title: string; unit: str
 function Numbers({ title, unit, times, series }: { title: string; unit: string; times: number[]; series: Series[] }) {
   const from = Math.max(0, times.length - TABLE_ROWS);
   return (
-    <div style={{ maxHeight: HEIGHT, overflowY: "auto" }} tabIndex={0} role="region" aria-label={`${title}: the last ${TABLE_ROWS} seconds`}>
+    <div
+      style={{ maxHeight: HEIGHT, overflowY: "auto" }}
+      tabIndex={0}
+      role="region"
+      aria-label={`${title}: the last ${TABLE_ROWS} seconds`}
+    >
       <Scroll label={`${title} as a table`}>
         <table className="grid">
           <thead>

@@ -23,7 +23,8 @@ interface Props {
   create?: boolean;
 }
 
-const isConflict = (error: unknown): boolean => error instanceof ApiError && (error.status === 409 || error.status === 412);
+const isConflict = (error: unknown): boolean =>
+  error instanceof ApiError && (error.status === 409 || error.status === 412);
 
 export function EndpointForm({ server, choices, readOnly, create }: Props) {
   const { tenant = "", name } = server.metadata;
@@ -79,20 +80,37 @@ export function EndpointForm({ server, choices, readOnly, create }: Props) {
   };
   const failed = [look.error, save.error].find((error) => error && (create || !isConflict(error)));
   const broken = faults(spec.arms).length > 0;
-  const headers: Record<string, string> = create ? { "If-None-Match": "*" } : { "If-Match": `"${made.metadata.revision ?? ""}"` };
+  const headers: Record<string, string> = create
+    ? { "If-None-Match": "*" }
+    : { "If-Match": `"${made.metadata.revision ?? ""}"` };
 
   return (
     <Surface title="Split">
       <Stack>
         <SplitEditor arms={spec.arms} choices={choices} readOnly={readOnly} onChange={(arms) => edit({ arms })} />
         <div className="fields">
-          <TextInput label="Sticky by" description="The unit that always meets the same arm, such as user; empty: each request alone" value={spec.sticky_by ?? ""} disabled={readOnly} onChange={(event) => edit({ sticky_by: event.currentTarget.value || undefined })} />
-          <NumberInput label="Timeout" description="Milliseconds, for requests that bring none; empty: the mesh's default" value={spec.timeout_ms ?? ""} min={1} allowDecimal={false} disabled={readOnly} onChange={(value) => edit({ timeout_ms: value === "" ? undefined : Number(value) })} />
+          <TextInput
+            label="Sticky by"
+            description="The unit that always meets the same arm, such as user; empty: each request alone"
+            value={spec.sticky_by ?? ""}
+            disabled={readOnly}
+            onChange={(event) => edit({ sticky_by: event.currentTarget.value || undefined })}
+          />
+          <NumberInput
+            label="Timeout"
+            description="Milliseconds, for requests that bring none; empty: the mesh's default"
+            value={spec.timeout_ms ?? ""}
+            min={1}
+            allowDecimal={false}
+            disabled={readOnly}
+            onChange={(value) => edit({ timeout_ms: value === "" ? undefined : Number(value) })}
+          />
         </div>
         {behind && (
           <Alert color="orange" variant="outline" role="alert" title="Somebody else has changed this endpoint">
             <Text size="sm" mb="xs">
-              Your edit is kept. It was made on revision {base.metadata.revision}, now it is {server.metadata.revision}. Between the two:
+              Your edit is kept. It was made on revision {base.metadata.revision}, now it is {server.metadata.revision}.
+              Between the two:
             </Text>
             <Diff before={base.spec} after={server.spec} />
             <Group mt="sm" gap="xs">
@@ -114,13 +132,23 @@ export function EndpointForm({ server, choices, readOnly, create }: Props) {
                 Discard
               </Button>
             )}
-            <Button disabled={readOnly || !dirty || broken || behind} loading={look.isPending} onClick={() => look.mutate()}>
+            <Button
+              disabled={readOnly || !dirty || broken || behind}
+              loading={look.isPending}
+              onClick={() => look.mutate()}
+            >
               Review and save
             </Button>
           </Group>
         </Group>
       </Stack>
-      <Modal opened={preview !== null} onClose={() => setPreview(null)} title="What changes" size="lg" closeButtonProps={{ "aria-label": "Close" }}>
+      <Modal
+        opened={preview !== null}
+        onClose={() => setPreview(null)}
+        title="What changes"
+        size="lg"
+        closeButtonProps={{ "aria-label": "Close" }}
+      >
         <Stack>
           <Diff before={preview?.before?.spec} after={preview?.after?.spec} />
           <Text size="sm" c="dimmed">

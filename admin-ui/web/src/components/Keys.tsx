@@ -34,7 +34,9 @@ export function Keys({ tenant, readOnly }: { tenant: string; readOnly: boolean }
     >
       {list.isPending && <Rows count={2} />}
       {list.isError && <Failure error={list.error} retry={() => void list.refetch()} />}
-      {list.isSuccess && items.length === 0 && <Empty title="No keys">Without one nobody can call as {tenant}, unless a token issuer says so.</Empty>}
+      {list.isSuccess && items.length === 0 && (
+        <Empty title="No keys">Without one nobody can call as {tenant}, unless a token issuer says so.</Empty>
+      )}
       {items.length > 0 && (
         <Scroll label="API keys">
           <table className="grid">
@@ -62,7 +64,12 @@ export function Keys({ tenant, readOnly }: { tenant: string; readOnly: boolean }
                   <td>{key.spec.expires ? when(key.spec.expires) : "never"}</td>
                   <td className="num">
                     {!readOnly && (
-                      <Button size="compact-xs" variant="default" aria-label={`${key.spec.revoked ? "Delete" : "Revoke"} key ${key.metadata.name}`} onClick={() => setLeaving(key)}>
+                      <Button
+                        size="compact-xs"
+                        variant="default"
+                        aria-label={`${key.spec.revoked ? "Delete" : "Revoke"} key ${key.metadata.name}`}
+                        onClick={() => setLeaving(key)}
+                      >
                         {key.spec.revoked ? "Delete" : "Revoke"}
                       </Button>
                     )}
@@ -96,7 +103,14 @@ function Create({ tenant, open, close }: { tenant: string; open: boolean; close:
     close();
   };
   return (
-    <Modal opened={open} onClose={leave} title="API key" size="lg" closeOnClickOutside={!create.data} closeButtonProps={{ "aria-label": "Close" }}>
+    <Modal
+      opened={open}
+      onClose={leave}
+      title="API key"
+      size="lg"
+      closeOnClickOutside={!create.data}
+      closeButtonProps={{ "aria-label": "Close" }}
+    >
       {create.data ? (
         <Stack>
           <Alert color="orange" variant="outline" title="This is the only time it is shown">
@@ -116,8 +130,20 @@ function Create({ tenant, open, close }: { tenant: string; open: boolean; close:
           }}
         >
           <Stack>
-            <TextInput label="What for" placeholder="checkout service, production" value={description} onChange={(event) => setDescription(event.currentTarget.value)} data-autofocus />
-            <TextInput label="Ends on" type="date" description="Empty: never" value={ends} onChange={(event) => setEnds(event.currentTarget.value)} />
+            <TextInput
+              label="What for"
+              placeholder="checkout service, production"
+              value={description}
+              onChange={(event) => setDescription(event.currentTarget.value)}
+              data-autofocus
+            />
+            <TextInput
+              label="Ends on"
+              type="date"
+              description="Empty: never"
+              value={ends}
+              onChange={(event) => setEnds(event.currentTarget.value)}
+            />
             {create.isError && <Failure error={create.error} />}
             <Group justify="space-between">
               <Curl call={{ method: "POST", path: paths.keys(tenant), json }} />
@@ -137,7 +163,9 @@ function Revoke({ tenant, leaving, close }: { tenant: string; leaving: ApiKey | 
   const name = leaving?.metadata.name ?? "";
   // A valid key is revoked first and stays in the list; one that is revoked can go.
   const gone = leaving?.spec.revoked ?? false;
-  const json = leaving ? { ...leaving, metadata: { tenant, name }, spec: { ...leaving.spec, revoked: true } } : undefined;
+  const json = leaving
+    ? { ...leaving, metadata: { tenant, name }, spec: { ...leaving.spec, revoked: true } }
+    : undefined;
   const write = gone ? ({ method: "DELETE" } as const) : ({ method: "PUT", json } as const);
   const revoke = useMutation({
     mutationFn: () => call(paths.key(tenant, name), { ...write, ifMatch: leaving?.metadata.revision }),
@@ -147,10 +175,17 @@ function Revoke({ tenant, leaving, close }: { tenant: string; leaving: ApiKey | 
     },
   });
   return (
-    <Modal opened={leaving !== null} onClose={close} title={gone ? "Delete this key?" : "Revoke this key?"} closeButtonProps={{ "aria-label": "Close" }}>
+    <Modal
+      opened={leaving !== null}
+      onClose={close}
+      title={gone ? "Delete this key?" : "Revoke this key?"}
+      closeButtonProps={{ "aria-label": "Close" }}
+    >
       <Stack>
         <Text size="sm">
-          {gone ? "It is revoked already. It leaves this list; the audit log keeps its trace: " : "Calls are refused from then on with the key "}
+          {gone
+            ? "It is revoked already. It leaves this list; the audit log keeps its trace: "
+            : "Calls are refused from then on with the key "}
           <span className="mono">{name}</span>.
         </Text>
         {revoke.isError && <Failure error={revoke.error} />}

@@ -16,12 +16,24 @@ export function LiveTable({ rows, within }: { rows: LiveRow[]; within?: boolean 
             {!within && <th scope="col">Called</th>}
             <th scope="col">Arm</th>
             <th scope="col">Version</th>
-            <th scope="col" className="num">Requests/s</th>
-            <th scope="col" className="num">p50</th>
-            <th scope="col" className="num">p99</th>
-            <th scope="col" className="num">OK</th>
-            <th scope="col" className="num">Refused</th>
-            <th scope="col" className="num">Errors</th>
+            <th scope="col" className="num">
+              Requests/s
+            </th>
+            <th scope="col" className="num">
+              p50
+            </th>
+            <th scope="col" className="num">
+              p99
+            </th>
+            <th scope="col" className="num">
+              OK
+            </th>
+            <th scope="col" className="num">
+              Refused
+            </th>
+            <th scope="col" className="num">
+              Errors
+            </th>
           </tr>
         </thead>
         <tbody>

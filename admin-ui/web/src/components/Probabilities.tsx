@@ -10,7 +10,10 @@ const MAX_CLASSES = 32;
 export function probabilitiesOf(arm: TryArm): number[] | null {
   const output = arm.response?.outputs?.[0];
   const flat = output?.data.flat(4) ?? [];
-  const fits = flat.length >= 2 && flat.length <= MAX_CLASSES && flat.every((value) => typeof value === "number" && value >= -1e-6 && value <= 1 + 1e-6);
+  const fits =
+    flat.length >= 2 &&
+    flat.length <= MAX_CLASSES &&
+    flat.every((value) => typeof value === "number" && value >= -1e-6 && value <= 1 + 1e-6);
   return fits ? (flat as number[]) : null;
 }
 
@@ -24,7 +27,9 @@ const top = (values: number[]): number => values.indexOf(Math.max(...values));
 export function Probabilities({ arms }: { arms: TryArm[] }) {
   const known = arms.map((arm) => ({ arm, values: probabilitiesOf(arm) ?? [] }));
   const classes = Math.max(0, ...known.map((item) => item.values.length));
-  const said = known.filter((item) => item.values.length > 0).map((item) => `${item.arm.arm} says ${top(item.values)} (${percent(Math.max(...item.values))})`);
+  const said = known
+    .filter((item) => item.values.length > 0)
+    .map((item) => `${item.arm.arm} says ${top(item.values)} (${percent(Math.max(...item.values))})`);
   return (
     <>
       <p role="status" style={{ margin: "0 0 8px", fontWeight: 650 }}>
@@ -54,7 +59,11 @@ export function Probabilities({ arms }: { arms: TryArm[] }) {
                 {known.map(({ arm, values }, at) => (
                   <td key={arm.arm} data-top={top(values) === digit} style={{ width: `${90 / known.length}%` }}>
                     <div style={{ display: "grid", gridTemplateColumns: "1fr 74px", gap: 10, alignItems: "center" }}>
-                      <span className="bar" aria-hidden="true" style={{ width: `${(values[digit] ?? 0) * 100}%`, background: colour(at) }} />
+                      <span
+                        className="bar"
+                        aria-hidden="true"
+                        style={{ width: `${(values[digit] ?? 0) * 100}%`, background: colour(at) }}
+                      />
                       <span className="num" data-probability={values[digit]}>
                         {values[digit] === undefined ? "–" : percent(values[digit])}
                       </span>

@@ -1,5 +1,15 @@
 /** The frame around every page: where to go, whether the numbers are live, light or dark, who is looking. */
-import { ActionIcon, Alert, AppShell, Burger, Button, Group, Text, useComputedColorScheme, useMantineColorScheme } from "@mantine/core";
+import {
+  ActionIcon,
+  Alert,
+  AppShell,
+  Burger,
+  Button,
+  Group,
+  Text,
+  useComputedColorScheme,
+  useMantineColorScheme,
+} from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type ReactNode } from "react";
@@ -15,12 +25,26 @@ const PAGES: { to: string; label: string; icon: ReactNode }[] = [
   { to: "/", label: "Overview", icon: <path d="M3 12h4l3-8 4 16 3-8h4" /> },
   { to: "/endpoints", label: "Endpoints", icon: <path d="M4 12h5m0 0 5-6h6M9 12l5 6h6" /> },
   { to: "/models", label: "Models", icon: <path d="m12 3 8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9" /> },
-  { to: "/tenants", label: "Tenants", icon: <path d="M9 11a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM2 21c0-4 3-6 7-6s7 2 7 6M16 4a4 4 0 0 1 0 7M19 15c2 1 3 3 3 6" /> },
+  {
+    to: "/tenants",
+    label: "Tenants",
+    icon: <path d="M9 11a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM2 21c0-4 3-6 7-6s7 2 7 6M16 4a4 4 0 0 1 0 7M19 15c2 1 3 3 3 6" />,
+  },
   { to: "/audit", label: "Audit", icon: <path d="M6 3h9l4 4v14H6zM9 12h7M9 16h7M9 8h3" /> },
 ];
 
 export const Icon = ({ children }: { children: ReactNode }) => (
-  <svg viewBox="0 0 24 24" width="18" height="18" fill="none" stroke="currentColor" strokeWidth="1.8" strokeLinecap="round" strokeLinejoin="round" aria-hidden="true">
+  <svg
+    viewBox="0 0 24 24"
+    width="18"
+    height="18"
+    fill="none"
+    stroke="currentColor"
+    strokeWidth="1.8"
+    strokeLinecap="round"
+    strokeLinejoin="round"
+    aria-hidden="true"
+  >
     {children}
   </svg>
 );
@@ -30,7 +54,12 @@ export function SchemeToggle() {
   const scheme = useComputedColorScheme("light");
   const other = scheme === "dark" ? "light" : "dark";
   return (
-    <ActionIcon variant="default" size="lg" aria-label={`Switch to ${other} colours`} onClick={() => setColorScheme(other)}>
+    <ActionIcon
+      variant="default"
+      size="lg"
+      aria-label={`Switch to ${other} colours`}
+      onClick={() => setColorScheme(other)}
+    >
       <Icon>
         {scheme === "dark" ? (
           <path d="M12 17a5 5 0 1 0 0-10 5 5 0 0 0 0 10zM12 1v2M12 21v2M4 4l1.5 1.5M18.5 18.5 20 20M1 12h2M21 12h2M4 20l1.5-1.5M18.5 5.5 20 4" />
@@ -56,7 +85,11 @@ export function Shell({ children }: { children: ReactNode }) {
     },
   });
   return (
-    <AppShell header={{ height: 56 }} navbar={{ width: 208, breakpoint: "sm", collapsed: { mobile: !open } }} padding="lg">
+    <AppShell
+      header={{ height: 56 }}
+      navbar={{ width: 208, breakpoint: "sm", collapsed: { mobile: !open } }}
+      padding="lg"
+    >
       <a className="skip" href="#content">
         Skip to content
       </a>
@@ -71,12 +104,22 @@ export function Shell({ children }: { children: ReactNode }) {
           </Group>
           <Group gap="sm" wrap="nowrap">
             <Text component="div" size="sm" aria-live="polite">
-              {stale !== null ? <Dot tone="bad">Not live</Dot> : heard === null ? <Dot tone="warn">Connecting</Dot> : <Dot tone="good">Live</Dot>}
+              {stale !== null ? (
+                <Dot tone="bad">Not live</Dot>
+              ) : heard === null ? (
+                <Dot tone="warn">Connecting</Dot>
+              ) : (
+                <Dot tone="good">Live</Dot>
+              )}
             </Text>
             <SchemeToggle />
             <Text size="sm" visibleFrom="sm">
               {who.who}
-              {who.role !== "admin" && <span className="chip" style={{ marginLeft: 8 }}>Read only</span>}
+              {who.role !== "admin" && (
+                <span className="chip" style={{ marginLeft: 8 }}>
+                  Read only
+                </span>
+              )}
             </Text>
             <Button variant="default" size="compact-sm" loading={logout.isPending} onClick={() => logout.mutate()}>
               Log out
@@ -97,7 +140,8 @@ export function Shell({ children }: { children: ReactNode }) {
       <AppShell.Main id="content" tabIndex={-1} style={{ outline: "none" }}>
         {stale !== null && (
           <Alert color="orange" variant="outline" mb="md" title="These numbers are old" role="alert">
-            No news from the mesh for {Math.round(stale / 1000)} s. The stream is tried again by itself; what you see is how things were.
+            No news from the mesh for {Math.round(stale / 1000)} s. The stream is tried again by itself; what you see is
+            how things were.
           </Alert>
         )}
         {who.role !== "admin" && (

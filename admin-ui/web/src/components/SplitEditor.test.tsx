@@ -16,7 +16,12 @@ function Held({ readOnly = false, start = START }: { readOnly?: boolean; start?:
   const [arms, setArms] = useState(start);
   return (
     <MantineProvider>
-      <SplitEditor arms={arms} choices={{ models: ["digit-classifier"], versions: () => ["1", "2"] }} readOnly={readOnly} onChange={setArms} />
+      <SplitEditor
+        arms={arms}
+        choices={{ models: ["digit-classifier"], versions: () => ["1", "2"] }}
+        readOnly={readOnly}
+        onChange={setArms}
+      />
       <Diff before={{ arms: START }} after={{ arms }} />
     </MantineProvider>
   );

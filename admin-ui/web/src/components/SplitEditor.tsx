@@ -26,7 +26,8 @@ export function SplitEditor({ arms, choices, readOnly, onChange }: Props) {
   const found = faults(arms);
   const total = sum(arms);
   const right = hundredths(total) === ALL;
-  const set = (at: number, change: Partial<ArmSpec>) => onChange(arms.map((arm, index) => (index === at ? { ...arm, ...change } : arm)));
+  const set = (at: number, change: Partial<ArmSpec>) =>
+    onChange(arms.map((arm, index) => (index === at ? { ...arm, ...change } : arm)));
   return (
     <Stack gap="md">
       <SplitBar arms={arms} />
@@ -39,8 +40,19 @@ export function SplitEditor({ arms, choices, readOnly, onChange }: Props) {
       </div>
       {arms.map((arm, at) => (
         <div className="arm-row" key={at} role="group" aria-label={`Arm ${arm.name}`}>
-          <TextInput aria-label="Arm name" value={arm.name} disabled={readOnly} onChange={(event) => set(at, { name: event.currentTarget.value })} />
-          <Autocomplete aria-label="Model" value={arm.model} data={choices.models} disabled={readOnly} onChange={(model) => set(at, { model })} />
+          <TextInput
+            aria-label="Arm name"
+            value={arm.name}
+            disabled={readOnly}
+            onChange={(event) => set(at, { name: event.currentTarget.value })}
+          />
+          <Autocomplete
+            aria-label="Model"
+            value={arm.model}
+            data={choices.models}
+            disabled={readOnly}
+            onChange={(model) => set(at, { model })}
+          />
           <Autocomplete
             aria-label="Version or label"
             placeholder="default"
@@ -72,21 +84,43 @@ export function SplitEditor({ arms, choices, readOnly, onChange }: Props) {
             disabled={readOnly}
             onChange={(weight) => onChange(withWeight(arms, at, Number(weight)))}
           />
-          <ActionIcon variant="subtle" color="gray" size="lg" aria-label={`Remove arm ${arm.name}`} disabled={readOnly || arms.length === 1} onClick={() => onChange(arms.filter((_, index) => index !== at))}>
+          <ActionIcon
+            variant="subtle"
+            color="gray"
+            size="lg"
+            aria-label={`Remove arm ${arm.name}`}
+            disabled={readOnly || arms.length === 1}
+            onClick={() => onChange(arms.filter((_, index) => index !== at))}
+          >
             <span aria-hidden="true">✕</span>
           </ActionIcon>
         </div>
       ))}
       <Group justify="space-between">
         <Group gap="xs">
-          <Button variant="default" size="xs" disabled={readOnly || arms.length >= MAX_ARMS} onClick={() => onChange([...arms, newArm(arms)])}>
+          <Button
+            variant="default"
+            size="xs"
+            disabled={readOnly || arms.length >= MAX_ARMS}
+            onClick={() => onChange([...arms, newArm(arms)])}
+          >
             Add an arm
           </Button>
-          <Button variant="default" size="xs" disabled={readOnly || arms.length < 2} onClick={() => onChange(even(arms))}>
+          <Button
+            variant="default"
+            size="xs"
+            disabled={readOnly || arms.length < 2}
+            onClick={() => onChange(even(arms))}
+          >
             Split evenly
           </Button>
         </Group>
-        <Text component="output" fw={650} style={{ color: right ? "var(--good)" : "var(--bad)" }} aria-label="Sum of the weights">
+        <Text
+          component="output"
+          fw={650}
+          style={{ color: right ? "var(--good)" : "var(--bad)" }}
+          aria-label="Sum of the weights"
+        >
           Sum {total} %
         </Text>
       </Group>

@@ -31,16 +31,28 @@ export function TenantForm({ tenant, readOnly, done }: Props) {
   const limits: NonNullable<TenantSpec["limits"]> = {};
   if (filled(perSecond)) limits.requests = { per_second: perSecond, burst: filled(burst) ? burst : perSecond };
   if (filled(concurrency)) limits.concurrency = concurrency;
-  const spec: TenantSpec = { ...(title && { display_name: title }), weight: filled(weight) ? weight : 1, limits, suspended };
+  const spec: TenantSpec = {
+    ...(title && { display_name: title }),
+    weight: filled(weight) ? weight : 1,
+    limits,
+    suspended,
+  };
   const body: Tenant = { apiVersion: "mesh/v1", kind: "Tenant", metadata: { name }, spec };
   const save = useMutation({
-    mutationFn: () => call<Tenant>(paths.tenant(name), { method: "PUT", json: body, ...(tenant ? { ifMatch: tenant.metadata.revision } : { createOnly: true }) }),
+    mutationFn: () =>
+      call<Tenant>(paths.tenant(name), {
+        method: "PUT",
+        json: body,
+        ...(tenant ? { ifMatch: tenant.metadata.revision } : { createOnly: true }),
+      }),
     onSuccess: async () => {
       await client.invalidateQueries({ queryKey: ["tenants"] });
       done?.();
     },
   });
-  const headers: Record<string, string> = tenant ? { "If-Match": `"${tenant.metadata.revision ?? ""}"` } : { "If-None-Match": "*" };
+  const headers: Record<string, string> = tenant
+    ? { "If-Match": `"${tenant.metadata.revision ?? ""}"` }
+    : { "If-None-Match": "*" };
   return (
     <form
       onSubmit={(event) => {
@@ -49,17 +61,71 @@ export function TenantForm({ tenant, readOnly, done }: Props) {
       }}
     >
       <Stack>
-        {!tenant && <TextInput label="Name" description="Lowercase letters, digits, '-', '_' and '.'" value={name} onChange={(event) => setName(event.currentTarget.value)} required maxLength={63} data-autofocus />}
+        {!tenant && (
+          <TextInput
+            label="Name"
+            description="Lowercase letters, digits, '-', '_' and '.'"
+            value={name}
+            onChange={(event) => setName(event.currentTarget.value)}
+            required
+            maxLength={63}
+            data-autofocus
+          />
+        )}
         <div className="fields">
-          <TextInput label="Shown as" value={title} disabled={readOnly} onChange={(event) => setTitle(event.currentTarget.value)} />
-          <NumberInput label="Weight" description="Share of a busy device, 1 to 1000" value={weight} onChange={setWeight} min={1} max={1000} allowDecimal={false} disabled={readOnly} />
+          <TextInput
+            label="Shown as"
+            value={title}
+            disabled={readOnly}
+            onChange={(event) => setTitle(event.currentTarget.value)}
+          />
+          <NumberInput
+            label="Weight"
+            description="Share of a busy device, 1 to 1000"
+            value={weight}
+            onChange={setWeight}
+            min={1}
+            max={1000}
+            allowDecimal={false}
+            disabled={readOnly}
+          />
         </div>
         <div className="fields">
-          <NumberInput label="Requests per second" description="Empty: no limit" value={perSecond} onChange={setPerSecond} min={1} allowDecimal={false} disabled={readOnly} />
-          <NumberInput label="Burst" description="Empty: the same" value={burst} onChange={setBurst} min={1} allowDecimal={false} disabled={readOnly || !filled(perSecond)} />
-          <NumberInput label="Requests at once" description="Empty: no limit" value={concurrency} onChange={setConcurrency} min={1} allowDecimal={false} disabled={readOnly} />
+          <NumberInput
+            label="Requests per second"
+            description="Empty: no limit"
+            value={perSecond}
+            onChange={setPerSecond}
+            min={1}
+            allowDecimal={false}
+            disabled={readOnly}
+          />
+          <NumberInput
+            label="Burst"
+            description="Empty: the same"
+            value={burst}
+            onChange={setBurst}
+            min={1}
+            allowDecimal={false}
+            disabled={readOnly || !filled(perSecond)}
+          />
+          <NumberInput
+            label="Requests at once"
+            description="Empty: no limit"
+            value={concurrency}
+            onChange={setConcurrency}
+            min={1}
+            allowDecimal={false}
+            disabled={readOnly}
+          />
         </div>
-        <Switch label="Suspended" description="Every call is refused until it is lifted" checked={suspended} disabled={readOnly} onChange={(event) => setSuspended(event.currentTarget.checked)} />
+        <Switch
+          label="Suspended"
+          description="Every call is refused until it is lifted"
+          checked={suspended}
+          disabled={readOnly}
+          onChange={(event) => setSuspended(event.currentTarget.checked)}
+        />
         {save.isError && <Failure error={save.error} />}
         <Group justify="space-between">
           <Curl call={{ method: "PUT", path: paths.tenant(name || "NAME"), json: body, headers }} />

@@ -24,7 +24,9 @@ interface Props {
 export function TryIt({ tenant, endpoint, spec, drawable }: Props) {
   const [mode, setMode] = useState<"draw" | "write">(drawable ? "draw" : "write");
   const path = `${paths.endpoint(tenant, endpoint)}/try`;
-  const attempt = useMutation({ mutationFn: (inputs: unknown) => call<TryAnswer>(path, { method: "POST", json: { inputs } }) });
+  const attempt = useMutation({
+    mutationFn: (inputs: unknown) => call<TryAnswer>(path, { method: "POST", json: { inputs } }),
+  });
   return (
     <Surface
       title="Try it on every arm"
@@ -44,9 +46,23 @@ export function TryIt({ tenant, endpoint, spec, drawable }: Props) {
       }
     >
       {mode === "draw" && drawable ? (
-        <Draw input={drawable} batched={(spec?.config.max_batch_size ?? 0) > 0} path={path} send={attempt.mutate} answer={attempt.data} error={attempt.error} />
+        <Draw
+          input={drawable}
+          batched={(spec?.config.max_batch_size ?? 0) > 0}
+          path={path}
+          send={attempt.mutate}
+          answer={attempt.data}
+          error={attempt.error}
+        />
       ) : (
-        <Write spec={spec} path={path} send={attempt.mutate} pending={attempt.isPending} answer={attempt.data} error={attempt.error} />
+        <Write
+          spec={spec}
+          path={path}
+          send={attempt.mutate}
+          pending={attempt.isPending}
+          answer={attempt.data}
+          error={attempt.error}
+        />
       )}
     </Surface>
   );
@@ -64,7 +80,9 @@ interface DrawProps {
 function Draw({ input, batched, path, send, answer, error }: DrawProps) {
   const [drawing, setDrawing] = useState<Drawing>(blank);
   const [latest] = useState<{ drawing: Drawing }>({ drawing });
-  const inputs = (of: Drawing) => [{ name: input.name, datatype: input.datatype, shape: shapeOf(input, batched), data: pixels(of) }];
+  const inputs = (of: Drawing) => [
+    { name: input.name, datatype: input.datatype, shape: shapeOf(input, batched), data: pixels(of) },
+  ];
   const change = (next: Drawing) => {
     latest.drawing = next;
     setDrawing(next);
@@ -89,14 +107,28 @@ function Draw({ input, batched, path, send, answer, error }: DrawProps) {
           </Group>
           <Group gap={4} role="group" aria-label="Real digits">
             {SAMPLES.map((sample, digit) => (
-              <Button key={digit} size="compact-xs" variant="default" px={7} aria-label={`Load a handwritten ${digit}`} onClick={() => load(sample)}>
+              <Button
+                key={digit}
+                size="compact-xs"
+                variant="default"
+                px={7}
+                aria-label={`Load a handwritten ${digit}`}
+                onClick={() => load(sample)}
+              >
                 {digit}
               </Button>
             ))}
           </Group>
         </Stack>
         <div>
-          {error ? <Failure error={error} /> : <Answers answer={answer} empty="Draw a digit, or load one that somebody wrote: every version answers as soon as you let go." />}
+          {error ? (
+            <Failure error={error} />
+          ) : (
+            <Answers
+              answer={answer}
+              empty="Draw a digit, or load one that somebody wrote: every version answers as soon as you let go."
+            />
+          )}
         </div>
       </div>
       <Group mt="md">

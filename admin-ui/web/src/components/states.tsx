@@ -60,7 +60,9 @@ export function stateTone(state: string): Tone {
   const word = state.toLowerCase();
   if (word === "ready" || word === "available") return "good";
   if (word.includes("fail") || word.includes("error") || word.includes("unavailable")) return "bad";
-  return word.includes("load") || word.includes("warm") || word === "pending" || word.includes("evict") ? "warn" : "plain";
+  return word.includes("load") || word.includes("warm") || word === "pending" || word.includes("evict")
+    ? "warn"
+    : "plain";
 }
 
 export function PageHead({ title, note, children }: { title: string; note?: ReactNode; children?: ReactNode }) {

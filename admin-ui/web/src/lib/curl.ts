@@ -12,9 +12,13 @@ export interface CurlCall {
 }
 
 export function curl(call: CurlCall, origin = window.location.origin): string {
-  const lines = [`curl -X ${call.method} ${quote(origin + BASE + call.path)}`, `-H "Authorization: Bearer $MESH_ADMIN_TOKEN"`];
+  const lines = [
+    `curl -X ${call.method} ${quote(origin + BASE + call.path)}`,
+    `-H "Authorization: Bearer $MESH_ADMIN_TOKEN"`,
+  ];
   for (const [name, value] of Object.entries(call.headers ?? {})) lines.push(`-H ${quote(`${name}: ${value}`)}`);
-  if (call.json !== undefined) lines.push("-H 'Content-Type: application/json'", `-d ${quote(JSON.stringify(call.json))}`);
+  if (call.json !== undefined)
+    lines.push("-H 'Content-Type: application/json'", `-d ${quote(JSON.stringify(call.json))}`);
   if (call.file) lines.push(`--data-binary ${quote(`@${call.file}`)}`);
   return lines.join(" \\\n  ");
 }

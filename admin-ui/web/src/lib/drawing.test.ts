@@ -15,9 +15,12 @@ describe("the drawing", () => {
     const drawn = stroke(blank(), [0.5, 0.5], [0.5, 0.5]);
     expect(pixels(stroke(drawn, [0.5, 0.5], [0.5, 0.5], true)).every((value) => value === 0)).toBe(true);
   });
-  it.each(SAMPLES.map((sample, digit) => [digit, sample] as const))("gives the handwritten %i back unchanged", (_, sample) => {
-    expect(pixels(fromPixels(sample))).toEqual(sample);
-  });
+  it.each(SAMPLES.map((sample, digit) => [digit, sample] as const))(
+    "gives the handwritten %i back unchanged",
+    (_, sample) => {
+      expect(pixels(fromPixels(sample))).toEqual(sample);
+    },
+  );
   it("keeps a pixel within its bounds", () => {
     expect(pixels(withPixel(blank(), 9, MAX))[9]).toBe(MAX);
     expect(pixels(withPixel(blank(), 9, MAX + 1))[9]).toBe(MAX);

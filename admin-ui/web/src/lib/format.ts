@@ -32,7 +32,12 @@ export function bytes(value: number | null | undefined): string {
 }
 export function duration(seconds: number): string {
   const whole = Math.max(0, Math.floor(seconds));
-  const [d, h, m, s] = [Math.floor(whole / 86_400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60, whole % 60];
+  const [d, h, m, s] = [
+    Math.floor(whole / 86_400),
+    Math.floor(whole / 3600) % 24,
+    Math.floor(whole / 60) % 60,
+    whole % 60,
+  ];
   if (d > 0) return `${d} d ${h} h`;
   if (h > 0) return `${h} h ${m} min`;
   return m > 0 ? `${m} min ${s} s` : `${s} s`;
@@ -40,5 +45,7 @@ export function duration(seconds: number): string {
 export function when(time: string | number | null | undefined): string {
   if (time === null || time === undefined) return "–";
   const date = new Date(time);
-  return Number.isNaN(date.getTime()) ? String(time) : date.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+  return Number.isNaN(date.getTime())
+    ? String(time)
+    : date.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 }

@@ -8,9 +8,17 @@ const version = (number: number, dims = [64], max = 64): ModelVersion => ({
   apiVersion: "mesh/v1",
   kind: "ModelVersion",
   metadata: { tenant: "acme", name: `digit-classifier/${number}` },
-  spec: { format: "torchscript", config: { max_batch_size: max, input: [{ name: "pixels", datatype: "FP32", dims }], output: [] } },
+  spec: {
+    format: "torchscript",
+    config: { max_batch_size: max, input: [{ name: "pixels", datatype: "FP32", dims }], output: [] },
+  },
 });
-const model = (spec: Model["spec"]): Model => ({ apiVersion: "mesh/v1", kind: "Model", metadata: { tenant: "acme", name: "digit-classifier" }, spec });
+const model = (spec: Model["spec"]): Model => ({
+  apiVersion: "mesh/v1",
+  kind: "Model",
+  metadata: { tenant: "acme", name: "digit-classifier" },
+  spec,
+});
 const all = [version(1), version(2), version(10)];
 const arm = (of?: string) => ({ name: "a", model: "digit-classifier", weight: 100, ...(of && { version: of }) });
 const number = (of: ModelVersion | undefined) => of && numberOf(of);

@@ -46,7 +46,9 @@ describe("editing", () => {
     expect(newArm([]).weight).toBe(100);
   });
   it("leaves empty texts out of what is sent", () => {
-    expect(clean({ arms: [{ ...arm("a", 100), version: "" }], sticky_by: "", description: "" })).toEqual({ arms: [arm("a", 100)] });
+    expect(clean({ arms: [{ ...arm("a", 100), version: "" }], sticky_by: "", description: "" })).toEqual({
+      arms: [arm("a", 100)],
+    });
   });
 });
 
@@ -64,6 +66,10 @@ describe("the diff", () => {
     expect(diff({ arms: [arm("v1", 100)] }, { arms: [arm("v1", 100)] })).toEqual([]);
   });
   it("shows what is new as a whole, leaf by leaf", () => {
-    expect(diff(null, { arms: [arm("v1", 100)] }).map((change) => change.field)).toEqual(["arms.v1.name", "arms.v1.model", "arms.v1.weight"]);
+    expect(diff(null, { arms: [arm("v1", 100)] }).map((change) => change.field)).toEqual([
+      "arms.v1.name",
+      "arms.v1.model",
+      "arms.v1.weight",
+    ]);
   });
 });

@@ -75,7 +75,9 @@ export function diff(before: unknown, after: unknown, at = ""): Change[] {
 function fields(value: unknown): Record<string, unknown> | null {
   if (Array.isArray(value)) {
     const named = value.every((item) => typeof item === "object" && item !== null && "name" in item);
-    return Object.fromEntries(value.map((item: unknown, at) => [named ? String((item as { name: unknown }).name) : String(at), item]));
+    return Object.fromEntries(
+      value.map((item: unknown, at) => [named ? String((item as { name: unknown }).name) : String(at), item]),
+    );
   }
   return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : null;
 }

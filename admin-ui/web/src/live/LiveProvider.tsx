@@ -33,7 +33,9 @@ export function LiveProvider({ children }: { children: ReactNode }) {
     const take = (overview: Overview) => dispatch({ overview, now: Date.now() });
     const connect = () => {
       source = new EventSource(`${BASE}/events`);
-      source.addEventListener("overview", (event) => take(JSON.parse((event as MessageEvent<string>).data) as Overview));
+      source.addEventListener("overview", (event) =>
+        take(JSON.parse((event as MessageEvent<string>).data) as Overview),
+      );
       source.onerror = () => {
         // A browser gives up on its own when the answer is no stream: ask once by hand, which also notices a lost session.
         if (source?.readyState !== EventSource.CLOSED) return;
@@ -50,5 +52,7 @@ export function LiveProvider({ children }: { children: ReactNode }) {
     };
   }, []);
 
-  return <LiveContext.Provider value={{ ...live, stale: staleFor(live, started, now) }}>{children}</LiveContext.Provider>;
+  return (
+    <LiveContext.Provider value={{ ...live, stale: staleFor(live, started, now) }}>{children}</LiveContext.Provider>
+  );
 }

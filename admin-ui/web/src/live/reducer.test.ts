@@ -1,11 +1,30 @@
 import { describe, expect, it } from "vitest";
 
 import type { Overview } from "../api/types";
-import { armKey, EMPTY, MAX_ARMS_KEPT, MAX_SAMPLES, reduce, STALE_AFTER_MS, staleFor, summary, type Live } from "./reducer";
+import {
+  armKey,
+  EMPTY,
+  MAX_ARMS_KEPT,
+  MAX_SAMPLES,
+  reduce,
+  STALE_AFTER_MS,
+  staleFor,
+  summary,
+  type Live,
+} from "./reducer";
 
 const START = Date.parse("2026-01-01T00:00:00Z");
 function overview(second: number, requests = 10, arms = 1): Overview {
-  const row = (at: number) => ({ tenant: "acme", target: "digits", arm: `v${at}`, version: 1, requests_per_second: requests / arms, ok: 0, errors: 0, refused: 0 });
+  const row = (at: number) => ({
+    tenant: "acme",
+    target: "digits",
+    arm: `v${at}`,
+    version: 1,
+    requests_per_second: requests / arms,
+    ok: 0,
+    errors: 0,
+    refused: 0,
+  });
   return {
     time: new Date(START + second * 1000).toISOString(),
     uptime_seconds: second,
@@ -17,7 +36,8 @@ function overview(second: number, requests = 10, arms = 1): Overview {
     devices: [],
   };
 }
-const fed = (seconds: number): Live => Array.from({ length: seconds }).reduce<Live>((live, _, at) => reduce(live, overview(at), at * 1000), EMPTY);
+const fed = (seconds: number): Live =>
+  Array.from({ length: seconds }).reduce<Live>((live, _, at) => reduce(live, overview(at), at * 1000), EMPTY);
 
 describe("the live window", () => {
   it("holds five minutes and no more", () => {
@@ -34,11 +54,17 @@ describe("the live window", () => {
     expect(reduce(fed(5), overview(1), 0).samples.map((sample) => sample.time - START / 1000)).toEqual([0, 1]);
   });
   it("keeps no more arms than its bound, and adds up versions of one arm", () => {
-    expect(Object.keys(reduce(EMPTY, overview(0, 1, MAX_ARMS_KEPT), 0).samples[0]?.arms ?? {})).toHaveLength(MAX_ARMS_KEPT);
-    expect(Object.keys(reduce(EMPTY, overview(0, 1, MAX_ARMS_KEPT + 1), 0).samples[0]?.arms ?? {})).toHaveLength(MAX_ARMS_KEPT);
+    expect(Object.keys(reduce(EMPTY, overview(0, 1, MAX_ARMS_KEPT), 0).samples[0]?.arms ?? {})).toHaveLength(
+      MAX_ARMS_KEPT,
+    );
+    expect(Object.keys(reduce(EMPTY, overview(0, 1, MAX_ARMS_KEPT + 1), 0).samples[0]?.arms ?? {})).toHaveLength(
+      MAX_ARMS_KEPT,
+    );
     const both = overview(0, 10);
     both.endpoints = [...both.endpoints, ...both.endpoints];
-    expect(reduce(EMPTY, both, 0).samples[0]?.arms).toEqual({ [armKey({ tenant: "acme", target: "digits", arm: "v0" })]: 20 });
+    expect(reduce(EMPTY, both, 0).samples[0]?.arms).toEqual({
+      [armKey({ tenant: "acme", target: "digits", arm: "v0" })]: 20,
+    });
   });
   it("keeps what was not measured apart from zero", () => {
     expect(reduce(EMPTY, overview(0), 0).samples[0]).toMatchObject({ p50: null, p99: 4 });

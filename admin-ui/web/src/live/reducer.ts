@@ -72,6 +72,7 @@ export function summary(name: string, unit: string, values: (number | null)[]): 
   const middle = Math.floor(known.length / 2);
   const mean = (part: number[]) => part.reduce((a, b) => a + b, 0) / Math.max(1, part.length);
   const [early, late] = [mean(known.slice(0, middle)), mean(known.slice(middle))];
-  const trend = known.length < 10 ? "" : late > early * 1.2 ? ", rising" : late < early * 0.8 ? ", falling" : ", steady";
+  const trend =
+    known.length < 10 ? "" : late > early * 1.2 ? ", rising" : late < early * 0.8 ? ", falling" : ", steady";
   return `${name}: now ${show(last)}, between ${show(Math.min(...known))} and ${show(Math.max(...known))} in this time${trend}.`;
 }

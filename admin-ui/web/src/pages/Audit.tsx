@@ -100,10 +100,20 @@ export default function Audit() {
           </Scroll>
         )}
         <Group justify="space-between" mt="md">
-          <Button variant="default" size="xs" disabled={last >= latest} onClick={() => setQuery(last + PAGE < latest ? { upto: String(last + PAGE) } : {})}>
+          <Button
+            variant="default"
+            size="xs"
+            disabled={last >= latest}
+            onClick={() => setQuery(last + PAGE < latest ? { upto: String(last + PAGE) } : {})}
+          >
             Newer
           </Button>
-          <Button variant="default" size="xs" disabled={last <= PAGE} onClick={() => setQuery({ upto: String(last - PAGE) })}>
+          <Button
+            variant="default"
+            size="xs"
+            disabled={last <= PAGE}
+            onClick={() => setQuery({ upto: String(last - PAGE) })}
+          >
             Older
           </Button>
         </Group>

@@ -5,7 +5,12 @@ import { useEffect, useMemo, useState } from "react";
 import { useNavigate, useParams } from "react-router";
 
 import { call, paths } from "../api/client";
-import { endpoint as endpointQuery, models as modelsQuery, tenants as tenantsQuery, versions as versionsQuery } from "../api/queries";
+import {
+  endpoint as endpointQuery,
+  models as modelsQuery,
+  tenants as tenantsQuery,
+  versions as versionsQuery,
+} from "../api/queries";
 import type { Endpoint, Model, ModelVersion } from "../api/types";
 import { CallIt } from "../components/CallIt";
 import { Chart } from "../components/Chart";
@@ -31,7 +36,9 @@ export function choicesOf(tenant: string, models: Model[], versions: ModelVersio
     versions: (name: string) => {
       const model = mine.find((item) => item.metadata.name === name);
       if (!model) return [];
-      const numbers = versionsOf(versions, model.metadata.tenant ?? tenant, name).map((version) => String(numberOf(version)));
+      const numbers = versionsOf(versions, model.metadata.tenant ?? tenant, name).map((version) =>
+        String(numberOf(version)),
+      );
       return [...Object.keys(model.spec.labels ?? {}), ...numbers];
     },
   };
@@ -42,20 +49,32 @@ function Existing({ tenant, name }: { tenant: string; name: string }) {
   const models = useQuery(modelsQuery);
   const versions = useQuery(versionsQuery);
   const readOnly = useReadOnly();
-  const choices = useMemo(() => choicesOf(tenant, models.data ?? [], versions.data ?? []), [tenant, models.data, versions.data]);
+  const choices = useMemo(
+    () => choicesOf(tenant, models.data ?? [], versions.data ?? []),
+    [tenant, models.data, versions.data],
+  );
   if (found.isPending || models.isPending || versions.isPending) return <Rows count={6} />;
   if (found.isError) return <Failure error={found.error} retry={() => void found.refetch()} />;
   const resolved = found.data.spec.arms.map((arm) => resolve(arm, tenant, models.data ?? [], versions.data ?? []));
   const first = resolved.find((version) => version !== undefined)?.spec;
   return (
     <>
-      <PageHead title={name} note={`Endpoint of ${tenant}, revision ${found.data.metadata.revision ?? "–"}, changed ${when(found.data.metadata.updated)}. ${found.data.spec.description ?? ""}`}>
+      <PageHead
+        title={name}
+        note={`Endpoint of ${tenant}, revision ${found.data.metadata.revision ?? "–"}, changed ${when(found.data.metadata.updated)}. ${found.data.spec.description ?? ""}`}
+      >
         {!readOnly && <Remove endpoint={found.data} />}
       </PageHead>
       <Stack gap={14}>
         <LiveArms tenant={tenant} name={name} />
         <EndpointForm server={found.data} choices={choices} readOnly={readOnly} />
-        <TryIt key={first ? "known" : "unknown"} tenant={tenant} endpoint={name} spec={first} drawable={drawable(first)} />
+        <TryIt
+          key={first ? "known" : "unknown"}
+          tenant={tenant}
+          endpoint={name}
+          spec={first}
+          drawable={drawable(first)}
+        />
         <CallIt endpoint={found.data} spec={first} />
       </Stack>
     </>
@@ -66,12 +85,16 @@ function LiveArms({ tenant, name }: { tenant: string; name: string }) {
   const { latest, samples } = useLive();
   const prefix = `${tenant}/${name}/`;
   const keys = useMemo(
-    () => [...new Set(samples.flatMap((sample) => Object.keys(sample.arms)))].filter((key) => key.startsWith(prefix) && key !== prefix).sort(),
+    () =>
+      [...new Set(samples.flatMap((sample) => Object.keys(sample.arms)))]
+        .filter((key) => key.startsWith(prefix) && key !== prefix)
+        .sort(),
     [samples, prefix],
   );
   const times = useMemo(() => samples.map((sample) => sample.time), [samples]);
   const series = useMemo(
-    () => keys.map((key) => ({ label: key.slice(prefix.length), values: samples.map((sample) => sample.arms[key] ?? 0) })),
+    () =>
+      keys.map((key) => ({ label: key.slice(prefix.length), values: samples.map((sample) => sample.arms[key] ?? 0) })),
     [keys, samples, prefix],
   );
   const rows = (latest?.endpoints ?? []).filter((row) => row.tenant === tenant && row.target === name);
@@ -117,10 +140,20 @@ function Remove({ endpoint }: { endpoint: Endpoint }) {
       <Button variant="default" onClick={() => setOpen(true)}>
         Delete
       </Button>
-      <Modal opened={open} onClose={() => setOpen(false)} title={`Delete ${name}`} closeButtonProps={{ "aria-label": "Close" }}>
+      <Modal
+        opened={open}
+        onClose={() => setOpen(false)}
+        title={`Delete ${name}`}
+        closeButtonProps={{ "aria-label": "Close" }}
+      >
         <Stack>
           <Text size="sm">Whoever calls it gets an error from then on. Type its name to go on.</Text>
-          <TextInput label="Name" value={typed} onChange={(event) => setTyped(event.currentTarget.value)} data-autofocus />
+          <TextInput
+            label="Name"
+            value={typed}
+            onChange={(event) => setTyped(event.currentTarget.value)}
+            data-autofocus
+          />
           {remove.isError && <Failure error={remove.error} />}
           <Button color="red.9" disabled={typed !== name} loading={remove.isPending} onClick={() => remove.mutate()}>
             Delete
@@ -143,15 +176,32 @@ function New() {
     if (only && tenant === null) setTenant(only);
   }, [only, tenant]);
   const choices = choicesOf(tenant ?? "", models.data ?? [], versions.data ?? []);
-  const draft: Endpoint = { apiVersion: "mesh/v1", kind: "Endpoint", metadata: { tenant: tenant ?? "", name }, spec: { arms: [{ name: "v1", model: "", weight: 100 }] } };
+  const draft: Endpoint = {
+    apiVersion: "mesh/v1",
+    kind: "Endpoint",
+    metadata: { tenant: tenant ?? "", name },
+    spec: { arms: [{ name: "v1", model: "", weight: 100 }] },
+  };
   return (
     <>
       <PageHead title="New endpoint" note="A name that a tenant can call, and where its requests go." />
       <Stack gap={14}>
         <Surface title="Name">
           <div className="fields">
-            <Select label="Tenant" data={(tenants.data ?? []).map((item) => item.metadata.name)} value={tenant} onChange={setTenant} required />
-            <TextInput label="Name" placeholder="digits" value={name} onChange={(event) => setName(event.currentTarget.value)} required />
+            <Select
+              label="Tenant"
+              data={(tenants.data ?? []).map((item) => item.metadata.name)}
+              value={tenant}
+              onChange={setTenant}
+              required
+            />
+            <TextInput
+              label="Name"
+              placeholder="digits"
+              value={name}
+              onChange={(event) => setName(event.currentTarget.value)}
+              required
+            />
           </div>
         </Surface>
         <EndpointForm server={draft} choices={choices} readOnly={readOnly || !tenant || name === ""} create />

@@ -16,7 +16,9 @@ export default function Endpoints() {
   const readOnly = useReadOnly();
   const items = list.data ?? [];
   const rateOf = (tenant: string | undefined, name: string) =>
-    (latest?.endpoints ?? []).filter((row) => row.tenant === tenant && row.target === name).reduce((sum, row) => sum + row.requests_per_second, 0);
+    (latest?.endpoints ?? [])
+      .filter((row) => row.tenant === tenant && row.target === name)
+      .reduce((sum, row) => sum + row.requests_per_second, 0);
   return (
     <>
       <PageHead title="Endpoints" note="The names that tenants call, and how requests are split between versions.">
@@ -29,7 +31,11 @@ export default function Endpoints() {
       <Surface>
         {list.isPending && <Rows />}
         {list.isError && <Failure error={list.error} retry={() => void list.refetch()} />}
-        {list.isSuccess && items.length === 0 && <Empty title="No endpoints yet">An endpoint gives one name to one or more model versions, and says how requests are split.</Empty>}
+        {list.isSuccess && items.length === 0 && (
+          <Empty title="No endpoints yet">
+            An endpoint gives one name to one or more model versions, and says how requests are split.
+          </Empty>
+        )}
         {items.length > 0 && (
           <Scroll label="Endpoints">
             <table className="grid">

@@ -14,7 +14,8 @@ import { numberOf, versionsOf } from "../lib/models";
 import { useReadOnly } from "../lib/session";
 import { useLive } from "../live/LiveProvider";
 
-const tensors = (list: TensorSpec[]) => list.map((tensor) => `${tensor.name} ${tensor.datatype}[${tensor.dims.join(",")}]`).join("\n");
+const tensors = (list: TensorSpec[]) =>
+  list.map((tensor) => `${tensor.name} ${tensor.datatype}[${tensor.dims.join(",")}]`).join("\n");
 
 export default function ModelPage() {
   const { tenant = "", model: name = "" } = useParams();
@@ -57,7 +58,10 @@ function Version({ version, model, devices }: { version: ModelVersion; model: Mo
   const labels = Object.entries(model.spec.labels ?? {}).filter(([, to]) => to === number);
   const held = devices.flatMap((device) =>
     device.models
-      .filter((item) => item.tenant === metadata.tenant && item.model === model.metadata.name && Number(item.version) === number)
+      .filter(
+        (item) =>
+          item.tenant === metadata.tenant && item.model === model.metadata.name && Number(item.version) === number,
+      )
       .map((item) => ({ device: device.device, ...item })),
   );
   return (
@@ -127,7 +131,9 @@ function Version({ version, model, devices }: { version: ModelVersion; model: Mo
             </tr>
             <tr>
               <th scope="row">Batches</th>
-              <td>{spec.config.max_batch_size === 0 ? "no batch dimension" : `up to ${spec.config.max_batch_size} rows`}</td>
+              <td>
+                {spec.config.max_batch_size === 0 ? "no batch dimension" : `up to ${spec.config.max_batch_size} rows`}
+              </td>
             </tr>
             <tr>
               <th scope="row">Published</th>
@@ -171,7 +177,12 @@ function Labels({ model, versions, readOnly }: { model: Model; versions: ModelVe
           ))}
         </Group>
       )}
-      <Modal opened={open} onClose={() => setOpen(false)} title="Set a label" closeButtonProps={{ "aria-label": "Close" }}>
+      <Modal
+        opened={open}
+        onClose={() => setOpen(false)}
+        title="Set a label"
+        closeButtonProps={{ "aria-label": "Close" }}
+      >
         <LabelForm model={model} versions={versions} done={() => setOpen(false)} />
       </Modal>
     </Surface>
@@ -183,7 +194,11 @@ function LabelForm({ model, versions, done }: { model: Model; versions: ModelVer
   const [number, setNumber] = useState<number>(numberOf(versions[0] as ModelVersion));
   const client = useQueryClient();
   const { tenant = "", name } = model.metadata;
-  const body: Model = { ...model, metadata: { tenant, name }, spec: { ...model.spec, labels: { ...model.spec.labels, [label]: number } } };
+  const body: Model = {
+    ...model,
+    metadata: { tenant, name },
+    spec: { ...model.spec, labels: { ...model.spec.labels, [label]: number } },
+  };
   const save = useMutation({
     mutationFn: () => call(paths.model(tenant, name), { method: "PUT", json: body, ifMatch: model.metadata.revision }),
     onSuccess: async () => {
@@ -199,11 +214,31 @@ function LabelForm({ model, versions, done }: { model: Model; versions: ModelVer
       }}
     >
       <Stack>
-        <TextInput label="Label" value={label} onChange={(event) => setLabel(event.currentTarget.value)} required data-autofocus />
-        <NumberInput label="Version" value={number} onChange={(value) => setNumber(Number(value))} min={1} allowDecimal={false} required />
+        <TextInput
+          label="Label"
+          value={label}
+          onChange={(event) => setLabel(event.currentTarget.value)}
+          required
+          data-autofocus
+        />
+        <NumberInput
+          label="Version"
+          value={number}
+          onChange={(value) => setNumber(Number(value))}
+          min={1}
+          allowDecimal={false}
+          required
+        />
         {save.isError && <Failure error={save.error} />}
         <Group justify="space-between">
-          <Curl call={{ method: "PUT", path: paths.model(tenant, name), json: body, headers: { "If-Match": `"${model.metadata.revision}"` } }} />
+          <Curl
+            call={{
+              method: "PUT",
+              path: paths.model(tenant, name),
+              json: body,
+              headers: { "If-Match": `"${model.metadata.revision}"` },
+            }}
+          />
           <Button type="submit" loading={save.isPending}>
             Set
           </Button>

@@ -25,7 +25,11 @@ export default function Models() {
       <Surface>
         {list.isPending && <Rows />}
         {list.isError && <Failure error={list.error} retry={() => void list.refetch()} />}
-        {list.isSuccess && items.length === 0 && <Empty title="No models yet">Publish the first version of one: a TorchScript file and how it is called.</Empty>}
+        {list.isSuccess && items.length === 0 && (
+          <Empty title="No models yet">
+            Publish the first version of one: a TorchScript file and how it is called.
+          </Empty>
+        )}
         {items.length > 0 && (
           <Scroll label="Models">
             <table className="grid">
@@ -46,7 +50,11 @@ export default function Models() {
                       <Anchor component={Link} fw={600} to={`/models/${model.metadata.tenant}/${model.metadata.name}`}>
                         {model.metadata.name}
                       </Anchor>
-                      {model.spec.description && <div style={{ color: "var(--mantine-color-dimmed)", fontSize: "0.85rem" }}>{model.spec.description}</div>}
+                      {model.spec.description && (
+                        <div style={{ color: "var(--mantine-color-dimmed)", fontSize: "0.85rem" }}>
+                          {model.spec.description}
+                        </div>
+                      )}
                     </td>
                     <td>{model.metadata.tenant}</td>
                     <td>

@@ -49,15 +49,28 @@ export function Overview() {
   const { rates, totals, latency_ms } = latest;
   return (
     <>
-      <PageHead title="Overview" note={`The last five minutes, a point a second. Up for ${duration(latest.uptime_seconds)}.`} />
+      <PageHead
+        title="Overview"
+        note={`The last five minutes, a point a second. Up for ${duration(latest.uptime_seconds)}.`}
+      />
       <Stack gap={14}>
         <dl className="tiles" style={{ margin: 0 }} aria-label="Now">
           <Tile name="Requests" value={rate(rates.requests_per_second)} note="/s" />
           <Tile name="Latency p50" value={millis(latency_ms.p50)} />
           <Tile name="Latency p99" value={millis(latency_ms.p99)} />
           <Tile name="In flight" value={count(latest.in_flight)} />
-          <Tile name="Refused" value={rate(rates.refused_per_second)} note={`/s · ${count(totals.refused)} in all`} tone={rates.refused_per_second > 0 ? "warn" : "plain"} />
-          <Tile name="Errors" value={rate(rates.errors_per_second)} note={`/s · ${count(totals.errors)} in all`} tone={rates.errors_per_second > 0 ? "bad" : "plain"} />
+          <Tile
+            name="Refused"
+            value={rate(rates.refused_per_second)}
+            note={`/s · ${count(totals.refused)} in all`}
+            tone={rates.refused_per_second > 0 ? "warn" : "plain"}
+          />
+          <Tile
+            name="Errors"
+            value={rate(rates.errors_per_second)}
+            note={`/s · ${count(totals.errors)} in all`}
+            tone={rates.errors_per_second > 0 ? "bad" : "plain"}
+          />
         </dl>
         <div className="charts">
           <Chart title="Requests per second" unit="/s" times={times} series={traffic} />
@@ -76,7 +89,11 @@ export function Overview() {
           )}
         </Surface>
         <Surface title="Devices">
-          {latest.devices.length === 0 ? <Empty title="No device has reported">A worker reports its devices when it starts.</Empty> : <Devices devices={latest.devices} />}
+          {latest.devices.length === 0 ? (
+            <Empty title="No device has reported">A worker reports its devices when it starts.</Empty>
+          ) : (
+            <Devices devices={latest.devices} />
+          )}
         </Surface>
       </Stack>
     </>
@@ -93,7 +110,9 @@ function Devices({ devices }: { devices: Device[] }) {
             <th scope="col">Model</th>
             <th scope="col">Version</th>
             <th scope="col">State</th>
-            <th scope="col" className="num">Memory</th>
+            <th scope="col" className="num">
+              Memory
+            </th>
           </tr>
         </thead>
         <tbody>
@@ -115,7 +134,9 @@ function Devices({ devices }: { devices: Device[] }) {
                   <td>{model.version}</td>
                   <td>
                     <Dot tone={stateTone(model.state)}>{model.state.toLowerCase()}</Dot>
-                    {model.reason && <div style={{ color: "var(--mantine-color-dimmed)", fontSize: "0.82rem" }}>{model.reason}</div>}
+                    {model.reason && (
+                      <div style={{ color: "var(--mantine-color-dimmed)", fontSize: "0.82rem" }}>{model.reason}</div>
+                    )}
                   </td>
                   <td className="num">{model.memory_bytes ? bytes(model.memory_bytes) : "–"}</td>
                 </tr>

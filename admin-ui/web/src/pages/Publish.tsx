@@ -12,17 +12,18 @@ import { Failure, PageHead, Surface } from "../components/states";
 import { bytes } from "../lib/format";
 import { useReadOnly } from "../lib/session";
 
-const EXAMPLE: ModelConfig = {
-  max_batch_size: 64,
-  input: [{ name: "pixels", datatype: "FP32", dims: [64] }],
-  output: [{ name: "probabilities", datatype: "FP32", dims: [10] }],
-  dynamic_batching: { preferred_batch_size: [], max_queue_delay_microseconds: 500, max_queue_size: 0 },
-};
+const EXAMPLE = `{
+  "max_batch_size": 64,
+  "input":  [{ "name": "pixels", "datatype": "FP32", "dims": [64] }],
+  "output": [{ "name": "probabilities", "datatype": "FP32", "dims": [10] }],
+  "dynamic_batching": { "max_queue_delay_microseconds": 500 }
+}`;
 
 function parse(text: string): { config?: ModelConfig; fault?: string } {
   try {
     const value: unknown = JSON.parse(text);
-    if (typeof value !== "object" || value === null || Array.isArray(value)) return { fault: "a configuration is a JSON object" };
+    if (typeof value !== "object" || value === null || Array.isArray(value))
+      return { fault: "a configuration is a JSON object" };
     return { config: value as ModelConfig };
   } catch (error) {
     return { fault: error instanceof Error ? error.message : "this is no JSON" };
@@ -34,7 +35,7 @@ export default function Publish() {
   const [tenant, setTenant] = useState<string | null>(query.get("tenant"));
   const [model, setModel] = useState(query.get("model") ?? "");
   const [labels, setLabels] = useState("");
-  const [text, setText] = useState(JSON.stringify(EXAMPLE, null, 2));
+  const [text, setText] = useState(EXAMPLE);
   const [file, setFile] = useState<File | null>(null);
   const [sent, setSent] = useState(0);
   const list = useQuery(tenants);
@@ -48,16 +49,25 @@ export default function Publish() {
       if (!file || !config || !tenant) throw new Error("choose a tenant and a file first");
       const artifact = await upload(file, setSent);
       const spec: VersionSpec = { format: "torchscript", artifact, config };
-      return call<ModelVersion>(paths.versions(tenant, model), { method: "POST", json: { spec, ...(wanted.length > 0 && { labels: wanted }) } });
+      return call<ModelVersion>(paths.versions(tenant, model), {
+        method: "POST",
+        json: { spec, ...(wanted.length > 0 && { labels: wanted }) },
+      });
     },
     onSuccess: async () => {
-      await Promise.all([client.invalidateQueries({ queryKey: ["models"] }), client.invalidateQueries({ queryKey: ["versions"] })]);
+      await Promise.all([
+        client.invalidateQueries({ queryKey: ["models"] }),
+        client.invalidateQueries({ queryKey: ["versions"] }),
+      ]);
       await go(`/models/${tenant}/${model}`);
     },
   });
   return (
     <>
-      <PageHead title="Publish a version" note="The number follows by itself. Nothing is sent to it before an endpoint or a label says so." />
+      <PageHead
+        title="Publish a version"
+        note="The number follows by itself. Nothing is sent to it before an endpoint or a label says so."
+      />
       <form
         onSubmit={(event) => {
           event.preventDefault();
@@ -67,9 +77,27 @@ export default function Publish() {
         <Stack gap={14}>
           <Surface title="What">
             <div className="fields">
-              <Select label="Tenant" data={(list.data ?? []).map((item) => item.metadata.name)} value={tenant} onChange={setTenant} required searchable />
-              <TextInput label="Model" description="Made if it is not there" value={model} onChange={(event) => setModel(event.currentTarget.value)} required />
-              <TextInput label="Labels" description="Point these at it, such as canary" value={labels} onChange={(event) => setLabels(event.currentTarget.value)} />
+              <Select
+                label="Tenant"
+                data={(list.data ?? []).map((item) => item.metadata.name)}
+                value={tenant}
+                onChange={setTenant}
+                required
+                searchable
+              />
+              <TextInput
+                label="Model"
+                description="Made if it is not there"
+                value={model}
+                onChange={(event) => setModel(event.currentTarget.value)}
+                required
+              />
+              <TextInput
+                label="Labels"
+                description="Point these at it, such as canary"
+                value={labels}
+                onChange={(event) => setLabels(event.currentTarget.value)}
+              />
             </div>
           </Surface>
           <Surface title="File">
@@ -92,13 +120,31 @@ export default function Publish() {
           {publish.isError && <Failure error={publish.error} />}
           <Group justify="space-between">
             <Stack gap={4}>
-              <Curl title="Upload with curl" call={{ method: "POST", path: "/artifacts", file: file?.name ?? "model.pt" }} />
+              <Curl
+                title="Upload with curl"
+                call={{ method: "POST", path: "/artifacts", file: file?.name ?? "model.pt" }}
+              />
               <Curl
                 title="Publish with curl"
-                call={{ method: "POST", path: paths.versions(tenant ?? "TENANT", model || "MODEL"), json: { spec: { format: "torchscript", artifact: { sha256: "SHA256", bytes: file?.size ?? 0 }, config: config ?? {} }, labels: wanted } }}
+                call={{
+                  method: "POST",
+                  path: paths.versions(tenant ?? "TENANT", model || "MODEL"),
+                  json: {
+                    spec: {
+                      format: "torchscript",
+                      artifact: { sha256: "SHA256", bytes: file?.size ?? 0 },
+                      config: config ?? {},
+                    },
+                    labels: wanted,
+                  },
+                }}
               />
             </Stack>
-            <Button type="submit" loading={publish.isPending} disabled={readOnly || !file || !config || !tenant || model === ""}>
+            <Button
+              type="submit"
+              loading={publish.isPending}
+              disabled={readOnly || !file || !config || !tenant || model === ""}
+            >
               Publish
             </Button>
           </Group>

@@ -18,7 +18,12 @@ export default function TenantPage() {
   const tenant = found.data;
   return (
     <>
-      <PageHead title={name} note={tenant.spec.suspended ? <Dot tone="bad">suspended: every call is refused</Dot> : <Dot tone="good">active</Dot>} />
+      <PageHead
+        title={name}
+        note={
+          tenant.spec.suspended ? <Dot tone="bad">suspended: every call is refused</Dot> : <Dot tone="good">active</Dot>
+        }
+      />
       <Stack gap={14}>
         <Surface title="Limits and weight">
           <TenantForm key={tenant.metadata.revision} tenant={tenant} readOnly={readOnly} />

@@ -12,7 +12,10 @@ import { useReadOnly } from "../lib/session";
 
 const limitsOf = ({ spec }: Tenant): string => {
   const { requests, concurrency } = spec.limits ?? {};
-  const parts = [requests && `${requests.per_second}/s, bursts of ${requests.burst}`, concurrency && `${concurrency} at once`].filter(Boolean);
+  const parts = [
+    requests && `${requests.per_second}/s, bursts of ${requests.burst}`,
+    concurrency && `${concurrency} at once`,
+  ].filter(Boolean);
   return parts.join("; ") || "none";
 };
 
@@ -29,7 +32,9 @@ export default function Tenants() {
       <Surface>
         {list.isPending && <Rows />}
         {list.isError && <Failure error={list.error} retry={() => void list.refetch()} />}
-        {list.isSuccess && items.length === 0 && <Empty title="No tenants yet">A tenant owns models, endpoints and API keys.</Empty>}
+        {list.isSuccess && items.length === 0 && (
+          <Empty title="No tenants yet">A tenant owns models, endpoints and API keys.</Empty>
+        )}
         {items.length > 0 && (
           <Scroll label="Tenants">
             <table className="grid">
@@ -50,7 +55,11 @@ export default function Tenants() {
                       <Anchor component={Link} fw={600} to={`/tenants/${tenant.metadata.name}`}>
                         {tenant.metadata.name}
                       </Anchor>
-                      {tenant.spec.display_name && <div style={{ color: "var(--mantine-color-dimmed)", fontSize: "0.85rem" }}>{tenant.spec.display_name}</div>}
+                      {tenant.spec.display_name && (
+                        <div style={{ color: "var(--mantine-color-dimmed)", fontSize: "0.85rem" }}>
+                          {tenant.spec.display_name}
+                        </div>
+                      )}
                     </td>
                     <td>{tenant.spec.suspended ? <Dot tone="bad">suspended</Dot> : <Dot tone="good">active</Dot>}</td>
                     <td className="num">{tenant.spec.weight}</td>
@@ -62,7 +71,13 @@ export default function Tenants() {
           </Scroll>
         )}
       </Surface>
-      <Modal opened={open} onClose={() => setOpen(false)} title="New tenant" size="lg" closeButtonProps={{ "aria-label": "Close" }}>
+      <Modal
+        opened={open}
+        onClose={() => setOpen(false)}
+        title="New tenant"
+        size="lg"
+        closeButtonProps={{ "aria-label": "Close" }}
+      >
         <TenantForm tenant={null} readOnly={readOnly} done={() => setOpen(false)} />
       </Modal>
     </>

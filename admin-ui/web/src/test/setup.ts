@@ -3,7 +3,16 @@ import { cleanup } from "@testing-library/react";
 import { afterEach } from "vitest";
 
 window.matchMedia ??= (query: string) =>
-  ({ matches: false, media: query, onchange: null, addListener: () => undefined, removeListener: () => undefined, addEventListener: () => undefined, removeEventListener: () => undefined, dispatchEvent: () => false }) as MediaQueryList;
+  ({
+    matches: false,
+    media: query,
+    onchange: null,
+    addListener: () => undefined,
+    removeListener: () => undefined,
+    addEventListener: () => undefined,
+    removeEventListener: () => undefined,
+    dispatchEvent: () => false,
+  }) as MediaQueryList;
 class NoResize {
   observe() {}
   unobserve() {}
