@@ -1,0 +1,237 @@
+//! Who calls, and whether they may: admin tokens as bearers or behind a session's cookie.
+//!
+//! One middleware stands before every route under `/admin/v1`; a handler that needs to know the caller takes [`Caller`],
+//! which exists only if the middleware let it through.
+
+use std::{future, net::IpAddr};
+
+use actix_web::{
+    FromRequest, HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _,
+    body::MessageBody,
+    cookie::{Cookie, SameSite, time::Duration},
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    http::{Method, StatusCode, header},
+    middleware::Next,
+    web,
+};
+use mesh_policies::access::{admin_token_id, verify_admin_token};
+use mesh_registry::Author;
+use mesh_resources::{AdminRole, AdminTokenSpec, ResourceKey, Spec};
+use mesh_types::{KeyId, RequestId};
+
+use crate::{
+    AdminState, SESSION_SECONDS,
+    error::ApiError,
+    wire::{LoginBody, SessionView},
+};
+
+/// The cookie that holds a session's identifier.
+pub(crate) const COOKIE: &str = "mesh_session";
+const COOKIE_PATH: &str = "/admin";
+/// How the command line names itself.
+const CLI_AGENT: &str = "mesh-cli/";
+/// What may be called without a credential.
+const PUBLIC: [(Method, &str); 2] = [
+    (Method::POST, "/admin/v1/session"),
+    (Method::GET, "/admin/v1/openapi.json"),
+];
+
+/// A caller that has been let through.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// The token's name.
+    pub(crate) who: KeyId,
+    pub(crate) role: AdminRole,
+    hash: String,
+    source: &'static str,
+    request: RequestId,
+}
+
+impl Caller {
+    /// Who a write is by.
+    pub(crate) fn author(&self) -> Author {
+        Author {
+            who: self.who.to_string(),
+            source: self.source.to_owned(),
+            request: Some(self.request.to_string()),
+        }
+    }
+
+    pub(crate) fn request(&self) -> RequestId {
+        self.request
+    }
+
+    /// Whether the token still is what it was.
+    pub(crate) fn is_still_valid(&self, state: &AdminState) -> bool {
+        matches!(token(state, &self.who), Ok(Some(spec)) if spec.hash == self.hash)
+    }
+}
+
+impl FromRequest for Caller {
+    type Error = ApiError;
+    type Future = future::Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let caller = request.extensions().get::<Self>().cloned();
+        future::ready(caller.ok_or_else(ApiError::unauthenticated))
+    }
+}
+
+/// The token of this name, unless it has ended.
+fn token(state: &AdminState, name: &KeyId) -> Result<Option<AdminTokenSpec>, ApiError> {
+    let found = state.inner.parts.registry.get(&ResourceKey::admin_token(name))?;
+    let Some(Spec::AdminToken(spec)) = found.map(|resource| resource.spec) else {
+        return Ok(None);
+    };
+    let ended = spec
+        .expires
+        .is_some_and(|expires| expires.as_second() <= state.now_unix());
+    Ok((!ended).then_some(spec))
+}
+
+/// The token that a text is, if it is one.
+fn verify(state: &AdminState, text: &str) -> Result<Option<(KeyId, AdminTokenSpec)>, ApiError> {
+    let Some(name) = admin_token_id(text) else {
+        return Ok(None);
+    };
+    let spec = token(state, &name)?;
+    let spec = spec.filter(|spec| verify_admin_token(&state.inner.parts.pepper, text, &spec.hash));
+    Ok(spec.map(|spec| (name, spec)))
+}
+
+fn header_text<'a>(request: &'a HttpRequest, name: &header::HeaderName) -> Option<&'a str> {
+    request.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
+fn request_id(request: &HttpRequest) -> RequestId {
+    request.extensions().get::<RequestId>().copied().unwrap_or(RequestId(0))
+}
+
+/// Finds the caller: a bearer wins over a cookie.
+fn authenticate(state: &AdminState, request: &HttpRequest) -> Result<Caller, ApiError> {
+    let caller = |(who, spec): (KeyId, AdminTokenSpec), source| Caller {
+        who,
+        role: spec.role,
+        hash: spec.hash,
+        source,
+        request: request_id(request),
+    };
+    if let Some(value) = header_text(request, &header::AUTHORIZATION) {
+        let bearer = value
+            .split_once(' ')
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let (_, text) = bearer.ok_or_else(ApiError::unauthenticated)?;
+        let found = verify(state, text.trim())?.ok_or_else(ApiError::unauthenticated)?;
+        let agent = header_text(request, &header::USER_AGENT).unwrap_or_default();
+        let source = if agent.starts_with(CLI_AGENT) { "cli" } else { "api" };
+        return Ok(caller(found, source));
+    }
+    let cookie = request.cookie(COOKIE).ok_or_else(ApiError::unauthenticated)?;
+    let session = state.inner.sessions.find(cookie.value(), state.now_unix());
+    let session = session.ok_or_else(ApiError::unauthenticated)?;
+    let spec = token(state, &session.token)?.filter(|spec| spec.hash == session.hash);
+    let spec = spec.ok_or_else(ApiError::unauthenticated)?;
+    Ok(caller((session.token, spec), "ui"))
+}
+
+/// Whether the request's `Origin` is this door itself. A browser sends it with every request that is not a plain read.
+fn is_own_origin(request: &HttpRequest) -> bool {
+    let origin = header_text(request, &header::ORIGIN);
+    let origin = origin.and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    let host = header_text(request, &header::HOST);
+    matches!((origin, host), (Some(origin), Some(host)) if origin.eq_ignore_ascii_case(host))
+}
+
+fn check(state: &AdminState, request: &HttpRequest) -> Result<(), ApiError> {
+    let (method, path) = (request.method(), request.path());
+    let foreign = request.headers().contains_key(header::ORIGIN) && !is_own_origin(request);
+    let reads = method == Method::GET || method == Method::HEAD;
+    if !reads && foreign {
+        return Err(ApiError::forbidden(
+            "the request comes from another site: use this door's own pages",
+        ));
+    }
+    if PUBLIC.iter().any(|(open, at)| method == *open && path == *at) {
+        return Ok(());
+    }
+    let caller = authenticate(state, request)?;
+    if !reads && caller.source == "ui" && !is_own_origin(request) {
+        return Err(ApiError::forbidden(
+            "a change made with a cookie needs an Origin header: use this door's own pages",
+        ));
+    }
+    let signs_out = method == Method::DELETE && path == "/admin/v1/session";
+    if !reads && !signs_out && caller.role != AdminRole::Admin {
+        return Err(ApiError::forbidden(
+            "a viewer may look but not change anything: use an admin's token",
+        ));
+    }
+    request.extensions_mut().insert(caller);
+    Ok(())
+}
+
+/// Stands before every route.
+pub(crate) async fn guard(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let state = request.app_data::<web::Data<AdminState>>().cloned();
+    let allowed = match state {
+        Some(state) => check(&state, request.request()),
+        None => Err(ApiError::unauthenticated()),
+    };
+    match allowed {
+        Ok(()) => next.call(request).await.map(ServiceResponse::map_into_left_body),
+        Err(error) => Ok(request.into_response(error.error_response()).map_into_right_body()),
+    }
+}
+
+fn cookie(value: &str, seconds: i64) -> Cookie<'_> {
+    Cookie::build(COOKIE, value)
+        .path(COOKIE_PATH)
+        .http_only(true)
+        .same_site(SameSite::Strict)
+        .max_age(Duration::seconds(seconds))
+        .finish()
+}
+
+/// Signs in: a token for a session's cookie.
+pub(crate) fn sign_in(state: &AdminState, request: &HttpRequest, body: &LoginBody) -> Result<HttpResponse, ApiError> {
+    let address = request
+        .peer_addr()
+        .map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
+    let attempt = state.inner.throttle.attempt(address, state.inner.parts.clock.now());
+    attempt.map_err(|wait| {
+        ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many attempts to sign in: wait, then try again",
+        )
+        .retry_after(wait)
+    })?;
+    let Some((name, spec)) = verify(state, body.token.trim())? else {
+        tracing::warn!(%address, "sign-in with an invalid admin token");
+        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "this is no valid admin token"));
+    };
+    state.inner.throttle.succeeded(address);
+    tracing::info!(who = %name, "signed in");
+    let session = state.inner.sessions.open(name, spec.hash, state.now_unix());
+    Ok(HttpResponse::NoContent()
+        .cookie(cookie(&session, SESSION_SECONDS))
+        .finish())
+}
+
+/// Signs out.
+pub(crate) fn sign_out(state: &AdminState, request: &HttpRequest) -> HttpResponse {
+    if let Some(cookie) = request.cookie(COOKIE) {
+        state.inner.sessions.close(cookie.value());
+    }
+    HttpResponse::NoContent().cookie(cookie("", 0)).finish()
+}
+
+/// Who is signed in.
+pub(crate) fn session(caller: &Caller) -> HttpResponse {
+    HttpResponse::Ok().json(SessionView {
+        who: caller.who.to_string(),
+        role: caller.role,
+    })
+}

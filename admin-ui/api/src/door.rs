@@ -1,0 +1,127 @@
+//! The admin listener: the API, the web app, and the headers that every answer carries.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use actix_web::{
+    App, Error, HttpMessage as _, HttpServer,
+    body::MessageBody,
+    dev::{ServerHandle, ServiceRequest, ServiceResponse},
+    http::header::{self, HeaderName, HeaderValue},
+    middleware::{Compress, Next, from_fn},
+    web,
+};
+use mesh_actors::Tasks;
+use mesh_types::RequestId;
+
+use crate::{AdminParts, AdminState, Assets, configure, static_files};
+
+/// Connections at once; the door is for people and their tools, not for traffic.
+const MAX_CONNECTIONS: usize = 512;
+const WORKERS: usize = 2;
+/// How long a client may take to send its headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// Scripts only from our own files. Styles may be inline, because the app's widgets place themselves by style attributes.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+
+/// Where the admin door listens.
+#[derive(Debug, Clone, Copy)]
+pub struct AdminDoorConfig {
+    /// The address; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+/// A listening admin door.
+#[derive(Debug)]
+pub struct AdminDoor {
+    addr: SocketAddr,
+    server: ServerHandle,
+    streams: Tasks,
+}
+
+impl AdminDoor {
+    /// Binds and serves. The server itself runs as one of `tasks`.
+    pub fn start(
+        config: AdminDoorConfig,
+        parts: AdminParts,
+        assets: Arc<dyn Assets>,
+        tasks: &Tasks,
+    ) -> std::io::Result<Self> {
+        // Streams of events end when this door stops, before the other tasks do: a server waits for its connections.
+        let streams = Tasks::new();
+        let state = web::Data::new(AdminState::start(parts, &streams));
+        let assets = web::Data::new(assets);
+        let app = move || {
+            App::new()
+                .app_data(state.clone())
+                .app_data(assets.clone())
+                .wrap(from_fn(frame))
+                .configure(configure)
+                .service(
+                    web::scope("")
+                        .wrap(Compress::default())
+                        .default_service(web::to(static_files::serve)),
+                )
+        };
+        let server = HttpServer::new(app)
+            .workers(WORKERS)
+            .max_connections(MAX_CONNECTIONS)
+            .client_request_timeout(HEADER_TIMEOUT)
+            .keep_alive(KEEP_ALIVE)
+            .disable_signals()
+            .bind(config.listen)?;
+        let addr = server.addrs().first().copied().unwrap_or(config.listen);
+        let server = server.run();
+        let handle = server.handle();
+        tasks.spawn("admin door", |_| async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the admin door ended");
+            }
+        });
+        Ok(Self {
+            addr,
+            server: handle,
+            streams,
+        })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Stops accepting, ends the streams of events, and waits at most `grace` for what is being answered.
+    pub async fn stop(&self, grace: Duration) {
+        let deadline = tokio::time::Instant::now() + grace;
+        self.streams.end(grace).await;
+        if tokio::time::timeout_at(deadline, self.server.stop(true)).await.is_err() {
+            self.server.stop(false).await;
+        }
+    }
+}
+
+/// Numbers the request, and puts the headers on its answer.
+async fn frame(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let id = RequestId(rand::random());
+    request.extensions_mut().insert(id);
+    let mut response = next.call(request).await?;
+    let headers = response.headers_mut();
+    let mut set = |name: HeaderName, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
+    set(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::X_FRAME_OPTIONS, "DENY");
+    set(header::REFERRER_POLICY, "no-referrer");
+    set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+    set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+        headers.insert(HeaderName::from_static("x-request-id"), id);
+    }
+    Ok(response)
+}

@@ -1,0 +1,105 @@
+//! One route: where it is, who answers it, and what the OpenAPI document says of it.
+
+use actix_web::{Route, http::StatusCode};
+use utoipa::openapi::HttpMethod;
+
+/// What the document says of a route's body or answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Body {
+    /// None.
+    None,
+    /// JSON of this schema.
+    Json(&'static str),
+    /// Bytes.
+    Bytes,
+    /// A stream of events whose data have this schema.
+    Events(&'static str),
+}
+
+/// One route.
+pub(crate) struct Entry {
+    pub(crate) method: HttpMethod,
+    /// The path below [`crate::routes::ROOT`].
+    pub(crate) path: String,
+    /// The operation's name in generated clients.
+    pub(crate) id: String,
+    pub(crate) tag: &'static str,
+    pub(crate) summary: String,
+    pub(crate) query: &'static [&'static str],
+    pub(crate) headers: &'static [&'static str],
+    pub(crate) body: Body,
+    pub(crate) status: StatusCode,
+    pub(crate) answer: Body,
+    pub(crate) route: Route,
+}
+
+impl Entry {
+    fn new(method: HttpMethod, path: &str, id: &str, summary: &str, route: Route) -> Self {
+        Self {
+            method,
+            path: path.to_owned(),
+            id: id.to_owned(),
+            tag: "resources",
+            summary: summary.to_owned(),
+            query: &[],
+            headers: &[],
+            body: Body::None,
+            status: StatusCode::OK,
+            answer: Body::None,
+            route,
+        }
+    }
+
+    pub(crate) fn get(path: &str, id: &str, summary: &str, route: Route) -> Self {
+        Self::new(HttpMethod::Get, path, id, summary, route)
+    }
+
+    pub(crate) fn post(path: &str, id: &str, summary: &str, route: Route) -> Self {
+        Self::new(HttpMethod::Post, path, id, summary, route)
+    }
+
+    pub(crate) fn put(path: &str, id: &str, summary: &str, route: Route) -> Self {
+        Self::new(HttpMethod::Put, path, id, summary, route)
+    }
+
+    pub(crate) fn delete(path: &str, id: &str, summary: &str, route: Route) -> Self {
+        Self::new(HttpMethod::Delete, path, id, summary, route).status(StatusCode::NO_CONTENT)
+    }
+
+    pub(crate) fn tag(self, tag: &'static str) -> Self {
+        Self { tag, ..self }
+    }
+
+    pub(crate) fn query(self, query: &'static [&'static str]) -> Self {
+        Self { query, ..self }
+    }
+
+    pub(crate) fn headers(self, headers: &'static [&'static str]) -> Self {
+        Self { headers, ..self }
+    }
+
+    pub(crate) fn body(self, body: Body) -> Self {
+        Self { body, ..self }
+    }
+
+    pub(crate) fn takes(self, schema: &'static str) -> Self {
+        self.body(Body::Json(schema))
+    }
+
+    pub(crate) fn answer(self, answer: Body) -> Self {
+        Self { answer, ..self }
+    }
+
+    pub(crate) fn answers(self, schema: &'static str) -> Self {
+        self.answer(Body::Json(schema))
+    }
+
+    pub(crate) fn status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// What it answers with is new.
+    pub(crate) fn makes(self, schema: &'static str) -> Self {
+        self.status(StatusCode::CREATED).answers(schema)
+    }
+}

@@ -1,0 +1,271 @@
+//! A door without a socket for tests: a real registry in a folder of its own, devices and a probe that answer by rote.
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::{App, body, cookie::Cookie, http::Method, test, web};
+use futures::future::BoxFuture;
+use mesh_actors::Tasks;
+use mesh_policies::{Pepper, generate_admin_token, hash_secret};
+use mesh_registry::{Author, Change, Expected, Registry, RegistryConfig, RegistryHandle};
+use mesh_resources::{AdminRole, AdminTokenSpec, Resource, ResourceKey};
+use mesh_telemetry::Telemetry;
+use mesh_types::{
+    Clock, DataType, DeviceId, Fault, InferJob, JobOutcome, ManualClock, ModelId, StageTimings, TenantId, Tensor,
+    Version,
+};
+use serde_json::{Value, json};
+
+use crate::{AdminParts, AdminState, DeviceView, FleetView, HeldModel, LoadState, Probe, configure};
+
+pub(crate) struct Fleet;
+
+impl FleetView for Fleet {
+    fn devices(&self) -> Vec<DeviceView> {
+        vec![DeviceView {
+            device: DeviceId::cpu(0),
+            models: vec![HeldModel {
+                tenant: TenantId::parse("acme").unwrap(),
+                model: ModelId::parse("digits").unwrap(),
+                version: Version::FIRST,
+                state: LoadState::Ready,
+                reason: None,
+                memory_bytes: Some(7),
+            }],
+        }]
+    }
+}
+
+/// Answers each job with its first input as output `y`; version 9 is broken.
+pub(crate) struct Echo;
+
+impl Probe for Echo {
+    fn infer(&self, job: InferJob) -> BoxFuture<'static, Result<JobOutcome, Fault>> {
+        let answer = match job.inputs.first() {
+            Some(input) if job.version.version.get() != 9 => Ok(JobOutcome {
+                outputs: vec![
+                    Tensor::new("y".into(), DataType::Fp32, input.shape.clone(), input.data.clone()).unwrap(),
+                ],
+                timings: StageTimings::default(),
+            }),
+            _ => Err(Fault::internal("the model failed")),
+        };
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+pub(crate) struct Fixture {
+    pub(crate) state: AdminState,
+    pub(crate) registry: RegistryHandle,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) admin: String,
+    pub(crate) viewer: String,
+    pub(crate) tasks: Tasks,
+    _registry: Registry,
+    _folder: tempfile::TempDir,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+    pub(crate) headers: actix_web::http::header::HeaderMap,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    #[track_caller]
+    pub(crate) fn is(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.body);
+        self
+    }
+}
+
+/// A request to be made.
+pub(crate) struct Ask {
+    method: Method,
+    path: String,
+    headers: Vec<(&'static str, String)>,
+    cookie: Option<String>,
+    body: Option<Vec<u8>>,
+}
+
+impl Ask {
+    pub(crate) fn new(method: Method, path: &str) -> Self {
+        Self {
+            method,
+            path: format!("/admin/v1{path}"),
+            headers: vec![("host", "mesh.test".into())],
+            cookie: None,
+            body: None,
+        }
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    pub(crate) fn bearer(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    pub(crate) fn cookie(mut self, session: &str) -> Self {
+        self.cookie = Some(session.to_owned());
+        self
+    }
+
+    pub(crate) fn json(self, body: &Value) -> Self {
+        self.header("content-type", "application/json")
+            .bytes(body.to_string().as_bytes())
+    }
+
+    pub(crate) fn bytes(mut self, body: &[u8]) -> Self {
+        self.body = Some(body.to_vec());
+        self
+    }
+}
+
+pub(crate) fn token(registry_pepper: &Pepper, role: AdminRole) -> (String, Resource) {
+    let made = generate_admin_token(&mut rand::rng());
+    let spec = AdminTokenSpec {
+        hash: hash_secret(registry_pepper, &made.secret),
+        role,
+        expires: None,
+    };
+    (made.text, Resource::new(&ResourceKey::admin_token(&made.id), spec))
+}
+
+impl Fixture {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let tasks = Tasks::new();
+        let opened = Registry::open(RegistryConfig::new(folder.path()), &tasks).unwrap();
+        let registry = opened.handle();
+        let pepper = Pepper::from_bytes([7; 32]);
+        let ((admin, first), (viewer, second)) = (token(&pepper, AdminRole::Admin), token(&pepper, AdminRole::Viewer));
+        let by = Author {
+            who: "start".into(),
+            source: "mesh".into(),
+            request: None,
+        };
+        let changes = [first, second].map(|resource| Change::Put {
+            resource,
+            expected: Expected::Absent,
+        });
+        registry.write(by, changes.to_vec()).await.unwrap();
+        let clock = Arc::new(ManualClock::at(1_900_000_000));
+        let parts = AdminParts {
+            registry: registry.clone(),
+            telemetry: Telemetry::local(),
+            fleet: Arc::new(Fleet),
+            probe: Arc::new(Echo),
+            pepper,
+            clock: clock.clone() as Arc<dyn Clock>,
+        };
+        Self {
+            state: AdminState::start(parts, &tasks),
+            registry,
+            clock,
+            admin,
+            viewer,
+            tasks,
+            _registry: opened,
+            _folder: folder,
+        }
+    }
+
+    pub(crate) async fn send(&self, ask: Ask) -> Answer {
+        let app = App::new()
+            .app_data(web::Data::new(self.state.clone()))
+            .configure(configure);
+        let app = test::init_service(app).await;
+        let peer = "192.0.2.1:4000".parse().unwrap();
+        let mut request = test::TestRequest::with_uri(&ask.path)
+            .method(ask.method)
+            .peer_addr(peer);
+        for header in ask.headers {
+            request = request.insert_header(header);
+        }
+        if let Some(session) = ask.cookie {
+            request = request.cookie(Cookie::new("mesh_session", session));
+        }
+        if let Some(body) = ask.body {
+            request = request.set_payload(body);
+        }
+        let response = test::call_service(&app, request.to_request()).await;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let bytes = body::to_bytes(response.into_body()).await.unwrap_or_default();
+        Answer {
+            status,
+            headers,
+            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Ask::new(Method::GET, path).bearer(&self.admin)).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(Ask::new(Method::PUT, path).bearer(&self.admin).json(body))
+            .await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Ask::new(Method::POST, path).bearer(&self.admin).json(body))
+            .await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(Ask::new(Method::DELETE, path).bearer(&self.admin)).await
+    }
+
+    /// A tenant with two versions of a model and an endpoint over them.
+    pub(crate) async fn demo(&self) {
+        self.put("/tenants/acme", &tenant("acme")).await.is(201);
+        for _ in 0..2 {
+            self.post("/tenants/acme/models/digits/versions", &json!({"spec": version_spec()}))
+                .await
+                .is(201);
+        }
+        self.put("/tenants/acme/endpoints/read", &endpoint(90.0)).await.is(201);
+    }
+
+    pub(crate) async fn end(self) {
+        assert!(self.tasks.end(Duration::from_secs(5)).await.is_empty());
+    }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a literal reads better than a reference to one"
+)]
+pub(crate) fn resource(kind: &str, tenant: Option<&str>, name: &str, spec: Value) -> Value {
+    let mut metadata = json!({ "name": name });
+    if let Some(tenant) = tenant {
+        metadata["tenant"] = json!(tenant);
+    }
+    json!({"apiVersion": "mesh/v1", "kind": kind, "metadata": metadata, "spec": spec})
+}
+
+pub(crate) fn tenant(name: &str) -> Value {
+    resource("Tenant", None, name, json!({}))
+}
+
+pub(crate) fn version_spec() -> Value {
+    let tensor = |name: &str| json!([{"name": name, "datatype": "FP32", "dims": [2]}]);
+    json!({"format": "builtin", "config": {"max_batch_size": 8, "input": tensor("x"), "output": tensor("y")}})
+}
+
+pub(crate) fn endpoint(first: f64) -> Value {
+    resource(
+        "Endpoint",
+        Some("acme"),
+        "read",
+        json!({"arms": [
+        {"name": "v1", "model": "digits", "version": "1", "weight": first},
+        {"name": "v2", "model": "digits", "version": "2", "weight": 100.0 - first}]}),
+    )
+}

@@ -1,0 +1,50 @@
+//! The admin door: resources, credentials, uploads, live numbers and the trail of changes, over HTTP and JSON.
+//!
+//! Owns the routes under `/admin/v1`, their OpenAPI document, sessions and the checks of who may call, and the listener that
+//! also serves the web app. Decides nothing about what a resource may say (that is the registry's and the resources' own)
+//! and runs no model: each handler is a thin translation between HTTP and those that know.
+//!
+//! Invariants: every route but signing in and the API's description needs a valid admin token, and every write an admin's;
+//! a write made with a cookie comes from this door's own pages; secrets are shown once, when made, and redacted in every
+//! other answer; every write carries who made it; whatever a caller can make grow has a named bound.
+
+mod apply;
+mod artifacts;
+mod audit;
+mod auth;
+mod door;
+mod entry;
+mod error;
+mod keys;
+mod live;
+mod openapi;
+mod overview;
+mod parts;
+mod plan;
+mod resources;
+mod routes;
+mod sessions;
+mod state;
+mod static_files;
+mod throttle;
+mod trial;
+mod versions;
+mod wire;
+
+pub use door::{AdminDoor, AdminDoorConfig};
+pub use live::MAX_EVENT_CLIENTS;
+pub use openapi::document as openapi_document;
+pub use overview::Overview;
+pub use parts::{AdminParts, Asset, Assets, DeviceView, FleetView, HeldModel, LoadState, Probe};
+pub use routes::configure;
+pub use sessions::{MAX_SESSIONS, SESSION_SECONDS};
+pub use state::AdminState;
+
+#[cfg(test)]
+mod door_tests;
+#[cfg(test)]
+mod fixture_tests;
+#[cfg(test)]
+mod resources_tests;
+#[cfg(test)]
+mod security_tests;

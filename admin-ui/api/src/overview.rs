@@ -1,0 +1,379 @@
+//! The numbers behind the overview page: what was counted since the last ten ticks, as rates and quantiles.
+//!
+//! Pure: fed with a snapshot of the metrics and the time, answers the overview. Only what changed in a tick is kept, so a
+//! series that rests costs nothing.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
+
+use jiff::Timestamp;
+use mesh_telemetry::{LatencySnapshot, LiveSeries, LiveSnapshot};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::DeviceView;
+
+/// Ticks in the sliding window; there is one a second.
+pub(crate) const WINDOW_TICKS: usize = 10;
+/// The most rows of endpoints in an overview; the busiest come first.
+pub(crate) const MAX_ROWS: usize = 500;
+
+/// How the mesh is doing.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Overview {
+    /// When this was counted.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// Since the start of the admin door.
+    pub uptime_seconds: f64,
+    /// Requests being worked on.
+    pub in_flight: i64,
+    /// Counted since the start.
+    pub totals: Totals,
+    /// Over the last ten seconds.
+    pub rates: Rates,
+    /// Of answered requests, over the last ten seconds.
+    pub latency_ms: LatencyMs,
+    /// Each way that requests go, the busiest first.
+    pub endpoints: Vec<EndpointRow>,
+    /// What devices hold.
+    pub devices: Vec<DeviceView>,
+}
+
+/// Counted since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Totals {
+    /// Answered.
+    pub ok: u64,
+    /// Refused by a tenant's limit.
+    pub refused: u64,
+    /// Failed otherwise.
+    pub errors: u64,
+}
+
+/// Per second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
+pub struct Rates {
+    /// All requests.
+    pub requests_per_second: f64,
+    /// Failed ones.
+    pub errors_per_second: f64,
+    /// Refused ones.
+    pub refused_per_second: f64,
+}
+
+/// Quantiles in milliseconds; null where nothing was answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
+pub struct LatencyMs {
+    /// The median.
+    pub p50: Option<f64>,
+    /// One in ten is slower.
+    pub p90: Option<f64>,
+    /// One in a hundred is slower.
+    pub p99: Option<f64>,
+}
+
+/// One way that requests go.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct EndpointRow {
+    /// Who called.
+    #[schema(value_type = String)]
+    pub tenant: Arc<str>,
+    /// The endpoint or model called; empty where it was not found.
+    #[schema(value_type = String)]
+    pub target: Arc<str>,
+    /// The arm; empty where there was no split.
+    #[schema(value_type = String)]
+    pub arm: Arc<str>,
+    /// The version that answered; 0 where none did.
+    pub version: u32,
+    /// Over the last ten seconds.
+    pub requests_per_second: f64,
+    /// The median over the last ten seconds.
+    pub p50_ms: Option<f64>,
+    /// The 99th percentile over the last ten seconds.
+    pub p99_ms: Option<f64>,
+    /// Answered since the start.
+    pub ok: u64,
+    /// Failed since the start.
+    pub errors: u64,
+    /// Refused since the start.
+    pub refused: u64,
+}
+
+type Names = (Arc<str>, Arc<str>, Arc<str>, u32);
+
+#[derive(Debug, Clone, Default)]
+struct Counted {
+    totals: Totals,
+    latency: LatencySnapshot,
+}
+
+impl Counted {
+    fn of(series: &LiveSeries) -> Self {
+        let totals = Totals {
+            ok: series.ok,
+            refused: series.refused,
+            errors: series.errors,
+        };
+        Self {
+            totals,
+            latency: series.latency.clone(),
+        }
+    }
+
+    fn since(&self, earlier: &Self) -> Self {
+        let totals = Totals {
+            ok: self.totals.ok.saturating_sub(earlier.totals.ok),
+            refused: self.totals.refused.saturating_sub(earlier.totals.refused),
+            errors: self.totals.errors.saturating_sub(earlier.totals.errors),
+        };
+        Self {
+            totals,
+            latency: self.latency.since(&earlier.latency),
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.totals.ok += other.totals.ok;
+        self.totals.refused += other.totals.refused;
+        self.totals.errors += other.totals.errors;
+        self.latency.add(&other.latency);
+    }
+}
+
+impl Totals {
+    fn all(self) -> u64 {
+        self.ok + self.refused + self.errors
+    }
+}
+
+struct Change {
+    since: Instant,
+    counted: Vec<(Names, Counted)>,
+}
+
+/// The sliding window.
+#[derive(Default)]
+pub(crate) struct Window {
+    before: Option<(Instant, HashMap<Names, Counted>)>,
+    changes: VecDeque<Change>,
+    in_flight: i64,
+}
+
+fn names(series: &LiveSeries) -> Names {
+    (
+        series.tenant.clone(),
+        series.target.clone(),
+        series.arm.clone(),
+        series.version,
+    )
+}
+
+impl Window {
+    /// Takes in what is counted now. The first call is where counting starts from.
+    pub(crate) fn tick(&mut self, live: &LiveSnapshot, now: Instant) {
+        let counted: HashMap<_, _> = live
+            .series
+            .iter()
+            .map(|series| (names(series), Counted::of(series)))
+            .collect();
+        self.in_flight = live.in_flight;
+        if let Some((since, before)) = self.before.take() {
+            let none = Counted::default();
+            let changed = counted.iter().filter_map(|(names, counted)| {
+                let change = counted.since(before.get(names).unwrap_or(&none));
+                (change.totals.all() > 0).then(|| (names.clone(), change))
+            });
+            self.changes.push_back(Change {
+                since,
+                counted: changed.collect(),
+            });
+            if self.changes.len() > WINDOW_TICKS {
+                self.changes.pop_front();
+            }
+        }
+        self.before = Some((now, counted));
+    }
+
+    /// The overview at the last tick.
+    pub(crate) fn overview(&self, time: Timestamp, uptime_seconds: f64, devices: Vec<DeviceView>) -> Overview {
+        let seconds = self.seconds();
+        let mut recent: HashMap<&Names, Counted> = HashMap::new();
+        let mut all_recent = Counted::default();
+        for (names, counted) in self.changes.iter().flat_map(|change| &change.counted) {
+            recent.entry(names).or_default().add(counted);
+            all_recent.add(counted);
+        }
+        let (mut totals, mut endpoints) = (Totals::default(), Vec::new());
+        for (names, counted) in self.before.iter().flat_map(|(_, counted)| counted) {
+            totals.ok += counted.totals.ok;
+            totals.refused += counted.totals.refused;
+            totals.errors += counted.totals.errors;
+            endpoints.push(row(names, counted, recent.get(names), seconds));
+        }
+        endpoints.sort_by(|a, b| {
+            let by_rate = b.requests_per_second.total_cmp(&a.requests_per_second);
+            let order = |row: &EndpointRow| (row.tenant.clone(), row.target.clone(), row.arm.clone(), row.version);
+            by_rate.then_with(|| order(a).cmp(&order(b)))
+        });
+        endpoints.truncate(MAX_ROWS);
+        Overview {
+            time,
+            uptime_seconds,
+            in_flight: self.in_flight,
+            totals,
+            rates: Rates {
+                requests_per_second: rate(all_recent.totals.all(), seconds),
+                errors_per_second: rate(all_recent.totals.errors, seconds),
+                refused_per_second: rate(all_recent.totals.refused, seconds),
+            },
+            latency_ms: LatencyMs {
+                p50: all_recent.latency.quantile_ms(0.5),
+                p90: all_recent.latency.quantile_ms(0.9),
+                p99: all_recent.latency.quantile_ms(0.99),
+            },
+            endpoints,
+            devices,
+        }
+    }
+
+    /// How long the window is.
+    fn seconds(&self) -> f64 {
+        let (Some((end, _)), Some(first)) = (&self.before, self.changes.front()) else {
+            return 0.0;
+        };
+        end.saturating_duration_since(first.since).as_secs_f64()
+    }
+}
+
+fn rate(count: u64, seconds: f64) -> f64 {
+    if seconds <= 0.0 {
+        return 0.0;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    let count = count as f64;
+    count / seconds
+}
+
+fn row(names: &Names, counted: &Counted, recent: Option<&Counted>, seconds: f64) -> EndpointRow {
+    let (tenant, target, arm, version) = names.clone();
+    EndpointRow {
+        tenant,
+        target,
+        arm,
+        version,
+        requests_per_second: recent.map_or(0.0, |recent| rate(recent.totals.all(), seconds)),
+        p50_ms: recent.and_then(|recent| recent.latency.quantile_ms(0.5)),
+        p99_ms: recent.and_then(|recent| recent.latency.quantile_ms(0.99)),
+        ok: counted.totals.ok,
+        errors: counted.totals.errors,
+        refused: counted.totals.refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mesh_telemetry::{RequestSample, Telemetry};
+    use mesh_types::{FaultSource, StageTimings};
+
+    use super::*;
+
+    fn sample(telemetry: &Telemetry, target: &str, fault: Option<FaultSource>, milliseconds: u64) {
+        telemetry.metrics().request_started();
+        telemetry.metrics().request_finished(&RequestSample {
+            tenant: "acme",
+            target,
+            arm: "v1",
+            version: 1,
+            fault,
+            total: Duration::from_millis(milliseconds),
+            stages: &StageTimings::default(),
+        });
+    }
+
+    struct Run {
+        telemetry: Telemetry,
+        window: Window,
+        now: Instant,
+    }
+
+    impl Run {
+        fn new() -> Self {
+            Self {
+                telemetry: Telemetry::local(),
+                window: Window::default(),
+                now: Instant::now(),
+            }
+        }
+
+        fn tick(&mut self) -> Overview {
+            self.window.tick(&self.telemetry.metrics().live(), self.now);
+            self.now += Duration::from_secs(1);
+            self.window.overview(Timestamp::UNIX_EPOCH, 0.0, Vec::new())
+        }
+    }
+
+    #[test]
+    fn rates_and_quantiles_are_of_the_last_ten_seconds_and_totals_of_all_time() {
+        let mut run = Run::new();
+        run.tick();
+        for _ in 0..20 {
+            sample(&run.telemetry, "digits", None, 2);
+        }
+        sample(&run.telemetry, "digits", Some(FaultSource::TenantLimit), 1);
+        sample(&run.telemetry, "digits", Some(FaultSource::Model), 1);
+        let overview = run.tick();
+        assert_eq!(overview.rates.requests_per_second, 22.0);
+        assert_eq!(
+            (overview.rates.errors_per_second, overview.rates.refused_per_second),
+            (1.0, 1.0)
+        );
+        assert!((2.0..2.3).contains(&overview.latency_ms.p50.unwrap()));
+        for _ in 2..WINDOW_TICKS {
+            run.tick();
+        }
+        assert_eq!(run.tick().rates.requests_per_second, 2.2, "still within the window");
+        let overview = run.tick();
+        assert_eq!(
+            (overview.rates, overview.latency_ms),
+            (Rates::default(), LatencyMs::default())
+        );
+        assert_eq!(
+            overview.totals,
+            Totals {
+                ok: 20,
+                refused: 1,
+                errors: 1
+            }
+        );
+        assert_eq!(overview.endpoints[0].ok, 20);
+    }
+
+    #[test]
+    fn what_was_counted_before_the_first_tick_is_no_rate() {
+        let mut run = Run::new();
+        sample(&run.telemetry, "digits", None, 2);
+        run.tick();
+        assert_eq!(run.tick().rates, Rates::default());
+    }
+
+    #[test]
+    fn the_busiest_rows_come_first_up_to_the_bound() {
+        let mut run = Run::new();
+        run.tick();
+        for number in 0..=MAX_ROWS {
+            sample(&run.telemetry, &format!("m{number}"), None, 1);
+        }
+        sample(&run.telemetry, "m7", None, 1);
+        let overview = run.tick();
+        assert_eq!(overview.endpoints.len(), MAX_ROWS);
+        assert_eq!(&*overview.endpoints[0].target, "m7");
+        assert_eq!(overview.totals.ok, MAX_ROWS as u64 + 2);
+    }
+}

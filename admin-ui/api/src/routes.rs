@@ -1,0 +1,345 @@
+//! Every route, once: the table that the server is set up from and that the OpenAPI document is written from.
+
+use actix_web::{
+    HttpRequest, HttpResponse, ResponseError as _,
+    http::StatusCode,
+    middleware::from_fn,
+    web::{self, Bytes, Data, Json, Payload, Query, ServiceConfig},
+};
+use mesh_resources::Kind;
+use mesh_types::{EndpointId, ModelId};
+use serde_json::Value;
+
+use crate::{
+    AdminState, apply, artifacts, audit,
+    auth::{self, Caller},
+    entry::{Body, Entry},
+    error::ApiError,
+    keys, live, openapi, resources,
+    resources::{ListQuery, WriteQuery, tenant_of},
+    trial, versions,
+    wire::{ApplyBody, LoginBody, NewKeyBody, NewTokenBody, PublishBody},
+};
+
+/// Where the API is.
+pub(crate) const ROOT: &str = "/admin/v1";
+/// The largest JSON body.
+pub(crate) const MAX_JSON_BYTES: usize = 4 << 20;
+
+type State = Data<AdminState>;
+type Answer = Result<HttpResponse, ApiError>;
+
+/// The path of a kind's resources, up to the resource itself.
+fn paths(kind: Kind) -> (String, String) {
+    let list = format!("/{}", kind.plural());
+    let one = match kind {
+        Kind::Tenant => "/tenants/{tenant}".to_owned(),
+        Kind::Issuer | Kind::AdminToken => format!("{list}/{{name}}"),
+        Kind::ApiKey | Kind::Endpoint => format!("/tenants/{{tenant}}{list}/{{name}}"),
+        Kind::Model => "/tenants/{tenant}/models/{model}".to_owned(),
+        Kind::ModelVersion => "/tenants/{tenant}/models/{model}/versions/{version}".to_owned(),
+    };
+    (list, one)
+}
+
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars
+        .next()
+        .map(|first| first.to_ascii_uppercase())
+        .into_iter()
+        .chain(chars)
+        .collect()
+}
+
+fn reads_of(kind: Kind) -> [Entry; 2] {
+    let (list, one) = paths(kind);
+    let name = kind.as_str();
+    let plural = capitalized(&kind.plural().replace("admin-tokens", "adminTokens"));
+    let listed = web::get()
+        .to(move |state: State, query: Query<ListQuery>| async move { resources::list(&state, kind, &query) });
+    let got =
+        web::get().to(move |state: State, request: HttpRequest| async move { resources::get(&state, kind, &request) });
+    let about = format!("Lists resources of kind {name}.");
+    [
+        Entry::get(&list, &format!("list{plural}"), &about, listed)
+            .query(&["tenant", "limit", "cursor"])
+            .answers("ResourceList"),
+        Entry::get(
+            &one,
+            &format!("get{name}"),
+            &format!("Reads a resource of kind {name}."),
+            got,
+        )
+        .answers("Resource"),
+    ]
+}
+
+fn writes_of(kind: Kind) -> [Entry; 2] {
+    let (_, one) = paths(kind);
+    let name = kind.as_str();
+    let put = web::put().to(
+        move |state: State, caller: Caller, request: HttpRequest, query: Query<WriteQuery>, body: Json<Value>| async move {
+            let resource = resources::read(body)?;
+            resources::put(&state, &caller, kind, &request, resource, query.dry_run).await
+        },
+    );
+    let deleted = web::delete().to(move |state: State, caller: Caller, request: HttpRequest| async move {
+        resources::delete(&state, &caller, kind, &request).await
+    });
+    let about = format!("Writes a resource of kind {name}; `dry_run` answers with the difference instead.");
+    [
+        Entry::put(&one, &format!("put{name}"), &about, put)
+            .query(&["dry_run"])
+            .headers(&["If-Match", "If-None-Match"])
+            .takes("Resource")
+            .answers("Resource"),
+        Entry::delete(
+            &one,
+            &format!("delete{name}"),
+            &format!("Deletes a resource of kind {name}."),
+            deleted,
+        )
+        .headers(&["If-Match"]),
+    ]
+}
+
+async fn sign_in(state: State, request: HttpRequest, body: Json<LoginBody>) -> Answer {
+    auth::sign_in(&state, &request, &body)
+}
+
+async fn sign_out(state: State, request: HttpRequest) -> HttpResponse {
+    auth::sign_out(&state, &request)
+}
+
+async fn session(caller: Caller) -> HttpResponse {
+    auth::session(&caller)
+}
+
+async fn apply_all(state: State, caller: Caller, query: Query<WriteQuery>, body: Json<ApplyBody>) -> Answer {
+    apply::apply(&state, &caller, body.into_inner(), query.dry_run).await
+}
+
+async fn create_key(state: State, caller: Caller, request: HttpRequest, body: Json<NewKeyBody>) -> Answer {
+    keys::create_key(&state, &caller, &tenant_of(&request)?, body.into_inner()).await
+}
+
+async fn create_token(state: State, caller: Caller, body: Json<NewTokenBody>) -> Answer {
+    keys::create_token(&state, &caller, body.into_inner()).await
+}
+
+async fn upload(state: State, request: HttpRequest, body: Payload) -> Answer {
+    artifacts::upload(&state, &request, body).await
+}
+
+fn model_of(request: &HttpRequest) -> Result<ModelId, ApiError> {
+    let text = request.match_info().get("model").unwrap_or_default();
+    ModelId::parse(text).map_err(|error| ApiError::invalid(error.to_string()))
+}
+
+async fn publish(state: State, caller: Caller, request: HttpRequest, body: Json<PublishBody>) -> Answer {
+    let (tenant, model) = (tenant_of(&request)?, model_of(&request)?);
+    versions::publish(&state, &caller, &tenant, &model, body.into_inner()).await
+}
+
+async fn model_versions(state: State, request: HttpRequest) -> Answer {
+    versions::list(&state, &tenant_of(&request)?, &model_of(&request)?)
+}
+
+async fn try_endpoint(state: State, caller: Caller, request: HttpRequest, body: Bytes) -> Answer {
+    let name = request.match_info().get("name").unwrap_or_default();
+    let endpoint = EndpointId::parse(name).map_err(|error| ApiError::invalid(error.to_string()))?;
+    trial::try_endpoint(&state, &caller, &tenant_of(&request)?, &endpoint, &body).await
+}
+
+async fn overview(state: State) -> HttpResponse {
+    live::overview(&state)
+}
+
+async fn events(state: State, caller: Caller) -> Answer {
+    live::events(&state, caller)
+}
+
+async fn devices(state: State) -> HttpResponse {
+    HttpResponse::Ok().json(state.inner.parts.fleet.devices())
+}
+
+async fn audit_list(state: State, query: Query<audit::AuditQuery>) -> Answer {
+    audit::list(&state, &query)
+}
+
+async fn audit_verify(state: State) -> Answer {
+    audit::verify(&state).await
+}
+
+async fn document() -> HttpResponse {
+    HttpResponse::Ok().json(openapi::document())
+}
+
+fn session_routes() -> [Entry; 3] {
+    let about = "Signs in: an admin token for a session's cookie.";
+    [
+        Entry::post("/session", "signIn", about, web::post().to(sign_in))
+            .tag("session")
+            .takes("LoginBody")
+            .status(StatusCode::NO_CONTENT),
+        Entry::get(
+            "/session",
+            "getSession",
+            "Says who is signed in.",
+            web::get().to(session),
+        )
+        .tag("session")
+        .answers("SessionView"),
+        Entry::delete("/session", "signOut", "Signs out.", web::delete().to(sign_out)).tag("session"),
+    ]
+}
+
+fn making_routes() -> [Entry; 3] {
+    let (apply, key) = (web::post().to(apply_all), web::post().to(create_key));
+    let about = "Writes resources, all or none, and tells the difference of each.";
+    [
+        Entry::post("/apply", "apply", about, apply)
+            .query(&["dry_run"])
+            .takes("ApplyBody")
+            .answers("ApplyResults"),
+        Entry::post(
+            "/tenants/{tenant}/keys",
+            "createKey",
+            "Makes an API key; it is shown once.",
+            key,
+        )
+        .tag("credentials")
+        .takes("NewKeyBody")
+        .makes("NewKey"),
+        Entry::post(
+            "/admin-tokens",
+            "createAdminToken",
+            "Makes an admin token; it is shown once.",
+            web::post().to(create_token),
+        )
+        .tag("credentials")
+        .takes("NewTokenBody")
+        .makes("NewToken"),
+    ]
+}
+
+fn model_routes() -> [Entry; 4] {
+    let versions = "/tenants/{tenant}/models/{model}/versions";
+    let next = "Makes the next version of a model, and the model if it is new.";
+    let listed = web::get().to(model_versions);
+    let tried = web::post().to(try_endpoint);
+    [
+        Entry::post(
+            "/artifacts",
+            "uploadArtifact",
+            "Takes a model's file in.",
+            web::post().to(upload),
+        )
+        .headers(&["x-sha256"])
+        .body(Body::Bytes)
+        .makes("ArtifactRef"),
+        Entry::post(versions, "publishVersion", next, web::post().to(publish))
+            .takes("PublishBody")
+            .makes("Resource"),
+        Entry::get(
+            versions,
+            "listModelVersions",
+            "Lists a model's versions by number.",
+            listed,
+        )
+        .answers("ResourceList"),
+        Entry::post(
+            "/tenants/{tenant}/endpoints/{name}/try",
+            "tryEndpoint",
+            "Runs inputs on every arm of an endpoint.",
+            tried,
+        )
+        .takes("TrialBody")
+        .answers("Trials"),
+    ]
+}
+
+fn watching_routes() -> [Entry; 6] {
+    let (audited, verified) = (web::get().to(audit_list), web::get().to(audit_verify));
+    [
+        Entry::get(
+            "/overview",
+            "getOverview",
+            "How the mesh is doing.",
+            web::get().to(overview),
+        )
+        .answers("Overview"),
+        Entry::get(
+            "/events",
+            "streamEvents",
+            "The overview once a second.",
+            web::get().to(events),
+        )
+        .answer(Body::Events("Overview")),
+        Entry::get("/devices", "listDevices", "What devices hold.", web::get().to(devices)).answers("DeviceList"),
+        Entry::get("/audit", "listAudit", "Lists the trail of changes.", audited)
+            .query(&["after", "limit"])
+            .answers("AuditList"),
+        Entry::get("/audit/verify", "verifyAudit", "Checks the chain of hashes.", verified).answers("AuditVerdict"),
+        Entry::get("/openapi.json", "getOpenApi", "This document.", web::get().to(document)).answers("OpenApiDocument"),
+    ]
+}
+
+/// Every route.
+pub(crate) fn entries() -> Vec<Entry> {
+    let kinds = Kind::ALL.into_iter();
+    let mut entries: Vec<Entry> = kinds
+        .flat_map(|kind| reads_of(kind).into_iter().chain(writes_of(kind)))
+        .collect();
+    entries.extend(session_routes());
+    entries.extend(making_routes());
+    entries.extend(model_routes().map(|entry| entry.tag("models")));
+    entries.extend(watching_routes().map(|entry| entry.tag("live")));
+    entries
+}
+
+/// Sets every route up; the application needs a [`Data`] of [`AdminState`].
+pub fn configure(config: &mut ServiceConfig) {
+    let json = web::JsonConfig::default()
+        .limit(MAX_JSON_BYTES)
+        .error_handler(|error, _| {
+            let status = match &error {
+                actix_web::error::JsonPayloadError::Overflow { .. }
+                | actix_web::error::JsonPayloadError::OverflowKnownLength { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+                actix_web::error::JsonPayloadError::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            ApiError::new(status, format!("the body cannot be read: {error}")).into()
+        });
+    let query = web::QueryConfig::default()
+        .error_handler(|error, _| ApiError::invalid(format!("the query cannot be read: {error}")).into());
+    let bytes = web::PayloadConfig::new(trial::MAX_TRIAL_BYTES);
+    let mut scope = web::scope(ROOT).app_data(json).app_data(query).app_data(bytes);
+    let mut entries = entries();
+    // Routes of one path make one resource, so that another method answers 405.
+    while let Some(first) = entries.first() {
+        let path = first.path.clone();
+        let (same, rest): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.path == path);
+        entries = rest;
+        let resource = web::resource(&*path).default_service(web::to(wrong_method));
+        scope = scope.service(
+            same.into_iter()
+                .fold(resource, |resource, entry| resource.route(entry.route)),
+        );
+    }
+    let scope = scope.default_service(web::to(no_route)).wrap(from_fn(auth::guard));
+    config.service(scope);
+}
+
+async fn wrong_method() -> HttpResponse {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this route does not take this method").error_response()
+}
+
+async fn no_route() -> HttpResponse {
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "there is no such route: see /admin/v1/openapi.json",
+    )
+    .error_response()
+}

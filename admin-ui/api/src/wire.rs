@@ -1,0 +1,232 @@
+//! The bodies of requests and answers that are not resources themselves.
+
+use jiff::Timestamp;
+use mesh_resources::{AdminRole, ModelVersionSpec, Resource, Scope};
+use mesh_types::{KeyId, Label};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::openapi::ResourceSchema;
+
+/// A token, to sign in with.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LoginBody {
+    /// The admin token.
+    pub(crate) token: String,
+}
+
+/// Who is signed in.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SessionView {
+    /// The token's name.
+    pub(crate) who: String,
+    /// What it may do.
+    pub(crate) role: AdminRole,
+}
+
+/// Some of the resources, in the order of their keys.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ResourceList {
+    /// The resources.
+    #[schema(value_type = Vec<ResourceSchema>)]
+    pub(crate) items: Vec<Resource>,
+    /// The cursor of what comes next; null at the end.
+    pub(crate) next: Option<String>,
+}
+
+/// Resources to write, all or none.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ApplyBody {
+    /// The resources; at most 256.
+    #[schema(value_type = Vec<ResourceSchema>)]
+    pub(crate) resources: Vec<Value>,
+}
+
+/// What a write did or would do.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ApplyResults {
+    /// One for each resource, in their order.
+    pub(crate) results: Vec<ApplyResult>,
+}
+
+/// What became of a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Action {
+    /// It is new.
+    Created,
+    /// It says something else now.
+    Changed,
+    /// It says what it said.
+    Unchanged,
+}
+
+/// What a write did or would do to one resource.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ApplyResult {
+    /// Which, such as `Endpoint/acme/digits`.
+    pub(crate) key: String,
+    /// What happened or would happen.
+    pub(crate) action: Action,
+    /// Its revision; null for what would be created.
+    pub(crate) revision: Option<u64>,
+    /// What it said; null if it is new.
+    #[schema(value_type = Option<ResourceSchema>)]
+    pub(crate) before: Option<Resource>,
+    /// What it says.
+    #[schema(value_type = ResourceSchema)]
+    pub(crate) after: Resource,
+}
+
+/// A key to make.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct NewKeyBody {
+    /// The key's public half; drawn if absent.
+    #[schema(value_type = Option<String>)]
+    pub(crate) name: Option<KeyId>,
+    /// For people.
+    pub(crate) description: Option<String>,
+    /// When it ends; absent: never.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(crate) expires: Option<Timestamp>,
+    /// What it may be used for; absent: calling models and endpoints.
+    pub(crate) scopes: Option<Vec<Scope>>,
+}
+
+/// A key just made.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct NewKey {
+    /// All of it; shown this once and never again.
+    pub(crate) key: String,
+    /// What is kept of it.
+    #[schema(value_type = ResourceSchema)]
+    pub(crate) resource: Resource,
+}
+
+/// An admin token to make.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewTokenBody {
+    /// What it may do.
+    pub(crate) role: AdminRole,
+    /// When it ends; absent: never.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(crate) expires: Option<Timestamp>,
+}
+
+/// An admin token just made.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct NewToken {
+    /// All of it; shown this once and never again.
+    pub(crate) token: String,
+    /// What is kept of it.
+    #[schema(value_type = ResourceSchema)]
+    pub(crate) resource: Resource,
+}
+
+/// A version to publish.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PublishBody {
+    /// What it is.
+    pub(crate) spec: ModelVersionSpec,
+    /// Labels that point to it from now on.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub(crate) labels: Vec<Label>,
+}
+
+/// Inputs to try out, as in an inference request.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TrialBody {
+    /// Tensors of the Open Inference Protocol: name, datatype, shape, data.
+    #[schema(value_type = Vec<Object>)]
+    pub(crate) inputs: Vec<Value>,
+}
+
+/// What each arm answered.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Trials {
+    /// One for each arm, in their order.
+    pub(crate) arms: Vec<Trial>,
+}
+
+/// What one arm answered: a response or an error.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Trial {
+    /// The arm.
+    pub(crate) arm: String,
+    /// The version that was asked; null if there is none.
+    pub(crate) version: Option<u32>,
+    /// The response of the Open Inference Protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub(crate) response: Option<Value>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+    /// How long it took.
+    pub(crate) milliseconds: f64,
+}
+
+/// Part of the trail of changes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AuditList {
+    /// The changes, oldest first.
+    pub(crate) items: Vec<AuditView>,
+    /// What to ask for `after` to get the next; null at the end.
+    pub(crate) next: Option<u64>,
+    /// The newest change of all, for who wants to begin there.
+    pub(crate) latest: u64,
+}
+
+/// One write of the trail.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AuditView {
+    /// The revision it made.
+    pub(crate) revision: u64,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) time: Timestamp,
+    /// The token that made it.
+    pub(crate) who: String,
+    /// Through what: `ui`, `cli`, `api` or `mesh`.
+    pub(crate) source: String,
+    /// The request's number.
+    pub(crate) request: Option<String>,
+    /// What was changed.
+    pub(crate) changes: Vec<AuditChange>,
+    /// The entry's place in the chain of hashes.
+    pub(crate) hash: String,
+}
+
+/// One resource of a write.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AuditChange {
+    /// Which, such as `Endpoint/acme/digits`.
+    pub(crate) key: String,
+    /// `created`, `changed` or `deleted`.
+    pub(crate) action: &'static str,
+    /// SHA-256 of its record before; null if it was not there.
+    pub(crate) before: Option<String>,
+    /// SHA-256 of its record after; null if it was deleted.
+    pub(crate) after: Option<String>,
+}
+
+/// Whether the chain of hashes holds.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AuditVerdict {
+    /// Whether it does.
+    pub(crate) valid: bool,
+    /// How many writes were looked at; 0 if something is wrong.
+    pub(crate) entries: u64,
+    /// The hash of all of them. Kept elsewhere, it proves later that nothing before it was changed.
+    pub(crate) head: Option<String>,
+    /// What is wrong, if something is.
+    pub(crate) problem: Option<String>,
+}
