@@ -3,7 +3,7 @@
 //! A body that arrives in one piece is passed on without a copy. gzip and deflate (zlib) are unfolded; a large one on a
 //! thread of the blocking pool, so that it does not hold up its neighbours.
 
-use std::{io::Read, time::Duration};
+use std::{io::Read, pin::pin, task::Poll, time::Duration};
 
 use actix_web::{
     HttpRequest,
@@ -94,7 +94,14 @@ pub(crate) async fn read(request: &HttpRequest, payload: web::Payload, limits: &
         return Err(BodyError::TooLarge { max });
     }
     let mut share = limits.budget.share();
-    let arrived = tokio::time::timeout(limits.timeout, collect(payload, declared.unwrap_or(0), max, &mut share)).await;
+    let arrived = {
+        let mut arriving = pin!(collect(payload, declared.unwrap_or(0), max, &mut share));
+        // Most bodies are there already; only one that is not needs a timer.
+        match futures::poll!(&mut arriving) {
+            Poll::Ready(body) => Ok(body),
+            Poll::Pending => tokio::time::timeout(limits.timeout, arriving).await,
+        }
+    };
     let bytes = arrived.map_err(|_| BodyError::Slow(limits.timeout.as_secs()))??;
     // Only now, so that the refusal leaves nothing unread on the connection.
     let bytes = match encoding(request)? {

@@ -90,7 +90,7 @@ impl Service {
             }),
             Err(fault) => reply::fault(&fault, credential_presented),
         };
-        reply::text_header(&mut response, reply::TRACEPARENT, &account.trace().to_string());
+        reply::trace(&mut response, account.trace());
         account.finish(self.clock.now().saturating_duration_since(start));
         response
     }

@@ -15,13 +15,13 @@ use actix_web::{
 };
 use bytes::Bytes;
 use mesh_protocol::{EncodedInfer, HEADER_CONTENT_LENGTH, challenge, error_body, http_status, retry_after_seconds};
-use mesh_types::{Fault, RequestId};
+use mesh_types::{Fault, RequestId, TraceContext};
 use smallvec::SmallVec;
 
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const ARM: HeaderName = HeaderName::from_static("x-mesh-arm");
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-mesh-version");
-pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
@@ -76,14 +76,40 @@ pub(crate) fn inference(encoded: EncodedInfer) -> HttpResponse {
 
 /// Marks a response with the request's number.
 pub(crate) fn mark(response: &mut HttpResponse, id: RequestId) {
-    text_header(response, REQUEST_ID, &id.to_string());
+    let digits: [u8; 32] = hex(id.0);
+    bytes_header(response, REQUEST_ID, &digits);
+}
+
+/// Tells the caller the trace that its request is part of, as [`TraceContext`] is written.
+pub(crate) fn trace(response: &mut HttpResponse, trace: TraceContext) {
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    let (trace_id, span_id): ([u8; 32], [u8; 16]) = (hex(trace.trace_id), hex(u128::from(trace.span_id)));
+    text[3..35].copy_from_slice(&trace_id);
+    text[36..52].copy_from_slice(&span_id);
+    text[54] = b'0' + u8::from(trace.sampled);
+    bytes_header(response, TRACEPARENT, &text);
+}
+
+// The lowest digits of a number; formatting machinery would cost more than all else that is done for these headers.
+fn hex<const DIGITS: usize>(mut number: u128) -> [u8; DIGITS] {
+    let mut digits = [b'0'; DIGITS];
+    for digit in digits.iter_mut().rev() {
+        let low = (number & 15) as u8;
+        *digit = if low < 10 { b'0' + low } else { b'a' + low - 10 };
+        number >>= 4;
+    }
+    digits
+}
+
+fn bytes_header(response: &mut HttpResponse, name: HeaderName, text: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(text) {
+        response.headers_mut().insert(name, value);
+    }
 }
 
 /// Adds a header whose text is ours (names and numbers), and so always a valid value.
 pub(crate) fn text_header(response: &mut HttpResponse, name: HeaderName, text: &str) {
-    if let Ok(value) = HeaderValue::from_str(text) {
-        response.headers_mut().insert(name, value);
-    }
+    bytes_header(response, name, text.as_bytes());
 }
 
 fn status_code(status: u16) -> StatusCode {
@@ -115,5 +141,28 @@ impl MessageBody for Chunks {
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         // An empty piece would read as the end.
         Poll::Ready(self.chunks.find(|chunk| !chunk.is_empty()).map(Ok))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_traces_are_written_as_their_types_write_them() {
+        for number in [0, 1, 0x0123_4567_89ab_cdef, u128::MAX, u128::MAX / 7] {
+            let id = RequestId(number);
+            let context = TraceContext {
+                trace_id: number,
+                span_id: number as u64,
+                sampled: number % 2 == 1,
+            };
+            let mut response = refusal(404, "Not Found");
+            mark(&mut response, id);
+            trace(&mut response, context);
+            let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+            assert_eq!(header(REQUEST_ID), Some(id.to_string().as_str()));
+            assert_eq!(header(TRACEPARENT), Some(context.to_string().as_str()));
+        }
     }
 }
