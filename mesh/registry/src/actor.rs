@@ -34,6 +34,11 @@ pub(crate) struct WriteMessage {
     pub(crate) permit: Permit,
 }
 
+/// Asks what a write would be answered, without writing it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct CheckMessage(pub(crate) WriteMessage);
+
 /// Runs on the writer's thread, between two writes.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -83,6 +88,16 @@ impl Handler<WriteMessage> for RegistryActor {
             context.notify(Commit);
         }
         self.waiting.push(message);
+    }
+}
+
+impl Handler<CheckMessage> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, CheckMessage(message): CheckMessage, _: &mut Self::Context) {
+        let answer = self.ledger().and_then(|ledger| ledger.check(&message.request));
+        // Whoever asked may be gone; nothing was written.
+        let _ = message.answer.send(answer);
     }
 }
 

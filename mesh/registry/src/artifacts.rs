@@ -274,3 +274,6 @@ impl Upload {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,6 +68,7 @@ impl fmt::Display for Expected {
 
 /// One change.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "most changes are puts, and a write has few")]
 pub enum Change {
     /// Writes a resource.
     Put {

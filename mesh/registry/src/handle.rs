@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     Artifacts, AuditEntry, AuditSummary, Author, Change, Files, RegistryError, StorageError, Store, Watch,
-    actor::{BetweenWrites, RegistryActor, WriteMessage},
+    actor::{BetweenWrites, CheckMessage, RegistryActor, WriteMessage},
     audit::hex,
     draft::{prefix, read, store_key},
     journal::{Head, walk},
@@ -115,6 +115,20 @@ impl RegistryHandle {
             answer,
             permit,
         })
+        .await?;
+        answered.await.map_err(|_| RegistryError::Unanswered)?
+    }
+
+    /// What [`Self::write`] would answer or refuse, without writing.
+    pub async fn check(&self, by: Author, changes: Vec<Change>) -> Result<Vec<Resource>, RegistryError> {
+        let permit = self.inner.permits.try_acquire().ok_or(RegistryError::Busy)?;
+        let (answer, answered) = oneshot::channel();
+        let request = Request { by, changes };
+        self.send(CheckMessage(WriteMessage {
+            request,
+            answer,
+            permit,
+        }))
         .await?;
         answered.await.map_err(|_| RegistryError::Unanswered)?
     }

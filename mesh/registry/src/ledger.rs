@@ -115,6 +115,11 @@ impl Ledger {
         answers
     }
 
+    /// What a write would be answered, without writing it.
+    pub(crate) fn check(&self, request: &Request) -> Answer {
+        Ok(self.prepare(request, &[], &Changes::new())?.resources)
+    }
+
     fn prepare(
         &self,
         request: &Request,

@@ -37,3 +37,13 @@ pub use registry::{Registry, RegistryConfig};
 pub use store::{
     Batch, Event, HISTORY_EVENTS, MemoryStore, SledStore, State, Store, StoreError, StorePage, Stored, Watch, Write,
 };
+#[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
+mod record_tests;
+#[cfg(test)]
+mod rules_tests;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -74,7 +74,7 @@ impl RegistryConfig {
 /// The owner of a registry; when it is dropped, the writer ends.
 pub struct Registry {
     handle: RegistryHandle,
-    arbiter: Arbiter,
+    arbiter: Option<Arbiter>,
     _lock: File,
 }
 
@@ -122,7 +122,7 @@ impl Registry {
         let handle = RegistryHandle { inner: Arc::new(inner) };
         Ok(Self {
             handle,
-            arbiter,
+            arbiter: Some(arbiter),
             _lock: lock,
         })
     }
@@ -132,9 +132,15 @@ impl Registry {
         self.handle.clone()
     }
 
-    /// Ends the writer and writes the index out, so that the next start has nothing to catch up with.
-    pub fn close(self) -> Result<(), RegistryError> {
-        self.arbiter.stop();
+    /// Ends the writer, waits until its thread is gone, and writes the index out, so that the next start has nothing to catch
+    /// up with. End the tasks first: they would rebuild the writer.
+    pub fn close(mut self) -> Result<(), RegistryError> {
+        if let Some(arbiter) = self.arbiter.take() {
+            arbiter.stop();
+            if arbiter.join().is_err() {
+                tracing::warn!("registry: the writer's thread ended in a panic");
+            }
+        }
         self.handle.inner.store.flush()?;
         Ok(())
     }
@@ -142,7 +148,9 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        self.arbiter.stop();
+        if let Some(arbiter) = &self.arbiter {
+            arbiter.stop();
+        }
     }
 }
 

@@ -224,3 +224,6 @@ impl Journal {
         synced.map_err(StorageError::io("fsync the journal's folder"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,3 +148,6 @@ fn check(write: &Write, found: Option<u64>) -> Result<(), StoreError> {
         found,
     })
 }
+
+#[cfg(test)]
+mod tests;
