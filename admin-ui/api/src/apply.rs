@@ -10,7 +10,7 @@ use crate::{
     auth::Caller,
     error::ApiError,
     plan,
-    wire::{ApplyBody, ApplyResults},
+    wire::{Action, ApplyBody, ApplyResults},
 };
 
 /// The most resources of one request; the registry takes no more changes at once.
@@ -34,14 +34,14 @@ pub(crate) async fn apply(
                 tries += 1;
                 continue;
             }
-            written => written?,
+            written => written.map_err(|error| error.map_problems(|problem| placed(&steps, problem)))?,
         };
         let results = steps.iter().map(|step| step.result(&written)).collect();
         return Ok(HttpResponse::Ok().json(ApplyResults { results }));
     }
 }
 
-/// Writes, or checks what would be written. Problems of the registry name the change; here each is a resource.
+/// Writes, or checks what would be written.
 pub(crate) async fn write(
     state: &AdminState,
     caller: &Caller,
@@ -57,6 +57,30 @@ pub(crate) async fn write(
         return Ok(Vec::new());
     }
     Ok(registry.write(caller.author(), changes).await?)
+}
+
+/// The registry names a resource by its key, or not at all where it is the only one that changes; callers want its place.
+fn placed(steps: &[plan::Step], problem: Problem) -> Problem {
+    let changing = || {
+        steps
+            .iter()
+            .enumerate()
+            .filter(|(_, step)| step.action != Action::Unchanged)
+    };
+    let named = steps.iter().enumerate().find_map(|(index, step)| {
+        let field = problem.field.strip_prefix(&step.key.to_string())?.strip_prefix(' ')?;
+        Some((index, field))
+    });
+    let only = || {
+        changing()
+            .next()
+            .filter(|_| changing().count() == 1)
+            .map(|(index, _)| (index, problem.field.as_str()))
+    };
+    match named.or_else(only) {
+        Some((index, field)) => Problem::new(format!("resources[{index}].{field}"), problem.problem),
+        None => problem,
+    }
 }
 
 fn read(body: ApplyBody) -> Result<Vec<Resource>, ApiError> {

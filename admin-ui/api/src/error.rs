@@ -81,6 +81,13 @@ impl ApiError {
         self
     }
 
+    /// The same with each problem told another way.
+    #[must_use]
+    pub(crate) fn map_problems(mut self, told: impl Fn(Problem) -> Problem) -> Self {
+        self.problems = self.problems.into_iter().map(told).collect();
+        self
+    }
+
     pub(crate) fn is_conflict(&self) -> bool {
         self.status == StatusCode::CONFLICT
     }

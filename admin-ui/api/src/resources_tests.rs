@@ -95,6 +95,16 @@ async fn a_dry_run_tells_the_difference_and_writes_nothing() {
         json!({"arms": [{"name": "a", "model": "none", "weight": 100}]}),
     );
     for dry_run in [true, false] {
+        let both = json!({"resources": [tenant("zeta"), dangling]});
+        let refused = door
+            .post(&format!("/apply?dry_run={dry_run}"), &both)
+            .await
+            .is(400)
+            .body;
+        assert_eq!(
+            refused["problems"][0]["field"], "resources[1].spec.arms[0].model",
+            "{refused}"
+        );
         door.post(&format!("/apply?dry_run={dry_run}"), &json!({"resources": [dangling]}))
             .await
             .is(400);

@@ -2,6 +2,7 @@
 
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError as _,
+    error::JsonPayloadError,
     http::StatusCode,
     middleware::from_fn,
     web::{self, Bytes, Data, Json, Payload, Query, ServiceConfig},
@@ -25,6 +26,8 @@ use crate::{
 pub(crate) const ROOT: &str = "/admin/v1";
 /// The largest JSON body.
 pub(crate) const MAX_JSON_BYTES: usize = 4 << 20;
+/// The largest body of a sign-in.
+pub(crate) const MAX_LOGIN_BYTES: usize = 4 << 10;
 
 type State = Data<AdminState>;
 type Answer = Result<HttpResponse, ApiError>;
@@ -301,17 +304,7 @@ pub(crate) fn entries() -> Vec<Entry> {
 
 /// Sets every route up; the application needs a [`Data`] of [`AdminState`].
 pub fn configure(config: &mut ServiceConfig) {
-    let json = web::JsonConfig::default()
-        .limit(MAX_JSON_BYTES)
-        .error_handler(|error, _| {
-            let status = match &error {
-                actix_web::error::JsonPayloadError::Overflow { .. }
-                | actix_web::error::JsonPayloadError::OverflowKnownLength { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-                actix_web::error::JsonPayloadError::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                _ => StatusCode::BAD_REQUEST,
-            };
-            ApiError::new(status, format!("the body cannot be read: {error}")).into()
-        });
+    let json = json_config(MAX_JSON_BYTES);
     let query = web::QueryConfig::default()
         .error_handler(|error, _| ApiError::invalid(format!("the query cannot be read: {error}")).into());
     let bytes = web::PayloadConfig::new(trial::MAX_TRIAL_BYTES);
@@ -322,7 +315,11 @@ pub fn configure(config: &mut ServiceConfig) {
         let path = first.path.clone();
         let (same, rest): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.path == path);
         entries = rest;
-        let resource = web::resource(&*path).default_service(web::to(wrong_method));
+        let mut resource = web::resource(&*path).default_service(web::to(wrong_method));
+        if path == "/session" {
+            // Nobody has signed in yet.
+            resource = resource.app_data(json_config(MAX_LOGIN_BYTES));
+        }
         scope = scope.service(
             same.into_iter()
                 .fold(resource, |resource, entry| resource.route(entry.route)),
@@ -330,6 +327,19 @@ pub fn configure(config: &mut ServiceConfig) {
     }
     let scope = scope.default_service(web::to(no_route)).wrap(from_fn(auth::guard));
     config.service(scope);
+}
+
+fn json_config(limit: usize) -> web::JsonConfig {
+    web::JsonConfig::default().limit(limit).error_handler(|error, _| {
+        let status = match &error {
+            JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            JsonPayloadError::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        ApiError::new(status, format!("the body cannot be read: {error}")).into()
+    })
 }
 
 async fn wrong_method() -> HttpResponse {

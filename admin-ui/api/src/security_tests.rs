@@ -318,6 +318,15 @@ async fn bodies_have_a_bound_a_type_and_a_shape() {
         format!("{text}{}", " ".repeat(bytes - text.len()))
     };
     let json = |text: &str| put().header("content-type", "application/json").bytes(text.as_bytes());
+    let login = |bytes: usize| {
+        let start = r#"{"token":""#;
+        let body = format!("{start}{}\"}}", "x".repeat(bytes - start.len() - 2));
+        Ask::new(Method::POST, "/session")
+            .header("content-type", "application/json")
+            .bytes(body.as_bytes())
+    };
+    door.send(login(crate::routes::MAX_LOGIN_BYTES)).await.is(401);
+    door.send(login(crate::routes::MAX_LOGIN_BYTES + 1)).await.is(413);
     door.send(json(&padded(crate::routes::MAX_JSON_BYTES))).await.is(201);
     door.send(json(&padded(crate::routes::MAX_JSON_BYTES + 1)))
         .await
