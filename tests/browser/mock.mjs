@@ -84,6 +84,7 @@ put("ApiKey", "acme", "k1demo", {
   description: "the demo's load",
 });
 
+const isVersion = (item) => item.kind === "ModelVersion";
 const counts = { v1: 0, v2: 0 };
 const started = Date.now();
 function overview() {
@@ -116,12 +117,12 @@ function overview() {
     devices: [
       {
         device: "cpu",
-        models: [1, 2].map((version) => ({
-          tenant: "acme",
-          model: "digit-classifier",
-          version,
-          state: "READY",
-          reason: null,
+        models: [...store.values()].filter(isVersion).map(({ metadata }) => ({
+          tenant: metadata.tenant,
+          model: metadata.name.split("/")[0],
+          version: Number(metadata.name.split("/")[1]),
+          state: metadata.name.startsWith("digit") ? "READY" : "FAILED",
+          reason: metadata.name.startsWith("digit") ? null : "no TorchScript archive",
           memory_bytes: 80_000,
         })),
       },
@@ -227,6 +228,10 @@ async function api(request, response, path, query) {
     const number = [...store.keys()].filter((key) => key.startsWith(`ModelVersion/${tenant}/${name}/`)).length + 1;
     put("Model", tenant, name, store.get(`Model/${tenant}/${name}`)?.spec ?? {});
     return send(201, put("ModelVersion", tenant, `${name}/${number}`, body.spec));
+  }
+  if (more === "versions" && request.method === "DELETE") {
+    store.delete(`ModelVersion/${tenant}/${name}/${parts[5]}`);
+    return send(204);
   }
   const kind = parts.length === 2 ? "Tenant" : KINDS[plural];
   const key = parts.length === 2 ? `Tenant/${tenant}` : `${kind}/${tenant}/${name}`;

@@ -316,7 +316,11 @@ await step("a key is shown once and then revoked", async () => {
   check(/^mesh_[a-z]+_[A-Za-z0-9-]+_/.test(shown), `shown: ${shown.slice(0, 12)}..`);
   await settled();
   await axe();
-  await page.screenshot({ path: join(out, "key.png"), mask: [page.getByRole("region", { name: "The new API key" })] });
+  await page.screenshot({
+    path: join(out, "key.png"),
+    mask: [page.getByRole("region", { name: "The new API key" })],
+    maskColor: "#8a979f",
+  });
   await page.getByRole("button", { name: "I have it" }).click();
   await page.getByText(purpose).waitFor();
   check(!(await page.content()).includes(shown), "the key is still in the page");
@@ -329,6 +333,49 @@ await step("a key is shown once and then revoked", async () => {
   await sure.getByRole("button", { name: "Revoke", exact: true }).click();
   await sure.waitFor({ state: "hidden" });
   await page.getByRole("row").filter({ hasText: purpose }).getByText("revoked").waitFor();
+});
+await step("an endpoint is made, and deleted by typing its name", async () => {
+  await open("/endpoints/new", "New endpoint");
+  await page.getByLabel("Tenant").first().click();
+  await page.getByRole("option", { name: TENANT, exact: true }).click();
+  await page.getByRole("textbox", { name: "Name", exact: true }).fill("browser-test");
+  await page.getByLabel("Model", { exact: true }).first().fill(MODEL);
+  await page.getByRole("button", { name: "Review and save" }).click();
+  await page.getByRole("dialog", { name: "What changes" }).waitFor();
+  await confirm();
+  await heading("browser-test");
+  await page.getByRole("button", { name: "Delete", exact: true }).click();
+  const dialog = page.getByRole("dialog", { name: "Delete browser-test" });
+  check(await dialog.getByRole("button", { name: "Delete" }).isDisabled(), "it can be deleted without its name");
+  await dialog.getByLabel("Name").fill("browser-test");
+  await dialog.getByRole("button", { name: "Delete" }).click();
+  await heading("Endpoints");
+  await settled();
+  check((await page.getByRole("link", { name: "browser-test" }).count()) === 0, "it is still listed");
+});
+await step("a file that is no model is published, and the page says that it does not load", async () => {
+  await open(`/models/publish?tenant=${TENANT}&model=browser-test`, "Publish a version");
+  const file = { name: "no-model.pt", mimeType: "application/octet-stream", buffer: Buffer.from("no model") };
+  await page.locator('input[type="file"]').setInputFiles(file);
+  await page.getByText("no-model.pt, 8 B").waitFor();
+  await page.getByRole("button", { name: "Publish", exact: true }).click();
+  await heading("browser-test");
+  await page
+    .getByText(/: failed/)
+    .first()
+    .waitFor();
+  await settled();
+  await axe();
+  await picture("failed-to-load");
+  const gone = await page.evaluate(async (tenant) => {
+    const model = `/admin/v1/tenants/${tenant}/models/browser-test`;
+    const version = await fetch(`${model}/versions/1`, { method: "DELETE" });
+    return [version.status, (await fetch(model, { method: "DELETE" })).status];
+  }, TENANT);
+  check(
+    gone.every((status) => status === 204),
+    `taking it away got ${gone}`,
+  );
 });
 await step("the audit chain holds, and names this session's change", async () => {
   await open("/audit", "Audit");
