@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     report::{DeviceReport, ModelReport, ModelState},
-    shared::{Done, Queued},
+    shared::{News, Queued},
     thread::{BATCHES_IN_FLIGHT, DeviceThread, Order, RunBatch, ThreadParts, not_here},
 };
 
@@ -73,6 +73,8 @@ pub(crate) struct DeviceActor {
 
 impl DeviceActor {
     pub(crate) fn new(parts: DeviceParts, lifeline: Lifeline) -> Self {
+        // News of a predecessor's threads, which have ended by now: it is about orders that this one never gave.
+        while parts.thread.shared.done.pop().is_some() {}
         let start = |index: u16| DeviceThread::start(usize::from(index), parts.thread.clone());
         let threads = (0..parts.threads.max(1)).filter_map(|index| {
             start(index)
@@ -115,7 +117,7 @@ impl DeviceActor {
             running: 0,
             answers: answer.into_iter().collect(),
         };
-        for thread in &self.threads {
+        for thread in &mut self.threads {
             match thread.order(Order::Load(key.clone(), spec.clone())) {
                 Ok(()) => model.outstanding += 1,
                 Err(_) => model.reason = Some("too many loads and unloads are under way; try again".to_owned()),
@@ -131,19 +133,21 @@ impl DeviceActor {
 
     /// Takes in what the threads have to say.
     fn hear(&mut self) {
-        let mut changed = false;
         while let Some(done) = self.parts.thread.shared.done.pop() {
-            match done {
-                Done::Batch { thread, model } => {
-                    if let Some(thread) = self.threads.get_mut(thread) {
-                        thread.in_flight = thread.in_flight.saturating_sub(1);
-                    }
+            if let Some(thread) = self.threads.get_mut(done.thread) {
+                thread.heard();
+                if matches!(done.news, News::Batch { .. }) {
+                    thread.in_flight = thread.in_flight.saturating_sub(1);
+                }
+            }
+            match done.news {
+                News::Batch { model } => {
                     if let Some(model) = self.models.get_mut(&model) {
                         model.running = model.running.saturating_sub(1);
                     }
                     self.finish_unload(&model);
                 }
-                Done::Loaded { model, result } => {
+                News::Loaded { model, result } => {
                     if let Some(known) = self.models.get_mut(&model) {
                         known.outstanding = known.outstanding.saturating_sub(1);
                         match result {
@@ -152,23 +156,27 @@ impl DeviceActor {
                         }
                     }
                     self.settle(&model);
-                    changed = true;
                 }
-                Done::Unloaded { model } => {
-                    let gone = self.models.get_mut(&model).is_some_and(|known| {
+                News::Unloaded { model } => {
+                    // After a load that failed, the model may be loading again: that news is not about it.
+                    let unloading = |known: &&mut Model| known.state == ModelState::Unloading;
+                    let gone = self.models.get_mut(&model).filter(unloading).is_some_and(|known| {
                         known.outstanding = known.outstanding.saturating_sub(1);
-                        known.outstanding == 0 && known.state == ModelState::Unloading
+                        known.outstanding == 0
                     });
-                    if gone && let Some(known) = self.models.remove(&model) {
-                        known.answers.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
+                    if gone {
+                        self.forget(&model);
                     }
-                    changed = true;
                 }
             }
         }
-        if changed {
-            self.publish();
-        }
+    }
+
+    /// The model is gone from here: says so, then answers whoever asked for it.
+    fn forget(&mut self, key: &Arc<ModelVersionKey>) {
+        let Some(model) = self.models.remove(key) else { return };
+        self.publish();
+        model.answers.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
     }
 
     /// Once every thread has said whether it loaded the model: ready, or unavailable with the reason.
@@ -187,11 +195,13 @@ impl DeviceActor {
             Some(reason) => {
                 model.state = ModelState::Unavailable;
                 self.threads
-                    .iter()
+                    .iter_mut()
                     .for_each(|thread| drop(thread.order(Order::Unload(key.clone()))));
                 Err(Fault::new(FaultClass::Unavailable, FaultSource::Model, reason.clone()))
             }
         };
+        // Whoever is told that it is ready also reads so in the report.
+        self.publish();
         answers.into_iter().for_each(|answer| drop(answer.send(result.clone())));
     }
 
@@ -205,14 +215,12 @@ impl DeviceActor {
         drop(self.scheduler.remove_model(key));
         let told = self
             .threads
-            .iter()
-            .filter(|thread| thread.order(Order::Unload(key.clone())).is_ok())
+            .iter_mut()
+            .filter_map(|thread| thread.order(Order::Unload(key.clone())).ok())
             .count();
         model.outstanding = told;
-        if told == 0
-            && let Some(model) = self.models.remove(key)
-        {
-            model.answers.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
+        if told == 0 {
+            self.forget(key);
         }
     }
 
@@ -280,6 +288,9 @@ impl DeviceActor {
                 self.wake_at(context, decision.wake_at);
                 return;
             };
+            let waiting = self.scheduler.waiting(&batch.model);
+            let (device, observer) = (self.parts.thread.shared.device, &self.parts.thread.observer);
+            observer.waiting(device, &batch.model, waiting);
             let members = batch.items.into_iter().map(|item| item.payload).collect();
             self.give(
                 free,
@@ -369,8 +380,11 @@ impl Handler<Wake> for DeviceActor {
 impl Handler<Load> for DeviceActor {
     type Result = ();
 
-    fn handle(&mut self, Load(spec, answer): Load, _: &mut Self::Context) {
+    fn handle(&mut self, Load(spec, answer): Load, context: &mut Self::Context) {
+        self.hear();
         self.load(&spec, Some(answer));
+        // A mailbox full of loads has refused wake-ups.
+        context.notify(Wake);
     }
 }
 
@@ -379,12 +393,13 @@ impl Handler<Unload> for DeviceActor {
 
     fn handle(&mut self, Unload(key, answer): Unload, context: &mut Self::Context) {
         // What arrived before the unload was accepted, and is finished first.
+        self.hear();
         self.admit();
         let key = Arc::new(key);
         match self.models.get_mut(&key) {
             Some(model) if model.state == ModelState::Unavailable => {
-                self.models.remove(&key);
-                drop(answer.send(Ok(())));
+                model.answers.push(answer);
+                self.forget(&key);
             }
             Some(model) if model.state == ModelState::Loading => {
                 drop(answer.send(Err(Fault::unavailable(
@@ -401,5 +416,6 @@ impl Handler<Unload> for DeviceActor {
         self.dispatch(context);
         self.finish_unload(&key);
         self.publish();
+        context.notify(Wake);
     }
 }

@@ -23,12 +23,16 @@ pub struct BatchRecord<'a> {
     pub trace: Option<TraceContext>,
 }
 
-/// Told about batches, on device threads: must be quick and must not panic.
+/// Told about batches, on device threads unless said otherwise: must be quick and must not panic.
 pub trait BatchObserver: Send + Sync {
     /// A batch is about to run; answers its span if any member is sampled.
     fn begin(&self, members: &[TraceContext]) -> Option<TraceContext>;
     /// It has run.
     fn finished(&self, record: &BatchRecord<'_>);
+    /// So many requests wait for the model after a batch has been taken from them. Told on the device actor's thread.
+    fn waiting(&self, device: DeviceId, model: &ModelVersionKey, requests: usize) {
+        let _ = (device, model, requests);
+    }
 }
 
 /// Tells nobody.

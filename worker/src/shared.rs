@@ -19,7 +19,7 @@ use mesh_types::{DeviceId, Fault, FaultSource, InferJob, JobOutcome, ModelVersio
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::device::{DeviceActor, Wake};
+use crate::device::{DeviceActor, Wake, full};
 
 /// A job and where its answer goes.
 #[derive(Debug)]
@@ -36,11 +36,18 @@ impl Queued {
     }
 }
 
-/// News from a device thread.
+/// A device thread has carried out an order.
 #[derive(Debug)]
-pub(crate) enum Done {
+pub(crate) struct Done {
+    pub(crate) thread: usize,
+    pub(crate) news: News,
+}
+
+/// What came of an order.
+#[derive(Debug)]
+pub(crate) enum News {
     /// A batch of this model has been answered.
-    Batch { thread: usize, model: Arc<ModelVersionKey> },
+    Batch { model: Arc<ModelVersionKey> },
     /// A model has been loaded and warmed, or not.
     Loaded {
         model: Arc<ModelVersionKey>,
@@ -58,6 +65,8 @@ pub(crate) struct Shared {
     /// What should be loaded: an actor that is rebuilt loads it again.
     pub(crate) wanted: Mutex<BTreeMap<ModelVersionKey, LoadSpec>>,
     signalled: AtomicBool,
+    /// No actor will come any more: nobody else would answer what arrives.
+    closed: AtomicBool,
     actor: OnceLock<Supervised<DeviceActor>>,
 }
 
@@ -69,6 +78,7 @@ impl Shared {
             done: ArrayQueue::new(done.max(1)),
             wanted: Mutex::default(),
             signalled: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             actor: OnceLock::new(),
         }
     }
@@ -95,6 +105,29 @@ impl Shared {
         if !sent {
             // The actor is being rebuilt: it looks for news when it starts.
             self.signalled.store(false, Ordering::Release);
+        }
+    }
+
+    /// Takes a job in, or refuses it if there is no room.
+    pub(crate) fn arrive(&self, queued: Queued) -> Result<(), Fault> {
+        self.arrivals.push(queued).map_err(|_| full())?;
+        self.wake();
+        // Looked at after the push, and set before the queue is emptied: one of the two sides sees the job.
+        if self.closed.load(Ordering::SeqCst) {
+            self.refuse_arrivals();
+        }
+        Ok(())
+    }
+
+    /// The actor is gone for good: answers what it left, and from now on all that comes.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.refuse_arrivals();
+    }
+
+    fn refuse_arrivals(&self) {
+        while let Some(queued) = self.arrivals.pop() {
+            queued.answer(Err(Fault::unavailable(FaultSource::Device, "the device is gone")));
         }
     }
 

@@ -375,6 +375,53 @@ fn a_device_thread_that_dies_is_replaced_and_every_request_is_answered() {
 }
 
 #[test]
+fn more_loads_at_once_than_a_device_takes_are_each_loaded_or_refused() {
+    with_worker(&WorkerConfig::default(), |worker| async move {
+        let names: Vec<String> = (0..300).map(|number| format!("identity-{number}")).collect();
+        let load = |name: &String| {
+            let (worker, mut spec) = (worker.clone(), spec("identity", batching()));
+            spec.key = key(name);
+            async move { worker.load(CPU, spec).await }
+        };
+        let loads: Vec<_> = names.iter().map(load).collect();
+        let all = tokio::time::timeout(LONG, futures::future::join_all(loads)).await;
+        let mut ready = 0;
+        for result in all.expect("a load was never answered") {
+            match result {
+                Ok(()) => ready += 1,
+                Err(fault) => assert_eq!(fault.class, FaultClass::Unavailable, "{fault}"),
+            }
+        }
+        let is_ready = |model: &&crate::ModelReport| model.state == ModelState::Ready;
+        let reported = worker.report().devices[0].models.iter().filter(is_ready).count();
+        assert!(ready > 0 && reported >= ready, "{ready} loaded, {reported} reported");
+        // Nobody is left out after such a flood.
+        worker.load(CPU, spec("identity", batching())).await.unwrap();
+        assert_eq!(infer(&worker, "identity", &[1.0]).await.unwrap(), [1.0]);
+    });
+}
+
+#[test]
+fn a_device_that_is_gone_for_good_answers_what_waits_and_all_that_comes() {
+    System::new().block_on(async {
+        let tasks = Tasks::new();
+        let backends: Vec<Arc<dyn mesh_backend::Backend>> = vec![Arc::new(BuiltinBackend::new())];
+        let config = WorkerConfig::default();
+        let worker = Worker::start(&config, backends, &unobserved(), Arc::new(SystemClock), &tasks).unwrap();
+        let handle = worker.handle();
+        handle.load(CPU, spec("identity", batching())).await.unwrap();
+        assert!(tasks.end(Duration::from_secs(10)).await.is_empty());
+        let reply = handle.submit(CPU, job("identity", &[1.0], LONG)).unwrap();
+        let answer = tokio::time::timeout(LONG, reply).await.expect("never answered");
+        assert_eq!(answer.unwrap_err().class, FaultClass::Unavailable);
+        worker.stop();
+        let reply = handle.submit(CPU, job("identity", &[1.0], LONG)).unwrap();
+        let answer = tokio::time::timeout(LONG, reply).await.expect("never answered");
+        assert_eq!(answer.unwrap_err().class, FaultClass::Unavailable);
+    });
+}
+
+#[test]
 fn a_worker_without_devices_does_not_start() {
     System::new().block_on(async {
         let config = WorkerConfig {

@@ -21,14 +21,15 @@ use mesh_types::{Fault, FaultClass, FaultSource, JobOutcome, ModelVersionKey, St
 use crate::{
     batch,
     observer::{BatchObserver, BatchRecord},
-    shared::{Done, Queued, Shared},
+    shared::{Done, News, Queued, Shared},
     warm,
 };
 
 /// Batches on their way to one thread: one running, one waiting, so that the thread never idles between two.
 pub(crate) const BATCHES_IN_FLIGHT: usize = 2;
-/// Loads and unloads on their way to one thread.
-pub(crate) const MAX_ORDERS: usize = 64;
+/// Orders given to one thread whose news the actor has not heard: batches, and loads and unloads besides. It also is the
+/// size of a thread's share of the news, which therefore always has room.
+pub(crate) const MAX_OUTSTANDING: usize = BATCHES_IN_FLIGHT + 64;
 
 /// What a thread is told.
 #[derive(Debug)]
@@ -62,6 +63,8 @@ pub(crate) struct DeviceThread {
     alive: Arc<AtomicBool>,
     /// Batches given and not yet done.
     pub(crate) in_flight: usize,
+    /// Orders given and not yet done, batches among them.
+    outstanding: usize,
 }
 
 /// Dropped as the thread's last act, by a panic too: says so and wakes the actor, which then makes all anew.
@@ -79,7 +82,7 @@ impl Drop for LastAct {
 
 impl DeviceThread {
     pub(crate) fn start(index: usize, parts: ThreadParts) -> std::io::Result<Self> {
-        let (orders, received) = bounded(BATCHES_IN_FLIGHT + MAX_ORDERS);
+        let (orders, received) = bounded(MAX_OUTSTANDING);
         let name = format!("{}-{index}", parts.shared.device);
         let alive = Arc::new(AtomicBool::new(true));
         let last_act = LastAct {
@@ -98,6 +101,7 @@ impl DeviceThread {
             handle: Some(handle),
             alive,
             in_flight: 0,
+            outstanding: 0,
         })
     }
 
@@ -107,11 +111,20 @@ impl DeviceThread {
     }
 
     /// Hands an order over, or gives it back if the thread is full or gone.
-    pub(crate) fn order(&self, order: Order) -> Result<(), Box<Order>> {
+    pub(crate) fn order(&mut self, order: Order) -> Result<(), Box<Order>> {
         match &self.orders {
-            Some(orders) => orders.try_send(order).map_err(|error| Box::new(error.into_inner())),
-            None => Err(Box::new(order)),
+            Some(orders) if self.outstanding < MAX_OUTSTANDING => {
+                orders.try_send(order).map_err(|error| Box::new(error.into_inner()))?;
+                self.outstanding += 1;
+                Ok(())
+            }
+            _ => Err(Box::new(order)),
         }
+    }
+
+    /// Its news of one order has been heard.
+    pub(crate) fn heard(&mut self) {
+        self.outstanding = self.outstanding.saturating_sub(1);
     }
 }
 
@@ -141,15 +154,17 @@ struct Runner {
 impl Runner {
     fn run(mut self, orders: &Receiver<Order>) {
         for order in orders {
-            let done = match order {
+            let news = match order {
                 Order::Load(model, spec) => self.load(model, spec),
                 Order::Unload(model) => {
                     self.models.remove(&model);
-                    Done::Unloaded { model }
+                    News::Unloaded { model }
                 }
                 Order::Run(batch) => self.run_batch(batch),
             };
-            // Sized for every order of every thread, so there is room; if not, the news is lost but the answers were sent.
+            let thread = self.index;
+            let done = Done { thread, news };
+            // Never more orders are given than the news has room for.
             if self.parts.shared.done.push(done).is_err() {
                 tracing::error!(device = %self.parts.shared.device, "no room for a device thread's news");
             }
@@ -157,7 +172,7 @@ impl Runner {
         }
     }
 
-    fn load(&mut self, model: Arc<ModelVersionKey>, spec: LoadSpec) -> Done {
+    fn load(&mut self, model: Arc<ModelVersionKey>, spec: LoadSpec) -> News {
         let loaded = caught(|| {
             let mut loaded = self.load_instance(&spec)?;
             match warm::warm(loaded.as_mut(), &spec.config) {
@@ -178,7 +193,7 @@ impl Runner {
             );
             memory
         });
-        Done::Loaded {
+        News::Loaded {
             model,
             result: result.map_err(Fault::from),
         }
@@ -194,7 +209,7 @@ impl Runner {
         backend.load(spec, self.parts.shared.device)
     }
 
-    fn run_batch(&mut self, run: RunBatch) -> Done {
+    fn run_batch(&mut self, run: RunBatch) -> News {
         let RunBatch {
             model: key,
             members,
@@ -233,10 +248,7 @@ impl Runner {
             }
             Err(fault) => members.into_iter().for_each(|member| member.answer(Err(fault.clone()))),
         }
-        Done::Batch {
-            thread: self.index,
-            model: key,
-        }
+        News::Batch { model: key }
     }
 
     fn execute(&mut self, key: &ModelVersionKey, members: &[Queued], rows: u32) -> Result<Executed, Fault> {

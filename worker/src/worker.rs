@@ -3,18 +3,18 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use actix::{Arbiter, Message};
-use mesh_actors::{Supervised, Tasks, supervise};
+use mesh_actors::{ActorState, Supervised, Tasks, supervise};
 use mesh_backend::{Backend, LoadSpec};
 use mesh_types::{Clock, DeviceId, Fault, FaultSource, InferJob, ModelVersionKey};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
     WorkerConfig,
-    device::{Answer, DeviceActor, DeviceParts, Load, Unload, full},
+    device::{Answer, DeviceActor, DeviceParts, Load, Unload},
     observer::BatchObserver,
     report::{DeviceReport, WorkerReport},
     shared::{JobReply, Queued, Shared},
-    thread::{BATCHES_IN_FLIGHT, MAX_ORDERS, ThreadParts},
+    thread::{MAX_OUTSTANDING, ThreadParts},
 };
 
 /// Why a worker did not start.
@@ -66,7 +66,7 @@ impl Worker {
         let backends: Arc<[Arc<dyn Backend>]> = backends.into();
         let (mut devices, mut arbiters) = (BTreeMap::new(), Vec::new());
         for id in ids {
-            let news = usize::from(config.threads_per_device.max(1)) * (BATCHES_IN_FLIGHT + MAX_ORDERS);
+            let news = usize::from(config.threads_per_device.max(1)) * MAX_OUTSTANDING;
             let shared = Arc::new(Shared::new(id, config.arrivals, news));
             let (report, observed) = watch::channel(DeviceReport {
                 device: id,
@@ -85,7 +85,9 @@ impl Worker {
             };
             let arbiter = Arbiter::new();
             let make = move |lifeline| DeviceActor::new(parts.clone(), lifeline);
-            shared.attach(supervise("device", config.restart, arbiter.handle(), tasks, make));
+            let actor = supervise("device", config.restart, arbiter.handle(), tasks, make);
+            close_after(&actor, shared.clone(), tasks);
+            shared.attach(actor);
             arbiters.push(arbiter);
             devices.insert(
                 id,
@@ -123,6 +125,16 @@ impl Worker {
     }
 }
 
+/// Once the actor is dead for good, or the group ends: nothing that arrives may wait for it.
+fn close_after(actor: &Supervised<DeviceActor>, shared: Arc<Shared>, tasks: &Tasks) {
+    let mut states = actor.watch();
+    tasks.spawn("device-end", |_| async move {
+        // An error means that the supervision has ended, as it does with its group.
+        let _ = states.wait_for(|state| *state == ActorState::Failed).await;
+        shared.close();
+    });
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         for arbiter in &self.arbiters {
@@ -146,8 +158,7 @@ impl WorkerHandle {
             arrived: self.clock.now(),
             reply,
         };
-        shared.arrivals.push(queued).map_err(|_| full())?;
-        shared.wake();
+        shared.arrive(queued)?;
         Ok(JobReply { receiver })
     }
 
@@ -217,7 +228,7 @@ impl WorkerHandle {
             if actor.address().is_some() {
                 return Some(actor);
             }
-            if actor.state() == mesh_actors::ActorState::Failed {
+            if actor.state() == ActorState::Failed {
                 return None;
             }
             // Its arbiter is about to start it: a few turns of the scheduler, no more than its backoff.
