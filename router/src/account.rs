@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use mesh_policies::Target;
 use mesh_telemetry::{RequestSample, RequestSpan, Telemetry};
 use mesh_types::{Clock, Fault, FaultClass, FaultSource, RequestId, StageTimings, TenantId, TraceContext};
 
@@ -21,7 +22,7 @@ pub struct Account {
     trace: TraceContext,
     pub(crate) tenant: Option<TenantId>,
     /// The endpoint or model; none until it is known to exist for the caller.
-    pub(crate) target: Option<Arc<str>>,
+    pub(crate) target: Option<Target>,
     pub(crate) arm: Option<Arc<str>>,
     pub(crate) version: u32,
     pub(crate) stages: StageTimings,
@@ -34,7 +35,7 @@ impl std::fmt::Debug for Account {
         f.debug_struct("Account")
             .field("request_id", &self.request_id)
             .field("tenant", &self.tenant)
-            .field("target", &self.target)
+            .field("target", &self.target_name())
             .field("fault", &self.fault)
             .finish_non_exhaustive()
     }
@@ -88,6 +89,15 @@ impl Account {
         self.close();
     }
 
+    /// Empty until it is known to exist for the caller.
+    fn target_name(&self) -> &str {
+        match &self.target {
+            Some(Target::Endpoint(route)) => route.endpoint.as_str(),
+            Some(Target::Model(model)) => model.model.as_str(),
+            None => "",
+        }
+    }
+
     fn close(&mut self) {
         self.open = false;
         let total = self.clock.now().saturating_duration_since(self.received);
@@ -95,7 +105,7 @@ impl Account {
         match &self.tenant {
             Some(tenant) => metrics.request_finished(&RequestSample {
                 tenant: tenant.as_str(),
-                target: self.target.as_deref().unwrap_or_default(),
+                target: self.target_name(),
                 arm: self.arm.as_deref().unwrap_or_default(),
                 version: self.version,
                 fault: self.fault.as_ref().map(|fault| fault.source),
@@ -120,7 +130,7 @@ impl Account {
         self.telemetry.spans().request(&RequestSpan {
             context: self.trace,
             parent: self.parent,
-            target: self.target.as_deref().unwrap_or_default(),
+            target: self.target_name(),
             tenant: self.tenant.as_ref().map_or("", TenantId::as_str),
             version: self.version,
             request_id: self.request_id.0,
@@ -136,13 +146,13 @@ impl Account {
         let broken = self.fault.as_ref().filter(|fault| fault.class == FaultClass::Internal);
         if let Some(fault) = broken {
             tracing::warn!(
-                request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, target = ?self.target,
+                request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, target = self.target_name(),
                 version = self.version, source = fault.source.as_str(), error = %fault, "request failed"
             );
             return;
         }
         tracing::debug!(
-            request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, target = ?self.target,
+            request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, target = self.target_name(),
             arm = ?self.arm, version = self.version, micros = total.as_micros(), error = ?self.fault, "request ended"
         );
     }

@@ -14,7 +14,8 @@ use crate::{
     Account, Answer, Call, Credential, RouterParts,
     account::Opening,
     describe::{ModelDescription, describe},
-    pipeline::{InFlight, Pipeline},
+    flight::InFlight,
+    pipeline::Pipeline,
     place::Loads,
 };
 
@@ -148,6 +149,11 @@ impl RouterHandle {
     /// Calls in this router now.
     pub fn in_flight(&self) -> usize {
         self.inner.permits.taken()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn on_devices(&self) -> u32 {
+        self.inner.loads.total()
     }
 
     /// The actor is gone, by a panic: another takes its place, and this one call is lost with an answer.

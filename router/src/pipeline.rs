@@ -17,12 +17,13 @@ use mesh_policies::{
     traffic::Route,
 };
 use mesh_types::{
-    Deadline, Fault, FaultSource, InferJob, InferRequest, InferResponse, JobOutcome, ParameterValue, Parameters,
-    RequestId, Tensor, TraceContext, VersionSelector,
+    Deadline, Fault, FaultSource, InferJob, InferRequest, InferResponse, ParameterValue, Parameters, RequestId, Tensor,
+    TraceContext, VersionSelector,
 };
 
 use crate::{
-    Account, Call, Completed, RouterParts, WorkerReply,
+    Account, Call, RouterParts,
+    flight::InFlight,
     place::{Loads, OnDevice},
 };
 
@@ -123,9 +124,9 @@ impl Admitted {
     fn choose(self, account: &mut Account) -> Result<Versioned, Fault> {
         let request = &self.call.request;
         let unknown = || Fault::unknown_model(&request.model);
-        let (name, target) = self.tenant.targets.get_key_value(&*request.model).ok_or_else(unknown)?;
+        let target = self.tenant.target(&request.model).ok_or_else(unknown)?;
         // The name exists for this caller: from here on it may be a label.
-        account.target = Some(Arc::from(&**name));
+        account.target = Some(target.clone());
         let (entry, arm, timeout) = match target {
             Target::Model(model) => (model.resolve(&request.version).ok_or_else(unknown)?.clone(), None, None),
             Target::Endpoint(route) => {
@@ -179,8 +180,9 @@ fn unit_of(route: &Route, call: &Call) -> Option<String> {
 
 impl Versioned {
     fn check(mut self, pipeline: &Pipeline) -> Result<Checked, Fault> {
-        let timeout = [self.call.timeout, self.timeout].into_iter().flatten().min();
-        let timeout = timeout.unwrap_or(pipeline.parts.default_timeout);
+        // The caller may shorten what its operators allow, never lengthen it.
+        let allowed = self.timeout.unwrap_or(pipeline.parts.default_timeout);
+        let timeout = self.call.timeout.map_or(allowed, |wanted| wanted.min(allowed));
         let deadline = Deadline::after(self.call.received, timeout);
         if deadline.is_past(pipeline.parts.clock.now()) {
             return Err(Fault::deadline("before the request was dispatched"));
@@ -254,8 +256,8 @@ impl Placed {
                 parameters: Parameters::new(),
             },
             arm: versioned.arm,
-            _permits: versioned.permits,
-            _place: place,
+            permits: versioned.permits,
+            place,
         })
     }
 }
@@ -280,47 +282,6 @@ fn job(entry: &VersionEntry, tenant: &TenantEntry, work: Work) -> InferJob {
         deadline: work.deadline,
         trace: work.trace,
     }
-}
-
-/// A request on a device.
-pub(crate) struct InFlight {
-    reply: WorkerReply,
-    deadline: Deadline,
-    wanted: Vec<String>,
-    response: InferResponse,
-    arm: Option<Arc<str>>,
-    _permits: (Permit, Admission),
-    _place: OnDevice,
-}
-
-impl InFlight {
-    /// Waits for the device, at most until the deadline.
-    pub(crate) async fn complete(self, account: &mut Account) -> Result<Completed, Fault> {
-        let deadline = tokio::time::Instant::from_std(self.deadline.instant());
-        let answered = tokio::time::timeout_at(deadline, self.reply).await;
-        let JobOutcome { outputs, timings } =
-            answered.unwrap_or_else(|_| Err(Fault::deadline("while the model was running or waiting to run")))?;
-        let stages = &mut account.stages;
-        (stages.queue, stages.compute_input) = (timings.queue, timings.compute_input);
-        (stages.compute_infer, stages.compute_output) = (timings.compute_infer, timings.compute_output);
-        (stages.batch_rows, stages.batch_trace) = (timings.batch_rows, timings.batch_trace);
-        let mut response = self.response;
-        response.outputs = in_order(outputs, &self.wanted);
-        Ok(Completed {
-            response,
-            arm: self.arm,
-            timings: account.stages,
-        })
-    }
-}
-
-/// The outputs in the order asked for; the model's own where none was asked for.
-fn in_order(mut outputs: Vec<Tensor>, wanted: &[String]) -> Vec<Tensor> {
-    if wanted.len() > 1 {
-        let place = |tensor: &Tensor| wanted.iter().position(|name| **name == *tensor.name);
-        outputs.sort_by_key(place);
-    }
-    outputs
 }
 
 /// Time between stages.

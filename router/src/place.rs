@@ -39,6 +39,11 @@ impl Loads {
             loads: self.clone(),
         })
     }
+
+    #[cfg(test)]
+    pub(crate) fn total(&self) -> u32 {
+        self.counts.lock().iter().map(|(_, count)| *count).sum()
+    }
 }
 
 impl Drop for OnDevice {

@@ -1,0 +1,54 @@
+//! A request on a device: what it holds, and how it ends.
+//!
+//! Invariants: dropping it gives back its permits and its place and cancels the job; it ends at its deadline even if the
+//! device never answers.
+
+use std::sync::Arc;
+
+use mesh_actors::Permit;
+use mesh_policies::limits::Admission;
+use mesh_types::{Deadline, Fault, InferResponse, JobOutcome, Tensor};
+
+use crate::{Account, Completed, WorkerReply, place::OnDevice};
+
+/// A request on a device.
+pub(crate) struct InFlight {
+    pub(crate) reply: WorkerReply,
+    pub(crate) deadline: Deadline,
+    pub(crate) wanted: Vec<String>,
+    pub(crate) response: InferResponse,
+    pub(crate) arm: Option<Arc<str>>,
+    pub(crate) permits: (Permit, Admission),
+    pub(crate) place: OnDevice,
+}
+
+impl InFlight {
+    /// Waits for the device, at most until the deadline.
+    pub(crate) async fn complete(self, account: &mut Account) -> Result<Completed, Fault> {
+        let deadline = tokio::time::Instant::from_std(self.deadline.instant());
+        let answered = tokio::time::timeout_at(deadline, self.reply).await;
+        let JobOutcome { outputs, timings } =
+            answered.unwrap_or_else(|_| Err(Fault::deadline("while the model was running or waiting to run")))?;
+        let stages = &mut account.stages;
+        (stages.queue, stages.compute_input) = (timings.queue, timings.compute_input);
+        (stages.compute_infer, stages.compute_output) = (timings.compute_infer, timings.compute_output);
+        (stages.batch_rows, stages.batch_trace) = (timings.batch_rows, timings.batch_trace);
+        drop((self.permits, self.place));
+        let mut response = self.response;
+        response.outputs = in_order(outputs, &self.wanted);
+        Ok(Completed {
+            response,
+            arm: self.arm,
+            timings: account.stages,
+        })
+    }
+}
+
+/// The outputs in the order asked for; the model's own where none was asked for.
+fn in_order(mut outputs: Vec<Tensor>, wanted: &[String]) -> Vec<Tensor> {
+    if wanted.len() > 1 {
+        let place = |tensor: &Tensor| wanted.iter().position(|name| **name == *tensor.name);
+        outputs.sort_by_key(place);
+    }
+    outputs
+}
