@@ -2,6 +2,9 @@
 //!
 //! A panic is caught at the batch; the model that panicked is loaded anew before its next batch. The thread answers the
 //! requests itself, so that an answer takes no further hop through the actor.
+//!
+//! Loading and warm-up run here too, between batches, because a loaded model never leaves its thread: while a large model
+//! loads, the models beside it wait. A device with several threads loads on all of them at once.
 
 use std::{
     collections::HashMap,
