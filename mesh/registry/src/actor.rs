@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Message};
 use mesh_actors::{Lifeline, Permit};
+use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::{
@@ -19,16 +20,19 @@ pub(crate) type OpenLedger = Arc<dyn Fn() -> Result<Ledger, RegistryError> + Sen
 pub(crate) struct RegistryActor {
     ledger: Option<Ledger>,
     open: OpenLedger,
-    waiting: Vec<WriteMessage>,
+    waiting: Vec<Parcel>,
     /// Counts the starts, for those who wait for one.
     up: watch::Sender<u64>,
     _lifeline: Lifeline,
 }
 
-/// Asks for a write. The permit is given back once it is answered.
+/// Asks for a write. As long as the parcel is in it, no writer has seen it, and it may be sent again.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct WriteMessage {
+pub(crate) struct WriteMessage(pub(crate) Arc<Mutex<Option<Parcel>>>);
+
+/// A write and who waits for it. The permit is given back once it is answered.
+pub(crate) struct Parcel {
     pub(crate) request: Request,
     pub(crate) answer: oneshot::Sender<Answer>,
     pub(crate) permit: Permit,
@@ -83,21 +87,28 @@ impl Actor for RegistryActor {
 impl Handler<WriteMessage> for RegistryActor {
     type Result = ();
 
-    fn handle(&mut self, message: WriteMessage, context: &mut Self::Context) {
+    fn handle(&mut self, WriteMessage(parcel): WriteMessage, context: &mut Self::Context) {
+        let Some(parcel) = parcel.lock().take() else {
+            return;
+        };
         if self.waiting.is_empty() {
             context.notify(Commit);
         }
-        self.waiting.push(message);
+        self.waiting.push(parcel);
     }
 }
 
 impl Handler<CheckMessage> for RegistryActor {
     type Result = ();
 
-    fn handle(&mut self, CheckMessage(message): CheckMessage, _: &mut Self::Context) {
-        let answer = self.ledger().and_then(|ledger| ledger.check(&message.request));
+    fn handle(&mut self, CheckMessage(WriteMessage(parcel)): CheckMessage, _: &mut Self::Context) {
+        let Some(parcel) = parcel.lock().take() else {
+            return;
+        };
+        let answer = self.ledger().and_then(|ledger| ledger.check(&parcel.request));
+        drop(parcel.permit);
         // Whoever asked may be gone; nothing was written.
-        let _ = message.answer.send(answer);
+        let _ = parcel.answer.send(answer);
     }
 }
 
@@ -115,7 +126,7 @@ impl Handler<Commit> for RegistryActor {
     fn handle(&mut self, _: Commit, _: &mut Self::Context) {
         let waiting = std::mem::take(&mut self.waiting);
         let (mut requests, mut waiters) = (Vec::with_capacity(waiting.len()), Vec::with_capacity(waiting.len()));
-        for WriteMessage {
+        for Parcel {
             request,
             answer,
             permit,

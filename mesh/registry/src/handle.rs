@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     Artifacts, AuditEntry, AuditSummary, Author, Change, Files, RegistryError, StorageError, Store, Watch,
-    actor::{BetweenWrites, CheckMessage, RegistryActor, WriteMessage},
+    actor::{BetweenWrites, CheckMessage, Parcel, RegistryActor, WriteMessage},
     audit::hex,
     draft::{prefix, read, store_key},
     journal::{Head, walk},
@@ -107,29 +107,35 @@ impl RegistryHandle {
     /// Writes all changes or none; durable once answered. Answers for each change the resource as it was written, or as it
     /// was before it was taken away. A caller that goes away does not undo its write.
     pub async fn write(&self, by: Author, changes: Vec<Change>) -> Result<Vec<Resource>, RegistryError> {
-        let permit = self.inner.permits.try_acquire().ok_or(RegistryError::Busy)?;
-        let (answer, answered) = oneshot::channel();
-        let request = Request { by, changes };
-        self.send(WriteMessage {
-            request,
-            answer,
-            permit,
-        })
-        .await?;
-        answered.await.map_err(|_| RegistryError::Unanswered)?
+        self.ask(by, changes, WriteMessage).await
     }
 
     /// What [`Self::write`] would answer or refuse, without writing.
     pub async fn check(&self, by: Author, changes: Vec<Change>) -> Result<Vec<Resource>, RegistryError> {
+        self.ask(by, changes, |parcel| CheckMessage(WriteMessage(parcel))).await
+    }
+
+    /// Sends a write in a message until a writer has taken it out, and waits for its answer.
+    async fn ask<M>(
+        &self,
+        by: Author,
+        changes: Vec<Change>,
+        message: impl Fn(Arc<Mutex<Option<Parcel>>>) -> M,
+    ) -> Result<Vec<Resource>, RegistryError>
+    where
+        M: actix::Message<Result = ()> + Send + 'static,
+        RegistryActor: actix::Handler<M>,
+    {
         let permit = self.inner.permits.try_acquire().ok_or(RegistryError::Busy)?;
         let (answer, answered) = oneshot::channel();
         let request = Request { by, changes };
-        self.send(CheckMessage(WriteMessage {
+        let parcel = Arc::new(Mutex::new(Some(Parcel {
             request,
             answer,
             permit,
-        }))
-        .await?;
+        })));
+        let unseen = || parcel.lock().is_some().then(|| message(parcel.clone()));
+        self.send(unseen).await?;
         answered.await.map_err(|_| RegistryError::Unanswered)?
     }
 
@@ -146,7 +152,8 @@ impl RegistryHandle {
             let removed = referenced.and_then(|set| Ok(artifacts.remove_unreferenced(&set, uploaded_before)?));
             let _ = answer.send(removed);
         };
-        self.send(BetweenWrites(Box::new(run))).await?;
+        let mut once = Some(BetweenWrites(Box::new(run)));
+        self.send(|| once.take()).await?;
         answered.await.map_err(|_| RegistryError::Unanswered)?
     }
 
@@ -222,8 +229,9 @@ impl RegistryHandle {
         &self.inner.artifacts
     }
 
-    /// Puts a message into the writer's mailbox; waits a while for a writer that is being rebuilt.
-    async fn send<M>(&self, message: M) -> Result<(), RegistryError>
+    /// Puts a message into the writer's mailbox; waits a while for a writer that is being rebuilt, and then sends what
+    /// `next` makes, unless it makes nothing because a writer died with it.
+    pub(crate) async fn send<M>(&self, mut next: impl FnMut() -> Option<M>) -> Result<(), RegistryError>
     where
         M: actix::Message<Result = ()> + Send + 'static,
         RegistryActor: actix::Handler<M>,
@@ -234,11 +242,12 @@ impl RegistryHandle {
             up.borrow_and_update();
             let address = self.inner.writer.address().clone();
             if let Some(address) = address.filter(|address| address.connected()) {
-                return address.send(message).await.map_err(|_| RegistryError::Unanswered);
-            }
-            match timeout_at(deadline, up.changed()).await {
-                Ok(Ok(())) => {}
-                _ => return Err(RegistryError::Down),
+                let message = next().ok_or(RegistryError::Unanswered)?;
+                if address.send(message).await.is_ok() {
+                    return Ok(());
+                }
+            } else if !matches!(timeout_at(deadline, up.changed()).await, Ok(Ok(()))) {
+                return Err(RegistryError::Down);
             }
         }
     }

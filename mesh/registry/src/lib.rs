@@ -40,6 +40,8 @@ pub use store::{
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
+mod ledger_tests;
+#[cfg(test)]
 mod record_tests;
 #[cfg(test)]
 mod rules_tests;

@@ -267,7 +267,7 @@ fn rebuild(folder: &Path, state: &State, why: &str) -> Result<SledStore, Registr
 }
 
 /// Opens the journal again after a writer died, and makes the store, which others hold, what it says.
-fn reopen(config: &RegistryConfig, parts: &LedgerParts) -> Result<Ledger, RegistryError> {
+pub(crate) fn reopen(config: &RegistryConfig, parts: &LedgerParts) -> Result<Ledger, RegistryError> {
     let known = parts.head.lock().revision;
     let (journal, folded) = read_journal(config, known)?;
     if parts.store.state()? != folded.state {

@@ -572,6 +572,55 @@ fn a_writer_whose_disk_failed_goes_on_once_it_works() {
 }
 
 #[test]
+fn a_writer_that_panics_is_rebuilt_with_everything() {
+    with_registry(|registry| async move {
+        registry.write(admin(), vec![Change::put(tenant("a"))]).await.unwrap();
+        let mut up = registry.inner.up.clone();
+        let starts = *up.borrow_and_update();
+        let mut dies = Some(crate::actor::BetweenWrites(Box::new(|| panic!("told to"))));
+        let died = registry.send(|| dies.take());
+        let beside = registry.write(admin(), vec![Change::put(tenant("c"))]);
+        let (died, beside) = tokio::join!(died, beside);
+        assert_eq!(died, Err(RegistryError::Unanswered));
+        assert!(beside.is_ok(), "it had not been seen: {beside:?}");
+        let written = registry.write(admin(), vec![Change::put(tenant("b"))]).await.unwrap();
+        assert_eq!(written[0].metadata.revision, Some(3));
+        assert_eq!(*up.borrow_and_update(), starts + 1);
+        assert_eq!(registry.all().unwrap().1.len(), 3);
+        assert_eq!(registry.verify_audit().unwrap().entries, 3);
+    });
+}
+
+#[test]
+fn a_check_answers_like_the_write_and_writes_nothing() {
+    with_registry(|registry| async move {
+        let change = || vec![Change::put(tenant("a"))];
+        let checked = registry.check(admin(), change()).await.unwrap();
+        assert_eq!(registry.get(&key("Tenant/a")).unwrap(), None);
+        assert_eq!(*registry.revision().borrow(), 0);
+        assert_eq!(registry.write(admin(), change()).await.unwrap(), checked);
+        let bad = || vec![put("Model/none/m", "{}")];
+        let refused = registry.check(admin(), bad()).await;
+        assert!(refused.is_err());
+        assert_eq!(refused, registry.write(admin(), bad()).await);
+    });
+}
+
+#[test]
+fn after_the_end_a_write_is_refused_and_reads_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    actix::System::new().block_on(async {
+        let bench = Bench::open(config(folder.path())).unwrap();
+        let registry = bench.registry.handle();
+        registry.write(admin(), vec![Change::put(tenant("a"))]).await.unwrap();
+        bench.close().await;
+        let refused = registry.write(admin(), vec![Change::put(tenant("b"))]).await;
+        assert_eq!(refused, Err(RegistryError::Down));
+        assert!(registry.get(&key("Tenant/a")).unwrap().is_some());
+    });
+}
+
+#[test]
 fn artifacts_that_no_version_refers_to_are_removed() {
     with_registry(|registry| async move {
         let mut upload = registry.artifacts().begin().await.unwrap();

@@ -266,3 +266,16 @@ fn a_walk_from_the_middle_reads_no_segment_before_it() {
     assert_eq!(walked.unwrap().segments, 2);
     assert_eq!(told, [4, 5, 6, 7, 8, 9]);
 }
+
+#[test]
+fn a_segment_is_written_byte_for_byte_as_version_1_wrote_it_and_reads() {
+    let golden = include_bytes!("../../tests/golden/segment.v1.journal");
+    let files = LossyFiles::default();
+    let (mut journal, _) = open(&files).unwrap();
+    journal.append(&[record(1), record(2)]).unwrap();
+    append(&mut journal).unwrap();
+    let path = files.paths()[0].clone();
+    assert!(path.ends_with("00000000000000000001.journal"));
+    assert_eq!(files.read(&path).unwrap(), golden);
+    assert_eq!(open(&files).unwrap().1, 3);
+}
