@@ -49,6 +49,9 @@ pub(crate) struct BenchArguments {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// Take the programs that the last optimised build left.
+    #[arg(long)]
+    no_build: bool,
 }
 
 /// What every row works with.
@@ -70,7 +73,12 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<()> {
         "--seconds is within 0.1 to 600, got {}",
         arguments.seconds
     );
-    let programs = Programs::release(commands::setup()?)?;
+    let environment = commands::setup()?;
+    let programs = if arguments.no_build {
+        Programs::built(environment)?
+    } else {
+        Programs::release(environment)?
+    };
     let cores = available_parallelism().map_or(1, NonZeroUsize::get);
     let bench = Bench {
         programs,

@@ -21,7 +21,6 @@ use crate::{
     interrupt::Interrupt,
     node::{Node, NodeSettings, PATIENCE, Ports},
     programs::Programs,
-    web,
 };
 
 /// The tenants of the demo; the model is the first one's, granted to the second.
@@ -49,6 +48,9 @@ pub(crate) struct DemoArguments {
     /// Stop after 200 predictions.
     #[arg(long)]
     once: bool,
+    /// Take the programs that the last optimised build left.
+    #[arg(long)]
+    no_build: bool,
 }
 
 impl DemoArguments {
@@ -61,8 +63,13 @@ impl DemoArguments {
 pub(crate) fn run(arguments: &DemoArguments) -> anyhow::Result<()> {
     let environment = commands::setup()?;
     let ports = Ports::of(arguments.port_base)?;
-    web::build()?;
-    let programs = Programs::release(environment)?;
+    // Before anything that takes time.
+    ports.check()?;
+    let programs = if arguments.no_build {
+        Programs::built(environment)?
+    } else {
+        Programs::release(environment)?
+    };
     let folder = match &arguments.data_folder {
         Some(folder) => std::path::absolute(folder)?,
         None => environment::target()?.join("demo"),

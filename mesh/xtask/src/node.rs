@@ -59,7 +59,7 @@ impl Ports {
     }
 
     /// Fails if a port is taken, naming it.
-    fn check(self) -> anyhow::Result<()> {
+    pub(crate) fn check(self) -> anyhow::Result<()> {
         for (door, port) in [
             ("inference", self.inference),
             ("metrics", self.metrics),
@@ -137,6 +137,8 @@ impl Node {
             .args(["--admin-listen", &local(ports.admin).to_string()])
             .args(settings.options);
         forget_settings(&mut command);
+        // Its log is a file.
+        command.env("NO_COLOR", "1");
         let node = Self {
             running: Running::start(&mut command, &folder.join("mesh.log"))?,
             ports,

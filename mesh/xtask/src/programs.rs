@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{commands, environment, environment::Environment};
+use anyhow::ensure;
+
+use crate::{commands, environment, environment::Environment, web};
 
 const PACKAGES: &[&str] = &["mesh-node", "mesh-torch-workshop", "mesh-load"];
 
@@ -14,16 +16,30 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Builds them with optimisation.
+    /// Builds the web app and the programs with optimisation.
     pub(crate) fn release(environment: Environment) -> anyhow::Result<Self> {
+        web::build()?;
         eprintln!("building the mesh with optimisation; the first time this takes some minutes");
         let mut arguments = vec!["build", "--release"];
         arguments.extend(PACKAGES.iter().flat_map(|package| ["-p", *package]));
         commands::cargo(&environment, &arguments)?;
-        Ok(Self {
+        Self::built(environment)
+    }
+
+    /// Takes those that the last optimised build left.
+    pub(crate) fn built(environment: Environment) -> anyhow::Result<Self> {
+        let programs = Self {
             folder: environment::target()?.join("release"),
             environment,
-        })
+        };
+        for program in [programs.mesh(), programs.workshop(), programs.load()] {
+            ensure!(
+                program.is_file(),
+                "{} is not there: leave out --no-build",
+                program.display()
+            );
+        }
+        Ok(programs)
     }
 
     /// Takes those that the tests' own build left.

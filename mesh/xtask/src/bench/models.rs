@@ -43,7 +43,7 @@ pub(crate) const ENCODER: Model = Model {
     name: "encoder",
     row: &[64, 256],
     config: "\
-max_batch_size: 8
+max_batch_size: 16
 input: [{name: x, datatype: FP32, dims: [64, 256]}]
 output: [{name: y, datatype: FP32, dims: [64, 256]}]
 dynamic_batching: {max_queue_delay_microseconds: 1000}
