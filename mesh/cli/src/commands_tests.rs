@@ -416,6 +416,8 @@ fn infer_takes_datatypes_from_the_model_and_shows_arm_and_outputs() {
         asked[1].contains(r#""datatype":"FP32""#) && asked[1].contains(r#""shape":[1,2]"#),
         "{asked:?}"
     );
+    let ran = server.mesh("", &["infer", "digits", "--input", "x=1", "--tenant-key", ""]);
+    assert!(ran.code == 1 && ran.err.contains("mesh key create"), "{}", ran.err);
     let ran = server.mesh("", &["infer", "digits", "--input", "z=1"]);
     assert!(ran.code == 1 && ran.err.contains("it has x"), "{}", ran.err);
 }

@@ -38,7 +38,9 @@ pub(crate) async fn infer(
 ) -> Result<(), Failure> {
     let http = http_client()?;
     let url = globals.url.trim_end_matches('/');
+    // A variable that is set to nothing is no key.
     let key = args.tenant_key.as_ref().or(globals.api_key.as_ref());
+    let key = key.filter(|key| !key.is_empty());
     let key = key.ok_or_else(|| {
         Failure::refused("no API key: set MESH_API_KEY, or make one with `mesh key create --tenant TENANT`")
     })?;
