@@ -1,0 +1,327 @@
+//! Records and a report become a snapshot: a pure function.
+//!
+//! The former result is an argument, because what is not ready yet must not displace what serves: a label, a default or a
+//! route stays where it was until where it should go is ready, as long as where it was can still answer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_policies::{
+    Arm, Credentials, MeshSnapshot, ModelEntry, Pepper, Rate, Route, Target, TenantEntry, TenantLimits, VersionEntry,
+};
+use mesh_resources::{ArmSpec, EndpointSpec, TenantSpec};
+use mesh_types::{EndpointId, ModelId, ModelVersionKey, TenantId, Version, VersionSelector};
+
+use crate::{
+    credentials,
+    fleet::FleetReport,
+    records::{ModelName, ModelRecord, Records},
+    standing::{Standings, Trouble, standings},
+};
+
+type RouteName = (TenantId, EndpointId);
+
+/// A snapshot, and what the next one is compiled from.
+#[derive(Debug, Clone, Default)]
+pub struct Compiled {
+    /// What routers follow.
+    pub snapshot: Arc<MeshSnapshot>,
+    /// Versions that a request can be led to.
+    pub routed: BTreeSet<ModelVersionKey>,
+    // By full name: a tenant's targets hide a model behind an endpoint of the same name.
+    models: BTreeMap<ModelName, Arc<ModelEntry>>,
+    routes: BTreeMap<RouteName, Arc<Route>>,
+}
+
+/// Compiles what routers follow from what was declared and what devices report.
+pub fn compile(
+    records: &Records,
+    report: &FleetReport,
+    trouble: &Trouble,
+    pepper: &Pepper,
+    previous: &Compiled,
+) -> Compiled {
+    let standings = standings(records, report, trouble);
+    let models: BTreeMap<ModelName, Arc<ModelEntry>> = records
+        .models
+        .iter()
+        .map(|(name, record)| {
+            let entry = model(name, record, &standings, previous.models.get(name));
+            (name.clone(), Arc::new(entry))
+        })
+        .collect();
+    let desk = Desk {
+        records,
+        standings: &standings,
+        models: &models,
+    };
+    let routes: BTreeMap<RouteName, Arc<Route>> = records
+        .endpoints
+        .iter()
+        .map(|(name, spec)| {
+            let route = desk.route(name, spec, previous.routes.get(name).map(Arc::as_ref));
+            (name.clone(), Arc::new(route))
+        })
+        .collect();
+    // Parsing keys and remembering verified tokens is worth keeping while the records stay the same.
+    let known = previous.snapshot.revision == records.revision && records.revision != 0;
+    let credentials: Credentials = if known {
+        previous.snapshot.credentials.clone()
+    } else {
+        credentials::compile(records, pepper)
+    };
+    let tenants = tenants(records, &models, &routes);
+    Compiled {
+        snapshot: Arc::new(MeshSnapshot::new(records.revision, credentials, tenants)),
+        routed: routed(&models, &routes),
+        models,
+        routes,
+    }
+}
+
+/// A model as it can be called now.
+fn model(
+    (owner, model): &ModelName,
+    record: &ModelRecord,
+    standings: &Standings,
+    previous: Option<&Arc<ModelEntry>>,
+) -> ModelEntry {
+    let of = |version: Version| {
+        let known = record.versions.get(&version)?;
+        standings.get(&*known.key)
+    };
+    let able = |version: &Version| of(*version).is_some_and(|standing| standing.able.is_ready());
+    let mut held = BTreeSet::new();
+    // Where it should go, or where it was while that is still on its way.
+    let mut settle = |wanted: Version, before: Option<Version>| {
+        let on_its_way = of(wanted).is_some_and(|standing| standing.expected && !standing.serves);
+        let before = before.filter(|before| on_its_way && *before != wanted && able(before));
+        held.extend(before);
+        before.unwrap_or(wanted)
+    };
+    let before_default = previous
+        .and_then(|entry| entry.resolve(&VersionSelector::Default))
+        .map(|version| version.key.version);
+    let labels: BTreeMap<_, _> = record
+        .spec
+        .labels
+        .iter()
+        .map(|(label, wanted)| {
+            let before = previous.and_then(|entry| entry.labels.get(label).copied());
+            (label.clone(), settle(*wanted, before))
+        })
+        .collect();
+    let default = match record.spec.default_version.as_ref().map(|wanted| wanted.selector()) {
+        Some(VersionSelector::Version(wanted)) => Some(settle(*wanted, before_default)),
+        Some(VersionSelector::Label(label)) => labels.get(label).copied(),
+        Some(VersionSelector::Default) | None => {
+            // The newest that serves; while none does but one is to come, the one that answered before.
+            let mut versions = record.versions.keys().filter_map(|version| of(*version));
+            let none_serves = versions.clone().all(|standing| !standing.serves);
+            if none_serves && versions.any(|standing| standing.expected) {
+                held.extend(before_default.filter(able));
+            }
+            None
+        }
+    };
+    let shown = |version: &Version| {
+        let standing = of(*version)?;
+        let entry = if held.contains(version) {
+            &standing.able
+        } else {
+            &standing.shown
+        };
+        Some((*version, entry.clone()))
+    };
+    ModelEntry {
+        owner: owner.clone(),
+        model: model.clone(),
+        versions: record.versions.keys().filter_map(shown).collect(),
+        labels,
+        default,
+    }
+}
+
+/// What routes are compiled from.
+struct Desk<'a> {
+    records: &'a Records,
+    standings: &'a Standings,
+    models: &'a BTreeMap<ModelName, Arc<ModelEntry>>,
+}
+
+impl Desk<'_> {
+    fn route(&self, name: &RouteName, spec: &EndpointSpec, previous: Option<&Route>) -> Route {
+        let route = Route {
+            endpoint: name.1.clone(),
+            arms: self.arms(&name.0, spec),
+            unit: spec.sticky_by.clone(),
+            salt: spec.salt.clone().unwrap_or_default(),
+            timeout: spec.timeout_ms.map(Duration::from_millis),
+        };
+        let waits = route
+            .arms
+            .iter()
+            .any(|arm| arm.hundredths > 0 && self.is_on_its_way(arm));
+        let Some(previous) = previous.filter(|_| waits) else {
+            return route;
+        };
+        let before: Vec<Arm> = previous.arms.iter().map(|arm| self.renewed(&name.0, arm)).collect();
+        if before.iter().all(|arm| arm.hundredths == 0 || is_ready(arm)) {
+            // Half a new split would fail the other half's requests: the whole one waits.
+            return Route {
+                arms: before,
+                ..previous.clone()
+            };
+        }
+        let keep = |arm: Arm| {
+            let former = before.iter().find(|former| former.name == arm.name && is_ready(former));
+            match former.filter(|_| self.is_on_its_way(&arm)) {
+                Some(former) => Arm {
+                    hundredths: arm.hundredths,
+                    ..former.clone()
+                },
+                None => arm,
+            }
+        };
+        Route {
+            arms: route.arms.into_iter().map(keep).collect(),
+            ..route
+        }
+    }
+
+    fn arms(&self, tenant: &TenantId, spec: &EndpointSpec) -> Vec<Arm> {
+        let arm = |arm: &ArmSpec| {
+            let model = self.callable(tenant, &arm.model).cloned();
+            // An arm whose model is gone keeps its share: its requests fail, and nobody else's move.
+            let model = model.unwrap_or_else(|| Arc::new(nothing(tenant, &arm.model)));
+            let selector = arm
+                .version
+                .as_ref()
+                .map_or(&VersionSelector::Default, |version| version.selector());
+            Arm {
+                name: Arc::from(arm.name.as_str()),
+                version: model.resolve(selector).cloned(),
+                model,
+                hundredths: arm.hundredths(),
+            }
+        };
+        spec.arms.iter().map(arm).collect()
+    }
+
+    /// The model that an arm of this tenant names: its own, or else one granted to it.
+    fn callable(&self, tenant: &TenantId, model: &ModelId) -> Option<&Arc<ModelEntry>> {
+        let own = self.models.get(&(tenant.clone(), model.clone()));
+        own.or_else(|| {
+            let granted =
+                |(name, _): &(&ModelName, &Arc<ModelEntry>)| name.1 == *model && self.records.may_call(tenant, name);
+            self.models.iter().find(granted).map(|(_, entry)| entry)
+        })
+    }
+
+    /// A former arm as it stands now; without a version if it can no longer answer.
+    fn renewed(&self, tenant: &TenantId, former: &Arm) -> Arm {
+        let name = (former.model.owner.clone(), former.model.model.clone());
+        let allowed = self.records.may_call(tenant, &name);
+        let standing = former
+            .version
+            .as_ref()
+            .and_then(|version| self.standings.get(&*version.key));
+        Arm {
+            version: standing.filter(|_| allowed).map(|standing| standing.able.clone()),
+            model: self.models.get(&name).unwrap_or(&former.model).clone(),
+            ..former.clone()
+        }
+    }
+
+    fn is_on_its_way(&self, arm: &Arm) -> bool {
+        let expected = |version: &Arc<VersionEntry>| {
+            self.standings
+                .get(&*version.key)
+                .is_some_and(|standing| standing.expected)
+        };
+        arm.version
+            .as_ref()
+            .is_some_and(|version| !version.is_ready() && expected(version))
+    }
+}
+
+fn nothing(owner: &TenantId, model: &ModelId) -> ModelEntry {
+    ModelEntry {
+        owner: owner.clone(),
+        model: model.clone(),
+        versions: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        default: None,
+    }
+}
+
+fn is_ready(arm: &Arm) -> bool {
+    arm.version.as_ref().is_some_and(|version| version.is_ready())
+}
+
+fn tenants(
+    records: &Records,
+    models: &BTreeMap<ModelName, Arc<ModelEntry>>,
+    routes: &BTreeMap<RouteName, Arc<Route>>,
+) -> Vec<TenantEntry> {
+    let mut targets: BTreeMap<&TenantId, HashMap<String, Target>> =
+        records.tenants.keys().map(|tenant| (tenant, HashMap::new())).collect();
+    // The first to take a name keeps it: own endpoints, own models, granted models.
+    let mut offer = |tenant: &TenantId, name: &str, target: Target| {
+        if let Some(targets) = targets.get_mut(tenant) {
+            targets.entry(name.to_owned()).or_insert(target);
+        }
+    };
+    for ((tenant, endpoint), route) in routes {
+        offer(tenant, endpoint.as_str(), Target::Endpoint(route.clone()));
+    }
+    for ((owner, model), entry) in models {
+        offer(owner, model.as_str(), Target::Model(entry.clone()));
+    }
+    for (name, record) in &records.models {
+        for tenant in &record.spec.grants {
+            if let Some(entry) = models.get(name) {
+                offer(tenant, name.1.as_str(), Target::Model(entry.clone()));
+            }
+        }
+    }
+    let entry = |(tenant, targets): (&TenantId, HashMap<String, Target>)| {
+        let spec = records.tenants.get(tenant)?;
+        Some(TenantEntry {
+            id: tenant.clone(),
+            suspended: spec.suspended,
+            limits: limits(spec),
+            targets,
+        })
+    };
+    targets.into_iter().filter_map(entry).collect()
+}
+
+fn limits(spec: &TenantSpec) -> TenantLimits {
+    TenantLimits {
+        requests: spec.limits.requests.map(|rate| Rate {
+            per_second: rate.per_second,
+            burst: rate.burst,
+        }),
+        concurrency: spec.limits.concurrency,
+    }
+}
+
+fn routed(
+    models: &BTreeMap<ModelName, Arc<ModelEntry>>,
+    routes: &BTreeMap<RouteName, Arc<Route>>,
+) -> BTreeSet<ModelVersionKey> {
+    let direct = models.values().flat_map(|model| model.versions.values());
+    let by_arm = routes
+        .values()
+        .flat_map(|route| &route.arms)
+        .filter_map(|arm| arm.version.as_ref());
+    direct
+        .chain(by_arm)
+        .filter(|version| version.is_ready())
+        .map(|version| ModelVersionKey::clone(&version.key))
+        .collect()
+}

@@ -1,0 +1,274 @@
+//! Facts about compiling: who may call what, and that nothing moves to what is not ready.
+
+use mesh_policies::Target;
+use mesh_types::VersionSelector;
+use proptest::prelude::*;
+
+use crate::{Compiled, ModelState, Trouble, compile, samples::*};
+
+fn one(name: &str, ready: bool) -> Vec<(String, bool)> {
+    vec![(name.to_owned(), ready)]
+}
+
+#[test]
+fn a_tenant_calls_its_endpoints_its_models_and_what_was_granted_and_nothing_else() {
+    let records = records(
+        1,
+        &[
+            a_tenant("acme"),
+            a_tenant("globex"),
+            a_model("acme", "own", &[], &["globex"]),
+            a_model("acme", "secret", &[], &[]),
+            a_version("acme/own/1", false),
+            a_version("acme/secret/1", false),
+            an_endpoint("acme", "front", &[("a", "own", "1", 100.0)]),
+        ],
+    );
+    let compiled = compiled(&records, &ready(&["acme/own/1", "acme/secret/1"]), &Compiled::default());
+    for name in ["front", "own", "secret"] {
+        assert_eq!(answers(&compiled, "acme", name).len(), 1, "{name}");
+    }
+    assert_eq!(answers(&compiled, "globex", "own"), one("own/1", true));
+    for foreign in ["secret", "front"] {
+        assert_eq!(answers(&compiled, "globex", foreign), [], "{foreign}");
+    }
+    assert_eq!(compiled.snapshot.revision, 1);
+}
+
+#[test]
+fn an_endpoint_hides_a_model_of_its_name_and_an_own_model_a_granted_one() {
+    let records = records(
+        1,
+        &[
+            a_tenant("acme"),
+            a_tenant("globex"),
+            a_model("acme", "m", &[], &["globex"]),
+            a_version("acme/m/1", false),
+            a_model("globex", "m", &[], &[]),
+            a_version("globex/m/7", false),
+            an_endpoint("acme", "m", &[("a", "m", "", 100.0)]),
+        ],
+    );
+    let compiled = compiled(&records, &ready(&["acme/m/1", "globex/m/7"]), &Compiled::default());
+    let target = |caller: &str| compiled.snapshot.tenant(caller).unwrap().target("m").unwrap();
+    assert!(matches!(target("acme"), Target::Endpoint(_)));
+    assert_eq!(answers(&compiled, "globex", "m"), one("m/7", true));
+}
+
+#[test]
+fn a_label_moves_once_its_new_version_is_ready() {
+    let at = |revision, stable| {
+        records(
+            revision,
+            &[
+                a_tenant("acme"),
+                a_model("acme", "m", &[("stable", stable)], &[]),
+                a_version("acme/m/1", false),
+                a_version("acme/m/2", false),
+                an_endpoint("acme", "front", &[("a", "m", "stable", 100.0)]),
+            ],
+        )
+    };
+    let first = compiled(&at(1, 1), &ready(&["acme/m/1"]), &Compiled::default());
+    assert_eq!(answers(&first, "acme", "front"), one("m/1", true));
+    let loading = report(&[("acme/m/1", ModelState::Ready), ("acme/m/2", ModelState::Loading)]);
+    let second = compiled(&at(2, 2), &loading, &first);
+    assert_eq!(answers(&second, "acme", "front"), one("m/1", true));
+    let third = compiled(&at(2, 2), &ready(&["acme/m/1", "acme/m/2"]), &second);
+    assert_eq!(answers(&third, "acme", "front"), one("m/2", true));
+}
+
+#[test]
+fn a_version_taken_off_in_the_same_breath_serves_until_the_next_is_ready_and_then_is_free_to_go() {
+    let at = |revision, stable, unloaded| {
+        records(
+            revision,
+            &[
+                a_tenant("acme"),
+                a_model("acme", "m", &[("stable", stable)], &[]),
+                a_version("acme/m/1", unloaded),
+                a_version("acme/m/2", false),
+            ],
+        )
+    };
+    let by_label = |compiled: &Compiled| {
+        let Some(Target::Model(model)) = compiled.snapshot.tenant("acme").unwrap().target("m") else {
+            panic!("a model")
+        };
+        let version = model.resolve(&VersionSelector::parse("stable").unwrap()).unwrap();
+        (version.key.version.get(), version.is_ready())
+    };
+    let first = compiled(&at(1, 1, false), &ready(&["acme/m/1"]), &Compiled::default());
+    let second = compiled(&at(2, 2, true), &ready(&["acme/m/1"]), &first);
+    assert_eq!(by_label(&second), (1, true));
+    assert!(second.routed.contains(&key("acme/m/1")));
+    let third = compiled(&at(2, 2, true), &ready(&["acme/m/1", "acme/m/2"]), &second);
+    assert_eq!(by_label(&third), (2, true));
+    assert!(!third.routed.contains(&key("acme/m/1")), "{:?}", third.routed);
+}
+
+#[test]
+fn a_new_split_waits_as_a_whole_until_every_arm_is_ready() {
+    let at = |revision, arms: &[(&str, &str, &str, f64)]| {
+        records(
+            revision,
+            &[
+                a_tenant("acme"),
+                a_version("acme/m/1", false),
+                a_version("acme/m/2", false),
+                an_endpoint("acme", "front", arms),
+            ],
+        )
+    };
+    let split = [("a", "m", "1", 50.0), ("b", "m", "2", 50.0)];
+    let first = compiled(
+        &at(1, &[("a", "m", "1", 100.0)]),
+        &ready(&["acme/m/1"]),
+        &Compiled::default(),
+    );
+    let second = compiled(&at(2, &split), &ready(&["acme/m/1"]), &first);
+    assert_eq!(answers(&second, "acme", "front"), one("m/1", true));
+    let third = compiled(&at(2, &split), &ready(&["acme/m/1", "acme/m/2"]), &second);
+    assert_eq!(answers(&third, "acme", "front").len(), 2);
+}
+
+#[test]
+fn an_arm_without_a_share_holds_nothing_up() {
+    let at = |revision, percent| {
+        records(
+            revision,
+            &[
+                a_tenant("acme"),
+                a_version("acme/m/1", false),
+                a_version("acme/m/2", false),
+                an_endpoint(
+                    "acme",
+                    "front",
+                    &[("a", "m", "1", percent), ("b", "m", "2", 100.0 - percent)],
+                ),
+            ],
+        )
+    };
+    let first = compiled(&at(1, 100.0), &ready(&["acme/m/1"]), &Compiled::default());
+    assert_eq!(answers(&first, "acme", "front"), one("m/1", true));
+    let second = compiled(&at(2, 0.0), &ready(&["acme/m/2"]), &first);
+    assert_eq!(answers(&second, "acme", "front"), one("m/2", true));
+}
+
+#[test]
+fn what_was_taken_off_on_purpose_stops_at_once_and_says_so() {
+    let at = |unloaded| {
+        records(
+            u64::from(unloaded) + 1,
+            &[a_tenant("acme"), a_version("acme/m/1", unloaded)],
+        )
+    };
+    let first = compiled(&at(false), &ready(&["acme/m/1"]), &Compiled::default());
+    let second = compiled(&at(true), &ready(&["acme/m/1"]), &first);
+    assert_eq!(answers(&second, "acme", "m"), one("m/1", false));
+    let Some(Target::Model(model)) = second.snapshot.tenant("acme").unwrap().target("m") else {
+        panic!("a model")
+    };
+    let reason = model.versions[&number(1)].unavailable_reason.as_deref().unwrap();
+    assert!(reason.contains("unloaded"), "{reason}");
+}
+
+#[test]
+fn a_version_of_which_an_older_file_is_loaded_is_not_ready() {
+    let records = records(1, &[a_tenant("acme"), a_version("acme/m/1", false)]);
+    let trouble = Trouble {
+        stale: [key("acme/m/1")].into(),
+        ..Trouble::default()
+    };
+    let pepper = mesh_policies::Pepper::from_bytes([7; 32]);
+    let compiled = compile(&records, &ready(&["acme/m/1"]), &trouble, &pepper, &Compiled::default());
+    assert_eq!(answers(&compiled, "acme", "m"), one("m/1", false));
+    assert!(compiled.routed.is_empty());
+}
+
+#[test]
+fn the_reason_of_a_failed_load_is_kept() {
+    let records = records(1, &[a_tenant("acme"), a_version("acme/m/1", false)]);
+    let failed = report(&[("acme/m/1", ModelState::Unavailable)]);
+    let compiled = compiled(&records, &failed, &Compiled::default());
+    let Some(Target::Model(model)) = compiled.snapshot.tenant("acme").unwrap().target("m") else {
+        panic!("a model")
+    };
+    assert_eq!(
+        model.versions[&number(1)].unavailable_reason.as_deref(),
+        Some("it broke")
+    );
+}
+
+#[test]
+fn an_arm_whose_model_is_gone_keeps_its_share() {
+    let records = records(
+        1,
+        &[
+            a_tenant("acme"),
+            a_version("acme/m/1", false),
+            an_endpoint("acme", "front", &[("a", "gone", "", 30.0), ("b", "m", "1", 70.0)]),
+        ],
+    );
+    let compiled = compiled(&records, &ready(&["acme/m/1"]), &Compiled::default());
+    assert_eq!(
+        answers(&compiled, "acme", "front"),
+        [("none".to_owned(), false), ("m/1".to_owned(), true)]
+    );
+}
+
+/// A step of a model's life: the version that `stable` names, which versions are kept off, and how the devices stand.
+type Step = (u32, [bool; 3], [u8; 3]);
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = (
+        1..=3u32,
+        proptest::array::uniform3(any::<bool>()),
+        proptest::array::uniform3(0..3u8),
+    );
+    proptest::collection::vec(step, 1..12)
+}
+
+proptest! {
+    /// Whatever is declared and reported in whatever order: a call by label is answered whenever the version that answered
+    /// the step before could still answer and the new one is on its way; and what is led to is really there.
+    #[test]
+    fn nothing_that_serves_is_given_up_for_what_is_not_ready(steps in steps()) {
+        let texts = ["acme/m/1", "acme/m/2", "acme/m/3"];
+        let mut previous = Compiled::default();
+        let mut before: Option<u32> = None;
+        for (revision, (stable, unloaded, states)) in (1u64..).zip(steps) {
+            let mut resources = vec![
+                a_tenant("acme"),
+                a_model("acme", "m", &[("stable", stable)], &[]),
+                an_endpoint("acme", "front", &[("a", "m", "stable", 100.0)]),
+            ];
+            resources.extend(texts.iter().zip(unloaded).map(|(text, unloaded)| a_version(text, unloaded)));
+            let states = states.map(|state| match state {
+                0 => None,
+                1 => Some(ModelState::Loading),
+                _ => Some(ModelState::Ready),
+            });
+            let reported: Vec<_> = texts.iter().zip(states).filter_map(|(text, state)| Some((*text, state?))).collect();
+            let now = compiled(&records(revision, &resources), &report(&reported), &previous);
+            let is_ready = |version: u32| states[version as usize - 1] == Some(ModelState::Ready);
+            let answer = answers(&now, "acme", "front");
+            let (name, serves) = answer[0].clone();
+            let version: u32 = name.trim_start_matches("m/").parse().unwrap();
+            prop_assert!(!serves || is_ready(version), "led to {name}, which is not there");
+            let declared = is_ready(stable) && !unloaded[stable as usize - 1];
+            if declared {
+                prop_assert_eq!((version, serves), (stable, true));
+            } else if let Some(before) = before.filter(|before| is_ready(*before))
+                && !unloaded[stable as usize - 1]
+            {
+                prop_assert_eq!((version, serves), (before, true));
+            }
+            for key in &now.routed {
+                prop_assert!(is_ready(key.version.get()));
+            }
+            before = serves.then_some(version);
+            previous = now;
+        }
+    }
+}

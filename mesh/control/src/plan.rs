@@ -1,0 +1,297 @@
+//! What to load and unload next: decided from the records, the devices' report and the books on what was tried before.
+//!
+//! Owns the books. Carries nothing out and reads no clock: `now` is an argument.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use mesh_types::{DeviceId, ModelVersionKey};
+
+use crate::{
+    compile::Compiled,
+    fleet::{DeviceReport, FleetReport, ModelReport, ModelState},
+    records::{Records, VersionRecord},
+    standing::Trouble,
+};
+
+/// Loads and unloads under way at once.
+pub const MAX_MOVES: usize = 4;
+/// How often a load is tried before the version stays unavailable until its record changes.
+pub const MAX_ATTEMPTS: u32 = 6;
+/// How long no published snapshot has led to a version before it is unloaded: requests that hold an older snapshot get by.
+pub const UNROUTED_REST: Duration = Duration::from_secs(1);
+/// The wait after the first failure; doubled for each further one, up to the bound.
+const BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+pub(crate) type Place = (DeviceId, ModelVersionKey);
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Move {
+    /// Bring the version to the device.
+    Load(DeviceId, VersionRecord),
+    /// Take it away.
+    Unload(DeviceId, ModelVersionKey),
+}
+
+/// What was tried on one device with one version.
+#[derive(Debug, Clone, Default)]
+struct Slot {
+    under_way: bool,
+    failures: u32,
+    not_before: Option<Instant>,
+    reason: Option<String>,
+    /// The record that the device was told to load.
+    ordered: Option<VersionRecord>,
+}
+
+/// The memory of what was tried. Holds an entry per declared or loaded version and device, no more.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    slots: BTreeMap<Place, Slot>,
+    unrouted: BTreeMap<ModelVersionKey, Instant>,
+}
+
+/// What to do now, and when to ask again if nothing else happens.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) moves: Vec<Move>,
+    pub(crate) wake_at: Option<Instant>,
+}
+
+impl Plan {
+    /// Nothing to do before this instant.
+    pub(crate) fn again_at(at: Instant) -> Self {
+        Self {
+            moves: Vec::new(),
+            wake_at: Some(at),
+        }
+    }
+
+    fn wake(&mut self, at: Instant) {
+        self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+}
+
+impl Books {
+    /// Forgets failures of records that have changed, and what concerns nothing that is there.
+    pub(crate) fn review(&mut self, records: &Records, report: &FleetReport) {
+        let reported: BTreeSet<(DeviceId, &ModelVersionKey)> =
+            report.models().map(|(device, model)| (device, &model.key)).collect();
+        self.slots.retain(|(device, key), slot| {
+            let record = records.version(key);
+            let changed = match (&slot.ordered, record) {
+                (Some(ordered), Some(record)) => !ordered.runs_as(record),
+                _ => false,
+            };
+            if changed && slot.failures > 0 {
+                (slot.failures, slot.not_before, slot.reason) = (0, None, None);
+            }
+            slot.under_way || record.is_some() || reported.contains(&(*device, key))
+        });
+        self.unrouted
+            .retain(|key, _| records.version(key).is_some() || reported.iter().any(|(_, there)| *there == key));
+    }
+
+    /// What routers and callers must know beyond the devices' report.
+    pub(crate) fn trouble(&self, records: &Records, devices: &[DeviceId]) -> Trouble {
+        let mut trouble = Trouble::default();
+        for ((_, key), slot) in &self.slots {
+            if let Some(reason) = &slot.reason {
+                trouble.reasons.entry(key.clone()).or_insert_with(|| reason.clone());
+            }
+            let changed = |ordered: &VersionRecord| records.version(key).is_some_and(|record| !ordered.runs_as(record));
+            if slot.ordered.as_ref().is_some_and(changed) {
+                trouble.stale.insert(key.clone());
+            }
+        }
+        for record in records.versions().filter(|record| !record.unloaded) {
+            if record.placement(devices).is_empty() {
+                let reason = "no device of this mesh fits its instance_group".to_owned();
+                trouble.reasons.insert(ModelVersionKey::clone(&record.key), reason);
+            }
+        }
+        trouble
+    }
+
+    /// The report, with what is on its way to a device or could not be brought there.
+    pub(crate) fn view(&self, report: &FleetReport) -> FleetReport {
+        let mut view = report.clone();
+        for ((device, key), slot) in &self.slots {
+            let state = match (&slot.reason, slot.under_way) {
+                (None, true) => ModelState::Loading,
+                (Some(_), _) => ModelState::Unavailable,
+                (None, false) => continue,
+            };
+            let Some(DeviceReport { models, .. }) = view.devices.iter_mut().find(|known| known.device == *device)
+            else {
+                continue;
+            };
+            if let Err(place) = models.binary_search_by(|model| model.key.cmp(key)) {
+                let model = ModelReport {
+                    key: key.clone(),
+                    state,
+                    reason: slot.reason.clone(),
+                    memory_bytes: 0,
+                };
+                models.insert(place, model);
+            }
+        }
+        view
+    }
+
+    /// Notes which versions no snapshot leads to, and since when.
+    pub(crate) fn published(&mut self, compiled: &Compiled, report: &FleetReport, now: Instant) {
+        self.unrouted.retain(|key, _| !compiled.routed.contains(key));
+        for (_, model) in report
+            .models()
+            .filter(|(_, model)| !compiled.routed.contains(&model.key))
+        {
+            self.unrouted.entry(model.key.clone()).or_insert(now);
+        }
+    }
+
+    /// What to do next, at most as much as is free of [`MAX_MOVES`]. What it returns is under way from now on.
+    pub(crate) fn plan(&mut self, records: &Records, report: &FleetReport, devices: &[DeviceId], now: Instant) -> Plan {
+        let mut plan = Plan::default();
+        let mut free = MAX_MOVES.saturating_sub(self.under_way());
+        let reported: BTreeMap<Place, ModelState> = report
+            .models()
+            .map(|(device, model)| ((device, model.key.clone()), model.state))
+            .collect();
+        let wanted: BTreeMap<Place, &VersionRecord> = records
+            .versions()
+            .filter(|record| !record.unloaded)
+            .flat_map(|record| {
+                let place = move |device| ((device, ModelVersionKey::clone(&record.key)), record);
+                record.placement(devices).into_iter().map(place)
+            })
+            .collect();
+        for (place, state) in &reported {
+            let stays = wanted.get(place).is_some_and(|record| !self.is_stale(place, record));
+            let settled = matches!(state, ModelState::Ready | ModelState::Unavailable);
+            if !stays && settled && free > 0 && self.may_unload(place, &mut plan, now) {
+                free -= 1;
+                self.slots.entry(place.clone()).or_default().under_way = true;
+                plan.moves.push(Move::Unload(place.0, place.1.clone()));
+            }
+        }
+        for (place, record) in wanted {
+            let there = reported
+                .get(&place)
+                .is_some_and(|state| *state != ModelState::Unavailable);
+            if !there && free > 0 && self.may_load(&place, &mut plan, now) {
+                free -= 1;
+                let device = place.0;
+                let slot = self.slots.entry(place).or_default();
+                (slot.under_way, slot.ordered) = (true, Some(record.clone()));
+                plan.moves.push(Move::Load(device, record.clone()));
+            }
+        }
+        plan
+    }
+
+    fn under_way(&self) -> usize {
+        self.slots.values().filter(|slot| slot.under_way).count()
+    }
+
+    fn is_stale(&self, place: &Place, record: &VersionRecord) -> bool {
+        let ordered = self.slots.get(place).and_then(|slot| slot.ordered.as_ref());
+        ordered.is_some_and(|ordered| !ordered.runs_as(record))
+    }
+
+    fn may_load(&self, place: &Place, plan: &mut Plan, now: Instant) -> bool {
+        let Some(slot) = self.slots.get(place) else { return true };
+        if slot.under_way || slot.failures >= MAX_ATTEMPTS {
+            return false;
+        }
+        is_due(slot.not_before, plan, now)
+    }
+
+    fn may_unload(&self, place: &Place, plan: &mut Plan, now: Instant) -> bool {
+        // Not noted yet: a snapshot may still lead to it.
+        let Some(since) = self.unrouted.get(&place.1) else {
+            return false;
+        };
+        let slot = self.slots.get(place);
+        if slot.is_some_and(|slot| slot.under_way) {
+            return false;
+        }
+        is_due(Some(*since + UNROUTED_REST), plan, now) && is_due(slot.and_then(|slot| slot.not_before), plan, now)
+    }
+
+    /// Notes what came of a load; the reason is kept for callers and admins.
+    pub(crate) fn loaded(&mut self, place: &Place, result: Result<(), String>, now: Instant) {
+        let slot = self.slots.entry(place.clone()).or_default();
+        slot.under_way = false;
+        match result {
+            Ok(()) => (slot.failures, slot.not_before, slot.reason) = (0, None, None),
+            Err(reason) => {
+                slot.not_before = now.checked_add(backoff(slot.failures));
+                slot.failures += 1;
+                let last = slot.failures >= MAX_ATTEMPTS;
+                let further = if last {
+                    "; it is not tried again until its record changes"
+                } else {
+                    ""
+                };
+                tracing::warn!(device = %place.0, model = %place.1, %reason, attempts = slot.failures, "a load failed");
+                slot.reason = Some(format!("{reason}{further}"));
+            }
+        }
+    }
+
+    /// Notes what came of an unload.
+    pub(crate) fn unloaded(&mut self, place: &Place, result: Result<(), String>, now: Instant) {
+        let slot = self.slots.entry(place.clone()).or_default();
+        slot.under_way = false;
+        match result {
+            Ok(()) => *slot = Slot::default(),
+            Err(reason) => {
+                tracing::warn!(device = %place.0, model = %place.1, %reason, "an unload failed");
+                slot.not_before = now.checked_add(BACKOFF);
+            }
+        }
+    }
+
+    /// Whether every wanted version is where it belongs, or has failed to come there.
+    pub(crate) fn is_settled(&self, records: &Records, report: &FleetReport, devices: &[DeviceId]) -> bool {
+        let ready: BTreeSet<(DeviceId, &ModelVersionKey)> = report
+            .models()
+            .filter(|(_, model)| model.state == ModelState::Ready)
+            .map(|(device, model)| (device, &model.key))
+            .collect();
+        let settled = |device: DeviceId, record: &VersionRecord| {
+            let failed = |slot: &Slot| slot.failures > 0;
+            ready.contains(&(device, &*record.key))
+                || self
+                    .slots
+                    .get(&(device, ModelVersionKey::clone(&record.key)))
+                    .is_some_and(failed)
+        };
+        records.versions().filter(|record| !record.unloaded).all(|record| {
+            record
+                .placement(devices)
+                .into_iter()
+                .all(|device| settled(device, record))
+        })
+    }
+}
+
+fn is_due(at: Option<Instant>, plan: &mut Plan, now: Instant) -> bool {
+    match at.filter(|at| *at > now) {
+        Some(later) => {
+            plan.wake(later);
+            false
+        }
+        None => true,
+    }
+}
+
+fn backoff(failures: u32) -> Duration {
+    let doublings = failures.min(10);
+    BACKOFF.saturating_mul(2u32.pow(doublings)).min(MAX_BACKOFF)
+}

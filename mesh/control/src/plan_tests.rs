@@ -1,0 +1,203 @@
+//! Facts about planning, in time that the tests move.
+
+use std::time::{Duration, Instant};
+
+use mesh_types::{DeviceId, InstanceGroup, InstanceKind};
+
+use crate::{
+    Compiled, FleetReport, MAX_ATTEMPTS, MAX_MOVES, ModelState, Records, UNROUTED_REST,
+    plan::{Books, Move, Plan},
+    samples::*,
+};
+
+/// One turn of control without its I/O.
+fn turn(books: &mut Books, records: &Records, report: &FleetReport, now: Instant) -> Plan {
+    books.review(records, report);
+    let trouble = books.trouble(records, &[CPU]);
+    let pepper = mesh_policies::Pepper::from_bytes([7; 32]);
+    let compiled = crate::compile(records, report, &trouble, &pepper, &Compiled::default());
+    books.published(&compiled, report, now);
+    books.plan(records, report, &[CPU], now)
+}
+
+fn loads(plan: &Plan) -> Vec<String> {
+    let load = |next: &Move| match next {
+        Move::Load(_, record) => Some(record.key.to_string()),
+        Move::Unload(..) => None,
+    };
+    plan.moves.iter().filter_map(load).collect()
+}
+
+fn unloads(plan: &Plan) -> Vec<String> {
+    let unload = |next: &Move| match next {
+        Move::Unload(_, key) => Some(key.to_string()),
+        Move::Load(..) => None,
+    };
+    plan.moves.iter().filter_map(unload).collect()
+}
+
+#[test]
+fn what_is_wanted_and_not_there_is_loaded_once() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    let records = records(1, &[a_version("acme/m/1", false), a_version("acme/m/2", true)]);
+    assert_eq!(loads(&turn(&mut books, &records, &ready(&[]), now)), ["acme/m/1"]);
+    assert_eq!(turn(&mut books, &records, &ready(&[]), now), Plan::default());
+    assert!(!books.is_settled(&records, &ready(&[]), &[CPU]));
+    books.loaded(&(CPU, key("acme/m/1")), Ok(()), now);
+    assert_eq!(turn(&mut books, &records, &ready(&["acme/m/1"]), now), Plan::default());
+    assert!(books.is_settled(&records, &ready(&["acme/m/1"]), &[CPU]));
+}
+
+#[test]
+fn as_many_moves_as_allowed_are_under_way_and_not_one_more() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    let resources: Vec<_> = (1..=MAX_MOVES + 1)
+        .map(|n| a_version(&format!("acme/m/{n}"), false))
+        .collect();
+    let records = records(1, &resources);
+    assert_eq!(turn(&mut books, &records, &ready(&[]), now).moves.len(), MAX_MOVES);
+    assert_eq!(turn(&mut books, &records, &ready(&[]), now).moves.len(), 0);
+    books.loaded(&(CPU, key("acme/m/1")), Ok(()), now);
+    assert_eq!(turn(&mut books, &records, &ready(&["acme/m/1"]), now).moves.len(), 1);
+}
+
+#[test]
+fn a_failed_load_is_tried_again_at_a_growing_distance_and_a_bounded_number_of_times() {
+    let (mut books, mut now) = (Books::default(), Instant::now());
+    let records = records(1, &[a_version("acme/m/1", false)]);
+    let place = (CPU, key("acme/m/1"));
+    let mut waited = Duration::ZERO;
+    for attempt in 1..=MAX_ATTEMPTS {
+        assert_eq!(
+            loads(&turn(&mut books, &records, &ready(&[]), now)).len(),
+            1,
+            "attempt {attempt}"
+        );
+        books.loaded(&place, Err("no such operator".to_owned()), now);
+        assert!(
+            books.is_settled(&records, &ready(&[]), &[CPU]),
+            "a failure does not keep the mesh from being ready"
+        );
+        let plan = turn(&mut books, &records, &ready(&[]), now);
+        assert_eq!(loads(&plan).len(), 0, "not before its time");
+        if attempt < MAX_ATTEMPTS {
+            let wait = plan.wake_at.unwrap().duration_since(now);
+            assert!(wait > waited, "{wait:?} after {waited:?}");
+            (now, waited) = (now + wait, wait);
+        } else {
+            assert_eq!(plan.wake_at, None);
+        }
+    }
+    now += Duration::from_secs(86_400);
+    assert_eq!(loads(&turn(&mut books, &records, &ready(&[]), now)).len(), 0);
+    let reason = &books.trouble(&records, &[CPU]).reasons[&key("acme/m/1")];
+    assert!(reason.starts_with("no such operator"), "{reason}");
+    let view = books.view(&ready(&[]));
+    assert_eq!(view.devices[0].models[0].state, ModelState::Unavailable);
+    assert!(view.devices[0].models[0].reason.is_some());
+}
+
+#[test]
+fn another_file_gives_a_failed_version_new_attempts() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    let old = records(1, &[a_version_of("acme/m/1", false, 1)]);
+    turn(&mut books, &old, &ready(&[]), now);
+    books.loaded(&(CPU, key("acme/m/1")), Err("bad file".to_owned()), now);
+    let new = records(2, &[a_version_of("acme/m/1", false, 2)]);
+    assert_eq!(loads(&turn(&mut books, &new, &ready(&[]), now)), ["acme/m/1"]);
+}
+
+#[test]
+fn a_version_goes_only_after_no_snapshot_has_led_to_it_for_a_while() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    let wanted = records(1, &[a_tenant("acme"), a_version("acme/m/1", false)]);
+    let off = records(2, &[a_tenant("acme"), a_version("acme/m/1", true)]);
+    let there = ready(&["acme/m/1"]);
+    assert_eq!(turn(&mut books, &wanted, &there, now), Plan::default());
+    let plan = turn(&mut books, &off, &there, now);
+    assert_eq!((plan.moves.len(), plan.wake_at), (0, Some(now + UNROUTED_REST)));
+    assert_eq!(
+        unloads(&turn(&mut books, &off, &there, now + UNROUTED_REST)),
+        ["acme/m/1"]
+    );
+    books.unloaded(&(CPU, key("acme/m/1")), Ok(()), now + UNROUTED_REST);
+    assert_eq!(
+        turn(&mut books, &off, &ready(&[]), now + UNROUTED_REST),
+        Plan::default()
+    );
+}
+
+#[test]
+fn a_version_wanted_again_in_time_stays() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    let wanted = records(1, &[a_tenant("acme"), a_version("acme/m/1", false)]);
+    let off = records(2, &[a_tenant("acme"), a_version("acme/m/1", true)]);
+    let there = ready(&["acme/m/1"]);
+    turn(&mut books, &off, &there, now);
+    turn(&mut books, &wanted, &there, now + UNROUTED_REST / 2);
+    let plan = turn(&mut books, &off, &there, now + UNROUTED_REST);
+    assert_eq!(plan.moves.len(), 0, "the rest begins anew");
+}
+
+#[test]
+fn a_version_whose_file_was_replaced_is_unloaded_and_then_loaded_anew() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    let place = (CPU, key("acme/m/1"));
+    let old = records(1, &[a_tenant("acme"), a_version_of("acme/m/1", false, 1)]);
+    let new = records(2, &[a_tenant("acme"), a_version_of("acme/m/1", false, 2)]);
+    let there = ready(&["acme/m/1"]);
+    turn(&mut books, &old, &ready(&[]), now);
+    books.loaded(&place, Ok(()), now);
+    assert_eq!(turn(&mut books, &new, &there, now).moves.len(), 0);
+    assert!(books.trouble(&new, &[CPU]).stale.contains(&key("acme/m/1")));
+    let later = now + UNROUTED_REST;
+    assert_eq!(unloads(&turn(&mut books, &new, &there, later)), ["acme/m/1"]);
+    books.unloaded(&place, Ok(()), later);
+    assert_eq!(loads(&turn(&mut books, &new, &ready(&[]), later)), ["acme/m/1"]);
+    assert!(books.trouble(&new, &[CPU]).stale.is_empty());
+}
+
+#[test]
+fn versions_go_to_the_devices_that_they_ask_for() {
+    let devices = [CPU, DeviceId::cuda(0), DeviceId::cuda(1)];
+    let records = records(1, &[a_version("acme/m/1", false)]);
+    let mut record = records.versions().next().unwrap().clone();
+    assert_eq!(record.placement(&devices), [DeviceId::cuda(0), DeviceId::cuda(1)]);
+    assert_eq!(record.placement(&[CPU]), [CPU]);
+    let group = |kind, gpus: &[u16]| InstanceGroup {
+        kind,
+        gpus: gpus.to_vec(),
+        ..InstanceGroup::default()
+    };
+    let mut with = |groups: Vec<InstanceGroup>| {
+        let mut config = mesh_types::ModelConfig::clone(&record.config);
+        config.instance_group = groups;
+        record.config = config.into();
+        record.placement(&devices)
+    };
+    assert_eq!(with(vec![group(InstanceKind::KindCpu, &[])]), [CPU]);
+    assert_eq!(with(vec![group(InstanceKind::KindGpu, &[1])]), [DeviceId::cuda(1)]);
+    assert_eq!(with(vec![group(InstanceKind::KindGpu, &[9])]), []);
+    assert_eq!(
+        with(vec![
+            group(InstanceKind::KindGpu, &[1]),
+            group(InstanceKind::KindCpu, &[])
+        ]),
+        [CPU, DeviceId::cuda(1)]
+    );
+}
+
+#[test]
+fn a_version_that_fits_no_device_says_so() {
+    let mut resource = a_version("acme/m/1", false);
+    if let mesh_resources::Spec::ModelVersion(spec) = &mut resource.spec {
+        spec.config.instance_group = vec![InstanceGroup {
+            kind: InstanceKind::KindGpu,
+            ..InstanceGroup::default()
+        }];
+    }
+    let records = records(1, &[resource]);
+    let books = Books::default();
+    assert!(books.trouble(&records, &[CPU]).reasons[&key("acme/m/1")].contains("instance_group"));
+    assert!(books.is_settled(&records, &ready(&[]), &[CPU]), "nothing to wait for");
+}

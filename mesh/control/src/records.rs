@@ -1,0 +1,167 @@
+//! The records at one revision, indexed by what compiling and planning ask.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use mesh_resources::{
+    ApiKeySpec, ArtifactRef, EndpointSpec, IssuerSpec, ModelSpec, ModelVersionSpec, Resource, Spec, TenantSpec,
+};
+use mesh_types::{
+    ArtifactFormat, DeviceId, DeviceKind, EndpointId, InstanceGroup, InstanceKind, KeyId, ModelConfig, ModelId,
+    ModelVersionKey, TenantId, Version,
+};
+
+/// A model's full name: its owner and its own.
+pub type ModelName = (TenantId, ModelId);
+
+/// Everything that was declared, at one revision.
+#[derive(Debug, Clone, Default)]
+pub struct Records {
+    /// The revision.
+    pub revision: u64,
+    /// Tenants.
+    pub tenants: BTreeMap<TenantId, TenantSpec>,
+    /// Models with their versions.
+    pub models: BTreeMap<ModelName, ModelRecord>,
+    /// Endpoints.
+    pub endpoints: BTreeMap<(TenantId, EndpointId), EndpointSpec>,
+    /// API keys.
+    pub keys: BTreeMap<(TenantId, KeyId), ApiKeySpec>,
+    /// Issuers of tokens, by the name of their record.
+    pub issuers: BTreeMap<String, IssuerSpec>,
+}
+
+/// A model and its versions.
+#[derive(Debug, Clone, Default)]
+pub struct ModelRecord {
+    /// What was declared of the model.
+    pub spec: ModelSpec,
+    /// Its versions.
+    pub versions: BTreeMap<Version, VersionRecord>,
+}
+
+/// One version. Shared parts are shared with every snapshot compiled from it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VersionRecord {
+    /// Which one.
+    pub key: Arc<ModelVersionKey>,
+    /// How it is called and run.
+    pub config: Arc<ModelConfig>,
+    /// The kind of file.
+    pub format: ArtifactFormat,
+    /// Its file.
+    pub artifact: Option<ArtifactRef>,
+    /// Whether it is kept off the devices.
+    pub unloaded: bool,
+}
+
+impl VersionRecord {
+    fn new(key: ModelVersionKey, spec: ModelVersionSpec) -> Self {
+        Self {
+            key: Arc::new(key),
+            config: Arc::new(spec.config),
+            format: spec.format,
+            artifact: spec.artifact,
+            unloaded: spec.unloaded,
+        }
+    }
+
+    /// Whether a device that has loaded the other has loaded this.
+    pub(crate) fn runs_as(&self, other: &Self) -> bool {
+        self.format == other.format && self.artifact == other.artifact && self.config == other.config
+    }
+
+    /// The devices that it belongs on. Without a wish it goes to all GPUs, or to all CPU devices where there are none.
+    pub(crate) fn placement(&self, devices: &[DeviceId]) -> Vec<DeviceId> {
+        if self.format == ArtifactFormat::Builtin {
+            return of_kind(devices, DeviceKind::Cpu);
+        }
+        let any = [InstanceGroup::default()];
+        let groups = match self.config.instance_group.as_slice() {
+            [] => &any,
+            groups => groups,
+        };
+        let mut placed: Vec<DeviceId> = groups.iter().flat_map(|group| in_group(group, devices)).collect();
+        placed.sort_unstable();
+        placed.dedup();
+        placed
+    }
+}
+
+fn of_kind(devices: &[DeviceId], kind: DeviceKind) -> Vec<DeviceId> {
+    devices.iter().copied().filter(|device| device.kind == kind).collect()
+}
+
+fn in_group(group: &InstanceGroup, devices: &[DeviceId]) -> Vec<DeviceId> {
+    let wished = |device: &DeviceId| group.gpus.is_empty() || group.gpus.contains(&device.index);
+    let gpus = || -> Vec<DeviceId> { of_kind(devices, DeviceKind::Cuda).into_iter().filter(wished).collect() };
+    match group.kind {
+        InstanceKind::KindCpu => of_kind(devices, DeviceKind::Cpu),
+        InstanceKind::KindGpu => gpus(),
+        InstanceKind::KindAuto => match gpus() {
+            none if none.is_empty() => of_kind(devices, DeviceKind::Cpu),
+            found => found,
+        },
+    }
+}
+
+impl Records {
+    /// Sorts the resources into their places. What has no readable key cannot have been written, and is left out.
+    pub fn index(revision: u64, resources: impl IntoIterator<Item = Resource>) -> Self {
+        let mut records = Self {
+            revision,
+            ..Self::default()
+        };
+        for resource in resources {
+            if records.add(resource).is_none() {
+                tracing::error!("a record's key does not fit its kind: it is left out");
+            }
+        }
+        records
+    }
+
+    fn add(&mut self, resource: Resource) -> Option<()> {
+        let key = resource.key().ok()?;
+        let name = key.name.as_str();
+        match resource.spec {
+            Spec::Tenant(spec) => drop(self.tenants.insert(TenantId::parse(name).ok()?, spec)),
+            Spec::Issuer(spec) => drop(self.issuers.insert(key.name, spec)),
+            Spec::ApiKey(spec) => drop(self.keys.insert((key.tenant?, KeyId::parse(name).ok()?), spec)),
+            Spec::Model(spec) => {
+                let name = (key.tenant?, ModelId::parse(name).ok()?);
+                self.models.entry(name).or_default().spec = spec;
+            }
+            Spec::ModelVersion(spec) => {
+                let key = key.as_version()?;
+                let name = (key.tenant.clone(), key.model.clone());
+                let version = VersionRecord::new(key, spec);
+                let versions = &mut self.models.entry(name).or_default().versions;
+                versions.insert(version.key.version, version);
+            }
+            Spec::Endpoint(spec) => {
+                let name = (key.tenant?, EndpointId::parse(name).ok()?);
+                self.endpoints.insert(name, spec);
+            }
+            // Who administers is the admin door's business.
+            Spec::AdminToken(_) => {}
+        }
+        Some(())
+    }
+
+    /// Every version.
+    pub fn versions(&self) -> impl Iterator<Item = &VersionRecord> {
+        self.models.values().flat_map(|model| model.versions.values())
+    }
+
+    /// The version of this key.
+    pub fn version(&self, key: &ModelVersionKey) -> Option<&VersionRecord> {
+        let name = (key.tenant.clone(), key.model.clone());
+        self.models.get(&name)?.versions.get(&key.version)
+    }
+
+    /// Whether the tenant may call the model: its own, or one granted to it.
+    pub(crate) fn may_call(&self, tenant: &TenantId, model: &ModelName) -> bool {
+        self.models
+            .get(model)
+            .is_some_and(|record| model.0 == *tenant || record.spec.grants.contains(tenant))
+    }
+}
