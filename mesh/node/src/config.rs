@@ -1,0 +1,349 @@
+//! The configuration: checked once, before anything is opened or bound.
+//!
+//! Every mistake is told, not only the first. Whether a folder can be written or a port is free shows when it is used.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
+    thread::available_parallelism,
+    time::Duration,
+};
+
+use mesh_telemetry::{LogFormat, OtlpConfig};
+
+use crate::options::{ServeOptions, Text};
+
+/// The largest configuration file.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+const SERVICE_NAME: &str = "mesh";
+
+/// How a node is set up; every value is within its bounds.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The folder that holds everything.
+    pub data: PathBuf,
+    /// The inference door.
+    pub http: SocketAddr,
+    /// Metrics and health.
+    pub metrics: SocketAddr,
+    /// The admin door.
+    pub admin: SocketAddr,
+    /// Threads of the inference door.
+    pub http_workers: usize,
+    /// The largest body of a request.
+    pub max_body_bytes: usize,
+    /// Where the first admin token is written as well.
+    pub admin_token_file: Option<PathBuf>,
+    /// The deadline of requests that bring none.
+    pub request_timeout: Duration,
+    /// Requests at once per thread of the door.
+    pub max_in_flight: usize,
+    /// How long a shutdown waits for requests.
+    pub grace: Duration,
+    /// CPU devices.
+    pub devices: u16,
+    /// Threads of a device.
+    pub threads_per_device: u16,
+    /// Threads within an operation of libtorch.
+    pub intra_op_threads: u16,
+    /// The most requests that wait for a model on a device.
+    pub queue: usize,
+    /// Where traces and metrics are pushed.
+    pub otlp: Option<OtlpConfig>,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log: String,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Each names the setting, what was wrong and what would be right.
+    pub problems: Vec<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration is not valid:")?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    fn one(problem: String) -> Self {
+        Self {
+            problems: vec![problem],
+        }
+    }
+}
+
+impl NodeConfig {
+    /// Adds the file's settings, if a file is named, fills in what nobody said, and checks everything.
+    pub fn load(options: ServeOptions) -> Result<Self, ConfigError> {
+        let file = match &options.config {
+            Some(path) => read_file(path)?,
+            None => ServeOptions::default(),
+        };
+        Self::check(options.or(file))
+    }
+
+    /// Fills in what was not said and checks everything.
+    pub fn check(options: ServeOptions) -> Result<Self, ConfigError> {
+        let cores = available_parallelism().map_or(1, std::num::NonZero::get);
+        let mut desk = Desk { problems: Vec::new() };
+        let config = Self {
+            data: options.data.unwrap_or_else(|| PathBuf::from("./mesh-data")),
+            http: desk.address(
+                "http_listen",
+                options.http_listen,
+                SocketAddr::from(([0, 0, 0, 0], 8000)),
+            ),
+            metrics: desk.address(
+                "metrics_listen",
+                options.metrics_listen,
+                SocketAddr::from(([0, 0, 0, 0], 8002)),
+            ),
+            admin: desk.address(
+                "admin_listen",
+                options.admin_listen,
+                SocketAddr::from(([127, 0, 0, 1], 8080)),
+            ),
+            http_workers: desk.number("http_workers", options.http_workers, 1..=256, (cores / 2).clamp(1, 256)),
+            max_body_bytes: desk.number("max_body_bytes", options.max_body_bytes, 1_024..=1 << 30, 64 << 20),
+            admin_token_file: options.admin_token_file,
+            request_timeout: desk.millis("request_timeout_ms", options.request_timeout_ms, 1..=600_000, 30_000),
+            max_in_flight: desk.number("max_in_flight", options.max_in_flight, 1..=1_000_000, 4_096),
+            grace: desk.millis("grace_ms", options.grace_ms, 0..=600_000, 30_000),
+            devices: desk.number("devices", options.devices, 1..=64, 1),
+            threads_per_device: desk.number(
+                "threads_per_device",
+                options.threads_per_device,
+                1..=256,
+                u16::try_from(cores).unwrap_or(256).clamp(1, 256),
+            ),
+            intra_op_threads: desk.number("intra_op_threads", options.intra_op_threads, 1..=256, 1),
+            queue: desk.number("queue", options.queue, 1..=1_000_000, 4_096),
+            otlp: desk.otlp(options.otlp_endpoint, options.otlp_sample_ratio),
+            log_format: desk.log_format(options.log_format.as_ref()),
+            log: options.log.map_or_else(|| "info".to_owned(), |Text(filter)| filter),
+        };
+        desk.clashes(&config);
+        if desk.problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError {
+                problems: desk.problems,
+            })
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<ServeOptions, ConfigError> {
+    let name = path.display();
+    let unreadable = |error: std::io::Error| ConfigError::one(format!("config: cannot read {name}: {error}"));
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > MAX_FILE_BYTES {
+        return Err(ConfigError::one(format!(
+            "config: {name} has {size} bytes, at most {MAX_FILE_BYTES} are read"
+        )));
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    toml::from_str(&text).map_err(|error| ConfigError::one(format!("config: {name}: {}", error.to_string().trim_end())))
+}
+
+/// Where mistakes are gathered.
+struct Desk {
+    problems: Vec<String>,
+}
+
+impl Desk {
+    fn say(&mut self, name: &str, text: &str, right: &str) {
+        let text: String = text.chars().take(100).collect();
+        self.problems.push(format!("{name}: '{text}' is not {right}"));
+    }
+
+    fn read<T: FromStr>(&mut self, name: &str, text: Option<Text>, right: &str, default: T) -> T {
+        let Some(Text(text)) = text else { return default };
+        text.parse().unwrap_or_else(|_| {
+            self.say(name, &text, right);
+            default
+        })
+    }
+
+    fn address(&mut self, name: &str, text: Option<Text>, default: SocketAddr) -> SocketAddr {
+        self.read(
+            name,
+            text,
+            "an address and port: write 127.0.0.1:8000 or [::]:8000",
+            default,
+        )
+    }
+
+    fn number<T>(&mut self, name: &str, text: Option<Text>, bounds: RangeInclusive<T>, default: T) -> T
+    where
+        T: FromStr + PartialOrd + Copy + fmt::Display,
+    {
+        let right = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        let number = self.read(name, text, &right, default);
+        if bounds.contains(&number) {
+            return number;
+        }
+        self.say(name, &number.to_string(), &right);
+        default
+    }
+
+    fn millis(&mut self, name: &str, text: Option<Text>, bounds: RangeInclusive<u64>, default: u64) -> Duration {
+        Duration::from_millis(self.number(name, text, bounds, default))
+    }
+
+    fn otlp(&mut self, endpoint: Option<Text>, ratio: Option<Text>) -> Option<OtlpConfig> {
+        const SHARE: &str = "a share from 0 to 1";
+        let sample_ratio: f64 = self.read("otlp_sample_ratio", ratio, SHARE, 0.01);
+        if !(0.0..=1.0).contains(&sample_ratio) {
+            self.say("otlp_sample_ratio", &sample_ratio.to_string(), SHARE);
+        }
+        let Text(endpoint) = endpoint?;
+        let known = endpoint.starts_with("http://") || endpoint.starts_with("https://");
+        if !known {
+            self.say("otlp_endpoint", &endpoint, "an address: write http://localhost:4317");
+        }
+        Some(OtlpConfig {
+            endpoint,
+            service_name: SERVICE_NAME.to_owned(),
+            sample_ratio,
+        })
+    }
+
+    fn log_format(&mut self, text: Option<&Text>) -> LogFormat {
+        match text.map(|Text(text)| text.as_str()) {
+            None | Some("text") => LogFormat::Text,
+            Some("json") => LogFormat::Json,
+            Some(other) => {
+                self.say("log_format", other, "a format: write text or json");
+                LogFormat::Text
+            }
+        }
+    }
+
+    fn clashes(&mut self, config: &NodeConfig) {
+        let doors = [
+            ("http_listen", config.http),
+            ("metrics_listen", config.metrics),
+            ("admin_listen", config.admin),
+        ];
+        for (index, (name, address)) in doors.iter().enumerate() {
+            let same = |other: &&(&str, SocketAddr)| other.1 == *address && address.port() != 0;
+            if let Some((other, _)) = doors.iter().take(index).find(same) {
+                self.problems
+                    .push(format!("{name}: {address} is also {other}: each door needs its own"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Option<Text> {
+        Some(Text(text.to_owned()))
+    }
+
+    #[test]
+    fn nothing_said_is_a_valid_configuration() {
+        let config = NodeConfig::check(ServeOptions::default()).unwrap();
+        assert_eq!(config.http.port(), 8000);
+        assert!(config.admin.ip().is_loopback());
+        assert!(config.threads_per_device >= 1);
+        assert!(config.otlp.is_none());
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once_with_what_would_be_right() {
+        let options = ServeOptions {
+            http_listen: text("localhost"),
+            devices: text("0"),
+            queue: text("many"),
+            otlp_sample_ratio: text("1.5"),
+            otlp_endpoint: text("collector:4317"),
+            log_format: text("xml"),
+            ..ServeOptions::default()
+        };
+        let error = NodeConfig::check(options).unwrap_err();
+        assert_eq!(error.problems.len(), 6, "{error}");
+        let shown = error.to_string();
+        for part in [
+            "http_listen: 'localhost'",
+            "devices: '0'",
+            "queue: 'many'",
+            "from 0 to 1",
+            "text or json",
+        ] {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+    }
+
+    #[test]
+    fn numbers_at_their_bounds_pass_and_one_beyond_do_not() {
+        let with = |devices: &str| {
+            let options = ServeOptions {
+                devices: text(devices),
+                ..ServeOptions::default()
+            };
+            NodeConfig::check(options)
+        };
+        assert_eq!(with("64").unwrap().devices, 64);
+        assert!(with("65").is_err());
+        assert_eq!(with("1").unwrap().devices, 1);
+        assert!(with("0").is_err());
+    }
+
+    #[test]
+    fn two_doors_on_one_port_are_refused_unless_the_port_is_chosen_by_the_system() {
+        let with = |http: &str, admin: &str| {
+            let options = ServeOptions {
+                http_listen: text(http),
+                admin_listen: text(admin),
+                ..ServeOptions::default()
+            };
+            NodeConfig::check(options)
+        };
+        assert!(
+            with("127.0.0.1:9000", "127.0.0.1:9000")
+                .unwrap_err()
+                .to_string()
+                .contains("also http_listen")
+        );
+        assert!(with("127.0.0.1:0", "127.0.0.1:0").is_ok());
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file_and_an_unknown_setting_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mesh.toml");
+        std::fs::write(&path, "devices = 3\nqueue = \"77\"\notlp_sample_ratio = 0.5\n").unwrap();
+        let options = ServeOptions {
+            config: Some(path.clone()),
+            devices: text("2"),
+            ..ServeOptions::default()
+        };
+        let config = NodeConfig::load(options.clone()).unwrap();
+        assert_eq!((config.devices, config.queue), (2, 77));
+        std::fs::write(&path, "device = 3\n").unwrap();
+        let error = NodeConfig::load(options.clone()).unwrap_err().to_string();
+        assert!(error.contains("unknown field `device`"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        assert!(
+            NodeConfig::load(options)
+                .unwrap_err()
+                .to_string()
+                .contains("cannot read")
+        );
+    }
+}

@@ -1,0 +1,203 @@
+//! The data folder: where what lies, and the two secrets that a node makes for itself.
+//!
+//! Owns the pepper (32 random bytes, readable by the owner only) and the first admin token. A node that finds either uses it
+//! and makes none.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use mesh_policies::{Pepper, generate_admin_token, hash_secret};
+use mesh_registry::{Author, Change, Expected, RegistryConfig, RegistryError, RegistryHandle};
+use mesh_resources::{AdminRole, AdminTokenSpec, Kind, Resource, ResourceKey};
+
+const PEPPER_BYTES: usize = 32;
+const OWNER_ONLY: u32 = 0o600;
+const OWNERS_FOLDER: u32 = 0o700;
+
+/// Why the data folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The folder or a file in it.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With what.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The pepper is not one.
+    #[error(
+        "the file {0} does not hold {PEPPER_BYTES} bytes: restore it from a backup, without it no key can be checked"
+    )]
+    Pepper(String),
+    /// The pepper is missing although records are there.
+    #[error(
+        "the file {0} is missing beside existing records: restore it from a backup, without it no key can be checked"
+    )]
+    PepperMissing(String),
+    /// The first admin token could not be kept.
+    #[error("cannot keep the first admin token: {0}")]
+    Token(#[from] RegistryError),
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataError {
+    let path = path.display().to_string();
+    move |source| DataError::Io { what, path, source }
+}
+
+/// The parts of a data folder.
+#[derive(Debug, Clone)]
+pub(crate) struct DataFolder {
+    root: PathBuf,
+}
+
+impl DataFolder {
+    /// Makes the folder if it is not there.
+    pub(crate) fn open(root: &Path) -> Result<Self, DataError> {
+        if !root.exists() {
+            fs::create_dir_all(root).map_err(failed("create the data folder", root))?;
+            fs::set_permissions(root, Permissions::from_mode(OWNERS_FOLDER))
+                .map_err(failed("protect the data folder", root))?;
+        }
+        Ok(Self {
+            root: root.to_path_buf(),
+        })
+    }
+
+    pub(crate) fn registry(&self) -> PathBuf {
+        self.root.join("registry")
+    }
+
+    /// Where the records and the artifacts are.
+    pub(crate) fn registry_config(&self) -> RegistryConfig {
+        RegistryConfig::new(self.registry()).with_artifacts(self.root.join("artifacts"))
+    }
+
+    /// The pepper of this folder; made at the first start.
+    pub(crate) fn pepper(&self) -> Result<Pepper, DataError> {
+        let path = self.root.join("pepper");
+        match File::open(&path) {
+            Ok(file) => read_pepper(file, &path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if self.registry().exists() {
+                    return Err(DataError::PepperMissing(path.display().to_string()));
+                }
+                let bytes: [u8; PEPPER_BYTES] = rand::random();
+                write_secret(&path, &bytes).map_err(failed("write the pepper", &path))?;
+                Ok(Pepper::from_bytes(bytes))
+            }
+            Err(error) => Err(failed("read the pepper", &path)(error)),
+        }
+    }
+}
+
+fn read_pepper(file: File, path: &Path) -> Result<Pepper, DataError> {
+    let mut bytes = Vec::with_capacity(PEPPER_BYTES + 1);
+    let limit = u64::try_from(PEPPER_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(failed("read the pepper", path))?;
+    let bytes = <[u8; PEPPER_BYTES]>::try_from(bytes).map_err(|_| DataError::Pepper(path.display().to_string()))?;
+    Ok(Pepper::from_bytes(bytes))
+}
+
+/// Writes a new file that only its owner can read; nobody ever sees half of it.
+fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(OWNER_ONLY)
+        .open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}
+
+/// Makes the first admin token if there is none; its text is answered once and never kept.
+pub(crate) async fn first_admin_token(
+    registry: &RegistryHandle,
+    pepper: &Pepper,
+    file: Option<&Path>,
+) -> Result<Option<String>, DataError> {
+    if !registry.list(Kind::AdminToken, None, None, 1)?.items.is_empty() {
+        return Ok(None);
+    }
+    let token = generate_admin_token(&mut rand::rng());
+    if let Some(path) = file {
+        let line = format!("{}\n", token.text);
+        write_secret(path, line.as_bytes()).map_err(failed("write the admin token to", path))?;
+    }
+    let spec = AdminTokenSpec {
+        hash: hash_secret(pepper, &token.secret),
+        role: AdminRole::Admin,
+        expires: None,
+    };
+    let author = Author {
+        who: "mesh".to_owned(),
+        source: "mesh".to_owned(),
+        request: None,
+    };
+    let change = Change::Put {
+        resource: Resource::new(&ResourceKey::admin_token(&token.id), spec),
+        expected: Expected::Absent,
+    };
+    registry.write(author, vec![change]).await?;
+    Ok(Some(token.text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pepper_is_made_once_and_only_its_owner_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataFolder::open(&folder.path().join("new")).unwrap();
+        let first = hash_secret(&data.pepper().unwrap(), "secret");
+        assert_eq!(hash_secret(&data.pepper().unwrap(), "secret"), first);
+        let path = folder.path().join("new/pepper");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, OWNER_ONLY);
+        assert_eq!(fs::read(&path).unwrap().len(), PEPPER_BYTES);
+    }
+
+    #[test]
+    fn a_pepper_of_another_length_is_refused_and_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataFolder::open(folder.path()).unwrap();
+        for length in [PEPPER_BYTES - 1, PEPPER_BYTES + 1] {
+            fs::write(folder.path().join("pepper"), vec![1; length]).unwrap();
+            assert!(matches!(data.pepper(), Err(DataError::Pepper(_))), "{length}");
+        }
+    }
+
+    #[test]
+    fn records_without_their_pepper_are_not_given_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataFolder::open(folder.path()).unwrap();
+        fs::create_dir(data.registry()).unwrap();
+        assert!(matches!(data.pepper(), Err(DataError::PepperMissing(_))));
+    }
+
+    #[test]
+    fn a_half_written_secret_does_not_stand_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        fs::write(folder.path().join("token.new"), "half").unwrap();
+        write_secret(&path, b"whole").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+    }
+}

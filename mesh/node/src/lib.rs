@@ -1,0 +1,21 @@
+//! The node: configuration, assembly, signals and the order of shutdown.
+//!
+//! Owns nothing that a request is decided by; it starts the rooms, gives each what it needs of the others, and ends them in
+//! order. The only crate that reads the environment and files of configuration.
+//!
+//! Invariants: a configuration that is not valid ends the program before a port is bound; a data folder is used again as it
+//! was left; whatever was accepted before the end is answered.
+
+mod admin;
+mod config;
+mod data;
+mod fleet;
+mod node;
+mod observer;
+mod options;
+pub mod signals;
+
+pub use config::{ConfigError, NodeConfig};
+pub use data::DataError;
+pub use node::{Addresses, Node, StartError};
+pub use options::{ServeOptions, Text};

@@ -1,0 +1,93 @@
+//! The program `mesh`: serves, or speaks to a mesh that serves.
+
+use std::{io::Write as _, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use mesh_node::{Node, NodeConfig, ServeOptions, signals};
+
+/// The configuration is not valid (EX_USAGE of sysexits).
+const EXIT_CONFIGURATION: u8 = 64;
+/// Something could not be started or ended in order.
+const EXIT_FAILED: u8 = 1;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "mesh",
+    version,
+    about = "One program that many tenants share to get predictions from pinned models"
+)]
+struct Cli {
+    #[command(flatten)]
+    globals: mesh_cli::GlobalOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a mesh: the doors, the devices and the records, in one process.
+    #[command(
+        after_help = "Exit codes: 0 ended in order, 1 could not start, 64 the configuration is not valid.
+
+Examples:
+  mesh serve
+  mesh serve --data /var/lib/mesh --admin-token-file /run/mesh/token --config /etc/mesh.toml
+  MESH_DEVICES=2 mesh serve --log-format json"
+    )]
+    Serve(Box<ServeOptions>),
+    #[command(flatten)]
+    Admin(mesh_cli::Command),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Serve(options) => serve(*options),
+        Command::Admin(mesh_cli::Command::Completions { shell }) => {
+            mesh_cli::print_completions(shell, Cli::command(), &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Admin(command) => mesh_cli::run(command, cli.globals),
+    }
+}
+
+fn complain(error: &dyn std::fmt::Display) {
+    // Nobody is left to tell if standard error is gone.
+    let _ = writeln!(std::io::stderr(), "mesh: {error}");
+}
+
+fn serve(options: ServeOptions) -> ExitCode {
+    let config = match NodeConfig::load(options) {
+        Ok(config) => config,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::from(EXIT_CONFIGURATION);
+        }
+    };
+    if let Err(error) = mesh_telemetry::init_logs(config.log_format, &config.log) {
+        complain(&error);
+        return ExitCode::from(EXIT_CONFIGURATION);
+    }
+    tracing::debug!(?config, "effective configuration");
+    let ended = actix::System::new().block_on(async {
+        // Before anything is started, so that no signal is missed.
+        let mut signals = signals::listen()?;
+        let node = Node::start(config).await?;
+        if let Some(token) = node.first_admin_token() {
+            let mut out = std::io::stdout();
+            writeln!(out, "admin token (shown only now): {token}")?;
+            out.flush()?;
+        }
+        signals.first().await;
+        signals.end_at_the_next();
+        node.stop().await;
+        Ok::<(), anyhow::Error>(())
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The assembly: every room is started in order, and ended in the opposite one.
+//!
+//! Each kind of task has a group of its own, because the order of the end is the point of it: not ready, no new requests,
+//! those under way finished, control silent, devices joined, records flushed, telemetry pushed.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use mesh_actors::{Readiness, ReadinessGuard, Tasks};
+use mesh_admin_api::{AdminDoor, AdminDoorConfig, AdminParts};
+use mesh_backend::Backend;
+use mesh_backend_builtin::BuiltinBackend;
+use mesh_control::{Controller, ControllerHandle, ControllerParts};
+use mesh_policies::{Limiter, MeshSnapshot, Pepper};
+use mesh_registry::{Registry, RegistryError};
+use mesh_router::RouterParts;
+use mesh_router_http::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor};
+use mesh_telemetry::{Telemetry, TelemetryConfig, TelemetryError};
+use mesh_types::{Clock, Fault, SystemClock};
+use mesh_worker::{BatchObserver, Worker, WorkerConfig, WorkerError};
+
+use crate::{
+    admin::{ControlView, DeviceProbe, WebApp},
+    config::NodeConfig,
+    data::{DataError, DataFolder, first_admin_token},
+    fleet::LocalFleet,
+    observer::BatchTelemetry,
+};
+
+/// How long the parts behind the doors may take to end, each.
+const END_GRACE: Duration = Duration::from_secs(5);
+
+/// Where the doors are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// Inference.
+    pub http: SocketAddr,
+    /// Metrics and health.
+    pub metrics: SocketAddr,
+    /// Admin.
+    pub admin: SocketAddr,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each says what its source says")]
+pub enum StartError {
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error("cannot open the records: {0}")]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    #[error("cannot follow the devices: {0}")]
+    Devices(Fault),
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    #[error("cannot listen on {address}: {source}")]
+    AdminDoor {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+}
+
+/// A running node. Ends in order by [`Node::stop`] only.
+pub struct Node {
+    parts: Running,
+    first_admin_token: Option<String>,
+}
+
+struct Running {
+    addresses: Addresses,
+    readiness: Readiness,
+    telemetry: Telemetry,
+    groups: Groups,
+    store: Store,
+    worker: Worker,
+    doors: Doors,
+    grace: Duration,
+}
+
+#[derive(Default)]
+struct Groups {
+    doors: Tasks,
+    admin: Tasks,
+    control: Tasks,
+    devices: Tasks,
+    records: Tasks,
+    metrics: Tasks,
+}
+
+struct Store {
+    registry: Registry,
+    pepper: Pepper,
+}
+
+struct Doors {
+    http: HttpDoor,
+    metrics: MetricsDoor,
+    admin: AdminDoor,
+}
+
+/// What the doors are opened with.
+struct Behind<'a> {
+    config: &'a NodeConfig,
+    telemetry: &'a Telemetry,
+    readiness: &'a Readiness,
+    clock: Arc<dyn Clock>,
+    store: &'a Store,
+    worker: &'a Worker,
+    fleet: LocalFleet,
+}
+
+impl Node {
+    /// Starts everything; the doors are open and models are being loaded when it returns. Must be called within an actix
+    /// system, in which it then lives.
+    pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let groups = Groups::default();
+        let telemetry = Telemetry::start(&TelemetryConfig {
+            otlp: config.otlp.clone(),
+        })?;
+        let readiness = Readiness::default();
+        let models = readiness.register("models");
+        let store = open_store(&config, &groups.records)?;
+        let worker = start_worker(&config, &telemetry, clock.clone(), &groups.devices)?;
+        let fleet = LocalFleet::follow(worker.handle(), &telemetry, &groups.devices).map_err(StartError::Devices)?;
+        let behind = Behind {
+            config: &config,
+            telemetry: &telemetry,
+            readiness: &readiness,
+            clock,
+            store: &store,
+            worker: &worker,
+            fleet,
+        };
+        let doors = behind.open(models, &groups)?;
+        // Last, so that a token is never lost to a door that does not open.
+        let first_admin_token = first_admin_token(
+            &store.registry.handle(),
+            &store.pepper,
+            config.admin_token_file.as_deref(),
+        )
+        .await?;
+        let addresses = Addresses {
+            http: doors.http.addr(),
+            metrics: doors.metrics.addr(),
+            admin: doors.admin.addr(),
+        };
+        let Addresses { http, metrics, admin } = addresses;
+        tracing::info!(%http, %metrics, %admin, "serving");
+        let parts = Running {
+            addresses,
+            readiness,
+            telemetry,
+            groups,
+            store,
+            worker,
+            doors,
+            grace: config.grace,
+        };
+        Ok(Self {
+            parts,
+            first_admin_token,
+        })
+    }
+
+    /// Where its doors are.
+    pub fn addresses(&self) -> Addresses {
+        self.parts.addresses
+    }
+
+    /// The admin token, if this start made it: to be shown once.
+    pub fn first_admin_token(&self) -> Option<&str> {
+        self.first_admin_token.as_deref()
+    }
+
+    /// Ends it in order: nothing accepted is lost, nothing new is taken.
+    pub async fn stop(self) {
+        let Running {
+            readiness,
+            telemetry,
+            groups,
+            store,
+            worker,
+            doors,
+            grace,
+            ..
+        } = self.parts;
+        readiness.end();
+        doors.take_no_more(grace).await;
+        end(&groups.doors, "doors").await;
+        end(&groups.admin, "admin").await;
+        end(&groups.control, "control").await;
+        end(&groups.devices, "devices").await;
+        off_this_thread(move || worker.stop()).await;
+        end(&groups.records, "records").await;
+        off_this_thread(move || close(store)).await;
+        doors.metrics.stop(END_GRACE).await;
+        end(&groups.metrics, "metrics").await;
+        off_this_thread(move || telemetry.flush()).await;
+        tracing::info!("ended in order");
+    }
+}
+
+impl Doors {
+    /// Takes no more requests, and waits for those under way.
+    async fn take_no_more(&self, grace: Duration) {
+        let (answered, ()) = futures::join!(self.http.stop(grace), self.admin.stop(END_GRACE));
+        if !answered {
+            tracing::warn!(?grace, "some requests were still under way at the end of the grace");
+        }
+    }
+}
+
+async fn end(tasks: &Tasks, group: &'static str) {
+    for late in tasks.end(END_GRACE).await {
+        tracing::warn!(group, task = late, "a task did not end in time");
+    }
+}
+
+/// Joining threads and pushing what is left block.
+async fn off_this_thread(work: impl FnOnce() + Send + 'static) {
+    if tokio::task::spawn_blocking(work).await.is_err() {
+        tracing::error!("a part panicked while it ended");
+    }
+}
+
+fn close(store: Store) {
+    if let Err(error) = store.registry.close() {
+        tracing::warn!(%error, "the records' index was not written out; the next start makes it anew");
+    }
+}
+
+fn open_store(config: &NodeConfig, tasks: &Tasks) -> Result<Store, StartError> {
+    let data = DataFolder::open(&config.data)?;
+    let pepper = data.pepper()?;
+    let registry = Registry::open(data.registry_config(), tasks)?;
+    Ok(Store { registry, pepper })
+}
+
+fn start_worker(
+    config: &NodeConfig,
+    telemetry: &Telemetry,
+    clock: Arc<dyn Clock>,
+    tasks: &Tasks,
+) -> Result<Worker, StartError> {
+    let layout = WorkerConfig {
+        cpu_devices: config.devices,
+        threads_per_device: config.threads_per_device,
+        arrivals: config.queue,
+        queue: config.queue,
+        ..WorkerConfig::default()
+    };
+    let observer: Arc<dyn BatchObserver> = Arc::new(BatchTelemetry(telemetry.clone()));
+    Ok(Worker::start(&layout, backends(config), &observer, clock, tasks)?)
+}
+
+#[cfg(feature = "torch")]
+fn backends(config: &NodeConfig) -> Vec<Arc<dyn Backend>> {
+    let options = mesh_backend_torch::TorchOptions {
+        intra_op_threads: config.intra_op_threads,
+    };
+    let torch = mesh_backend_torch::TorchBackend::new(options);
+    vec![Arc::new(torch), Arc::new(BuiltinBackend::new())]
+}
+
+#[cfg(not(feature = "torch"))]
+fn backends(_: &NodeConfig) -> Vec<Arc<dyn Backend>> {
+    vec![Arc::new(BuiltinBackend::new())]
+}
+
+impl Behind<'_> {
+    /// Starts control and opens the doors.
+    fn open(self, models: ReadinessGuard, groups: &Groups) -> Result<Doors, StartError> {
+        let snapshots = Arc::new(ArcSwap::from_pointee(MeshSnapshot::default()));
+        let limiter = Arc::new(Limiter::new(self.clock.clone()));
+        let control = self.start_control(models, &snapshots, &limiter, &groups.control);
+        let metrics = MetricsDoor::start(
+            self.config.metrics,
+            self.telemetry.clone(),
+            self.readiness.clone(),
+            &groups.metrics,
+        )?;
+        let router = RouterParts {
+            snapshots,
+            limiter,
+            workers: Arc::new(self.fleet.clone()),
+            telemetry: self.telemetry.clone(),
+            clock: self.clock.clone(),
+            default_timeout: self.config.request_timeout,
+            max_in_flight: self.config.max_in_flight,
+        };
+        let http = HttpDoor::start(self.http_config(), router, self.readiness.clone(), &groups.doors)?;
+        let admin = self.open_admin(control, &groups.admin)?;
+        Ok(Doors { http, metrics, admin })
+    }
+
+    fn start_control(
+        &self,
+        models: ReadinessGuard,
+        snapshots: &Arc<ArcSwap<MeshSnapshot>>,
+        limiter: &Arc<Limiter>,
+        tasks: &Tasks,
+    ) -> ControllerHandle {
+        let limiter = limiter.clone();
+        let parts = ControllerParts {
+            registry: self.store.registry.handle(),
+            fleet: Arc::new(self.fleet.clone()),
+            snapshots: snapshots.clone(),
+            pepper: self.store.pepper.clone(),
+            published: Arc::new(move |snapshot| limiter.retain(|tenant| snapshot.tenant(tenant.as_str()).is_some())),
+            ready: models,
+        };
+        Controller::start(parts, tasks)
+    }
+
+    fn http_config(&self) -> HttpDoorConfig {
+        HttpDoorConfig {
+            listen: self.config.http,
+            workers: self.config.http_workers,
+            max_body_bytes: self.config.max_body_bytes,
+            grace: self.config.grace,
+            ..HttpDoorConfig::default()
+        }
+    }
+
+    fn open_admin(&self, control: ControllerHandle, tasks: &Tasks) -> Result<AdminDoor, StartError> {
+        let parts = AdminParts {
+            registry: self.store.registry.handle(),
+            telemetry: self.telemetry.clone(),
+            fleet: Arc::new(ControlView(control)),
+            probe: Arc::new(DeviceProbe(self.worker.handle())),
+            pepper: self.store.pepper.clone(),
+            clock: self.clock.clone(),
+        };
+        let config = AdminDoorConfig {
+            listen: self.config.admin,
+        };
+        AdminDoor::start(config, parts, Arc::new(WebApp), tasks).map_err(|source| StartError::AdminDoor {
+            address: config.listen,
+            source,
+        })
+    }
+}

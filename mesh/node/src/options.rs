@@ -1,0 +1,134 @@
+//! What can be said on the command line, in the environment and in the file of `mesh serve`: the raw form.
+//!
+//! Everything is text until [`crate::NodeConfig`] has looked at it, so that all mistakes can be told at once. A flag wins
+//! over the environment, the environment over the file. This crate is the only one that reads either.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Deserialize, Deserializer};
+
+/// A setting as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text(pub String);
+
+impl std::str::FromStr for Text {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.trim().to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a text or a number")]
+        enum Written {
+            Text(String),
+            Whole(i64),
+            Fraction(f64),
+        }
+        Ok(Self(match Written::deserialize(deserializer)? {
+            Written::Text(text) => text.trim().to_owned(),
+            Written::Whole(number) => number.to_string(),
+            Written::Fraction(number) => number.to_string(),
+        }))
+    }
+}
+
+/// The settings of `mesh serve`. In the file they have the same names, with underscores.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServeOptions {
+    /// The folder that holds everything: records, artifacts, the pepper. [default: ./mesh-data]
+    #[arg(long, env = "MESH_DATA", value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// A TOML file with any of these settings.
+    #[arg(long, env = "MESH_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// The inference door. [default: 0.0.0.0:8000]
+    #[arg(long, env = "MESH_HTTP_LISTEN", value_name = "ADDRESS", help_heading = "Doors")]
+    pub http_listen: Option<Text>,
+    /// Metrics and health. [default: 0.0.0.0:8002]
+    #[arg(long, env = "MESH_METRICS_LISTEN", value_name = "ADDRESS", help_heading = "Doors")]
+    pub metrics_listen: Option<Text>,
+    /// The admin door: web pages and API. [default: 127.0.0.1:8080]
+    #[arg(long, env = "MESH_ADMIN_LISTEN", value_name = "ADDRESS", help_heading = "Doors")]
+    pub admin_listen: Option<Text>,
+    /// Threads of the inference door. [default: half the processors, at least 1]
+    #[arg(long, env = "MESH_HTTP_WORKERS", value_name = "N", help_heading = "Doors")]
+    pub http_workers: Option<Text>,
+    /// The largest body of a request. [default: 67108864]
+    #[arg(long, env = "MESH_MAX_BODY_BYTES", value_name = "BYTES", help_heading = "Doors")]
+    pub max_body_bytes: Option<Text>,
+    /// Also write the first admin token to this file, readable by its owner only.
+    #[arg(long, env = "MESH_ADMIN_TOKEN_FILE", value_name = "FILE", help_heading = "Doors")]
+    pub admin_token_file: Option<PathBuf>,
+    /// The deadline of requests that bring none. [default: 30000]
+    #[arg(long, env = "MESH_REQUEST_TIMEOUT_MS", value_name = "MS", help_heading = "Requests")]
+    pub request_timeout_ms: Option<Text>,
+    /// Requests at once, of all tenants, per thread of the door. [default: 4096]
+    #[arg(long, env = "MESH_MAX_IN_FLIGHT", value_name = "N", help_heading = "Requests")]
+    pub max_in_flight: Option<Text>,
+    /// How long a shutdown waits for requests under way. [default: 30000]
+    #[arg(long, env = "MESH_GRACE_MS", value_name = "MS", help_heading = "Requests")]
+    pub grace_ms: Option<Text>,
+    /// CPU devices; each has queues and threads of its own. GPUs come on top. [default: 1]
+    #[arg(long, env = "MESH_DEVICES", value_name = "N", help_heading = "Devices")]
+    pub devices: Option<Text>,
+    /// Threads of a device; each holds an instance of every model. [default: the number of processors]
+    #[arg(long, env = "MESH_THREADS_PER_DEVICE", value_name = "N", help_heading = "Devices")]
+    pub threads_per_device: Option<Text>,
+    /// Threads within one operation of libtorch; more than 1 helps large models only. [default: 1]
+    #[arg(long, env = "MESH_INTRA_OP_THREADS", value_name = "N", help_heading = "Devices")]
+    pub intra_op_threads: Option<Text>,
+    /// The most requests that wait for one model on one device. [default: 4096]
+    #[arg(long, env = "MESH_QUEUE", value_name = "N", help_heading = "Devices")]
+    pub queue: Option<Text>,
+    /// Push traces and metrics to this OTLP/gRPC collector, such as http://localhost:4317.
+    #[arg(long, env = "MESH_OTLP_ENDPOINT", value_name = "URL", help_heading = "Telemetry")]
+    pub otlp_endpoint: Option<Text>,
+    /// The share of requests traced where the caller has not decided, 0 to 1. [default: 0.01]
+    #[arg(
+        long,
+        env = "MESH_OTLP_SAMPLE_RATIO",
+        value_name = "SHARE",
+        help_heading = "Telemetry"
+    )]
+    pub otlp_sample_ratio: Option<Text>,
+    /// Log lines: text for people or json for collectors. [default: text]
+    #[arg(long, env = "MESH_LOG_FORMAT", value_name = "FORMAT", help_heading = "Telemetry")]
+    pub log_format: Option<Text>,
+    /// What is logged: a level, or directives such as info,mesh_worker=debug. [default: info]
+    #[arg(long, env = "MESH_LOG", value_name = "FILTER", help_heading = "Telemetry")]
+    pub log: Option<Text>,
+}
+
+impl ServeOptions {
+    /// What is said here, and for the rest what the other says.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            data: self.data.or(other.data),
+            config: self.config.or(other.config),
+            http_listen: self.http_listen.or(other.http_listen),
+            metrics_listen: self.metrics_listen.or(other.metrics_listen),
+            admin_listen: self.admin_listen.or(other.admin_listen),
+            http_workers: self.http_workers.or(other.http_workers),
+            max_body_bytes: self.max_body_bytes.or(other.max_body_bytes),
+            admin_token_file: self.admin_token_file.or(other.admin_token_file),
+            request_timeout_ms: self.request_timeout_ms.or(other.request_timeout_ms),
+            max_in_flight: self.max_in_flight.or(other.max_in_flight),
+            grace_ms: self.grace_ms.or(other.grace_ms),
+            devices: self.devices.or(other.devices),
+            threads_per_device: self.threads_per_device.or(other.threads_per_device),
+            intra_op_threads: self.intra_op_threads.or(other.intra_op_threads),
+            queue: self.queue.or(other.queue),
+            otlp_endpoint: self.otlp_endpoint.or(other.otlp_endpoint),
+            otlp_sample_ratio: self.otlp_sample_ratio.or(other.otlp_sample_ratio),
+            log_format: self.log_format.or(other.log_format),
+            log: self.log.or(other.log),
+        }
+    }
+}
