@@ -1,0 +1,80 @@
+//! A real Triton client in Python speaks to the mesh, and finds nothing amiss.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, ensure};
+use mesh_harness::{Mesh, identity};
+use serde_json::json;
+
+fn conformance() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance")
+}
+
+/// A Python with the client in it, made once per target folder and set of requirements.
+fn python() -> anyhow::Result<PathBuf> {
+    let requirements = conformance().join("requirements.txt");
+    let wanted = std::fs::read_to_string(&requirements).context("no requirements.txt")?;
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance-venv");
+    let (python, done) = (venv.join("bin/python"), venv.join("requirements.installed"));
+    if std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
+        return Ok(python);
+    }
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+    run(Command::new(&python).args(install).arg(&requirements))?;
+    std::fs::write(done, wanted)?;
+    Ok(python)
+}
+
+fn run(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("{command:?} did not start"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?} failed:\n{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Two inputs and two outputs of whole numbers.
+fn add_sub() -> serde_json::Value {
+    let tensor = |name: &str| json!({"name": name, "datatype": "INT32", "dims": [-1]});
+    let config = json!({
+        "max_batch_size": 8,
+        "input": [tensor("a"), tensor("b")],
+        "output": [tensor("sum"), tensor("difference")],
+        "parameters": {"builtin": "add_sub"},
+    });
+    json!({"format": "builtin", "config": config})
+}
+
+#[tokio::test]
+async fn an_unmodified_triton_client_finds_everything_in_order() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let caller = mesh.tenant("acme").await?;
+    let admin = mesh.admin()?;
+    admin.publish("acme", "plain", &identity()).await?;
+    admin.publish("acme", "calculus", &add_sub()).await?;
+    admin.endpoint("acme", "front", &[("main", "plain", "", 100.0)]).await?;
+    let one = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.0]}]});
+    caller.until_answers("front", &one).await?;
+    let (address, key) = (mesh.addresses().http.to_string(), caller.key().to_owned());
+    let all_hold = tokio::task::spawn_blocking(move || {
+        let python = python()?;
+        for target in ["front", "calculus"] {
+            let script = conformance().join("triton_http.py");
+            let told = run(Command::new(&python)
+                .arg(script)
+                .env("MESH_URL", &address)
+                .env("MESH_KEY", &key)
+                .env("MESH_MODEL", target))?;
+            ensure!(told.contains("checks hold"), "{target}: {told}");
+        }
+        anyhow::Ok(())
+    });
+    all_hold.await?
+}

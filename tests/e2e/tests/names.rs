@@ -1,0 +1,101 @@
+//! Names: what is not there and what belongs to somebody else answer alike.
+
+use mesh_harness::{Answer, Mesh, identity};
+use serde_json::json;
+
+/// An answer without what differs from request to request.
+fn shape(answer: &Answer, name: &str) -> (u16, Vec<(String, String)>, String) {
+    let varies = ["date", "x-request-id", "traceparent"];
+    let mut headers: Vec<(String, String)> = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| !varies.contains(&name.as_str()))
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
+    headers.sort();
+    let body = String::from_utf8_lossy(&answer.body).replace(name, "NAME");
+    (answer.status.as_u16(), headers, body)
+}
+
+#[tokio::test]
+async fn a_foreign_name_answers_like_one_that_is_not_there_to_the_byte() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let admin = mesh.admin()?;
+    let (acme, globex) = (mesh.tenant("acme").await?, mesh.tenant("globex").await?);
+    admin.publish("acme", "model-a", &identity()).await?;
+    admin
+        .endpoint("acme", "front-a", &[("main", "model-a", "", 100.0)])
+        .await?;
+    let body = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.0]}]});
+    acme.until_answers("front-a", &body).await?;
+    acme.until_answers("model-a", &body).await?;
+    for path in [
+        "/infer",
+        "/versions/1/infer",
+        "/versions/9/infer",
+        "/versions/stable/infer",
+    ] {
+        let ask = |name: &'static str| {
+            let request = globex.post(&format!("/v2/models/{name}{path}")).json(&body);
+            async move { anyhow::Ok(shape(&Answer::of(request).await?, name)) }
+        };
+        let unknown = ask("absent-").await?;
+        assert_eq!(unknown.0, 404, "{path}");
+        assert_eq!(ask("model-a").await?, unknown, "{path}");
+        assert_eq!(ask("front-a").await?, unknown, "{path}");
+    }
+    for path in ["", "/ready", "/versions/1", "/versions/1/ready"] {
+        let ask = |name: &'static str| {
+            let request = globex.get(&format!("/v2/models/{name}{path}"));
+            async move { anyhow::Ok(shape(&Answer::of(request).await?, name)) }
+        };
+        let unknown = ask("absent-").await?;
+        assert_eq!(ask("model-a").await?, unknown, "{path}");
+        assert_eq!(ask("front-a").await?, unknown, "{path}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_granted_model_answers_and_stops_when_the_grant_is_taken_back() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let admin = mesh.admin()?;
+    let (_acme, globex) = (mesh.tenant("acme").await?, mesh.tenant("globex").await?);
+    admin.publish("acme", "m", &identity()).await?;
+    admin.model("acme", "m", json!({"grants": ["globex"]})).await?;
+    let body = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.0]}]});
+    globex.until_answers("m", &body).await?;
+    admin.model("acme", "m", json!({})).await?;
+    mesh_harness::eventually("the grant is gone", || async {
+        let answer = globex.infer("m", &body).await?;
+        Ok((answer.status.as_u16() == 404).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn without_a_key_with_a_wrong_one_and_with_a_revoked_one_nobody_gets_in() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let admin = mesh.admin()?;
+    let acme = mesh.tenant("acme").await?;
+    admin.publish("acme", "m", &identity()).await?;
+    let body = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.0]}]});
+    acme.until_answers("m", &body).await?;
+    let none = mesh.stranger().infer("m", &body).await?;
+    assert_eq!(none.status.as_u16(), 401);
+    assert!(none.header("www-authenticate").is_some());
+    let mut wrong = acme.key().to_owned();
+    let last = if wrong.ends_with('0') { "1" } else { "0" };
+    wrong.replace_range(wrong.len() - 1.., last);
+    for bad in [wrong.as_str(), "mesh_live_abc_def", "eyJhbGciOiJub25lIn0.e30.", "x"] {
+        let answer = mesh.caller(bad).infer("m", &body).await?;
+        assert_eq!(answer.status.as_u16(), 401, "{bad}");
+    }
+    let id = acme.key().split('_').nth(2).unwrap_or_default().to_owned();
+    admin.revoke("acme", &id).await?;
+    mesh_harness::eventually("the key is revoked", || async {
+        let answer = acme.infer("m", &body).await?;
+        Ok((answer.status.as_u16() == 401).then_some(()))
+    })
+    .await
+}

@@ -1,0 +1,20 @@
+//! The whole mesh in one process, for tests.
+//!
+//! Owns starting a node on free ports with a data folder of its own ([`Mesh`]), speaking to its doors ([`Admin`],
+//! [`Caller`]) and waiting for what can be observed ([`eventually`]). Knows the doors' HTTP and nothing behind them, so a
+//! test that passes here says what a user would see.
+//!
+//! Invariants: nothing waits without a deadline, and nothing sleeps and hopes; a mesh that is dropped is stopped in order.
+
+mod admin;
+mod caller;
+mod mesh;
+mod models;
+mod wait;
+
+pub use admin::Admin;
+pub use caller::{Answer, Caller};
+pub use mesh::{Mesh, MeshOptions};
+pub use mesh_node::{ServeOptions, Text};
+pub use models::{builtin, fp32, identity, vector};
+pub use wait::{PATIENCE, eventually};

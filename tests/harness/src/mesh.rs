@@ -1,0 +1,190 @@
+//! A node in this process: an actix system on a thread of its own.
+
+use std::{path::PathBuf, sync::Arc, thread::JoinHandle};
+
+use anyhow::{Context, anyhow};
+use mesh_node::{Addresses, Node, NodeConfig, ServeOptions, Text};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use crate::{Admin, Caller, eventually};
+
+/// How a mesh for tests is set up.
+#[derive(Debug, Clone, Default)]
+pub struct MeshOptions {
+    /// What differs from the defaults of tests.
+    pub serve: ServeOptions,
+    /// The data folder of a mesh that was stopped; absent: a new one.
+    pub data: Option<Arc<TempDir>>,
+}
+
+/// A running mesh.
+#[derive(Debug)]
+pub struct Mesh {
+    addresses: Addresses,
+    admin: Option<Admin>,
+    data: Arc<TempDir>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+fn text(text: &str) -> Option<Text> {
+    Some(Text(text.to_owned()))
+}
+
+/// Free ports, few threads, little patience.
+fn for_tests(data: PathBuf) -> ServeOptions {
+    ServeOptions {
+        data: Some(data),
+        http_listen: text("127.0.0.1:0"),
+        metrics_listen: text("127.0.0.1:0"),
+        admin_listen: text("127.0.0.1:0"),
+        http_workers: text("1"),
+        threads_per_device: text("1"),
+        grace_ms: text("10000"),
+        ..ServeOptions::default()
+    }
+}
+
+type Started = (Addresses, Option<String>);
+
+impl Mesh {
+    /// A new mesh, ready.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(MeshOptions::default()).await
+    }
+
+    /// A mesh with these options, ready.
+    pub async fn start_with(options: MeshOptions) -> anyhow::Result<Self> {
+        let data = match options.data {
+            Some(data) => data,
+            None => Arc::new(tempfile::tempdir()?),
+        };
+        let serve = options.serve.or(for_tests(data.path().to_path_buf()));
+        let config = NodeConfig::check(serve)?;
+        let (started, told) = oneshot::channel::<anyhow::Result<Started>>();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("mesh".to_owned())
+            .spawn(move || actix_rt::System::new().block_on(run(config, started, stopped)))?;
+        let (addresses, token) = told.await.context("the mesh did not start")??;
+        let mesh = Self {
+            addresses,
+            admin: token.map(|token| Admin::new(addresses.admin, &token)),
+            data,
+            stop: Some(stop),
+            thread: Some(thread),
+        };
+        mesh.until_ready().await?;
+        Ok(mesh)
+    }
+
+    /// Where its doors are.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Its admin; the token is known of a mesh that started with a new data folder.
+    pub fn admin(&self) -> anyhow::Result<&Admin> {
+        self.admin
+            .as_ref()
+            .ok_or_else(|| anyhow!("this mesh was started with an old data folder, whose token is not known"))
+    }
+
+    /// Gives a mesh on an old data folder its admin.
+    #[must_use]
+    pub fn with_token(mut self, token: &str) -> Self {
+        self.admin = Some(Admin::new(self.addresses.admin, token));
+        self
+    }
+
+    /// Somebody who calls with an API key.
+    pub fn caller(&self, key: &str) -> Caller {
+        Caller::new(self.addresses.http, Some(key))
+    }
+
+    /// Somebody without a key.
+    pub fn stranger(&self) -> Caller {
+        Caller::new(self.addresses.http, None)
+    }
+
+    /// A new tenant with a key of its own.
+    pub async fn tenant(&self, name: &str) -> anyhow::Result<Caller> {
+        let admin = self.admin()?;
+        admin.tenant(name, serde_json::json!({})).await?;
+        let key = admin.key(name).await?;
+        let caller = self.caller(&key);
+        caller.until_let_in().await?;
+        Ok(caller)
+    }
+
+    /// The text of its metrics.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        let url = format!("http://{}/metrics", self.addresses.metrics);
+        Ok(reqwest::get(url).await?.error_for_status()?.text().await?)
+    }
+
+    async fn until_ready(&self) -> anyhow::Result<()> {
+        let url = format!("http://{}/health/ready", self.addresses.metrics);
+        eventually("the mesh is ready", || async {
+            let answer = reqwest::get(&url).await;
+            Ok(answer.is_ok_and(|answer| answer.status().is_success()).then_some(()))
+        })
+        .await
+    }
+
+    /// Asks it to end; [`Mesh::join`] waits for it.
+    pub fn begin_stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // A mesh that has ended already need not be told.
+            let _ = stop.send(());
+        }
+    }
+
+    /// Stops it in order; answers its data folder.
+    pub async fn stop(mut self) -> anyhow::Result<Arc<TempDir>> {
+        self.begin_stop();
+        let data = self.data.clone();
+        self.join().await?;
+        Ok(data)
+    }
+
+    /// Waits for the end that was asked for.
+    pub async fn join(mut self) -> anyhow::Result<()> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await?;
+        joined.map_err(|_| anyhow!("the mesh panicked"))?
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.begin_stop();
+        if let Some(thread) = self.thread.take() {
+            // A test that fails has said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn run(
+    config: NodeConfig,
+    started: oneshot::Sender<anyhow::Result<Started>>,
+    stopped: oneshot::Receiver<()>,
+) -> anyhow::Result<()> {
+    match Node::start(config).await {
+        Ok(node) => {
+            let token = node.first_admin_token().map(str::to_owned);
+            // Whoever waits for the start and is gone drops the other channel too.
+            let _ = started.send(Ok((node.addresses(), token)));
+            let _ = stopped.await;
+            node.stop().await;
+        }
+        Err(error) => {
+            let _ = started.send(Err(error.into()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! Models for tests, as the admin API takes them.
+
+use serde_json::{Value, json};
+
+/// A tensor of a configuration.
+pub fn fp32(name: &str, dims: &[i64]) -> Value {
+    json!({"name": name, "datatype": "FP32", "dims": dims})
+}
+
+/// A configuration with one vector in, `x`, and one out, `y`.
+pub fn vector(input: i64, output: i64) -> Value {
+    json!({"max_batch_size": 8, "input": [fp32("x", &[input])], "output": [fp32("y", &[output])]})
+}
+
+/// A built-in model of one vector of any length, with parameters of its own.
+pub fn builtin(name: &str, parameters: &Value) -> Value {
+    let mut config = vector(-1, -1);
+    config["parameters"] = json!({"builtin": name});
+    if let (Some(all), Some(more)) = (config["parameters"].as_object_mut(), parameters.as_object()) {
+        all.extend(more.clone());
+    }
+    json!({"format": "builtin", "config": config})
+}
+
+/// A model that gives back what it gets.
+pub fn identity() -> Value {
+    builtin("identity", &json!({}))
+}
