@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use mesh_telemetry::{BatchSample, BatchSpan, Telemetry};
-use mesh_types::TraceContext;
+use mesh_types::{DeviceId, ModelVersionKey, TraceContext};
 use mesh_worker::{BatchObserver, BatchRecord};
 
 /// Tells telemetry of each batch.
@@ -36,5 +36,9 @@ impl BatchObserver for BatchTelemetry {
                 members: record.members,
             });
         }
+    }
+
+    fn waiting(&self, device: DeviceId, model: &ModelVersionKey, requests: usize) {
+        self.0.metrics().set_queue_length(device, model, requests);
     }
 }
