@@ -68,14 +68,21 @@ impl Route {
         })
     }
 
-    /// What `/versions/{v}` on the endpoint means: the first arm whose model has that version or label.
+    /// What `/versions/{v}` on the endpoint means: an arm that answers with that version, else the first arm whose model has
+    /// that version or label.
     pub fn pinned(&self, selector: &VersionSelector) -> Option<(&Arm, &Arc<VersionEntry>)> {
         if *selector == VersionSelector::Default {
             return None;
         }
-        self.arms
-            .iter()
-            .find_map(|arm| arm.model.resolve(selector).map(|version| (arm, version)))
+        let found = || {
+            let arms = self.arms.iter();
+            arms.filter_map(|arm| arm.model.resolve(selector).map(|version| (arm, version)))
+        };
+        let answers = |(arm, version): &(&Arm, &Arc<VersionEntry>)| {
+            let own = arm.version.as_ref();
+            own.is_some_and(|own| own.key == version.key)
+        };
+        found().find(answers).or_else(|| found().next())
     }
 }
 

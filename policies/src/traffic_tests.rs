@@ -186,6 +186,22 @@ fn a_pin_finds_the_first_arm_whose_model_has_the_version() {
     assert!(route.pinned(&VersionSelector::Default).is_none());
 }
 
+#[test]
+fn a_pin_prefers_the_arm_that_answers_with_the_version() {
+    let mut route = route(&[9_000, 1_000]);
+    let shared = Arc::new(model("digits", &[(1, true), (2, true)]));
+    for (arm, number) in route.arms.iter_mut().zip([1, 2]) {
+        arm.model = shared.clone();
+        arm.version = shared.versions.get(&Version::new(number).unwrap()).cloned();
+    }
+    let pin = |text: &str| {
+        let (arm, version) = route.pinned(&VersionSelector::parse(text).unwrap())?;
+        Some((arm.name.to_string(), version.key.version.get()))
+    };
+    assert_eq!(pin("1"), Some(("0".into(), 1)));
+    assert_eq!(pin("2"), Some(("1".into(), 2)));
+}
+
 /// Weights that add up to the whole, some of them zero.
 fn whole_weights() -> impl Strategy<Value = Vec<u32>> {
     proptest::collection::vec(0..=WHOLE, 0..15).prop_map(|mut cuts| {
