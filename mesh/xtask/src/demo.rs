@@ -96,6 +96,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> anyhow::Result<()> {
         rate: arguments.rate,
         bound: arguments.bound(),
         interrupt: &interrupt,
+        quiet: false,
     });
     eprintln!("stopping the mesh");
     let stopped = node.stop();

@@ -119,6 +119,7 @@ fn browser(environment: Environment, folder: &Path) -> anyhow::Result<()> {
         rate: BROWSER_TRAFFIC,
         bound: None,
         interrupt: &interrupt,
+        quiet: true,
     };
     let tested = std::thread::scope(|scope| {
         let traffic = scope.spawn(|| demo::send(&plan));

@@ -39,6 +39,8 @@ pub(crate) struct Plan<'a> {
     /// Ends after so many predictions, if given.
     pub(crate) bound: Option<u64>,
     pub(crate) interrupt: &'a Interrupt,
+    /// Whether to print nothing.
+    pub(crate) quiet: bool,
 }
 
 /// What came back so far.
@@ -117,7 +119,9 @@ pub(crate) fn run(plan: &Plan<'_>) -> anyhow::Result<u64> {
     });
     let mut score = score.into_inner().unwrap_or_else(PoisonError::into_inner);
     result?;
-    println!("{}", score.line());
+    if !plan.quiet {
+        println!("{}", score.line());
+    }
     Ok(score.served())
 }
 
@@ -139,7 +143,7 @@ fn watch(plan: &Plan<'_>, score: &Mutex<Score>) -> anyhow::Result<()> {
                 score.last_failure
             );
         }
-        if Instant::now() >= next {
+        if !plan.quiet && Instant::now() >= next {
             println!("{}", score.line());
             next += REPORT_EVERY;
         }
