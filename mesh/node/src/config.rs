@@ -19,6 +19,8 @@ use crate::options::{ServeOptions, Text};
 /// The largest configuration file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 const SERVICE_NAME: &str = "mesh";
+/// The sockets' library tells of each worker and connection what the doors say in one line.
+const LOG_FILTER: &str = "info,actix_server=warn";
 
 /// How a node is set up; every value is within its bounds.
 #[derive(Debug, Clone)]
@@ -131,7 +133,7 @@ impl NodeConfig {
             queue: desk.number("queue", options.queue, 1..=1_000_000, 4_096),
             otlp: desk.otlp(options.otlp_endpoint, options.otlp_sample_ratio),
             log_format: desk.log_format(options.log_format.as_ref()),
-            log: options.log.map_or_else(|| "info".to_owned(), |Text(filter)| filter),
+            log: options.log.map_or_else(|| LOG_FILTER.to_owned(), |Text(filter)| filter),
         };
         desk.clashes(&config);
         if desk.problems.is_empty() {

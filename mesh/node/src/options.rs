@@ -100,7 +100,7 @@ pub struct ServeOptions {
     /// Log lines: text for people or json for collectors. [default: text]
     #[arg(long, env = "MESH_LOG_FORMAT", value_name = "FORMAT", help_heading = "Telemetry")]
     pub log_format: Option<Text>,
-    /// What is logged: a level, or directives such as info,mesh_worker=debug. [default: info]
+    /// What is logged: a level, or directives such as info,mesh_worker=debug. [default: info,actix_server=warn]
     #[arg(long, env = "MESH_LOG", value_name = "FILTER", help_heading = "Telemetry")]
     pub log: Option<Text>,
 }
