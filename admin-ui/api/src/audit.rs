@@ -22,7 +22,8 @@ pub(crate) struct AuditQuery {
     limit: Option<usize>,
 }
 
-pub(crate) fn list(state: &AdminState, query: &AuditQuery) -> Result<HttpResponse, ApiError> {
+/// Answers a part of the trail; read from disk, so not on the door's thread.
+pub(crate) async fn list(state: &AdminState, query: &AuditQuery) -> Result<HttpResponse, ApiError> {
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(ApiError::problem(
@@ -30,7 +31,9 @@ pub(crate) fn list(state: &AdminState, query: &AuditQuery) -> Result<HttpRespons
             format!("{limit} is not within 1 to {MAX_LIMIT}"),
         ));
     }
-    let entries = state.inner.parts.registry.audit(query.after, limit)?;
+    let (registry, after) = (state.inner.parts.registry.clone(), query.after);
+    let read = actix_web::web::block(move || registry.audit(after, limit)).await;
+    let entries = read.map_err(|_| ApiError::busy("the trail was not read: ask again"))??;
     let next = entries
         .last()
         .filter(|_| entries.len() == limit)

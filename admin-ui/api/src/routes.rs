@@ -168,7 +168,7 @@ async fn devices(state: State) -> HttpResponse {
 }
 
 async fn audit_list(state: State, query: Query<audit::AuditQuery>) -> Answer {
-    audit::list(&state, &query)
+    audit::list(&state, &query).await
 }
 
 async fn audit_verify(state: State) -> Answer {
