@@ -1,5 +1,7 @@
 //! Structured logs to standard error: text for people, JSON for collectors.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 /// How log lines look.
@@ -37,7 +39,16 @@ pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), LogSetupError> {
     let filter = EnvFilter::try_new(filter).map_err(|error| parse_failed(&error))?;
     let registry = tracing_subscriber::registry().with(filter);
     let set = match format {
-        LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
+        LogFormat::Text => {
+            let layer = fmt::layer().with_writer(std::io::stderr);
+            // Colours are for eyes: a file or a pipe gets none. A terminal keeps the library's own choice (NO_COLOR).
+            let layer = if std::io::stderr().is_terminal() {
+                layer
+            } else {
+                layer.with_ansi(false)
+            };
+            registry.with(layer).try_init()
+        }
         LogFormat::Json => registry
             .with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
             .try_init(),
