@@ -12,7 +12,8 @@ use std::{
 };
 
 use mesh_types::{
-    ArtifactFormat, DeviceId, Label, ModelConfig, ModelId, ModelVersionKey, TenantId, Version, VersionSelector,
+    ArtifactFormat, DeviceId, Label, ModelConfig, ModelId, ModelVersionKey, TenantId, TenantShare, Version,
+    VersionSelector,
 };
 
 use crate::{
@@ -78,6 +79,8 @@ pub struct TenantEntry {
     pub suspended: bool,
     /// How much it may ask for.
     pub limits: TenantLimits,
+    /// What it is entitled to on a busy device.
+    pub share: TenantShare,
     /// What each name means to this tenant: its own endpoints first, then its own models, then those granted to it.
     pub targets: HashMap<String, Target>,
 }
@@ -240,6 +243,7 @@ pub(crate) mod tests {
             id: TenantId::parse(id).unwrap(),
             suspended: false,
             limits: TenantLimits::default(),
+            share: TenantShare::default(),
             targets: HashMap::from([(name.to_owned(), Target::Model(Arc::new(model(name, &[(1, true)]))))]),
         };
         let snapshot = MeshSnapshot::new(

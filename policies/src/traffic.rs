@@ -10,7 +10,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mesh_types::{EndpointId, TenantId, VersionSelector};
+use mesh_types::{EndpointId, ServiceClass, TenantId, VersionSelector};
 use sha2::{Digest, Sha256};
 
 use crate::snapshot::{ModelEntry, VersionEntry};
@@ -31,6 +31,8 @@ pub struct Route {
     pub salt: String,
     /// How long a call may take where the caller does not say.
     pub timeout: Option<Duration>,
+    /// How urgent its requests are; a caller may only lower it.
+    pub class: ServiceClass,
 }
 
 /// One of the versions that an endpoint splits between.

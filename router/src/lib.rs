@@ -19,6 +19,7 @@ mod describe;
 mod flight;
 mod pipeline;
 mod place;
+mod standing;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 

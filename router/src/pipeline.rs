@@ -17,14 +17,15 @@ use mesh_policies::{
     traffic::Route,
 };
 use mesh_types::{
-    Deadline, Fault, FaultSource, InferJob, InferRequest, InferResponse, ParameterValue, Parameters, RequestId, Tensor,
-    TraceContext, VersionSelector,
+    Deadline, Fault, FaultSource, InferJob, InferRequest, InferResponse, ParameterValue, Parameters, RequestId,
+    ServiceClass, Standing, Tensor, TraceContext, VersionSelector,
 };
 
 use crate::{
     Account, Call, RouterParts,
     flight::InFlight,
     place::{Loads, OnDevice},
+    standing::standing,
 };
 
 /// One router's pipeline.
@@ -79,6 +80,7 @@ struct Versioned {
     entry: Arc<VersionEntry>,
     arm: Option<Arc<str>>,
     timeout: Option<Duration>,
+    class: ServiceClass,
     call: Call,
     permits: (Permit, Admission),
 }
@@ -88,6 +90,7 @@ struct Checked {
     versioned: Versioned,
     rows: u32,
     deadline: Deadline,
+    standing: Standing,
 }
 
 /// The device is chosen.
@@ -127,11 +130,14 @@ impl Admitted {
         let target = self.tenant.target(&request.model).ok_or_else(unknown)?;
         // The name exists for this caller: from here on it may be a label.
         account.target = Some(target.clone());
-        let (entry, arm, timeout) = match target {
-            Target::Model(model) => (model.resolve(&request.version).ok_or_else(unknown)?.clone(), None, None),
+        let (entry, arm, timeout, class) = match target {
+            Target::Model(model) => {
+                let entry = model.resolve(&request.version).ok_or_else(unknown)?.clone();
+                (entry, None, None, ServiceClass::default())
+            }
             Target::Endpoint(route) => {
                 let (entry, arm) = of_route(route, &self.tenant, &self.call)?;
-                (entry, Some(arm), route.timeout)
+                (entry, Some(arm), route.timeout, route.class)
             }
         };
         account.arm.clone_from(&arm);
@@ -141,6 +147,7 @@ impl Admitted {
             entry,
             arm,
             timeout,
+            class,
             call: self.call,
             permits: self.permits,
         })
@@ -190,10 +197,12 @@ impl Versioned {
         let (config, model) = (&self.entry.config, &self.entry.key.model);
         let rows = config.check_inputs(model, &mut self.call.request.inputs)?;
         config.check_outputs(model, &self.call.request.outputs)?;
+        let standing = standing(&self.call.request, self.tenant.share, self.class)?;
         Ok(Checked {
             versioned: self,
             rows,
             deadline,
+            standing,
         })
     }
 }
@@ -223,6 +232,7 @@ impl Placed {
             versioned,
             rows,
             deadline,
+            standing,
         } = checked;
         let InferRequest {
             id,
@@ -240,6 +250,7 @@ impl Placed {
                 outputs: outputs.clone(),
                 rows,
                 deadline,
+                standing,
                 trace,
             },
         );
@@ -268,6 +279,7 @@ struct Work {
     outputs: Vec<String>,
     rows: u32,
     deadline: Deadline,
+    standing: Standing,
     trace: TraceContext,
 }
 
@@ -280,6 +292,7 @@ fn job(entry: &VersionEntry, tenant: &TenantEntry, work: Work) -> InferJob {
         outputs: work.outputs,
         rows: work.rows,
         deadline: work.deadline,
+        standing: work.standing,
         trace: work.trace,
     }
 }

@@ -15,8 +15,8 @@ use mesh_policies::{
 use mesh_telemetry::{LiveSeries, Telemetry};
 use mesh_types::{
     ArtifactFormat, DataType, DeviceId, EndpointId, Fault, FaultClass, FaultSource, InferJob, InferRequest, JobOutcome,
-    Label, ManualClock, ModelConfig, ModelId, ModelVersionKey, ParameterValue, RequestId, Retry, Shape, StageTimings,
-    SystemClock, TenantId, Tensor, TensorSpec, TraceContext, Version, VersionSelector,
+    Label, ManualClock, ModelConfig, ModelId, ModelVersionKey, ParameterValue, RequestId, Retry, ServiceClass, Shape,
+    StageTimings, SystemClock, TenantId, TenantShare, Tensor, TensorSpec, TraceContext, Version, VersionSelector,
 };
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -75,6 +75,7 @@ fn version(model: &str, number: u32, ready_on: Vec<DeviceId>) -> Arc<VersionEntr
         name: name.to_owned(),
         datatype: DataType::Int32,
         dims: vec![2],
+        allow_ragged_batch: false,
     };
     Arc::new(VersionEntry {
         key: Arc::new(ModelVersionKey {
@@ -127,6 +128,7 @@ fn route(arms: &[(&str, u32, u32)], timeout: Option<Duration>) -> Target {
         unit: Some("user".to_owned()),
         salt: "salt".to_owned(),
         timeout,
+        class: ServiceClass::default(),
     }))
 }
 
@@ -144,6 +146,10 @@ fn entry(name: &str, limits: TenantLimits, targets: &[(&str, Target)]) -> Tenant
         id: tenant(name),
         suspended: false,
         limits,
+        share: TenantShare {
+            weight: 3,
+            isolated: true,
+        },
         targets: targets
             .iter()
             .map(|(name, target)| ((*name).to_owned(), target.clone()))
@@ -335,6 +341,42 @@ fn a_call_is_answered_with_its_arm_its_timings_and_a_series() {
             ("acme", "split")
         );
         assert_eq!((series[0].arm.as_ref(), series[0].version), (arm, number));
+    });
+}
+
+#[test]
+fn a_job_carries_the_tenants_share_and_what_the_request_says_of_itself() {
+    run(async {
+        let bed = Bed::new();
+        let mut call = bed.call("acme", "split");
+        for (name, value) in [
+            ("priority", ParameterValue::Int(2)),
+            ("timeout", ParameterValue::Int(1_000)),
+            ("service_class", ParameterValue::String("batch".into())),
+        ] {
+            call.request.parameters.insert(name.to_owned(), value);
+        }
+        let answering = bed.router.infer(call);
+        let standing = {
+            bed.job().await;
+            bed.workers.jobs.lock()[0].1.standing
+        };
+        assert_eq!(
+            standing.share,
+            TenantShare {
+                weight: 3,
+                isolated: true
+            }
+        );
+        assert_eq!((standing.class, standing.priority), (ServiceClass::Batch, 2));
+        assert_eq!(standing.queue_timeout, Some(Duration::from_millis(1)));
+        drop(answering);
+        let mut call = bed.call("acme", "split");
+        let wrong = ParameterValue::String("high".into());
+        call.request.parameters.insert("priority".to_owned(), wrong);
+        let fault = bed.refusal(call).await;
+        assert_eq!(fault.class, FaultClass::InvalidArgument);
+        assert!(fault.message.contains("'priority'"), "{}", fault.message);
     });
 }
 

@@ -22,6 +22,7 @@ fn spec(builtin: &str, batching: Option<DynamicBatching>) -> LoadSpec {
         name: name.into(),
         datatype: DataType::Fp32,
         dims: vec![1],
+        allow_ragged_batch: false,
     };
     let parameters = [
         ("builtin".to_owned(), ParameterValue::String(builtin.into())),
@@ -62,6 +63,7 @@ fn job(builtin: &str, values: &[f32], timeout: Duration) -> InferJob {
         Bytes::from(data),
     );
     InferJob {
+        standing: mesh_types::Standing::default(),
         request: RequestId(1),
         tenant: TenantId::parse("t").unwrap(),
         version: Arc::new(key(builtin)),

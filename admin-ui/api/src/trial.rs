@@ -8,7 +8,7 @@ use mesh_protocol::{OutputOptions, decode_infer, encode_infer};
 use mesh_resources::{ArmSpec, Kind, ModelSpec, Resource, ResourceKey, Spec};
 use mesh_types::{
     Deadline, EndpointId, Fault, InferJob, InferRequest, InferResponse, ModelConfig, ModelVersionKey, Parameters,
-    TenantId, TraceContext, Version, VersionSelector,
+    Standing, TenantId, TraceContext, Version, VersionSelector,
 };
 use serde_json::Value;
 
@@ -97,6 +97,7 @@ async fn infer(
         outputs: request.outputs.clone(),
         rows,
         deadline: Deadline::after(state.inner.parts.clock.now(), TIMEOUT),
+        standing: Standing::default(),
         trace: TraceContext::default(),
     };
     let outcome = state.inner.parts.probe.infer(job).await?;

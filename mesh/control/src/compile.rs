@@ -12,8 +12,8 @@ use std::{
 use mesh_policies::{
     Arm, Credentials, MeshSnapshot, ModelEntry, Pepper, Rate, Route, Target, TenantEntry, TenantLimits, VersionEntry,
 };
-use mesh_resources::{ArmSpec, EndpointSpec, TenantSpec};
-use mesh_types::{EndpointId, ModelId, ModelVersionKey, TenantId, Version, VersionSelector};
+use mesh_resources::{ArmSpec, EndpointSpec, Isolation, TenantSpec};
+use mesh_types::{EndpointId, ModelId, ModelVersionKey, TenantId, TenantShare, Version, VersionSelector};
 
 use crate::{
     credentials,
@@ -160,6 +160,7 @@ impl Desk<'_> {
             unit: spec.sticky_by.clone(),
             salt: spec.salt.clone().unwrap_or_default(),
             timeout: spec.timeout_ms.map(Duration::from_millis),
+            class: spec.service_class,
         };
         let waits = route
             .arms
@@ -294,6 +295,10 @@ fn tenants(
             id: tenant.clone(),
             suspended: spec.suspended,
             limits: limits(spec),
+            share: TenantShare {
+                weight: spec.weight,
+                isolated: spec.isolation == Isolation::Isolated,
+            },
             targets,
         })
     };

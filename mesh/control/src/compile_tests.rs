@@ -1,7 +1,8 @@
 //! Facts about compiling: who may call what, and that nothing moves to what is not ready.
 
 use mesh_policies::Target;
-use mesh_types::VersionSelector;
+use mesh_resources::{Isolation, Spec, TenantSpec};
+use mesh_types::{TenantShare, VersionSelector};
 use proptest::prelude::*;
 
 use crate::{Compiled, ModelState, Trouble, compile, samples::*};
@@ -33,6 +34,27 @@ fn a_tenant_calls_its_endpoints_its_models_and_what_was_granted_and_nothing_else
         assert_eq!(answers(&compiled, "globex", foreign), [], "{foreign}");
     }
     assert_eq!(compiled.snapshot.revision, 1);
+}
+
+#[test]
+fn a_tenants_weight_and_isolation_reach_the_snapshot() {
+    let mut declared = a_tenant("acme");
+    declared.spec = Spec::Tenant(TenantSpec {
+        weight: 7,
+        isolation: Isolation::Isolated,
+        ..TenantSpec::default()
+    });
+    let records = records(1, &[declared, a_tenant("globex")]);
+    let compiled = compiled(&records, &ready(&[]), &Compiled::default());
+    let share = |name: &str| compiled.snapshot.tenant(name).unwrap().share;
+    assert_eq!(
+        share("acme"),
+        TenantShare {
+            weight: 7,
+            isolated: true
+        }
+    );
+    assert_eq!(share("globex"), TenantShare::default());
 }
 
 #[test]

@@ -124,6 +124,7 @@ mod tests {
             name: name.to_owned(),
             datatype: DataType::Fp32,
             dims: vec![64],
+            allow_ragged_batch: false,
         };
         let config = ModelConfig {
             max_batch_size: 8,

@@ -1,6 +1,6 @@
 //! Endpoints and how their requests are split.
 
-use mesh_types::ModelId;
+use mesh_types::{ModelId, ServiceClass};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -34,6 +34,16 @@ pub struct EndpointSpec {
     /// The deadline of requests that bring none, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// How urgent its requests are on a busy device: `interactive`, or `batch`, which goes when nothing interactive waits. A
+    /// caller may lower it with the request parameter `service_class`.
+    #[serde(default, skip_serializing_if = "is_interactive")]
+    #[schema(value_type = String)]
+    pub service_class: ServiceClass,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_interactive(class: &ServiceClass) -> bool {
+    *class == ServiceClass::Interactive
 }
 
 /// One way a request can go.

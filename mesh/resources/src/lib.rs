@@ -26,7 +26,7 @@ pub use key::{Kind, ResourceKey};
 pub use model::{ArtifactRef, MAX_GRANTS, MAX_LABELS, ModelSpec, ModelVersionSpec, VersionRef};
 pub use problem::{Problem, ResourceError};
 pub use schema::ModelConfigSchema;
-pub use tenant::{LimitsSpec, RateSpec, TenantSpec};
+pub use tenant::{Isolation, LimitsSpec, RateSpec, TenantSpec};
 
 #[cfg(test)]
 mod tests;

@@ -24,6 +24,9 @@ pub struct TenantSpec {
     /// The tenant's share of a busy device, beside the others'. 1 to 1000.
     #[serde(default = "default_weight")]
     pub weight: u32,
+    /// Whether its requests may share a batch with those of others.
+    #[serde(default, skip_serializing_if = "Isolation::is_shared")]
+    pub isolation: Isolation,
     /// What it may use.
     #[serde(default, skip_serializing_if = "LimitsSpec::is_empty")]
     pub limits: LimitsSpec,
@@ -37,9 +40,27 @@ impl Default for TenantSpec {
         Self {
             display_name: None,
             weight: default_weight(),
+            isolation: Isolation::default(),
             limits: LimitsSpec::default(),
             suspended: false,
         }
+    }
+}
+
+/// Who a tenant's requests share batches with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// Anybody: batches are fuller, and one batch's time tells a little of what else is in it.
+    #[default]
+    Shared,
+    /// Nobody: its batches hold its own requests only.
+    Isolated,
+}
+
+impl Isolation {
+    fn is_shared(&self) -> bool {
+        *self == Self::Shared
     }
 }
 

@@ -7,11 +7,15 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DataType, Fault, ModelId, Parameters, Tensor};
+use crate::{
+    DataType, DynamicBatching, ExecutionPolicy, Fault, ModelId, Parameters, Tensor, batching::MAX_MICROSECONDS,
+};
 
 /// The largest `max_batch_size` and the most inputs or outputs: nothing a configuration says may be without bound.
 const MAX_BATCH_SIZE: u32 = 65_536;
 const MAX_TENSORS: usize = 64;
+/// The most instances of a model on one device: each has a thread of its own.
+pub const MAX_INSTANCES: u32 = 32;
 
 /// What kind of file a model version is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,18 +48,9 @@ pub struct TensorSpec {
     pub datatype: DataType,
     /// Extents without the batch dimension; -1 is any.
     pub dims: Vec<i64>,
-}
-
-/// When requests are put together into one execution. Absent: each request runs alone.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DynamicBatching {
-    /// Sizes to send at once when reached; empty means only the largest.
-    pub preferred_batch_size: Vec<u32>,
-    /// How long the oldest request may wait for company; 0 sends what is there.
-    pub max_queue_delay_microseconds: u64,
-    /// Requests that may wait; 0 takes the worker's own bound.
-    pub max_queue_size: u32,
+    /// Triton's ragged batching. Known, so that it can be refused with words of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_ragged_batch: bool,
 }
 
 /// Where instances of a model run.
@@ -108,6 +103,9 @@ pub struct ModelConfig {
     /// How requests are batched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dynamic_batching: Option<DynamicBatching>,
+    /// What is done about executions that go wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution: Option<ExecutionPolicy>,
     /// Where instances run; empty means one group of the default kind.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub instance_group: Vec<InstanceGroup>,
@@ -283,21 +281,27 @@ impl ModelConfig {
                         "at most 15 extents, each -1 (any) or at least 1".into(),
                     );
                 }
+                if spec.allow_ragged_batch {
+                    let problem = "ragged batches are not supported: requests of equal shape share a batch, others wait \
+                                   for their own; leave it out";
+                    say(format!("{field}[{index}].allow_ragged_batch"), problem.into());
+                }
             }
         }
         if let Some(batching) = &self.dynamic_batching {
-            if !self.batches() {
-                say("dynamic_batching".into(), "needs max_batch_size of at least 1".into());
-            }
-            if batching
-                .preferred_batch_size
-                .iter()
-                .any(|size| *size == 0 || *size > self.max_batch_size)
-            {
-                say(
-                    "dynamic_batching.preferred_batch_size".into(),
-                    format!("each is 1 to max_batch_size ({})", self.max_batch_size),
-                );
+            batching.check(self.max_batch_size, |field, problem| {
+                say(format!("dynamic_batching{field}"), problem);
+            });
+        }
+        let too_long = |policy: &ExecutionPolicy| policy.timeout_microseconds > MAX_MICROSECONDS;
+        if self.execution.as_ref().is_some_and(too_long) {
+            let problem = format!("at most {MAX_MICROSECONDS} (ten minutes)");
+            say("execution.timeout_microseconds".into(), problem);
+        }
+        for (index, group) in self.instance_group.iter().enumerate() {
+            if group.count > MAX_INSTANCES {
+                let problem = format!("at most {MAX_INSTANCES} instances per device, got {}", group.count);
+                say(format!("instance_group[{index}].count"), problem);
             }
         }
         problems

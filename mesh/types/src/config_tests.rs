@@ -12,6 +12,7 @@ fn config(max_batch_size: u32) -> ModelConfig {
         name: name.into(),
         datatype: DataType::Int8,
         dims: vec![-1, 2],
+        allow_ragged_batch: false,
     };
     ModelConfig {
         max_batch_size,

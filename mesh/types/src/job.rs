@@ -2,7 +2,62 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Deadline, ModelVersionKey, RequestId, TenantId, Tensor, TraceContext};
+
+/// What a tenant is entitled to on a busy device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TenantShare {
+    /// Its share of the device's time beside the others'; at least 1.
+    pub weight: u32,
+    /// Whether its requests never share a batch with another tenant's.
+    pub isolated: bool,
+}
+
+impl Default for TenantShare {
+    fn default() -> Self {
+        Self {
+            weight: 1,
+            isolated: false,
+        }
+    }
+}
+
+/// How urgent a request is, across all tenants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceClass {
+    /// Somebody waits for the answer.
+    #[default]
+    Interactive,
+    /// Goes when nothing interactive waits, and gets a small guaranteed part of the device.
+    Batch,
+}
+
+impl ServiceClass {
+    /// The name on the wire and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Batch => "batch",
+        }
+    }
+}
+
+/// How a request stands among those that wait with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// The caller's entitlement.
+    pub share: TenantShare,
+    /// Its urgency.
+    pub class: ServiceClass,
+    /// Triton's priority within the model: 1 is the highest; 0 takes the model's default.
+    pub priority: u32,
+    /// The caller's own bound on the time in the queue (Triton's request parameter `timeout`); it counts only where the
+    /// model's queue policy allows an override.
+    pub queue_timeout: Option<Duration>,
+}
 
 /// What a worker is handed. The worker decides nothing about who or which version: that is all settled here.
 #[derive(Debug, Clone)]
@@ -21,6 +76,8 @@ pub struct InferJob {
     pub rows: u32,
     /// After this the answer is worthless.
     pub deadline: Deadline,
+    /// How it stands among the others.
+    pub standing: Standing,
     /// Whose child the device's spans are.
     pub trace: TraceContext,
 }

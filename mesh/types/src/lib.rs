@@ -3,6 +3,7 @@
 //! Owns the vocabulary and its validation. Knows no runtime, no wire format and no actor: everything here is plain data and
 //! pure functions, so every other room may depend on it and it depends on none.
 
+mod batching;
 mod clock;
 mod config;
 mod fault;
@@ -13,9 +14,12 @@ mod parameters;
 mod tensor;
 mod trace;
 
+pub use batching::{
+    DynamicBatching, ExecutionPolicy, MAX_PRIORITY_LEVELS, NonFinite, QueuePolicy, TimeoutAction, WhenIdle,
+};
 pub use clock::{Clock, Deadline, ManualClock, SystemClock};
 pub use config::{
-    ArtifactFormat, DynamicBatching, InputError, InstanceGroup, InstanceKind, ModelConfig, ModelConfigError, TensorSpec,
+    ArtifactFormat, InputError, InstanceGroup, InstanceKind, MAX_INSTANCES, ModelConfig, ModelConfigError, TensorSpec,
 };
 pub use fault::{Fault, FaultClass, FaultSource, Retry};
 pub use ids::{
@@ -23,7 +27,7 @@ pub use ids::{
     RequestId, TenantId, Version, VersionError, VersionSelector,
 };
 pub use infer::{InferRequest, InferResponse};
-pub use job::{InferJob, JobOutcome, StageTimings};
+pub use job::{InferJob, JobOutcome, ServiceClass, StageTimings, Standing, TenantShare};
 pub use parameters::{ParameterValue, Parameters};
 pub use tensor::{DataType, MAX_RANK, Shape, Tensor, TensorError, UnknownDataType, bytes_element_count};
 pub use trace::{TraceContext, TraceContextError};

@@ -211,6 +211,7 @@ fn a_caller_needs_a_tenant_that_exists_and_is_not_suspended() {
         id: TenantId::parse("acme").unwrap(),
         suspended,
         limits: TenantLimits::default(),
+        share: mesh_types::TenantShare::default(),
         targets: HashMap::new(),
     };
     let shown = Presented::Bearer(&key.text);

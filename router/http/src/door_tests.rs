@@ -82,6 +82,7 @@ fn model(name: &str) -> Arc<ModelEntry> {
         name: name.to_owned(),
         datatype: DataType::Int32,
         dims: vec![-1],
+        allow_ragged_batch: false,
     };
     let (owner, model) = (TenantId::parse("acme").unwrap(), ModelId::parse(name).unwrap());
     let version = VersionEntry {
@@ -137,12 +138,14 @@ fn snapshot(limits: TenantLimits) -> (MeshSnapshot, String) {
         unit: None,
         salt: "s".into(),
         timeout: None,
+        class: mesh_types::ServiceClass::default(),
     };
     targets.insert("split".into(), Target::Endpoint(Arc::new(route)));
     let tenant = TenantEntry {
         id: tenant,
         suspended: false,
         limits,
+        share: mesh_types::TenantShare::default(),
         targets,
     };
     (

@@ -14,6 +14,7 @@ fn spec(name: &str, datatype: DataType) -> TensorSpec {
         name: name.into(),
         datatype,
         dims: vec![-1],
+        allow_ragged_batch: false,
     }
 }
 

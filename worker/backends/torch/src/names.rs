@@ -40,6 +40,7 @@ mod tests {
             name: (*name).into(),
             datatype: DataType::Fp32,
             dims: vec![1],
+            allow_ragged_batch: false,
         };
         positions("input", &names.iter().map(spec).collect::<Vec<_>>())
     }

@@ -14,6 +14,7 @@ fn spec(name: &str, datatype: DataType, dims: &[i64]) -> TensorSpec {
         name: name.into(),
         datatype,
         dims: dims.to_vec(),
+        allow_ragged_batch: false,
     }
 }
 
