@@ -15,6 +15,8 @@
 mod batch;
 mod config;
 mod device;
+mod dispatch;
+mod models;
 mod observer;
 mod report;
 mod shared;

@@ -19,7 +19,10 @@ use mesh_types::{DeviceId, Fault, FaultSource, InferJob, JobOutcome, ModelVersio
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::device::{DeviceActor, Wake, full};
+use crate::{
+    device::{DeviceActor, Wake},
+    dispatch::full,
+};
 
 /// A job and where its answer goes.
 #[derive(Debug)]
