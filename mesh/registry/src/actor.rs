@@ -8,8 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    RegistryError,
+    RegistryError, State,
     handle::MAX_PENDING_WRITES,
+    journal::Extent,
     ledger::{Answer, Ledger, Request},
 };
 
@@ -47,6 +48,11 @@ pub(crate) struct CheckMessage(pub(crate) WriteMessage);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct BetweenWrites(pub(crate) Box<dyn FnOnce() + Send>);
+
+/// Asks for everything at the last write, and the segments that led to it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ExtentMessage(pub(crate) oneshot::Sender<Result<(State, Extent), RegistryError>>);
 
 /// Writes what waits. Handled only after the mailbox is empty: what came meanwhile shares the fsync.
 #[derive(Message)]
@@ -120,6 +126,15 @@ impl Handler<BetweenWrites> for RegistryActor {
     }
 }
 
+impl Handler<ExtentMessage> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, ExtentMessage(answer): ExtentMessage, _: &mut Self::Context) {
+        // Whoever asked may be gone; then nothing is held.
+        let _ = answer.send(self.ledger().and_then(|ledger| ledger.extent()));
+    }
+}
+
 impl Handler<Commit> for RegistryActor {
     type Result = ();
 
@@ -143,6 +158,10 @@ impl Handler<Commit> for RegistryActor {
             drop(permit);
             // Whoever asked may be gone; the write happened all the same.
             let _ = waiter.send(answer);
+        }
+        // After the answers: nobody waits for it but who writes next.
+        if let Some(ledger) = &mut self.ledger {
+            ledger.compact_if_due();
         }
     }
 }

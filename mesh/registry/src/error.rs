@@ -88,6 +88,24 @@ pub enum StorageError {
         /// What is wrong there.
         why: String,
     },
+    /// A snapshot is damaged, and the segments that it stands for are gone.
+    #[error(
+        "the snapshot {file} of the journal is damaged: {why}. The segments that it stands for are gone: restore the data folder from a backup (mesh restore)"
+    )]
+    SnapshotDamaged {
+        /// Its file name.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A snapshot is whole but was not made with this registry's key.
+    #[error(
+        "the snapshot {file} of the journal has a wrong signature: it was not written with this folder's pepper. Put the right pepper beside it, or restore the data folder from a backup (mesh restore)"
+    )]
+    SnapshotForged {
+        /// Its file name.
+        file: String,
+    },
     /// The index knows of writes that the journal lacks.
     #[error(
         "the journal ends at revision {journal}, but revision {index} was acknowledged: segments or their ends are missing. Restore the journal from a copy"

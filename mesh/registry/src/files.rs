@@ -25,6 +25,8 @@ pub trait Files: Send + Sync + 'static {
     fn append(&self, path: &Path) -> io::Result<Box<dyn Appending>>;
     /// Takes a file away; durable only after [`Files::sync_folder`].
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Gives a file another name, in place of what has it; durable only after [`Files::sync_folder`].
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
 }
@@ -76,6 +78,10 @@ impl Files for DiskFiles {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {

@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    ops::ControlFlow,
-    path::Path,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -18,11 +17,10 @@ use tokio::{
 };
 
 use crate::{
-    Artifacts, AuditEntry, AuditSummary, Author, Change, Files, RegistryError, StorageError, Store, Watch,
+    Artifacts, Author, Change, RegistryError, StorageError, Store, Watch,
     actor::{BetweenWrites, CheckMessage, Parcel, RegistryActor, WriteMessage},
-    audit::hex,
     draft::{prefix, read, store_key},
-    journal::{Head, walk},
+    journal::{Head, Place},
     ledger::Request,
 };
 
@@ -51,8 +49,8 @@ pub struct RegistryHandle {
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) artifacts: Artifacts,
-    pub(crate) files: Arc<dyn Files>,
-    pub(crate) journal: Box<Path>,
+    pub(crate) place: Place,
+    pub(crate) secrets: Vec<(&'static str, PathBuf)>,
     pub(crate) head: Arc<Mutex<Head>>,
     pub(crate) permits: Permits,
     pub(crate) writer: Supervised<RegistryActor>,
@@ -107,12 +105,19 @@ impl RegistryHandle {
     /// Writes all changes or none; durable once answered. Answers for each change the resource as it was written, or as it
     /// was before it was taken away. A caller that goes away does not undo its write.
     pub async fn write(&self, by: Author, changes: Vec<Change>) -> Result<Vec<Resource>, RegistryError> {
-        self.ask(by, changes, WriteMessage).await
+        self.ask(by, changes, None, WriteMessage).await
+    }
+
+    /// Writes into the audit log that something happened that changes no resource, such as a backup; durable once answered.
+    pub async fn note(&self, by: Author, event: &str) -> Result<(), RegistryError> {
+        let event = Some(event.to_owned());
+        self.ask(by, Vec::new(), event, WriteMessage).await.map(drop)
     }
 
     /// What [`Self::write`] would answer or refuse, without writing.
     pub async fn check(&self, by: Author, changes: Vec<Change>) -> Result<Vec<Resource>, RegistryError> {
-        self.ask(by, changes, |parcel| CheckMessage(WriteMessage(parcel))).await
+        self.ask(by, changes, None, |parcel| CheckMessage(WriteMessage(parcel)))
+            .await
     }
 
     /// Sends a write in a message until a writer has taken it out, and waits for its answer.
@@ -120,6 +125,7 @@ impl RegistryHandle {
         &self,
         by: Author,
         changes: Vec<Change>,
+        event: Option<String>,
         message: impl Fn(Arc<Mutex<Option<Parcel>>>) -> M,
     ) -> Result<Vec<Resource>, RegistryError>
     where
@@ -128,7 +134,7 @@ impl RegistryHandle {
     {
         let permit = self.inner.permits.try_acquire().ok_or(RegistryError::Busy)?;
         let (answer, answered) = oneshot::channel();
-        let request = Request { by, changes };
+        let request = Request { by, changes, event };
         let parcel = Arc::new(Mutex::new(Some(Parcel {
             request,
             answer,
@@ -165,63 +171,6 @@ impl RegistryHandle {
     /// Which keys changed after a revision, and those to come.
     pub fn watch(&self, after: u64) -> Result<Watch, RegistryError> {
         self.inner.store.watch(after).map_err(RegistryError::Watch)
-    }
-
-    /// The writes after a revision, the oldest first; at most `limit` and at most [`MAX_PAGE`]. Reads from disk.
-    pub fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditEntry>, RegistryError> {
-        let (mut entries, limit) = (Vec::new(), limit.clamp(1, MAX_PAGE));
-        // What is being appended right now is not part of the log yet.
-        let last = self.inner.head.lock().revision;
-        if after >= last {
-            return Ok(entries);
-        }
-        walk(
-            &*self.inner.files,
-            &self.inner.journal,
-            after + 1,
-            &mut |record, head| {
-                if record.revision > after {
-                    entries.push(AuditEntry::new(record, &head.hash));
-                }
-                if head.revision >= last || entries.len() == limit {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            },
-        )?;
-        Ok(entries)
-    }
-
-    /// Reads the whole audit log and checks that each entry is what was written and follows from the one before.
-    pub fn verify_audit(&self) -> Result<AuditSummary, RegistryError> {
-        let head = *self.inner.head.lock();
-        let mut found = Head::default();
-        let walked = walk(&*self.inner.files, &self.inner.journal, 1, &mut |_, next| {
-            found = next;
-            if next.revision >= head.revision {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        })?;
-        if found.revision < head.revision {
-            return Err(RegistryError::Storage(StorageError::JournalBehind {
-                journal: found.revision,
-                index: head.revision,
-            }));
-        }
-        if found != head {
-            return Err(RegistryError::Storage(StorageError::JournalReplaced {
-                revision: head.revision,
-            }));
-        }
-        Ok(AuditSummary {
-            entries: found.revision,
-            revision: found.revision,
-            head: hex(&found.hash),
-            segments: walked.segments,
-        })
     }
 
     /// The files of models.

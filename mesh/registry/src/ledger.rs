@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use crate::{
-    Artifacts, Author, Batch, Change, Expected, MAX_AUTHOR_TEXT, MAX_CHANGES, RegistryError, StorageError, Store,
-    Stored, Write,
+    Artifacts, Author, Batch, Change, Expected, MAX_AUTHOR_TEXT, MAX_CHANGES, RegistryError, State, StorageError,
+    Store, Stored, Write,
     draft::{Changes, Draft, read, store_key},
-    journal::{Head, Journal, Record, RecordedChange, digest},
+    journal::{Extent, Head, Journal, Record, RecordedChange, digest},
     record::encode,
     rules::{self, Changed, named},
 };
@@ -36,6 +36,8 @@ const MAX_PROBLEMS: usize = 32;
 pub(crate) struct Request {
     pub(crate) by: Author,
     pub(crate) changes: Vec<Change>,
+    /// What happened, where no resource changes.
+    pub(crate) event: Option<String>,
 }
 
 /// What it is answered with: for each change the resource as it was written, or as it was before it was taken away.
@@ -120,6 +122,30 @@ impl Ledger {
         Ok(self.prepare(request, &[], &Changes::new())?.resources)
     }
 
+    /// Writes a snapshot if enough was written since the last. One that fails stops no write and is tried again later.
+    pub(crate) fn compact_if_due(&mut self) {
+        if self.broken {
+            return;
+        }
+        let done = if self.journal.is_due() {
+            let state = self.parts.store.state().map_err(StorageError::from);
+            state.and_then(|state| self.journal.compact(&state))
+        } else {
+            self.journal.trim()
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "registry: the journal was not compacted: tried again when its next segment ends");
+        }
+    }
+
+    /// Everything at the last write, and the segments that led to it.
+    pub(crate) fn extent(&self) -> Result<(State, Extent), RegistryError> {
+        if self.broken {
+            return Err(StorageError::Failed.into());
+        }
+        Ok((self.parts.store.state()?, self.journal.extent()?))
+    }
+
     fn prepare(
         &self,
         request: &Request,
@@ -150,7 +176,7 @@ impl Ledger {
         if drawn.added > drawn.removed && count > self.parts.max_resources {
             return Err(too_many("resources", count, self.parts.max_resources));
         }
-        let mut problems = rules::problems(&draft, &self.parts.artifacts, &drawn.changed)?;
+        let mut problems = rules::problems(&draft, &self.parts.artifacts, time, &drawn.changed)?;
         if !problems.is_empty() {
             problems.truncate(MAX_PROBLEMS);
             return Err(RegistryError::Invalid(problems));
@@ -160,7 +186,7 @@ impl Ledger {
             .into_iter()
             .filter_map(|changed| changed.after.or(changed.before));
         Ok(Prepared {
-            record: Record::new(revision, time, request.by.clone(), drawn.recorded),
+            record: Record::new(revision, time, request.by.clone(), drawn.recorded).with_event(request.event.clone()),
             resources: resources.collect(),
             batch: Batch {
                 writes: drawn.writes,
@@ -302,17 +328,17 @@ fn encoded(key: &ResourceKey, resource: &Resource) -> Result<Box<RawValue>, Regi
 
 /// What can be said of a write without the store.
 fn check_request(request: &Request) -> Result<(), RegistryError> {
-    let Request { by, changes } = request;
-    if changes.is_empty() {
+    let Request { by, changes, event } = request;
+    if changes.is_empty() && event.is_none() {
         return Err(invalid("changes", "a write changes something: give at least one"));
     }
     if changes.len() > MAX_CHANGES {
         return Err(too_many("changes in one write", changes.len(), MAX_CHANGES));
     }
-    let texts = [Some(&by.who), Some(&by.source), by.request.as_ref()];
+    let texts = [Some(&by.who), Some(&by.source), by.request.as_ref(), event.as_ref()];
     if let Some(text) = texts.into_iter().flatten().find(|text| text.len() > MAX_AUTHOR_TEXT) {
         return Err(too_many(
-            "bytes in a text about the author",
+            "bytes in a text about the author or the event",
             text.len(),
             MAX_AUTHOR_TEXT,
         ));

@@ -56,6 +56,7 @@ fn write(ledger: &mut Ledger, names: &[&str]) -> Vec<Answer> {
     let request = |name: &&str| Request {
         by: admin(),
         changes: vec![Change::put(tenant(name))],
+        event: None,
     };
     ledger.commit(names.iter().map(request).collect())
 }
@@ -68,6 +69,7 @@ fn a_write_that_the_store_refused_is_found_in_the_journal_when_it_is_opened_anew
         files: Arc::new(LossyFiles::default()),
         ..config(folder.path())
     };
+    let place = config.place();
     let parts = LedgerParts {
         store: store.clone(),
         artifacts: Artifacts::open(&folder.path().join("artifacts"), 1).unwrap(),
@@ -75,7 +77,7 @@ fn a_write_that_the_store_refused_is_found_in_the_journal_when_it_is_opened_anew
         head: Arc::default(),
         max_resources: MAX_RESOURCES,
     };
-    let mut ledger = reopen(&config, &parts).unwrap();
+    let mut ledger = reopen(&config, &place, &parts).unwrap();
     assert!(write(&mut ledger, &["a"])[0].is_ok());
     store.failing.store(1, Ordering::SeqCst);
     let answers = write(&mut ledger, &["b", "c"]);
@@ -88,7 +90,7 @@ fn a_write_that_the_store_refused_is_found_in_the_journal_when_it_is_opened_anew
     assert_eq!(refused, [Err(RegistryError::Storage(StorageError::Failed))]);
     drop(ledger);
 
-    let mut ledger = reopen(&config, &parts).unwrap();
+    let mut ledger = reopen(&config, &place, &parts).unwrap();
     assert_eq!(parts.head.lock().revision, 3);
     assert_eq!(
         store.state().unwrap().entries.len(),

@@ -22,21 +22,25 @@ mod ledger;
 mod record;
 mod registry;
 mod rules;
+mod seal;
 mod store;
 
 pub use artifacts::{ArtifactError, Artifacts, DEFAULT_MAX_ARTIFACT_BYTES, MAX_UPLOADS, Upload};
-pub use audit::{AuditChange, AuditEntry, AuditSummary};
+pub use audit::{AuditChange, AuditEntry, AuditPage, AuditSummary};
 pub use change::{Author, Change, Expected, MAX_AUTHOR_TEXT, MAX_CHANGES};
 pub use error::{RegistryError, StorageError};
 pub use files::{Appending, DiskFiles, Files};
 pub use handle::{MAX_PAGE, MAX_PENDING_WRITES, Page, RegistryHandle};
-pub use journal::{JournalLimits, MAX_FRAME_BYTES, SEGMENT_BYTES};
+pub use journal::{ARCHIVED_SEGMENTS, JournalLimits, MAX_FRAME_BYTES, SEGMENT_BYTES, SNAPSHOT_SEGMENTS};
 pub use ledger::{MAX_RESOURCE_BYTES, MAX_RESOURCES, MAX_WRITE_BYTES};
 pub use record::{RECORD_VERSION, RecordError};
 pub use registry::{Registry, RegistryConfig};
+pub use seal::SealKey;
 pub use store::{
     Batch, Event, HISTORY_EVENTS, MemoryStore, SledStore, State, Store, StoreError, StorePage, Stored, Watch, Write,
 };
+#[cfg(test)]
+mod compaction_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]

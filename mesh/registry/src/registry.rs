@@ -15,11 +15,11 @@ use tokio::sync::watch;
 
 use crate::{
     Artifacts, DEFAULT_MAX_ARTIFACT_BYTES, DiskFiles, Files, JournalLimits, MAX_RESOURCES, RegistryError,
-    RegistryHandle, SledStore, State, StorageError, Store, Stored,
+    RegistryHandle, SealKey, SledStore, State, StorageError, Store, Stored,
     actor::{OpenLedger, RegistryActor},
     draft::store_key,
     handle::{Inner, MAX_PENDING_WRITES},
-    journal::{Head, Journal, Record},
+    journal::{Base, Head, Journal, Place, Record},
     ledger::{Ledger, LedgerParts},
 };
 
@@ -42,6 +42,10 @@ pub struct RegistryConfig {
     pub max_resources: usize,
     /// The bounds of the journal.
     pub journal: JournalLimits,
+    /// What snapshots and backups are signed with. The default is known to everybody: it tells damage, but no forgery.
+    pub key: SealKey,
+    /// Files that the registry's owner needs to use what is in it, by name: a backup holds them.
+    pub secrets: Vec<(&'static str, PathBuf)>,
     /// What the journal's files are written through.
     pub files: Arc<dyn Files>,
     /// Where times come from.
@@ -58,6 +62,8 @@ impl RegistryConfig {
             max_artifact_bytes: DEFAULT_MAX_ARTIFACT_BYTES,
             max_resources: MAX_RESOURCES,
             journal: JournalLimits::default(),
+            key: SealKey::default(),
+            secrets: Vec::new(),
             files: Arc::new(DiskFiles),
             clock: Arc::new(SystemClock),
         }
@@ -68,6 +74,24 @@ impl RegistryConfig {
     pub fn with_artifacts(mut self, folder: impl Into<PathBuf>) -> Self {
         self.artifacts = folder.into();
         self
+    }
+
+    /// The same with this key for snapshots and backups.
+    #[must_use]
+    pub fn with_key(mut self, key: SealKey) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// The same with a file that backups hold too.
+    #[must_use]
+    pub fn with_secret(mut self, name: &'static str, path: impl Into<PathBuf>) -> Self {
+        self.secrets.push((name, path.into()));
+        self
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place::new(self.files.clone(), &self.folder.join(JOURNAL), self.key)
     }
 }
 
@@ -85,15 +109,16 @@ impl std::fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// Opens or makes a registry, within an actix system. Reads the whole journal: call it at the start of the program.
+    /// Opens or makes a registry, within an actix system. Reads the newest snapshot of the journal and what follows it: call
+    /// it at the start of the program.
     pub fn open(config: RegistryConfig, tasks: &Tasks) -> Result<Self, RegistryError> {
         DiskFiles
             .make_folder(&config.folder)
             .map_err(StorageError::io("make its folder"))?;
         let lock = lock(&config.folder)?;
         let artifacts = Artifacts::open(&config.artifacts, config.max_artifact_bytes)?;
-        let (journal, store, resources) = open_both(&config)?;
-        let journal_folder = config.folder.join(JOURNAL);
+        let place = config.place();
+        let (journal, store, resources) = open_both(&config, &place)?;
         let head = Arc::new(Mutex::new(journal.head()));
         let parts = LedgerParts {
             store: store.clone(),
@@ -102,9 +127,12 @@ impl Registry {
             head: head.clone(),
             max_resources: config.max_resources,
         };
-        let files = config.files.clone();
-        let first = Mutex::new(Some(Ledger::new(parts.clone(), journal, resources)));
-        let reopen: OpenLedger = Arc::new(move || reopen(&config, &parts));
+        let mut ledger = Ledger::new(parts.clone(), journal, resources);
+        ledger.compact_if_due();
+        let first = Mutex::new(Some(ledger));
+        let secrets = config.secrets.clone();
+        let reopened = place.clone();
+        let reopen: OpenLedger = Arc::new(move || reopen(&config, &reopened, &parts));
         let arbiter = Arbiter::new();
         let (up, observed) = watch::channel(0);
         let make = move |lifeline| RegistryActor::new(first.lock().take(), reopen.clone(), up.clone(), lifeline);
@@ -112,8 +140,8 @@ impl Registry {
         let inner = Inner {
             store,
             artifacts,
-            files,
-            journal: journal_folder.into(),
+            place,
+            secrets,
             head,
             permits: Permits::new(MAX_PENDING_WRITES),
             writer,
@@ -175,6 +203,15 @@ struct Folded {
 }
 
 impl Folded {
+    /// What is there before any write is read.
+    fn from(base: &mut Base, index_revision: u64) -> Self {
+        let hash = base.head.hash;
+        Self {
+            state: std::mem::take(&mut base.state),
+            hash_at: (index_revision == base.head.revision).then_some(hash),
+        }
+    }
+
     fn add(&mut self, record: Record, head: Head, index_revision: u64) {
         for change in record.changes {
             let key = store_key(&change.key);
@@ -195,36 +232,46 @@ impl Folded {
     }
 }
 
-fn read_journal(config: &RegistryConfig, index_revision: u64) -> Result<(Journal, Folded), StorageError> {
-    let mut folded = Folded::default();
-    if index_revision == 0 {
-        folded.hash_at = Some([0; 32]);
-    }
+fn read_journal(
+    config: &RegistryConfig,
+    place: &Place,
+    index_revision: u64,
+) -> Result<(Journal, Folded, Head), StorageError> {
+    let mut base = Journal::base(place)?;
+    let mut folded = Folded::from(&mut base, index_revision);
     let journal = Journal::open(
-        config.files.clone(),
-        &config.folder.join(JOURNAL),
+        place.clone(),
         config.journal,
+        &base,
         index_revision,
         &mut |record, head| {
             folded.add(record, head, index_revision);
             ControlFlow::Continue(())
         },
     )?;
-    Ok((journal, folded))
+    tracing::info!(
+        revision = journal.head().revision,
+        snapshot = base.head.revision,
+        writes_read = journal.writes_read(),
+        "registry: read the journal"
+    );
+    Ok((journal, folded, base.head))
 }
 
 /// Opens the index and the journal, and makes the first what the second says.
-fn open_both(config: &RegistryConfig) -> Result<(Journal, Arc<dyn Store>, usize), RegistryError> {
+fn open_both(config: &RegistryConfig, place: &Place) -> Result<(Journal, Arc<dyn Store>, usize), RegistryError> {
     let folder = config.folder.join(INDEX);
     let was_there = folder.exists();
     let opened = SledStore::open(&folder).and_then(|store| Ok((store.state()?, store)));
     let known = opened.as_ref().map_or(0, |(state, _)| state.revision);
-    let (journal, Folded { state, hash_at }) = read_journal(config, known)?;
+    let (journal, Folded { state, hash_at }, base) = read_journal(config, place, known)?;
     let resources = state.entries.len();
     let store = match opened {
         Ok((index, store)) if index == state || (index.revision == 0 && state.revision == 0) => store,
         Ok((index, store)) => {
-            let follows = hash_at.is_some_and(|hash| index.revision == 0 || index.mark == hash);
+            // Of an index older than the snapshot it is not known what it followed; it becomes what the journal says.
+            let older = index.revision < base.revision;
+            let follows = older || hash_at.is_some_and(|hash| index.revision == 0 || index.mark == hash);
             if index.revision == state.revision || !follows {
                 drop(store);
                 rebuild(&folder, &state, "it differs from the journal")?
@@ -267,9 +314,9 @@ fn rebuild(folder: &Path, state: &State, why: &str) -> Result<SledStore, Registr
 }
 
 /// Opens the journal again after a writer died, and makes the store, which others hold, what it says.
-pub(crate) fn reopen(config: &RegistryConfig, parts: &LedgerParts) -> Result<Ledger, RegistryError> {
+pub(crate) fn reopen(config: &RegistryConfig, place: &Place, parts: &LedgerParts) -> Result<Ledger, RegistryError> {
     let known = parts.head.lock().revision;
-    let (journal, folded) = read_journal(config, known)?;
+    let (journal, folded, _) = read_journal(config, place, known)?;
     if parts.store.state()? != folded.state {
         tracing::warn!(
             revision = folded.state.revision,

@@ -5,8 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use mesh_resources::{
-    EndpointSpec, Kind, ModelSpec, ModelVersionSpec, Problem, Resource, ResourceKey, Spec, TenantBinding, VersionRef,
+    AdminRole, EndpointSpec, IssuerSpec, Kind, ModelSpec, ModelVersionSpec, Problem, Resource, ResourceKey, Spec,
+    TenantBinding, VersionRef,
 };
 use mesh_types::{ModelId, ModelVersionKey, TenantId, Version, VersionSelector};
 
@@ -26,10 +28,11 @@ pub(crate) struct Changed {
 pub(crate) fn problems(
     draft: &Draft<'_>,
     artifacts: &Artifacts,
+    now: Timestamp,
     changes: &[Changed],
 ) -> Result<Vec<Problem>, RegistryError> {
     let rules = Rules { draft, artifacts };
-    let mut problems = Vec::new();
+    let mut problems = rules.an_admin_stays(now, changes)?;
     let written: BTreeSet<&ResourceKey> = changes.iter().map(|change| &change.key).collect();
     for change in changes {
         if let Some(resource) = &change.after {
@@ -80,6 +83,7 @@ impl Rules<'_> {
         }
         match (&resource.spec, &key.tenant) {
             (Spec::Issuer(spec), _) => {
+                self.only_issuer(key, spec, &mut problems)?;
                 if let TenantBinding::Tenant(tenant) = &spec.tenants {
                     self.tenant("spec.tenants.tenant", tenant, &mut problems)?;
                 }
@@ -100,6 +104,53 @@ impl Rules<'_> {
             ));
         }
         Ok(())
+    }
+
+    /// Of two issuers with the same `iss` it would be chance whose keys a token is checked with.
+    fn only_issuer(
+        &self,
+        key: &ResourceKey,
+        spec: &IssuerSpec,
+        problems: &mut Vec<Problem>,
+    ) -> Result<(), RegistryError> {
+        let same = |other: &Resource| {
+            other.metadata.name != key.name && matches!(&other.spec, Spec::Issuer(known) if known.issuer == spec.issuer)
+        };
+        let others = self.draft.list(&prefix(Kind::Issuer, None))?;
+        if let Some(other) = others.into_iter().find(same) {
+            let text = format!(
+                "Issuer/{} has the same issuer, and a token's iss must mean one: add the keys there, or change that first",
+                other.metadata.name
+            );
+            problems.push(Problem::new("spec.issuer", text));
+        }
+        Ok(())
+    }
+
+    /// Without any admin's token nobody could ever make one again: a write that ends one must leave another.
+    fn an_admin_stays(&self, now: Timestamp, changes: &[Changed]) -> Result<Vec<Problem>, RegistryError> {
+        let ended = |change: &&Changed| {
+            let was = change.before.as_ref().is_some_and(|before| is_admin(before, now));
+            was && !change.after.as_ref().is_some_and(|after| is_admin(after, now))
+        };
+        let Some(ended) = changes.iter().find(ended) else {
+            return Ok(Vec::new());
+        };
+        let tokens = self.draft.list(&prefix(Kind::AdminToken, None))?;
+        if tokens.iter().any(|token| is_admin(token, now)) {
+            return Ok(Vec::new());
+        }
+        let (field, text) = match &ended.after {
+            None => (
+                "metadata.name",
+                "this is the last admin's token: make another before deleting it",
+            ),
+            Some(_) => (
+                "spec",
+                "this is the last admin's token: make another before it becomes a viewer's or ends",
+            ),
+        };
+        Ok(vec![named(Problem::new(field, text), &ended.key, changes.len())])
     }
 
     fn model(
@@ -248,6 +299,12 @@ impl Rules<'_> {
         });
         Ok(found)
     }
+}
+
+/// Whether a resource is a token that an admin can sign in with.
+fn is_admin(resource: &Resource, now: Timestamp) -> bool {
+    matches!(&resource.spec, Spec::AdminToken(spec) if spec.role == AdminRole::Admin
+        && spec.expires.is_none_or(|expires| expires > now))
 }
 
 /// Whether a model loses a label or a grant, or goes altogether.

@@ -166,3 +166,107 @@ fn a_write_is_checked_against_those_that_wait_with_it() {
         assert!(one.is_ok() && two.is_ok() && three.is_ok(), "{one:?} {two:?} {three:?}");
     });
 }
+
+fn token(name: &str, role: &str, expires: &str) -> Change {
+    let hash = "a".repeat(64);
+    put(
+        &format!("AdminToken/{name}"),
+        &format!(r#"{{"hash":"{hash}","role":"{role}"{expires}}}"#),
+    )
+}
+
+const ENDED: &str = r#","expires":"2020-01-01T00:00:00Z""#;
+const ENDS_LATER: &str = r#","expires":"2099-01-01T00:00:00Z""#;
+
+#[test]
+fn no_write_ends_the_last_admins_token_whichever_way() {
+    with_registry(|registry| async move {
+        let tokens = vec![
+            token("a", "admin", ""),
+            token("v", "viewer", ""),
+            token("old", "admin", ENDED),
+        ];
+        registry.write(admin(), tokens).await.unwrap();
+        for (changes, wanted) in [
+            (vec![delete("AdminToken/a")], "make another before deleting it"),
+            (vec![token("a", "viewer", "")], "before it becomes a viewer's or ends"),
+            (vec![token("a", "admin", ENDED)], "before it becomes a viewer's or ends"),
+            (
+                vec![
+                    token("a", "viewer", ""),
+                    token("b", "viewer", ""),
+                    delete("AdminToken/v"),
+                ],
+                "AdminToken/a spec",
+            ),
+        ] {
+            let found = problems(&registry, changes).await;
+            assert!(
+                found.iter().any(|problem| problem.contains(wanted)),
+                "{wanted}: {found:?}"
+            );
+        }
+        // Another in the same write is enough, and so is one that ends later.
+        let swap = vec![delete("AdminToken/a"), token("b", "admin", ENDS_LATER)];
+        registry.write(admin(), swap).await.unwrap();
+        // What is none of an admin's may come and go.
+        let others = vec![delete("AdminToken/v"), delete("AdminToken/old")];
+        registry.write(admin(), others).await.unwrap();
+        assert!(!problems(&registry, vec![delete("AdminToken/b")]).await.is_empty());
+        // A renewal of the last one is no end.
+        registry.write(admin(), vec![token("b", "admin", "")]).await.unwrap();
+    });
+}
+
+#[test]
+fn of_two_writes_that_wait_together_only_one_can_end_an_admins_token() {
+    with_registry(|registry| async move {
+        registry
+            .write(admin(), vec![token("a", "admin", ""), token("b", "admin", "")])
+            .await
+            .unwrap();
+        let one = registry.write(admin(), vec![delete("AdminToken/a")]);
+        let two = registry.write(admin(), vec![token("b", "viewer", "")]);
+        let (one, two) = tokio::join!(one, two);
+        assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+    });
+}
+
+#[test]
+fn two_issuers_cannot_have_the_same_iss() {
+    with_registry(|registry| async move {
+        let issuer = |name: &str, iss: &str| {
+            let secret = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+            let spec = format!(
+                r#"{{"issuer":"{iss}","audiences":["a"],"keys":[{{"algorithm":"HS256","secret_base64":"{secret}"}}],"tenants":{{"claim":"t"}}}}"#
+            );
+            put(&format!("Issuer/{name}"), &spec)
+        };
+        registry
+            .write(admin(), vec![issuer("one", "https://one")])
+            .await
+            .unwrap();
+        for changes in [
+            vec![issuer("two", "https://one")],
+            vec![issuer("two", "https://two"), issuer("three", "https://two")],
+        ] {
+            let found = problems(&registry, changes).await;
+            assert!(
+                found
+                    .iter()
+                    .all(|problem| problem.contains("has the same issuer, and a token's iss must mean one")),
+                "{found:?}"
+            );
+        }
+        registry
+            .write(
+                admin(),
+                vec![issuer("one", "https://one"), issuer("two", "https://two")],
+            )
+            .await
+            .unwrap();
+        // Taken over in one write.
+        let moved = vec![delete("Issuer/one"), issuer("two", "https://one")];
+        registry.write(admin(), moved).await.unwrap();
+    });
+}

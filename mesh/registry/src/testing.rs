@@ -31,6 +31,8 @@ struct Disk {
     failing_syncs: usize,
     failing_cuts: usize,
     syncs: usize,
+    /// Changes until the power goes; none: it stays.
+    until_dark: Option<usize>,
 }
 
 #[derive(Default, Clone)]
@@ -51,6 +53,25 @@ impl LossyFiles {
             }
             file.bytes = file.durable.clone();
         }
+    }
+
+    /// The power goes, and of what was done to names and not fsynced, all is there all the same.
+    pub(crate) fn crash_keeping_names(&self, torn: impl FnMut(usize) -> usize) {
+        {
+            let mut disk = self.disk.lock();
+            disk.durable_names = disk.names.clone();
+        }
+        self.crash(torn);
+    }
+
+    /// Lets so many changes happen, and none after that until it is told otherwise.
+    pub(crate) fn dark_after(&self, changes: Option<usize>) {
+        self.disk.lock().until_dark = changes;
+    }
+
+    /// Whether a change was refused because the power was gone.
+    pub(crate) fn is_dark(&self) -> bool {
+        self.disk.lock().until_dark == Some(0)
     }
 
     pub(crate) fn fail_syncs(&self, count: usize) {
@@ -103,6 +124,7 @@ impl Files for LossyFiles {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn Appending>> {
         let mut disk = self.disk.lock();
+        disk.changes()?;
         if disk.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -124,7 +146,17 @@ impl Files for LossyFiles {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.lock().names.remove(path).map(drop).ok_or_else(missing)
+        let mut disk = self.disk.lock();
+        disk.changes()?;
+        disk.names.remove(path).map(drop).ok_or_else(missing)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.changes()?;
+        let inode = disk.names.remove(from).ok_or_else(missing)?;
+        disk.names.insert(to.to_path_buf(), inode);
+        Ok(())
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
@@ -139,7 +171,18 @@ impl Files for LossyFiles {
 }
 
 impl Disk {
+    /// Counts a change.
+    fn changes(&mut self) -> io::Result<()> {
+        match &mut self.until_dark {
+            Some(0) => return Err(io::Error::other("the power is gone")),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        Ok(())
+    }
+
     fn fails(&mut self) -> io::Result<()> {
+        self.changes()?;
         self.syncs += 1;
         if self.failing_syncs == 0 {
             return Ok(());
@@ -156,12 +199,15 @@ struct Open {
 
 impl Appending for Open {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.disk.lock().files[self.inode].bytes.extend_from_slice(bytes);
+        let mut disk = self.disk.lock();
+        disk.changes()?;
+        disk.files[self.inode].bytes.extend_from_slice(bytes);
         Ok(())
     }
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
         let mut disk = self.disk.lock();
+        disk.changes()?;
         if disk.failing_cuts > 0 {
             disk.failing_cuts -= 1;
             return Err(io::Error::other("told to fail"));

@@ -249,7 +249,7 @@ fn issuer(name: &str, twos: usize, odd: bool) -> Change {
         .collect();
     assert!(rest.is_empty());
     let spec = format!(
-        r#"{{"issuer":"https://i","audiences":["mesh"],"tenants":{{"claim":"t"}},"keys":[{}]}}"#,
+        r#"{{"issuer":"https://{name}","audiences":["mesh"],"tenants":{{"claim":"t"}},"keys":[{}]}}"#,
         keys.join(",")
     );
     put(&format!("Issuer/{name}"), &spec)
@@ -436,7 +436,7 @@ fn the_audit_log_says_who_changed_what_and_from_what() {
             .write(admin(), vec![delete("Tenant/acme", Expected::Any)])
             .await
             .unwrap();
-        let entries = registry.audit(0, 10).unwrap();
+        let entries = registry.audit(0, 10).unwrap().entries;
         assert_eq!(
             entries.iter().map(|entry| entry.revision).collect::<Vec<_>>(),
             [1, 2, 3]
@@ -449,8 +449,8 @@ fn the_audit_log_says_who_changed_what_and_from_what() {
         assert!(change(0).after.is_some() && change(0).after == change(1).before);
         assert_eq!(change(1).after, change(2).before);
         assert_ne!(change(1).before, change(1).after);
-        assert_eq!(registry.audit(1, 1).unwrap(), entries[1..2]);
-        assert_eq!(registry.audit(3, 10).unwrap(), []);
+        assert_eq!(registry.audit(1, 1).unwrap().entries, entries[1..2]);
+        assert_eq!(registry.audit(3, 10).unwrap().entries, []);
         let summary = registry.verify_audit().unwrap();
         assert_eq!((summary.entries, summary.segments), (3, 1));
         assert_eq!(summary.head, entries[2].hash);
@@ -462,7 +462,10 @@ fn the_audit_log_is_read_across_segments() {
     let folder = tempfile::tempdir().unwrap();
     actix::System::new().block_on(async {
         let config = RegistryConfig {
-            journal: JournalLimits { segment_bytes: 2_000 },
+            journal: JournalLimits {
+                segment_bytes: 2_000,
+                ..JournalLimits::default()
+            },
             ..config(folder.path())
         };
         let bench = Bench::open(config).unwrap();
@@ -476,7 +479,7 @@ fn the_audit_log_is_read_across_segments() {
         let summary = registry.verify_audit().unwrap();
         assert!(summary.segments > 3, "{summary:?}");
         for after in 0..30 {
-            let found = registry.audit(after, 5).unwrap();
+            let found = registry.audit(after, 5).unwrap().entries;
             let revisions: Vec<u64> = found.iter().map(|entry| entry.revision).collect();
             assert_eq!(revisions, (after + 1..=(after + 5).min(30)).collect::<Vec<_>>());
         }

@@ -19,6 +19,9 @@ pub(crate) struct Record {
     pub(crate) time: Timestamp,
     pub(crate) by: Author,
     pub(crate) changes: Vec<RecordedChange>,
+    /// What happened that changed no resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) event: Option<String>,
 }
 
 /// One change: the digests of the record before and after, and the whole of the latter.
@@ -39,7 +42,12 @@ impl Record {
             time,
             by,
             changes,
+            event: None,
         }
+    }
+
+    pub(crate) fn with_event(self, event: Option<String>) -> Self {
+        Self { event, ..self }
     }
 }
 

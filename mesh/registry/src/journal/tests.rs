@@ -19,19 +19,26 @@ fn record(revision: u64) -> Record {
     Record::new(revision, Timestamp::UNIX_EPOCH, admin(), vec![change])
 }
 
+fn place(files: &LossyFiles) -> Place {
+    Place::new(Arc::new(files.clone()), Path::new(FOLDER), SealKey::derive(b"key"))
+}
+
+fn segments_of(segment_bytes: u64) -> JournalLimits {
+    JournalLimits {
+        segment_bytes,
+        ..JournalLimits::default()
+    }
+}
+
 fn open_known(files: &LossyFiles, limits: JournalLimits, known: u64) -> Result<(Journal, u64), StorageError> {
     let mut told = 0;
-    let journal = Journal::open(
-        Arc::new(files.clone()),
-        Path::new(FOLDER),
-        limits,
-        known,
-        &mut |record, head| {
-            assert_eq!((record.revision, head.revision), (told + 1, told + 1));
-            told += 1;
-            ControlFlow::Continue(())
-        },
-    )?;
+    let place = place(files);
+    let base = Journal::base(&place)?;
+    let journal = Journal::open(place, limits, &base, known, &mut |record, head| {
+        assert_eq!((record.revision, head.revision), (told + 1, told + 1));
+        told += 1;
+        ControlFlow::Continue(())
+    })?;
     Ok((journal, told))
 }
 
@@ -137,7 +144,7 @@ fn an_append_whose_fsync_failed_never_happened() {
 #[test]
 fn a_segment_that_could_not_be_begun_is_begun_again() {
     let files = LossyFiles::default();
-    let limits = JournalLimits { segment_bytes: 1 };
+    let limits = segments_of(1);
     let (mut journal, _) = open_known(&files, limits, 0).unwrap();
     append(&mut journal).unwrap();
     for failing in 1..=4 {
@@ -159,7 +166,7 @@ fn a_segment_ends_at_its_bound_and_not_a_byte_before() {
     let two = files.read(&files.paths()[0]).unwrap().len() as u64;
     for (segment_bytes, segments) in [(two, 1), (two - 1, 2)] {
         let files = LossyFiles::default();
-        let (mut journal, _) = open_known(&files, JournalLimits { segment_bytes }, 0).unwrap();
+        let (mut journal, _) = open_known(&files, segments_of(segment_bytes), 0).unwrap();
         append(&mut journal).unwrap();
         append(&mut journal).unwrap();
         assert_eq!(files.paths().len(), segments);
@@ -182,9 +189,7 @@ fn three_segments() -> LossyFiles {
     append(&mut journal).unwrap();
     let one = files.read(&files.paths()[0]).unwrap().len() as u64 - frame::HEADER_BYTES as u64;
     let files = LossyFiles::default();
-    let limits = JournalLimits {
-        segment_bytes: frame::HEADER_BYTES as u64 + 3 * one + one / 2,
-    };
+    let limits = segments_of(frame::HEADER_BYTES as u64 + 3 * one + one / 2);
     let (mut journal, _) = open_known(&files, limits, 0).unwrap();
     for _ in 0..9 {
         append(&mut journal).unwrap();
@@ -259,7 +264,7 @@ fn a_walk_from_the_middle_reads_no_segment_before_it() {
     let files = three_segments();
     files.edit(&files.paths()[0].clone(), Vec::clear);
     let mut told = Vec::new();
-    let walked = walk(&files, Path::new(FOLDER), 6, &mut |record, _| {
+    let walked = walk(&files, Path::new(FOLDER), Start::At(6), &mut |record, _| {
         told.push(record.revision);
         ControlFlow::Continue(())
     });

@@ -14,15 +14,28 @@ pub(crate) struct Head {
     pub(crate) hash: [u8; 32],
 }
 
+/// Where a walk begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Start {
+    /// At the segment that holds this revision, or at the first one. What that follows is believed.
+    At(u64),
+    /// After this write, which is known from elsewhere: what follows must follow it, and what is before it is not told.
+    After(Head),
+}
+
 /// Told each write; may end the walk.
 pub(crate) type Step<'a> = dyn FnMut(Record, Head) -> ControlFlow<()> + 'a;
 
 /// What was found.
 pub(crate) struct Walked {
-    /// The last write that was told.
+    /// The last write that was read; where none was, what the walk began after.
     pub(crate) head: Head,
+    /// What the first segment that was read follows.
+    pub(crate) base: Head,
     /// How many segments were read.
     pub(crate) segments: usize,
+    /// How many writes were read, told or not.
+    pub(crate) records: u64,
     /// The last segment; none if there is none, or if the walk ended before it.
     pub(super) last: Option<Last>,
 }
@@ -35,8 +48,13 @@ pub(super) struct Last {
     pub(super) whole: u64,
 }
 
-/// Tells every write, beginning with the segment that holds `from`.
-pub(crate) fn walk(files: &dyn Files, folder: &Path, from: u64, visit: &mut Step<'_>) -> Result<Walked, StorageError> {
+/// Tells every write from there on.
+pub(crate) fn walk(
+    files: &dyn Files,
+    folder: &Path,
+    begin: Start,
+    visit: &mut Step<'_>,
+) -> Result<Walked, StorageError> {
     let names = files
         .names(folder)
         .map_err(StorageError::io("list the journal's segments"))?;
@@ -45,10 +63,17 @@ pub(crate) fn walk(files: &dyn Files, folder: &Path, from: u64, visit: &mut Step
         .filter_map(|name| Some((frame::first_of(&name)?, name)))
         .collect();
     segments.sort();
+    let (from, known) = match begin {
+        Start::At(from) => (from, None),
+        Start::After(head) => (head.revision + 1, Some(head)),
+    };
     let start = segments.partition_point(|(first, _)| *first <= from).saturating_sub(1);
+    let head = known.unwrap_or_default();
     let mut walked = Walked {
-        head: Head::default(),
+        head,
+        base: head,
         segments: 0,
+        records: 0,
         last: None,
     };
     let count = segments.len();
@@ -56,15 +81,21 @@ pub(crate) fn walk(files: &dyn Files, folder: &Path, from: u64, visit: &mut Step
         let bytes = files
             .read(&folder.join(&name))
             .map_err(StorageError::io("read a segment of the journal"))?;
-        let mut segment = Segment {
+        let segment = Segment {
             name: &name,
             bytes: &bytes,
             is_last: index + 1 == count,
-            // The first one read says what it follows; from there on, each must follow the one before.
-            follows: (index > start || start == 0).then_some(walked.head),
+            first,
+            // The first one read may say what it follows, unless that is known; from there on, each follows the one before.
+            follows: if index > start {
+                Some(walked.head)
+            } else {
+                known.filter(|_| first >= from)
+            },
+            known,
         };
         walked.segments += 1;
-        let (flow, whole) = segment.read(first, &mut walked.head, visit)?;
+        let (flow, whole) = segment.read(&mut walked, visit)?;
         if flow.is_break() {
             return Ok(walked);
         }
@@ -80,7 +111,9 @@ struct Segment<'a> {
     name: &'a str,
     bytes: &'a [u8],
     is_last: bool,
+    first: u64,
     follows: Option<Head>,
+    known: Option<Head>,
 }
 
 impl Segment<'_> {
@@ -98,21 +131,24 @@ impl Segment<'_> {
         self.is_last && !frame::any_in(rest)
     }
 
-    fn read(
-        &mut self,
-        first: u64,
-        head: &mut Head,
-        visit: &mut Step<'_>,
-    ) -> Result<(ControlFlow<()>, u64), StorageError> {
+    /// Whether it held writes that are known of: then its beginning was whole once.
+    fn is_covered(&self) -> bool {
+        self.known.is_some_and(|known| self.first <= known.revision)
+    }
+
+    /// What it follows; none where not even that was written.
+    fn header(&self) -> Result<Option<Head>, StorageError> {
         let header = match frame::read_header(self.bytes) {
             Ok(header) => header,
-            Err(_) if self.may_be_torn(0) => return Ok((ControlFlow::Continue(()), 0)),
+            Err(_) if self.may_be_torn(0) && !self.is_covered() => return Ok(None),
             Err(why) => return Err(self.damaged(0, why)),
         };
-        if header.revision + 1 != first {
+        if header.revision + 1 != self.first {
             return Err(self.damaged(0, "it is not the segment that its name says"));
         }
-        if let Some(follows) = self.follows
+        // Before the first write of all there is nothing.
+        let nothing = (header.revision == 0).then(Head::default);
+        if let Some(follows) = self.follows.or(nothing)
             && follows != header
         {
             let why = format!(
@@ -121,7 +157,17 @@ impl Segment<'_> {
             );
             return Err(self.damaged(0, why));
         }
-        *head = header;
+        Ok(Some(header))
+    }
+
+    fn read(&self, walked: &mut Walked, visit: &mut Step<'_>) -> Result<(ControlFlow<()>, u64), StorageError> {
+        let Some(header) = self.header()? else {
+            return Ok((ControlFlow::Continue(()), 0));
+        };
+        walked.head = header;
+        if walked.segments == 1 {
+            walked.base = header;
+        }
         let mut offset = frame::HEADER_BYTES;
         while offset < self.bytes.len() {
             let (payload, length) = match frame::read(self.bytes.get(offset..).unwrap_or_default()) {
@@ -131,8 +177,12 @@ impl Segment<'_> {
             };
             for line in payload.split_inclusive(|byte| *byte == b'\n') {
                 let line = line.strip_suffix(b"\n").unwrap_or(line);
-                let (next, record) = read_line(*head, line).map_err(|why| self.damaged(offset, why))?;
-                *head = next;
+                let (next, record) = read_line(walked.head, line).map_err(|why| self.damaged(offset, why))?;
+                walked.head = next;
+                walked.records += 1;
+                if self.is_before_known(next).map_err(|why| self.damaged(offset, why))? {
+                    continue;
+                }
                 if visit(record, next).is_break() {
                     return Ok((ControlFlow::Break(()), offset as u64));
                 }
@@ -140,5 +190,17 @@ impl Segment<'_> {
             offset += length;
         }
         Ok((ControlFlow::Continue(()), offset as u64))
+    }
+
+    /// Whether a write is not to be told; the known one must be what is known of it.
+    fn is_before_known(&self, next: Head) -> Result<bool, String> {
+        match self.known {
+            Some(known) if known.revision == next.revision && known != next => Err(format!(
+                "the hash of revision {} is not the one in its snapshot: one of the two was changed",
+                next.revision
+            )),
+            Some(known) => Ok(next.revision <= known.revision),
+            None => Ok(false),
+        }
     }
 }
