@@ -1,7 +1,7 @@
 //! The trail of changes, redacted, and the check of its chain.
 
 use actix_web::HttpResponse;
-use mesh_registry::AuditEntry;
+use mesh_registry::{AuditEntry, AuditPage};
 use serde::Deserialize;
 
 use crate::{
@@ -33,14 +33,19 @@ pub(crate) async fn list(state: &AdminState, query: &AuditQuery) -> Result<HttpR
     }
     let (registry, after) = (state.inner.parts.registry.clone(), query.after);
     let read = actix_web::web::block(move || registry.audit(after, limit)).await;
-    let entries = read.map_err(|_| ApiError::busy("the trail was not read: ask again"))??;
+    let AuditPage { entries, begins } = read.map_err(|_| ApiError::busy("the trail was not read: ask again"))??;
     let next = entries
         .last()
         .filter(|_| entries.len() == limit)
         .map(|entry| entry.revision);
     let items = entries.iter().map(view).collect();
     let latest = *state.inner.parts.registry.revision().borrow();
-    Ok(HttpResponse::Ok().json(AuditList { items, next, latest }))
+    Ok(HttpResponse::Ok().json(AuditList {
+        items,
+        next,
+        latest,
+        begins,
+    }))
 }
 
 fn view(entry: &AuditEntry) -> AuditView {
@@ -61,6 +66,7 @@ fn view(entry: &AuditEntry) -> AuditView {
         source: entry.by.source.clone(),
         request: entry.by.request.clone(),
         changes: entry.changes.iter().map(change).collect(),
+        event: entry.event.clone(),
         hash: entry.hash.clone(),
     }
 }
@@ -74,12 +80,14 @@ pub(crate) async fn verify(state: &AdminState) -> Result<HttpResponse, ApiError>
         Ok(summary) => AuditVerdict {
             valid: true,
             entries: summary.entries,
+            begins: Some(summary.begins),
             head: Some(summary.head),
             problem: None,
         },
         Err(error) => AuditVerdict {
             valid: false,
             entries: 0,
+            begins: None,
             head: None,
             problem: Some(error.to_string()),
         },

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use mesh_registry::{Change, Expected};
-use mesh_resources::{AdminRole, Kind, Resource, ResourceKey, Spec};
+use mesh_resources::{Kind, Resource, ResourceKey};
 use mesh_types::TenantId;
 use serde::Deserialize;
 
@@ -190,44 +190,11 @@ pub(crate) async fn delete(
             ));
         }
     }
-    if kind == Kind::AdminToken {
-        keep_one_admin(state, &key, &found)?;
-    }
     let expected = Expected::Revision(found_revision);
     registry
         .write(caller.author(), vec![Change::Delete { key, expected }])
         .await?;
     Ok(HttpResponse::NoContent().finish())
-}
-
-/// Without any admin's token nobody could ever make one again.
-fn keep_one_admin(state: &AdminState, key: &ResourceKey, token: &Resource) -> Result<(), ApiError> {
-    let now = state.now_unix();
-    let is_admin = |resource: &Resource| {
-        matches!(&resource.spec, Spec::AdminToken(spec) if spec.role == AdminRole::Admin
-            && spec.expires.is_none_or(|expires| expires.as_second() > now))
-    };
-    if !is_admin(token) {
-        return Ok(());
-    }
-    let mut after = None;
-    loop {
-        let page = state
-            .inner
-            .parts
-            .registry
-            .list(Kind::AdminToken, None, after.as_ref(), MAX_LIMIT)?;
-        let another = |resource: &Resource| is_admin(resource) && resource.key().is_ok_and(|other| other != *key);
-        if page.items.iter().any(another) {
-            return Ok(());
-        }
-        after = page.next;
-        if after.is_none() {
-            return Err(ApiError::conflict(
-                "this is the last admin's token: make another before deleting it".to_owned(),
-            ));
-        }
-    }
 }
 
 /// A body of a resource.

@@ -217,7 +217,21 @@ async fn the_last_admins_token_stays() {
         .find(|one| one["spec"]["role"] == "admin")
         .unwrap();
     let path = format!("/admin-tokens/{}", admin["metadata"]["name"].as_str().unwrap());
-    door.delete(&path).await.is(409);
+    let refused = door.delete(&path).await.is(400).body;
+    assert!(
+        refused["problems"][0]["problem"]
+            .as_str()
+            .unwrap()
+            .contains("last admin's token"),
+        "{refused}"
+    );
+    // Nor does it become a viewer's, by itself or among others.
+    let mut lowered = admin.clone();
+    lowered["spec"]["role"] = json!("viewer");
+    door.put(&path, &lowered).await.is(400);
+    let apply = json!({"resources": [lowered, tenant("acme")]});
+    door.post("/apply", &apply).await.is(400);
+    door.get("/tenants/acme").await.is(404);
     let another = door.post("/admin-tokens", &json!({"role": "admin"})).await.is(201).body;
     door.delete(&path).await.is(204);
     door.get("/tenants").await.is(401);

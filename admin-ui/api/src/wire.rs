@@ -183,6 +183,9 @@ pub(crate) struct AuditList {
     pub(crate) next: Option<u64>,
     /// The newest change of all, for who wants to begin there.
     pub(crate) latest: u64,
+    /// Where history begins: the oldest change that is still kept. What came before it is in the resources as they are, and
+    /// in backups, but no longer in the trail.
+    pub(crate) begins: u64,
 }
 
 /// One write of the trail.
@@ -201,6 +204,9 @@ pub(crate) struct AuditView {
     pub(crate) request: Option<String>,
     /// What was changed.
     pub(crate) changes: Vec<AuditChange>,
+    /// What happened where nothing was changed, such as `backup`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) event: Option<String>,
     /// The entry's place in the chain of hashes.
     pub(crate) hash: String,
 }
@@ -225,6 +231,8 @@ pub(crate) struct AuditVerdict {
     pub(crate) valid: bool,
     /// How many writes were looked at; 0 if something is wrong.
     pub(crate) entries: u64,
+    /// The oldest change that is still kept; what came before it is only vouched for by a signed snapshot.
+    pub(crate) begins: Option<u64>,
     /// The hash of all of them. Kept elsewhere, it proves later that nothing before it was changed.
     pub(crate) head: Option<String>,
     /// What is wrong, if something is.
