@@ -1,14 +1,21 @@
 //! The router actor: one per front-door arbiter. Its handler runs the pipeline up to the device; the caller waits for the
 //! answer itself, so that a caller that leaves takes everything with it.
 //!
-//! Admission to the mailbox is by permit, so it holds at most as many calls as the router takes at once. An actor that died
-//! of a panic is made anew by the next call that meets it.
+//! Admission to the mailbox is by permit, so it holds at most as many calls as the router takes at once. A panic in the
+//! pipeline is caught at its call: the actor itself holds nothing that could be left half changed, and the calls behind it in
+//! the mailbox are others'. An actor that died all the same is made anew by the next call that meets it; what was in its
+//! mailbox is answered as unavailable, and told once.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::Arc,
+};
 
 use actix::{Actor, Addr, Context, Handler, Message, MessageResult};
 use mesh_actors::{Permit, Permits};
-use mesh_types::{Fault, FaultSource, VersionSelector};
+use mesh_types::{Fault, FaultSource, RequestId, VersionSelector};
 
 use crate::{
     Account, Answer, Call, Credential, RouterParts,
@@ -57,7 +64,12 @@ impl Handler<Begin> for RouterActor {
             permit,
             mut account,
         } = message;
-        let result = self.pipeline.begin(call, permit, &mut account);
+        let id = call.request_id;
+        let begun = catch_unwind(AssertUnwindSafe(|| self.pipeline.begin(call, permit, &mut account)));
+        let result = begun.unwrap_or_else(|_| {
+            tracing::error!(request = %id, "the router panicked on a request");
+            Err(Fault::internal("the router failed on this request"))
+        });
         MessageResult(Begun { account, result })
     }
 }
@@ -110,7 +122,7 @@ impl RouterHandle {
             decode: call.decode,
             parent: call.trace_parent,
         };
-        let mut account = Account::open(&inner.parts.telemetry, &inner.parts.clock, opening);
+        let mut account = Account::open(&inner.parts, opening);
         let Some(permit) = inner.permits.try_acquire() else {
             let fault = Fault::unavailable(FaultSource::Mesh, "too many requests at once: try again");
             account.failed(&fault);
@@ -119,12 +131,13 @@ impl RouterHandle {
                 account,
             };
         };
-        let begin = Begin { call, permit, account };
-        let sent = inner.address.borrow().send(begin);
+        let lent = account.lend(&inner.parts, opening);
+        let sent = inner.address.borrow().send(Begin { call, permit, account });
         let Begun { mut account, result } = match sent.await {
             Ok(begun) => begun,
-            Err(_) => return self.rebuilt(opening),
+            Err(_) => return self.rebuilt(lent.lost(), opening.request_id),
         };
+        lent.back(&mut account);
         let result = match result {
             Ok(in_flight) => in_flight.complete(&mut account).await,
             Err(fault) => Err(fault),
@@ -156,16 +169,21 @@ impl RouterHandle {
         self.inner.loads.total()
     }
 
-    /// The actor is gone, by a panic: another takes its place, and this one call is lost with an answer.
-    fn rebuilt(&self, opening: Opening) -> Answer {
+    /// Has the actor die of a panic, with what is in its mailbox.
+    #[cfg(test)]
+    pub(crate) fn kill(&self) {
+        // Refused by a full mailbox only, which no test fills.
+        let _ = self.inner.address.borrow().try_send(tests::Die);
+    }
+
+    /// The actor is gone: another takes its place, and the call that was in its mailbox may be sent again.
+    fn rebuilt(&self, mut account: Account, request: RequestId) -> Answer {
         let inner = &*self.inner;
-        tracing::error!(request = %opening.request_id, "the router died of a panic and is made anew");
+        tracing::error!(%request, "the router died and is made anew");
         if !inner.address.borrow().connected() {
             inner.address.replace(make(&inner.parts, &inner.loads));
         }
-        // The first account was closed as cancelled when it was lost; this one tells the failure.
-        let mut account = Account::open(&inner.parts.telemetry, &inner.parts.clock, opening);
-        let fault = Fault::internal("the router failed on this request");
+        let fault = Fault::unavailable(FaultSource::Mesh, "the router was restarted: try again");
         account.failed(&fault);
         Answer {
             result: Err(fault),
@@ -173,3 +191,7 @@ impl RouterHandle {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "actor_tests.rs"]
+mod tests;

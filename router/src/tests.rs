@@ -707,7 +707,7 @@ fn an_account_is_told_once_however_the_request_ends() {
 }
 
 #[test]
-fn a_router_that_panics_answers_and_is_made_anew() {
+fn a_router_that_panics_answers_and_goes_on() {
     run(async {
         let bed = Bed::new();
         for _ in 0..3 {
@@ -724,5 +724,8 @@ fn a_router_that_panics_answers_and_is_made_anew() {
             answer.account.finish(Duration::ZERO);
             assert!(bed.is_at_rest());
         }
+        // Each told once, as what it was, under what was known of it.
+        let told = |series: &LiveSeries| (series.tenant.as_ref() == "acme", series.ok, series.errors, series.refused);
+        assert_eq!(bed.series().iter().map(told).collect::<Vec<_>>(), [(true, 3, 3, 0)]);
     });
 }
