@@ -1,5 +1,7 @@
 //! Reads a request's body: bounded in bytes, in time and, when compressed, in what it unfolds to.
 //!
+//! A body that is refused leaves its connection usable where little of it is still to come: that is read and thrown away.
+//!
 //! A body that arrives in one piece is passed on without a copy. gzip and deflate (zlib) are unfolded; a large one on a
 //! thread of the blocking pool, so that it does not hold up its neighbours.
 
@@ -23,6 +25,11 @@ const RATIO_FLOOR_BYTES: usize = 1024 * 1024;
 const INLINE_BYTES: usize = 16 * 1024;
 /// Room taken before the first byte is there; more is taken as the body grows.
 const FIRST_ROOM_BYTES: usize = 256 * 1024;
+
+/// What is read of a refused body, so that its connection can serve the next request; where more is to come, or not in this
+/// time, the connection is closed.
+pub(crate) const DRAIN_BYTES: usize = 64 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// Why there is no body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,12 +61,14 @@ impl BodyError {
         }
     }
 
-    /// Whether the rest of the body may still be on its way, so that the connection can serve no other request.
-    pub(crate) fn closes(&self) -> bool {
-        matches!(
-            self,
-            Self::TooLarge { .. } | Self::NoRoom | Self::Incomplete | Self::Slow(_)
-        )
+    /// Whether the rest of the body may still be on its way.
+    fn leaves_unread(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::NoRoom)
+    }
+
+    /// Whether the rest of the body will never come, so that the connection can serve no other request.
+    fn breaks_off(&self) -> bool {
+        matches!(self, Self::Incomplete | Self::Slow(_))
     }
 }
 
@@ -85,10 +94,48 @@ enum Encoding {
     Deflate,
 }
 
+fn declared(request: &HttpRequest) -> Option<usize> {
+    let length = request.headers().get(CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
+}
+
+/// After a refusal: whether the connection can serve another request. Reads what little may be left of the body, for a
+/// bounded time.
+pub(crate) async fn is_done_with(
+    request: &HttpRequest,
+    payload: &mut web::Payload,
+    limits: &BodyLimits,
+    error: &BodyError,
+) -> bool {
+    // A length over the bound was refused before anything was read: all of it is left.
+    let is_far = declared(request).is_some_and(|declared| declared > limits.max_bytes && declared > DRAIN_BYTES);
+    if error.breaks_off() || is_far {
+        return false;
+    }
+    if !error.leaves_unread() {
+        return true;
+    }
+    let drain = async {
+        let mut left = DRAIN_BYTES;
+        while let Some(piece) = payload.next().await {
+            match piece.ok().and_then(|piece| left.checked_sub(piece.len())) {
+                Some(less) => left = less,
+                None => return false,
+            }
+        }
+        true
+    };
+    let drained = tokio::time::timeout(limits.timeout.min(DRAIN_TIME), drain).await;
+    drained.unwrap_or(false)
+}
+
 /// Reads the whole body.
-pub(crate) async fn read(request: &HttpRequest, payload: web::Payload, limits: &BodyLimits) -> Result<Body, BodyError> {
-    let length = request.headers().get(CONTENT_LENGTH);
-    let declared = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+pub(crate) async fn read(
+    request: &HttpRequest,
+    payload: &mut web::Payload,
+    limits: &BodyLimits,
+) -> Result<Body, BodyError> {
+    let declared = declared(request);
     let max = limits.max_bytes;
     if declared.is_some_and(|declared| declared > max) {
         return Err(BodyError::TooLarge { max });
@@ -127,7 +174,7 @@ async fn unfold_within(encoding: Encoding, bytes: Bytes, max: usize, share: &mut
 }
 
 async fn collect(
-    mut payload: web::Payload,
+    payload: &mut web::Payload,
     declared: usize,
     max: usize,
     share: &mut Share,
@@ -217,8 +264,8 @@ mod tests {
             request = request.insert_header((CONTENT_ENCODING, encoding));
         }
         let (request, mut payload) = request.to_http_parts();
-        let payload = web::Payload::from_request(&request, &mut payload).await.unwrap();
-        read(&request, payload, &limits).await.map(|body| body.bytes)
+        let mut payload = web::Payload::from_request(&request, &mut payload).await.unwrap();
+        read(&request, &mut payload, &limits).await.map(|body| body.bytes)
     }
 
     #[actix_web::test]

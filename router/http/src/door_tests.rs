@@ -21,7 +21,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor};
+use crate::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor, body::DRAIN_BYTES};
 
 const MAX_BODY: usize = 64 * 1024;
 const GOOD: &str = r#"{"id":"7","inputs":[{"name":"INPUT0","datatype":"INT32","shape":[1,2],"data":[1,-2]}]}"#;
@@ -285,6 +285,12 @@ impl Client {
         let body = Bytes::copy_from_slice(&self.buffer[head_end..head_end + length]);
         self.buffer.drain(..head_end + length);
         Reply { status, headers, body }
+    }
+
+    // Until the other side has closed, with nothing more to say.
+    async fn is_closed(&mut self) {
+        let read = tokio::time::timeout(Duration::from_secs(20), self.stream.read_buf(&mut self.buffer)).await;
+        assert_eq!(read.expect("not closed within 20 s").unwrap(), 0, "more was said");
     }
 
     async fn read(&mut self) {
@@ -566,6 +572,65 @@ async fn a_body_at_the_bound_is_read_and_one_byte_more_is_413_for_both_framings(
 }
 
 #[actix_web::test]
+async fn a_refused_body_of_which_little_is_left_leaves_the_connection_usable() {
+    const SMALL: usize = 1_000;
+    let bed = bed_with(TenantLimits::default(), |config| config.max_body_bytes = SMALL);
+    let mut client = Client::new(&bed).await;
+    for bytes in [SMALL + 1, DRAIN_BYTES] {
+        let refused = client.post("/v2/models/echo/infer", "", &vec![b' '; bytes]).await;
+        assert_eq!((refused.status, refused.header("connection")), (413, None), "{bytes}");
+        client.works().await;
+    }
+    // In pieces, of which only the first is there when it is refused.
+    let head = format!(
+        "POST /v2/models/echo/infer HTTP/1.1\r\nhost: mesh\r\nauthorization: Bearer {}\r\ntransfer-encoding: chunked\r\n\r\n",
+        bed.key
+    );
+    let piece = format!("{:x}\r\n{}\r\n", SMALL + 1, " ".repeat(SMALL + 1));
+    client
+        .stream
+        .write_all(format!("{head}{piece}").as_bytes())
+        .await
+        .unwrap();
+    let refused = client.raw(format!("{piece}0\r\n\r\n").as_bytes()).await;
+    assert_eq!((refused.status, refused.header("connection")), (413, None));
+    client.works().await;
+}
+
+#[actix_web::test]
+async fn a_refused_body_of_which_much_is_left_or_late_closes_the_connection_and_says_so() {
+    const SMALL: usize = 1_000;
+    let bed = bed_with(TenantLimits::default(), |config| {
+        config.max_body_bytes = SMALL;
+        config.body_timeout = Duration::from_millis(50);
+    });
+    let mut client = Client::new(&bed).await;
+    client.works().await;
+    let far = client
+        .post("/v2/models/echo/infer", "", &vec![b' '; DRAIN_BYTES + 1])
+        .await;
+    assert_eq!((far.status, far.header("connection")), (413, Some("close")));
+    client.is_closed().await;
+
+    let mut client = Client::new(&bed).await;
+    let mut bytes = client.post_bytes("/v2/models/echo/infer", "", &[b' '; SMALL + 1]);
+    bytes.truncate(bytes.len() - 1);
+    let late = client.raw(&bytes).await;
+    assert_eq!((late.status, late.header("connection")), (413, Some("close")));
+    client.is_closed().await;
+
+    let mut client = Client::new(&bed).await;
+    let head = format!(
+        "POST /v2/models/echo/infer HTTP/1.1\r\nhost: mesh\r\nauthorization: Bearer {}\r\ntransfer-encoding: chunked\r\n\r\n",
+        bed.key
+    );
+    let endless = format!("{head}{:x}\r\n{}", 16 * DRAIN_BYTES, " ".repeat(4 * DRAIN_BYTES));
+    let endless = client.raw(endless.as_bytes()).await;
+    assert_eq!((endless.status, endless.header("connection")), (413, Some("close")));
+    Client::new(&bed).await.works().await;
+}
+
+#[actix_web::test]
 async fn a_huge_declared_body_is_refused_before_it_is_sent() {
     let bed = bed();
     let mut client = Client::new(&bed).await;
@@ -663,6 +728,42 @@ async fn a_timeout_is_the_callers_to_choose() {
         .await;
     assert_eq!(late.status, 504, "{:?}", late.body);
     client.works().await;
+}
+
+#[actix_web::test]
+async fn timeouts_and_priorities_that_are_no_whole_numbers_are_refused_by_name() {
+    let bed = bed();
+    let mut client = Client::new(&bed).await;
+    for wrong in ["soon", "1.5", "-1", "0x10", "0", "86400001", "1, 2"] {
+        let header = format!("x-request-timeout-ms: {wrong}\r\n");
+        let reply = client.post("/v2/models/echo/infer", &header, GOOD.as_bytes()).await;
+        let named = reply
+            .error()
+            .contains("the header x-request-timeout-ms must be a whole number");
+        assert!(
+            reply.status == 400 && named,
+            "{wrong}: {} {}",
+            reply.status,
+            reply.error()
+        );
+        client.works().await;
+    }
+    let with = |name: &str, value: &str| GOOD.replacen('{', &format!(r#"{{"parameters":{{"{name}":{value}}},"#), 1);
+    for name in ["timeout", "priority"] {
+        for wrong in ["-1", "1.5", "1e3", "true", "\"1\"", "\"high\""] {
+            let body = with(name, wrong);
+            let reply = client.post("/v2/models/echo/infer", "", body.as_bytes()).await;
+            let error = reply.error();
+            let named = error.contains(&format!("'{name}'")) && error.contains("whole number");
+            assert!(reply.status == 400 && named, "{name} {wrong}: {} {error}", reply.status);
+            client.works().await;
+        }
+        for right in ["0", "1", "18446744073709551615"] {
+            let body = with(name, right);
+            let reply = client.post("/v2/models/echo/infer", "", body.as_bytes()).await;
+            assert_eq!(reply.status, 200, "{name} {right}: {:?}", reply.body);
+        }
+    }
 }
 
 #[actix_web::test]

@@ -32,12 +32,12 @@ impl Service {
     pub(crate) async fn infer(
         &self,
         request: &HttpRequest,
-        payload: web::Payload,
+        mut payload: web::Payload,
         (name, version): (&str, Option<&str>),
         id: RequestId,
     ) -> HttpResponse {
         let received = self.clock.now();
-        let body = match body::read(request, payload, &self.limits).await {
+        let body = match body::read(request, &mut payload, &self.limits).await {
             Ok(body) => body,
             Err(error) => {
                 self.refused("body", id);
@@ -45,7 +45,7 @@ impl Service {
                     BodyError::NoRoom => reply::fault(&Fault::unavailable(FaultSource::Mesh, error.to_string()), true),
                     _ => reply::refusal(error.status(), &error.to_string()),
                 };
-                if error.closes() {
+                if !body::is_done_with(request, &mut payload, &self.limits, &error).await {
                     response.head_mut().set_connection_type(ConnectionType::Close);
                 }
                 return response;
@@ -149,7 +149,7 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
         None => Ok(None),
         Some(milliseconds @ 1..=MAX_TIMEOUT_MS) => Ok(Some(Duration::from_millis(milliseconds))),
         Some(_) => Err(Fault::invalid(format!(
-            "the header {TIMEOUT_HEADER} must be from 1 to {MAX_TIMEOUT_MS}"
+            "the header {TIMEOUT_HEADER} must be a whole number of milliseconds from 1 to {MAX_TIMEOUT_MS}"
         ))),
     }
 }

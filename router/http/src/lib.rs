@@ -5,7 +5,7 @@
 //!
 //! Invariants: every error, also that of an unknown path, has the body `{"error":".."}`; a body is bounded before and after
 //! decompression; a caller that goes away drops its call, which cancels it; a refusal leaves the connection usable, except
-//! where the rest of an oversized body would have to be read first.
+//! where more than a little of a refused body would have to be read first: then the answer says that it is closed.
 
 mod body;
 mod budget;
