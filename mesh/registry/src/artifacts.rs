@@ -150,7 +150,7 @@ impl Artifacts {
         })
     }
 
-    fn path(&self, artifact: &ArtifactRef) -> Result<PathBuf, ArtifactError> {
+    pub(crate) fn path(&self, artifact: &ArtifactRef) -> Result<PathBuf, ArtifactError> {
         // The digest becomes a file's name: nothing else may.
         if artifact.is_well_formed() {
             return Ok(self.folder.join(&artifact.sha256));

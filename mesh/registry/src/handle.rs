@@ -145,12 +145,18 @@ impl RegistryHandle {
         answered.await.map_err(|_| RegistryError::Unanswered)?
     }
 
-    /// Removes artifacts that no model version refers to and that are older than this; how many were removed.
+    /// Removes artifacts that no model version refers to and that are older than this; how many were removed. None while a
+    /// backup is being read, which may hold them.
     pub async fn remove_unreferenced_artifacts(&self, older_than: Duration) -> Result<usize, RegistryError> {
         let (answer, answered) = oneshot::channel();
         let (store, artifacts) = (self.inner.store.clone(), self.inner.artifacts.clone());
         // On the writer's thread: no version can begin to refer to one meanwhile.
+        let holds = self.inner.place.holds.clone();
         let run = move || {
+            let Some(_alone) = holds.alone() else {
+                let _ = answer.send(Ok(0));
+                return;
+            };
             let uploaded_before = SystemTime::now()
                 .checked_sub(older_than)
                 .unwrap_or(SystemTime::UNIX_EPOCH);

@@ -2,16 +2,17 @@
 //!
 //! Owns how resources are kept. A write goes through one actor: it is checked (revisions, the resource's own problems, what
 //! it refers to), appended to a hash-chained [journal](JournalLimits) and fsynced, and only then acknowledged and applied to
-//! the [`Store`] that everything reads. Also keeps the files of models, by what they hold ([`Artifacts`]). Decides nothing
-//! about what follows from a resource at run time.
+//! the [`Store`] that everything reads. Also keeps the files of models, by what they hold ([`Artifacts`]), and makes a
+//! [`Backup`] of everything while it is being used. Decides nothing about what follows from a resource at run time.
 //!
 //! Invariants: the journal is the truth and also the audit log; the index is compared with it at every opening and made anew
-//! where it differs; damage before the journal's tail is an error that names the place, never a silent loss; only this crate
-//! names sled.
+//! where it differs; damage before the journal's tail is an error that names the place, never a silent loss; what an opening
+//! reads is bounded by a signed snapshot and what follows it; only this crate names sled.
 
 mod actor;
 mod artifacts;
 mod audit;
+mod backup;
 mod change;
 mod draft;
 mod error;
@@ -27,6 +28,7 @@ mod store;
 
 pub use artifacts::{ArtifactError, Artifacts, DEFAULT_MAX_ARTIFACT_BYTES, MAX_UPLOADS, Upload};
 pub use audit::{AuditChange, AuditEntry, AuditPage, AuditSummary};
+pub use backup::{Backup, BackupError, KeyOf, NamedSecret, Unpacked, unpack};
 pub use change::{Author, Change, Expected, MAX_AUTHOR_TEXT, MAX_CHANGES};
 pub use error::{RegistryError, StorageError};
 pub use files::{Appending, DiskFiles, Files};

@@ -90,8 +90,12 @@ impl RegistryConfig {
         self
     }
 
+    pub(crate) fn journal_folder(&self) -> PathBuf {
+        self.folder.join(JOURNAL)
+    }
+
     pub(crate) fn place(&self) -> Place {
-        Place::new(self.files.clone(), &self.folder.join(JOURNAL), self.key)
+        Place::new(self.files.clone(), &self.journal_folder(), self.key)
     }
 }
 

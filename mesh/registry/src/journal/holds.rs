@@ -20,7 +20,7 @@ impl Holds {
     }
 
     /// Keeps readers out for as long as the answer lives; none if one is there.
-    pub(super) fn alone(&self) -> Option<MutexGuard<'_, usize>> {
+    pub(crate) fn alone(&self) -> Option<MutexGuard<'_, usize>> {
         let readers = self.0.lock();
         (*readers == 0).then_some(readers)
     }

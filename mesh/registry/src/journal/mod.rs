@@ -60,6 +60,11 @@ impl Default for JournalLimits {
     }
 }
 
+/// Whether a file with this name is a segment.
+pub(crate) fn is_segment(name: &str) -> bool {
+    frame::first_of(name).is_some()
+}
+
 /// Where a journal is, and how its files are read and checked. Clones are the same place.
 #[derive(Clone)]
 pub(crate) struct Place {
