@@ -12,6 +12,7 @@ mod apply;
 mod artifacts;
 mod audit;
 mod auth;
+mod backup;
 mod door;
 mod entry;
 mod error;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::{
     AdminState, apply, artifacts, audit,
     auth::{self, Caller},
+    backup,
     entry::{Body, Entry},
     error::ApiError,
     keys, live, openapi, resources,
@@ -175,6 +176,10 @@ async fn audit_verify(state: State) -> Answer {
     audit::verify(&state).await
 }
 
+async fn download_backup(state: State, caller: Caller) -> Answer {
+    backup::download(&state, &caller).await
+}
+
 async fn document() -> HttpResponse {
     HttpResponse::Ok().json(openapi::document())
 }
@@ -289,6 +294,13 @@ fn watching_routes() -> [Entry; 6] {
     ]
 }
 
+fn backup_route() -> Entry {
+    let about = "A copy of everything as a tar archive, secrets included; for admins only. `mesh restore` takes it.";
+    Entry::get("/backup", "downloadBackup", about, web::get().to(download_backup))
+        .tag("backup")
+        .answer(Body::Bytes)
+}
+
 /// Every route.
 pub(crate) fn entries() -> Vec<Entry> {
     let kinds = Kind::ALL.into_iter();
@@ -298,6 +310,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries.extend(session_routes());
     entries.extend(making_routes());
     entries.extend(model_routes().map(|entry| entry.tag("models")));
+    entries.push(backup_route());
     entries.extend(watching_routes().map(|entry| entry.tag("live")));
     entries
 }

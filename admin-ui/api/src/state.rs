@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::{
     AdminParts,
+    backup::MAX_BACKUPS,
     live::{self, MAX_EVENT_CLIENTS, Tick},
     sessions::Sessions,
     throttle::Throttle,
@@ -32,6 +33,8 @@ pub(crate) struct Inner {
     pub(crate) event_clients: Permits,
     pub(crate) uploads: Permits,
     pub(crate) trials: Permits,
+    pub(crate) backups: Permits,
+    pub(crate) tasks: Tasks,
     pub(crate) ending: ShutdownSignal,
 }
 
@@ -47,6 +50,8 @@ impl AdminState {
             event_clients: Permits::new(MAX_EVENT_CLIENTS),
             uploads: Permits::new(MAX_UPLOADS),
             trials: Permits::new(MAX_TRIALS),
+            backups: Permits::new(MAX_BACKUPS),
+            tasks: tasks.clone(),
             ending: tasks.signal(),
         };
         Self { inner: Arc::new(inner) }

@@ -92,6 +92,22 @@ impl AdminClient {
         })
     }
 
+    /// Where the door is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Sends and answers with a success whose body is yet to be read; it may never stand still for long.
+    pub(crate) async fn stream(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let sent = request.send().await;
+        let response = sent.map_err(|error| unreachable(&self.url, "MESH_ADMIN_URL", &error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        Err(refusal(status, &read(response, &self.url).await?))
+    }
+
     async fn answer(&self, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
         let response = request
             .send()
@@ -152,7 +168,7 @@ pub(crate) fn unreachable(url: &str, variable: &str, error: &reqwest::Error) -> 
 }
 
 /// The innermost cause, which is the one a person can act on.
-fn cause(error: &reqwest::Error) -> String {
+pub(crate) fn cause(error: &reqwest::Error) -> String {
     let mut inner: &dyn std::error::Error = error;
     while let Some(source) = inner.source() {
         inner = source;

@@ -482,3 +482,68 @@ fn the_command_line_is_consistent_and_teaches() {
     let ran = mesh_at("http://127.0.0.1:1", "", &["completions", "bash"]);
     assert!(ran.code == 0 && ran.out.contains("_mesh"));
 }
+
+#[test]
+fn a_backup_is_written_whole_for_its_owner_only_and_replaces_nothing_unasked() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = serve(vec![("GET", "/admin/v1/backup", 200, json!("every byte"))]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mesh.tar");
+    let name = file.to_str().unwrap();
+    std::fs::write(folder.path().join("mesh.tar.part"), "of a backup that was ended").unwrap();
+    let ran = server.mesh("", &["backup", "--output", name]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "\"every byte\"");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(ran.out.contains("backed up 12 bytes into"), "{}", ran.out);
+    assert!(
+        ran.err.contains("keep it like a key") && ran.err.contains("mesh restore"),
+        "{}",
+        ran.err
+    );
+    let again = server.mesh("", &["backup", "--output", name]);
+    assert_eq!(again.code, 1);
+    assert!(
+        again.err.contains("is there already: give another name, or --force"),
+        "{}",
+        again.err
+    );
+    assert_eq!(server.asked().len(), 1, "refused before anything is asked for");
+    assert_eq!(server.mesh("", &["backup", "-o", name, "--force"]).code, 0);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_backup_that_is_refused_or_breaks_off_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mesh.tar");
+    let name = file.to_str().unwrap();
+    let forbidden = json!({"error": "a backup holds every secret", "problems": []});
+    let server = serve(vec![("GET", "/admin/v1/backup", 403, forbidden)]);
+    let ran = server.mesh("", &["backup", "--output", name]);
+    assert_eq!(
+        (ran.code, ran.err.as_str()),
+        (1, "error: a backup holds every secret\n")
+    );
+    // A server that says more than it sends.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let short = thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]).unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+            .unwrap();
+    });
+    let ran = mesh_at(&url, "", &["backup", "--output", name]);
+    short.join().unwrap();
+    assert_eq!(ran.code, 3);
+    assert!(ran.err.contains("broke off the backup"), "{}", ran.err);
+    assert_eq!(mesh_at("http://127.0.0.1:1", "", &["backup", "--output", name]).code, 3);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let nowhere = folder.path().join("no/folder/mesh.tar");
+    let ran = mesh_at(&url, "", &["backup", "--output", nowhere.to_str().unwrap()]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("cannot write"), "{}", ran.err);
+}

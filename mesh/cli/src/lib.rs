@@ -8,6 +8,7 @@
 //! is made, and never otherwise; an error says what to do and ends in the exit code that [`Failure`] documents.
 
 mod apply;
+mod backup;
 mod client;
 mod delete;
 mod diff;
@@ -33,7 +34,7 @@ use clap::CommandFactory as _;
 
 pub use failure::Failure;
 pub use options::{
-    ApplyArgs, Command, DeleteArgs, DescribeArgs, DiffArgs, GetArgs, GlobalOptions, InferArgs, KeyCommand,
+    ApplyArgs, BackupArgs, Command, DeleteArgs, DescribeArgs, DiffArgs, GetArgs, GlobalOptions, InferArgs, KeyCommand,
     KeyCreateArgs, ModelCommand, OutputFormat, PublishArgs, StatusArgs,
 };
 
@@ -117,6 +118,7 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,
+        Command::Backup(args) => backup::backup(&globals.admin()?, &args, terminal).await,
         Command::Completions { shell } => {
             print_completions(shell, Cli::command(), terminal.out);
             Ok(())

@@ -143,6 +143,18 @@ The tenant is the one of the API key: set MESH_API_KEY, or give --tenant-key.")]
   mesh status
   mesh status -o json")]
     Status(StatusArgs),
+    /// Copy everything into one file while the mesh is serving: records and their history, models, secrets.
+    #[command(after_help = format!("The file is a tar archive that begins with a signed list of what is in it. It is of one
+moment: every change that was acknowledged before is in it. It holds every secret of the mesh and is made readable by its
+owner only; making one needs an admin's token and is an entry of the audit log. `mesh restore` puts it back.
+
+{EXIT_CODES}
+
+Examples:
+  mesh backup --output mesh.tar
+  mesh backup --output /backups/mesh-$(date +%F).tar
+  mesh restore mesh.tar --data /var/lib/mesh"))]
+    Backup(BackupArgs),
     /// Print completions for a shell.
     #[command(after_help = "Examples:
   mesh completions bash > ~/.local/share/bash-completion/completions/mesh")]
@@ -336,6 +348,17 @@ pub struct InferArgs {
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: OutputFormat,
+}
+
+/// `mesh backup`.
+#[derive(Debug, Clone, Args)]
+pub struct BackupArgs {
+    /// The file to write; it gets its name only once it is whole.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Replace the file if it is there.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `mesh status`.

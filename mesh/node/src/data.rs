@@ -1,7 +1,7 @@
 //! The data folder: where what lies, and the two secrets that a node makes for itself.
 //!
 //! Owns the pepper (32 random bytes, readable by the owner only) and the first admin token. A node that finds either uses it
-//! and makes none.
+//! and makes none. The key that snapshots and backups are signed with follows from the pepper.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -11,12 +11,20 @@ use std::{
 };
 
 use mesh_policies::{Pepper, generate_admin_token, hash_secret};
-use mesh_registry::{Author, Change, Expected, RegistryConfig, RegistryError, RegistryHandle};
+use mesh_registry::{Author, Change, Expected, RegistryConfig, RegistryError, RegistryHandle, SealKey};
 use mesh_resources::{AdminRole, AdminTokenSpec, Kind, Resource, ResourceKey};
 
 const PEPPER_BYTES: usize = 32;
 const OWNER_ONLY: u32 = 0o600;
-const OWNERS_FOLDER: u32 = 0o700;
+pub(crate) const OWNERS_FOLDER: u32 = 0o700;
+pub(crate) const REGISTRY: &str = "registry";
+pub(crate) const ARTIFACTS: &str = "artifacts";
+/// The pepper's file, and what a backup calls it.
+pub(crate) const PEPPER: &str = "pepper";
+/// Where a restore puts what is not yet checked.
+pub(crate) const RESTORING: &str = ".restoring";
+/// What the key of snapshots and backups is derived for.
+const SEAL_PURPOSE: &str = "mesh registry snapshots and backups, version 1";
 
 /// Why the data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +49,9 @@ pub enum DataError {
         "the file {0} is missing beside existing records: restore it from a backup, without it no key can be checked"
     )]
     PepperMissing(String),
+    /// A restore was begun here and never ended.
+    #[error("a restore into {0} was not finished: empty the folder and run mesh restore again")]
+    HalfRestored(String),
     /// The first admin token could not be kept.
     #[error("cannot keep the first admin token: {0}")]
     Token(#[from] RegistryError),
@@ -60,6 +71,9 @@ pub(crate) struct DataFolder {
 impl DataFolder {
     /// Makes the folder if it is not there.
     pub(crate) fn open(root: &Path) -> Result<Self, DataError> {
+        if root.join(RESTORING).exists() {
+            return Err(DataError::HalfRestored(root.display().to_string()));
+        }
         if !root.exists() {
             fs::create_dir_all(root).map_err(failed("create the data folder", root))?;
             fs::set_permissions(root, Permissions::from_mode(OWNERS_FOLDER))
@@ -71,17 +85,20 @@ impl DataFolder {
     }
 
     pub(crate) fn registry(&self) -> PathBuf {
-        self.root.join("registry")
+        self.root.join(REGISTRY)
     }
 
-    /// Where the records and the artifacts are.
-    pub(crate) fn registry_config(&self) -> RegistryConfig {
-        RegistryConfig::new(self.registry()).with_artifacts(self.root.join("artifacts"))
+    /// Where the records and the artifacts are, and what they are signed with.
+    pub(crate) fn registry_config(&self, pepper: &Pepper) -> RegistryConfig {
+        RegistryConfig::new(self.registry())
+            .with_artifacts(self.root.join(ARTIFACTS))
+            .with_key(seal_key(pepper))
+            .with_secret(PEPPER, self.root.join(PEPPER))
     }
 
     /// The pepper of this folder; made at the first start.
     pub(crate) fn pepper(&self) -> Result<Pepper, DataError> {
-        let path = self.root.join("pepper");
+        let path = self.root.join(PEPPER);
         match File::open(&path) {
             Ok(file) => read_pepper(file, &path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -97,18 +114,27 @@ impl DataFolder {
     }
 }
 
+/// The key that snapshots and backups are signed with.
+pub(crate) fn seal_key(pepper: &Pepper) -> SealKey {
+    SealKey::derive(pepper.hash(SEAL_PURPOSE).to_string().as_bytes())
+}
+
+/// The pepper that bytes are, if they are one.
+pub(crate) fn pepper_of(bytes: &[u8]) -> Option<Pepper> {
+    <[u8; PEPPER_BYTES]>::try_from(bytes).ok().map(Pepper::from_bytes)
+}
+
 fn read_pepper(file: File, path: &Path) -> Result<Pepper, DataError> {
     let mut bytes = Vec::with_capacity(PEPPER_BYTES + 1);
     let limit = u64::try_from(PEPPER_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     file.take(limit)
         .read_to_end(&mut bytes)
         .map_err(failed("read the pepper", path))?;
-    let bytes = <[u8; PEPPER_BYTES]>::try_from(bytes).map_err(|_| DataError::Pepper(path.display().to_string()))?;
-    Ok(Pepper::from_bytes(bytes))
+    pepper_of(&bytes).ok_or_else(|| DataError::Pepper(path.display().to_string()))
 }
 
 /// Writes a new file that only its owner can read; nobody ever sees half of it.
-fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
@@ -190,6 +216,14 @@ mod tests {
         let data = DataFolder::open(folder.path()).unwrap();
         fs::create_dir(data.registry()).unwrap();
         assert!(matches!(data.pepper(), Err(DataError::PepperMissing(_))));
+    }
+
+    #[test]
+    fn a_folder_with_a_half_done_restore_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join(RESTORING)).unwrap();
+        let refused = DataFolder::open(folder.path());
+        assert!(matches!(refused, Err(DataError::HalfRestored(_))), "{refused:?}");
     }
 
     #[test]

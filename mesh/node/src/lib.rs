@@ -13,9 +13,11 @@ mod fleet;
 mod node;
 mod observer;
 mod options;
+mod restore;
 pub mod signals;
 
 pub use config::{ConfigError, NodeConfig};
 pub use data::DataError;
 pub use node::{Addresses, Node, StartError};
 pub use options::{ServeOptions, Text};
+pub use restore::{RestoreError, RestoreOptions, Restored, restore};

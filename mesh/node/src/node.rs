@@ -117,6 +117,12 @@ impl Node {
     /// Starts everything; the doors are open and models are being loaded when it returns. Must be called within an actix
     /// system, in which it then lives.
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        Self::start_with(config, Vec::new()).await
+    }
+
+    /// The same with further model runtimes, which are asked before the program's own: for whoever embeds a node, and for
+    /// tests of what a runtime may do wrong.
+    pub async fn start_with(config: NodeConfig, first: Vec<Arc<dyn Backend>>) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let groups = Groups::default();
         let telemetry = Telemetry::start(&TelemetryConfig {
@@ -125,7 +131,8 @@ impl Node {
         let readiness = Readiness::default();
         let models = readiness.register("models");
         let store = open_store(&config, &groups.records)?;
-        let worker = start_worker(&config, &telemetry, clock.clone(), &groups.devices)?;
+        let backends = first.into_iter().chain(backends(&config)).collect();
+        let worker = start_worker(&config, backends, &telemetry, clock.clone(), &groups.devices)?;
         let fleet = LocalFleet::follow(worker.handle(), &telemetry, &groups.devices).map_err(StartError::Devices)?;
         let behind = Behind {
             config: &config,
@@ -237,12 +244,13 @@ fn close(store: Store) {
 fn open_store(config: &NodeConfig, tasks: &Tasks) -> Result<Store, StartError> {
     let data = DataFolder::open(&config.data)?;
     let pepper = data.pepper()?;
-    let registry = Registry::open(data.registry_config(), tasks)?;
+    let registry = Registry::open(data.registry_config(&pepper), tasks)?;
     Ok(Store { registry, pepper })
 }
 
 fn start_worker(
     config: &NodeConfig,
+    backends: Vec<Arc<dyn Backend>>,
     telemetry: &Telemetry,
     clock: Arc<dyn Clock>,
     tasks: &Tasks,
@@ -255,7 +263,7 @@ fn start_worker(
         ..WorkerConfig::default()
     };
     let observer: Arc<dyn BatchObserver> = Arc::new(BatchTelemetry(telemetry.clone()));
-    Ok(Worker::start(&layout, backends(config), &observer, clock, tasks)?)
+    Ok(Worker::start(&layout, backends, &observer, clock, tasks)?)
 }
 
 #[cfg(feature = "torch")]
