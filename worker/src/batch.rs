@@ -4,12 +4,12 @@ use bytes::Bytes;
 use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs};
 use mesh_types::{DataType, ModelConfig, Shape, Tensor};
 
-use crate::shared::Queued;
+use crate::order::Member;
 
 /// Gathers by reference; nothing is copied here.
-pub(crate) fn gather<'a>(config: &'a ModelConfig, members: &'a [Queued], rows: u32) -> BatchInputs<'a> {
+pub(crate) fn gather<'a>(config: &'a ModelConfig, members: &[&'a Member], rows: u32) -> BatchInputs<'a> {
     let input = |(index, spec)| {
-        let of = |member: &'a Queued| member.job.inputs.get(index);
+        let of = |member: &&'a Member| member.job.inputs.get(index);
         let parts = members
             .iter()
             .filter_map(of)
@@ -36,7 +36,7 @@ pub(crate) fn gather<'a>(config: &'a ModelConfig, members: &'a [Queued], rows: u
 /// Splits the outputs by rows; slices of the batch's own bytes, nothing is copied.
 pub(crate) fn scatter(
     config: &ModelConfig,
-    members: &[Queued],
+    members: &[&Member],
     outputs: &BatchOutputs,
 ) -> Result<Vec<Vec<Tensor>>, BackendError> {
     let mut split: Vec<Vec<Tensor>> = members

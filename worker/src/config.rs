@@ -1,5 +1,7 @@
 //! The worker's sizes and bounds.
 
+use std::time::Duration;
+
 use mesh_actors::RestartPolicy;
 
 /// How a worker is laid out.
@@ -7,12 +9,16 @@ use mesh_actors::RestartPolicy;
 pub struct WorkerConfig {
     /// CPU devices to make; each has threads and queues of its own.
     pub cpu_devices: u16,
-    /// Threads per device; each holds an instance of every model of the device.
+    /// Threads per device, where a model asks for no other number of instances.
     pub threads_per_device: u16,
     /// Most jobs on their way to one device's scheduler.
     pub arrivals: usize,
     /// Most jobs waiting for one model.
     pub queue: usize,
+    /// How long one execution may take before its thread counts as hung, where the model's configuration names no bound.
+    pub execution_timeout: Duration,
+    /// Whether each device thread keeps to one processor, where there are at least as many processors as threads.
+    pub pin_threads: bool,
     /// How often a device's actor is rebuilt.
     pub restart: RestartPolicy,
 }
@@ -24,6 +30,8 @@ impl Default for WorkerConfig {
             threads_per_device: 1,
             arrivals: 4_096,
             queue: 4_096,
+            execution_timeout: Duration::from_secs(30),
+            pin_threads: false,
             restart: RestartPolicy::default(),
         }
     }

@@ -3,7 +3,11 @@
 //! It never waits and never runs a model. All it reacts to is [`Wake`] (there is news in the shared queues), [`Load`] and
 //! [`Unload`]. If it dies, it is rebuilt and loads again what was wanted; what it had queued is answered as unavailable.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, SpawnHandle};
 use mesh_actors::Lifeline;
@@ -12,20 +16,23 @@ use mesh_scheduler::Scheduler;
 use mesh_types::{Fault, ModelVersionKey};
 use tokio::sync::{oneshot, watch};
 
-use crate::{
-    models::Model,
-    report::DeviceReport,
-    shared::Queued,
-    thread::{DeviceThread, ThreadParts},
-};
+use crate::{crew::Crew, models::Model, order::RunBatch, report::DeviceReport, shared::Queued, thread::ThreadParts};
 
 /// Loads, unloads and the one wake-up that may be on their way to the actor.
 const MAILBOX: usize = 256;
+
+/// Alarms that would ring at once still let others have their turn.
+const SHORTEST_ALARM: Duration = Duration::from_micros(50);
 
 /// There is news.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Wake;
+
+/// The time has come to look again.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Alarm;
 
 /// Load a model; answered once it is warm on every thread.
 #[derive(Debug, Message)]
@@ -48,36 +55,71 @@ pub(crate) struct DeviceParts {
     pub(crate) report: watch::Sender<DeviceReport>,
 }
 
+/// An alarm that has been set.
+struct Set {
+    at: Instant,
+    handle: SpawnHandle,
+}
+
 /// The actor.
 pub(crate) struct DeviceActor {
     pub(crate) parts: DeviceParts,
-    pub(crate) threads: Vec<DeviceThread>,
+    pub(crate) crew: Crew,
     pub(crate) scheduler: Scheduler<Arc<ModelVersionKey>, Queued>,
     pub(crate) models: BTreeMap<Arc<ModelVersionKey>, Model>,
     pub(crate) hasher: std::hash::RandomState,
-    pub(crate) timer: Option<SpawnHandle>,
+    /// A batch whose threads are all busy.
+    pub(crate) parked: Option<Box<RunBatch>>,
+    /// Batches formed so far.
+    pub(crate) batches: u64,
+    alarm: Option<Set>,
     _lifeline: Lifeline,
 }
 
 impl DeviceActor {
     pub(crate) fn new(parts: DeviceParts, lifeline: Lifeline) -> Self {
-        // News of a predecessor's threads, which have ended by now: it is about orders that this one never gave.
+        // News of a predecessor's threads: it is about orders that this one never gave.
         while parts.thread.shared.done.pop().is_some() {}
-        let start = |index: u16| DeviceThread::start(usize::from(index), parts.thread.clone());
-        let threads = (0..parts.threads.max(1)).filter_map(|index| {
-            start(index)
-                .inspect_err(|error| tracing::error!(%error, "a device thread does not start"))
-                .ok()
-        });
         Self {
-            threads: threads.collect(),
+            crew: Crew::new(usize::from(parts.threads), parts.thread.clone()),
             parts,
             scheduler: Scheduler::default(),
             models: BTreeMap::new(),
             hasher: std::hash::RandomState::new(),
-            timer: None,
+            parked: None,
+            batches: 0,
+            alarm: None,
             _lifeline: lifeline,
         }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.parts.thread.clock.now()
+    }
+
+    /// Takes in all news, hands out what can run, and sets the alarm for what only time will change.
+    fn turn(&mut self, context: &mut Context<Self>) {
+        self.hear();
+        self.watch();
+        self.admit();
+        let batch = self.dispatch();
+        let next = batch.into_iter().chain(self.watch_due()).min();
+        if let Some(at) = next {
+            self.wake_at(context, at);
+        }
+    }
+
+    /// Sets the alarm, unless it rings before that anyway: an alarm too many costs less than setting one per batch.
+    fn wake_at(&mut self, context: &mut Context<Self>, at: Instant) {
+        if self.alarm.as_ref().is_some_and(|set| set.at <= at) {
+            return;
+        }
+        if let Some(set) = self.alarm.take() {
+            context.cancel_future(set.handle);
+        }
+        let wait = at.saturating_duration_since(self.now()).max(SHORTEST_ALARM);
+        let handle = context.notify_later(Alarm, wait);
+        self.alarm = Some(Set { at, handle });
     }
 }
 
@@ -97,15 +139,22 @@ impl Handler<Wake> for DeviceActor {
 
     fn handle(&mut self, _: Wake, context: &mut Self::Context) {
         self.parts.thread.shared.heard();
-        if self.threads.iter().any(|thread| !thread.is_alive()) {
+        if self.crew.has_lost_one() {
             // What it ran is lost and answered so; the actor's successor starts threads anew and loads what was wanted.
             tracing::error!(device = %self.parts.thread.shared.device, "a device thread died: the device is restarted");
             context.terminate();
             return;
         }
-        self.hear();
-        self.admit();
-        self.dispatch(context);
+        self.turn(context);
+    }
+}
+
+impl Handler<Alarm> for DeviceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Alarm, context: &mut Self::Context) {
+        self.alarm = None;
+        self.turn(context);
     }
 }
 
@@ -129,7 +178,7 @@ impl Handler<Unload> for DeviceActor {
         self.admit();
         let key = Arc::new(key);
         self.begin_unload(&key, answer);
-        self.dispatch(context);
+        self.turn(context);
         self.finish_unload(&key);
         self.publish();
         context.notify(Wake);

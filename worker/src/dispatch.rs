@@ -1,29 +1,32 @@
 //! From arrivals through the scheduler to the device's threads.
+//!
+//! A batch goes only to a thread that has its model. One whose threads are all busy is parked, one at a time, until one of
+//! them is free; nothing is taken from the scheduler meanwhile.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
-use actix::{AsyncContext, Context};
 use mesh_scheduler::{Gone, Item, Refused, ShapeKey};
-use mesh_types::{Fault, FaultSource};
+use mesh_types::{Fault, FaultSource, ModelVersionKey};
 
 use crate::{
-    device::{DeviceActor, Wake},
-    report::ModelState,
-    shared::Queued,
-    thread::{BATCHES_IN_FLIGHT, Order, RunBatch, not_here},
+    device::DeviceActor, models::not_here, order::RunBatch, report::ModelState, shared::Queued, statistics::Left,
 };
+
+/// What became of an attempt to hand a batch to a thread.
+enum Given {
+    /// A thread has it, or its requests have been answered.
+    Yes,
+    /// Every thread with its model is busy.
+    Busy(Box<RunBatch>),
+}
 
 impl DeviceActor {
     /// Moves arrivals into the scheduler.
     pub(crate) fn admit(&mut self) {
         while let Some(queued) = self.parts.thread.shared.arrivals.pop() {
             let key = queued.job.version.clone();
-            if self
-                .models
-                .get(&key)
-                .is_none_or(|model| model.state != ModelState::Ready)
-            {
-                queued.answer(Err(not_here()));
+            if let Err(fault) = self.admits(&key) {
+                self.refuse(queued, fault);
                 continue;
             }
             let item = Item {
@@ -38,8 +41,22 @@ impl DeviceActor {
                     Refused::Full(queued) => (queued, full()),
                     Refused::UnknownModel(queued) => (queued, not_here()),
                 };
-                queued.answer(Err(fault));
+                self.lost_before_running(&key);
+                self.refuse(queued, fault);
             }
+        }
+    }
+
+    fn refuse(&self, queued: Queued, fault: Fault) {
+        let books = &self.parts.thread.shared.books;
+        books.lock().left(&queued.job.version, Left::Rejected);
+        queued.answer(Err(fault));
+    }
+
+    /// If the request was a quarantined model's probe, the next one is.
+    fn lost_before_running(&mut self, key: &ModelVersionKey) {
+        if let Some(model) = self.models.get_mut(key) {
+            model.quarantine.probe_lost();
         }
     }
 
@@ -54,71 +71,87 @@ impl DeviceActor {
         ShapeKey(hasher.finish())
     }
 
-    /// Hands out batches while a thread has room.
-    pub(crate) fn dispatch(&mut self, context: &mut Context<Self>) {
+    /// Hands out batches while a thread has room; when to do so again, even if nothing else happens.
+    pub(crate) fn dispatch(&mut self) -> Option<Instant> {
         loop {
-            let free = self
-                .threads
-                .iter()
-                .enumerate()
-                .min_by_key(|(_, thread)| thread.in_flight);
-            let free = free
-                .filter(|(_, thread)| thread.in_flight < BATCHES_IN_FLIGHT)
-                .map(|(index, _)| index);
-            let Some(free) = free else { return };
-            let decision = self.scheduler.poll(Instant::now(), |queued| queued.reply.is_closed());
+            if let Some(parked) = self.parked.take()
+                && let Given::Busy(parked) = self.give(parked)
+            {
+                self.parked = Some(parked);
+                return None;
+            }
+            if !self.crew.has_room() {
+                return None;
+            }
+            let now = self.now();
+            let decision = self.scheduler.poll(now, |queued| queued.reply.is_closed());
             for (item, gone) in decision.gone {
-                let key = item.payload.job.version.clone();
-                if gone == Gone::Expired {
-                    item.payload.answer(Err(Fault::deadline("while waiting for a batch")));
-                }
-                self.finish_unload(&key);
+                self.let_go(item.payload, gone);
             }
             let Some(batch) = decision.batch else {
-                self.wake_at(context, decision.wake_at);
-                return;
+                return decision.wake_at;
             };
             let waiting = self.scheduler.waiting(&batch.model);
             let (device, observer) = (self.parts.thread.shared.device, &self.parts.thread.observer);
             observer.waiting(device, &batch.model, waiting);
-            let members = batch.items.into_iter().map(|item| item.payload).collect();
-            self.give(
-                free,
-                RunBatch {
-                    model: batch.model,
-                    members,
-                    rows: batch.rows,
-                },
-            );
+            let queued = batch.items.into_iter().map(|item| item.payload).collect();
+            self.batches += 1;
+            let run = RunBatch::new(self.batches, batch.model, queued, None);
+            if let Some(model) = self.models.get_mut(&run.model) {
+                model.running += 1;
+            }
+            self.parked = Some(Box::new(run));
         }
     }
 
-    fn give(&mut self, thread: usize, run: RunBatch) {
-        let key = run.model.clone();
-        let Some(thread) = self.threads.get_mut(thread) else {
-            return;
+    /// A request that leaves the queue without running.
+    fn let_go(&mut self, queued: Queued, gone: Gone) {
+        let key = queued.job.version.clone();
+        let why = match gone {
+            Gone::Expired => Left::Expired,
+            Gone::Cancelled => Left::Cancelled,
         };
-        match thread.order(Order::Run(run)) {
-            Ok(()) => {
-                thread.in_flight += 1;
-                if let Some(model) = self.models.get_mut(&key) {
-                    model.running += 1;
-                }
-            }
-            Err(order) => {
-                if let Order::Run(run) = *order {
-                    run.members.into_iter().for_each(|member| member.answer(Err(full())));
-                }
-            }
+        self.parts.thread.shared.books.lock().left(&key, why);
+        if gone == Gone::Expired {
+            queued.answer(Err(Fault::deadline("while waiting for a batch")));
         }
+        self.lost_before_running(&key);
+        self.finish_unload(&key);
     }
 
-    fn wake_at(&mut self, context: &mut Context<Self>, at: Option<Instant>) {
-        if let Some(timer) = self.timer.take() {
-            context.cancel_future(timer);
+    fn give(&mut self, run: Box<RunBatch>) -> Given {
+        let key = run.model.clone();
+        let model = self.models.get(&key);
+        let places = model.into_iter().flat_map(|model| model.ready_places());
+        let Some(place) = self.crew.freest(places) else {
+            // A thread that is loading it again may take long: what waits elsewhere must not wait for that.
+            let comes = |state| {
+                matches!(
+                    state,
+                    ModelState::Ready | ModelState::Quarantined | ModelState::Unloading
+                )
+            };
+            if model.is_some_and(|model| comes(model.state()) && model.ready_places().next().is_some()) {
+                return Given::Busy(run);
+            }
+            self.give_up(&key, &run, &not_here());
+            return Given::Yes;
+        };
+        let limit = self.limit(&key);
+        if let Err(run) = self.crew.run(place, *run, limit) {
+            self.give_up(&key, &run, &full());
         }
-        let wait = at.map(|at| at.saturating_duration_since(Instant::now()));
-        self.timer = wait.map(|wait| context.notify_later(Wake, wait));
+        Given::Yes
+    }
+
+    /// Answers a batch that no thread has taken.
+    fn give_up(&mut self, key: &Arc<ModelVersionKey>, run: &RunBatch, fault: &Fault) {
+        run.replies.answer_rest(fault);
+        if let Some(model) = self.models.get_mut(key) {
+            model.running = model.running.saturating_sub(1);
+            model.quarantine.probe_lost();
+        }
+        self.finish_unload(key);
     }
 }
 

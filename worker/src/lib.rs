@@ -9,17 +9,30 @@
 //!                                      ^------------------- done (bounded) ----------------'
 //! ```
 //!
-//! Invariants: a model takes jobs only once it is warm on every thread of its device; a panic or error of a batch fails the
-//! requests of that batch and no other; a job whose caller has gone never reaches a device; what was accepted is answered.
+//! Invariants: a model takes jobs only once it is warm on every thread that it lives on; a request that fails, panics or
+//! hangs fails none of its batch mates that can do without it; no request is answered twice; a job whose caller has gone never reaches a device; what was accepted is answered.
 
+mod affinity;
 mod batch;
 mod config;
+mod crew;
 mod device;
 mod dispatch;
+mod execute;
+mod faults;
+mod finite;
+mod instances;
+mod link;
 mod models;
 mod observer;
+mod order;
+mod pulse;
+mod quarantine;
+mod replies;
 mod report;
 mod shared;
+mod statistics;
+mod tally;
 mod thread;
 mod warm;
 mod worker;
@@ -28,6 +41,10 @@ pub use config::WorkerConfig;
 pub use observer::{BatchObserver, BatchRecord, Unobserved};
 pub use report::{DeviceReport, ModelReport, ModelState, WorkerReport};
 pub use shared::JobReply;
+pub use statistics::{
+    BatchSizeStatistics, DeviceStatistics, MAX_EXACT_BATCH_SIZE, ModelStatistics, PredictionStatistics, Sum,
+    WorkerStatistics,
+};
 pub use worker::{Worker, WorkerError, WorkerHandle};
 
 #[cfg(test)]

@@ -1,68 +1,165 @@
 //! The models of one device: where each stands, and what the threads have said of it.
 //!
-//! Owns the way of a model from loading to ready, to unloading and away. Runs nothing and queues nothing.
+//! Owns the way of a model from loading to serving, to unloading and away. A model lives on the first threads of its
+//! device, as many as it has instances; it takes jobs once all of them have loaded it, and as long as one has it. Runs
+//! nothing and queues nothing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mesh_backend::LoadSpec;
 use mesh_scheduler::BatchRules;
 use mesh_types::{Fault, FaultClass, FaultSource, ModelVersionKey};
 
 use crate::{
+    crew::MAX_THREADS,
     device::{Answer, DeviceActor},
+    instances,
+    order::{BatchNews, LoadedNews, News, Order, Profile},
+    quarantine::Quarantine,
     report::{DeviceReport, ModelReport, ModelState},
-    shared::News,
-    thread::{Order, not_here},
 };
 
+/// The most models on one device, those that failed to load included.
+pub(crate) const MAX_MODELS: usize = 1_024;
+
+/// What one thread has of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Ordered to load it.
+    Loading,
+    /// Has it; it takes so many bytes there.
+    Ready(u64),
+    /// Ordered to let go of it.
+    Leaving,
+    /// Does not have it.
+    Gone,
+}
+
+/// Where a model is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Being loaded for the first time.
+    Loading,
+    /// Has been loaded everywhere; some threads may be loading it again.
+    Serving,
+    /// What was accepted is being finished.
+    Unloading,
+    /// Did not load, or has been lost.
+    Unavailable,
+}
+
+/// One model.
 #[derive(Debug)]
 pub(crate) struct Model {
+    pub(crate) spec: LoadSpec,
     pub(crate) rules: BatchRules,
-    pub(crate) state: ModelState,
+    pub(crate) phase: Phase,
+    /// By thread.
+    pub(crate) places: Vec<Place>,
     pub(crate) reason: Option<String>,
-    pub(crate) memory_bytes: u64,
-    /// Threads that have not said yet whether they loaded or unloaded it.
-    pub(crate) outstanding: usize,
+    pub(crate) quarantine: Quarantine,
+    profile: Profile,
     /// Batches given to threads and not yet done.
     pub(crate) running: usize,
-    pub(crate) answers: Vec<Answer>,
+    answers: Vec<Answer>,
+}
+
+impl Model {
+    pub(crate) fn state(&self) -> ModelState {
+        match self.phase {
+            Phase::Loading => ModelState::Loading,
+            Phase::Serving if self.quarantine.until().is_some() => ModelState::Quarantined,
+            Phase::Serving if self.ready_places().next().is_none() => ModelState::Loading,
+            Phase::Serving => ModelState::Ready,
+            Phase::Unloading => ModelState::Unloading,
+            Phase::Unavailable => ModelState::Unavailable,
+        }
+    }
+
+    /// The threads that have it.
+    pub(crate) fn ready_places(&self) -> impl Iterator<Item = usize> {
+        let ready = |(index, place): (usize, &Place)| matches!(place, Place::Ready(_)).then_some(index);
+        self.places.iter().enumerate().filter_map(ready)
+    }
+
+    pub(crate) fn has(&self, wanted: Place) -> bool {
+        self.places.contains(&wanted)
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        let bytes = |place: &Place| if let Place::Ready(bytes) = place { *bytes } else { 0 };
+        self.places.iter().map(bytes).sum()
+    }
+
+    /// Batches of so many rows find no memory: from now on they have at most half as many.
+    fn lower(&mut self, oom_rows: u32) -> bool {
+        let fits = (oom_rows / 2).max(1);
+        let lower = fits < self.rules.max_rows;
+        if lower {
+            self.rules.max_rows = fits;
+            self.rules.preferred.retain(|size| *size <= fits);
+            if self.rules.preferred.is_empty() {
+                self.rules.preferred.push(fits);
+            }
+        }
+        lower
+    }
+}
+
+/// The answer to a job for a model that a device does not have.
+pub(crate) fn not_here() -> Fault {
+    Fault::new(
+        FaultClass::Unavailable,
+        FaultSource::Device,
+        "the model is not ready on this device",
+    )
 }
 
 impl DeviceActor {
     pub(crate) fn load(&mut self, spec: &LoadSpec, answer: Option<Answer>) {
         let key = Arc::new(spec.key.clone());
-        if let Some(known) = self
-            .models
-            .get_mut(&key)
-            .filter(|known| known.state != ModelState::Unavailable)
-        {
-            match (answer, known.state) {
+        let unavailable = |known: &&mut Model| known.phase != Phase::Unavailable;
+        if let Some(known) = self.models.get_mut(&key).filter(unavailable) {
+            let fault = || Fault::unavailable(FaultSource::Model, known.reason.clone().unwrap_or_default());
+            match (answer, known.state()) {
                 (Some(answer), ModelState::Loading) => known.answers.push(answer),
                 (Some(answer), ModelState::Ready) => drop(answer.send(Ok(()))),
+                (Some(answer), ModelState::Quarantined) => drop(answer.send(Err(fault()))),
                 (Some(answer), _) => drop(answer.send(Err(not_here()))),
                 (None, _) => {}
             }
             return;
         }
-        let rules = BatchRules::of(&spec.config, self.parts.queue);
+        if self.models.len() >= MAX_MODELS && !self.models.contains_key(&key) {
+            let text = format!("the device has {MAX_MODELS} models; unload one first");
+            answer.map(|answer| answer.send(Err(Fault::unavailable(FaultSource::Device, text))));
+            return;
+        }
+        let device = self.parts.thread.shared.device;
+        let threads = usize::from(self.parts.threads.max(1));
+        let instances = instances::on(device, threads, &spec.config);
+        self.crew.grow(instances.min(MAX_THREADS.max(threads)));
         let mut model = Model {
-            rules,
-            state: ModelState::Loading,
+            rules: BatchRules::of(&spec.config, self.parts.queue),
+            spec: spec.clone(),
+            phase: Phase::Loading,
+            places: vec![Place::Gone; instances],
             reason: None,
-            memory_bytes: 0,
-            outstanding: 0,
+            quarantine: Quarantine::default(),
+            profile: Profile::default(),
             running: 0,
             answers: answer.into_iter().collect(),
         };
-        for thread in &mut self.threads {
-            match thread.order(Order::Load(key.clone(), spec.clone())) {
-                Ok(()) => model.outstanding += 1,
-                Err(_) => model.reason = Some("too many loads and unloads are under way; try again".to_owned()),
+        for (index, place) in model.places.iter_mut().enumerate() {
+            if self.crew.load(index, Order::Load(key.clone(), spec.clone())) {
+                *place = Place::Loading;
+            } else if self.crew.is_manned(index) {
+                model.reason = Some("too many loads and unloads are under way; try again".to_owned());
+            } else {
+                model.reason = Some("the device has lost too many threads to executions that hang".to_owned());
             }
         }
-        if self.threads.is_empty() {
-            model.reason = Some("the device has no threads".to_owned());
-        }
+        self.parts.thread.shared.books.lock().open(&key);
         self.models.insert(key.clone(), model);
         self.settle(&key);
         self.publish();
@@ -71,18 +168,16 @@ impl DeviceActor {
     /// Takes no more jobs for the model; what was accepted is finished first.
     pub(crate) fn begin_unload(&mut self, key: &Arc<ModelVersionKey>, answer: Answer) {
         match self.models.get_mut(key) {
-            Some(model) if model.state == ModelState::Unavailable => {
+            Some(model) if model.phase == Phase::Unavailable => {
                 model.answers.push(answer);
                 self.forget(key);
             }
-            Some(model) if model.state == ModelState::Loading => {
-                drop(answer.send(Err(Fault::unavailable(
-                    FaultSource::Model,
-                    "the model is still loading",
-                ))));
+            Some(model) if model.phase == Phase::Loading => {
+                let text = "the model is still loading";
+                drop(answer.send(Err(Fault::unavailable(FaultSource::Model, text))));
             }
             Some(model) => {
-                model.state = ModelState::Unloading;
+                model.phase = Phase::Unloading;
                 model.answers.push(answer);
             }
             None => drop(answer.send(Ok(()))),
@@ -92,92 +187,132 @@ impl DeviceActor {
     /// Takes in what the threads have to say.
     pub(crate) fn hear(&mut self) {
         while let Some(done) = self.parts.thread.shared.done.pop() {
-            if let Some(thread) = self.threads.get_mut(done.thread) {
-                thread.heard();
-                if matches!(done.news, News::Batch { .. }) {
-                    thread.in_flight = thread.in_flight.saturating_sub(1);
+            match self.crew.heard(done) {
+                Some((_, News::Batch(news))) => self.hear_batch(&news),
+                Some((place, News::Loaded { model, result })) => self.hear_loaded(place, &model, result),
+                Some((place, News::Unloaded { model })) => self.hear_unloaded(place, &model),
+                None => {}
+            }
+        }
+    }
+
+    fn hear_batch(&mut self, news: &BatchNews) {
+        tracing::trace!(model = %news.model, rows = news.rows, busy = ?news.busy, whole = ?news.whole, "batch done");
+        if let Some(model) = self.models.get_mut(&news.model) {
+            model.running = model.running.saturating_sub(1);
+            if news.oom_rows.is_some_and(|rows| model.lower(rows)) && model.state() == ModelState::Ready {
+                self.scheduler.add_model(news.model.clone(), model.rules.clone());
+            }
+        }
+        self.judge(news);
+        self.finish_unload(&news.model);
+    }
+
+    fn hear_loaded(&mut self, place: usize, key: &Arc<ModelVersionKey>, result: Result<LoadedNews, Fault>) {
+        let Some(model) = self.models.get_mut(key) else { return };
+        let Some(slot) = model.places.get_mut(place) else {
+            return;
+        };
+        match result {
+            Ok(news) => {
+                *slot = Place::Ready(news.memory_bytes);
+                if let Some(rows) = news.profile.oom_rows {
+                    model.lower(rows);
+                }
+                if model.profile.sizes.is_empty() {
+                    model.profile = news.profile;
                 }
             }
-            match done.news {
-                News::Batch { model } => {
-                    if let Some(model) = self.models.get_mut(&model) {
-                        model.running = model.running.saturating_sub(1);
-                    }
-                    self.finish_unload(&model);
-                }
-                News::Loaded { model, result } => {
-                    if let Some(known) = self.models.get_mut(&model) {
-                        known.outstanding = known.outstanding.saturating_sub(1);
-                        match result {
-                            Ok(memory) => known.memory_bytes += memory,
-                            Err(fault) => known.reason = Some(fault.message.into_owned()),
-                        }
-                    }
-                    self.settle(&model);
-                }
-                News::Unloaded { model } => {
-                    // After a load that failed, the model may be loading again: that news is not about it.
-                    let unloading = |known: &&mut Model| known.state == ModelState::Unloading;
-                    let gone = self.models.get_mut(&model).filter(unloading).is_some_and(|known| {
-                        known.outstanding = known.outstanding.saturating_sub(1);
-                        known.outstanding == 0
-                    });
-                    if gone {
-                        self.forget(&model);
-                    }
-                }
+            Err(fault) => {
+                *slot = Place::Gone;
+                tracing::warn!(model = %key, place, %fault, "a model does not load");
+                model.reason = Some(fault.message.into_owned());
             }
+        }
+        self.settle(key);
+        self.finish_unload(key);
+    }
+
+    fn hear_unloaded(&mut self, place: usize, key: &Arc<ModelVersionKey>) {
+        let Some(model) = self.models.get_mut(key) else { return };
+        // After a load that failed, the model may be loading again: that news is not about it.
+        if let Some(slot @ Place::Leaving) = model.places.get_mut(place) {
+            *slot = Place::Gone;
+        }
+        if model.phase == Phase::Unloading && !model.has(Place::Leaving) {
+            self.finish_unload(key);
         }
     }
 
     /// The model is gone from here: says so, then answers whoever asked for it.
-    pub(crate) fn forget(&mut self, key: &Arc<ModelVersionKey>) {
+    fn forget(&mut self, key: &Arc<ModelVersionKey>) {
         let Some(model) = self.models.remove(key) else { return };
+        self.parts.thread.shared.books.lock().close(key);
         self.publish();
         model.answers.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
     }
 
-    /// Once every thread has said whether it loaded the model: ready, or unavailable with the reason.
+    /// Once every thread has said whether it loaded the model: serving, or unavailable with the reason.
     pub(crate) fn settle(&mut self, key: &Arc<ModelVersionKey>) {
         let Some(model) = self.models.get_mut(key) else { return };
-        if model.outstanding > 0 || model.state != ModelState::Loading {
-            return;
-        }
-        let answers = std::mem::take(&mut model.answers);
-        let result = match &model.reason {
-            None => {
-                model.state = ModelState::Ready;
+        let loading = model.has(Place::Loading);
+        match model.phase {
+            Phase::Loading if loading => return,
+            Phase::Loading if model.reason.is_none() => {
+                model.phase = Phase::Serving;
                 self.scheduler.add_model(key.clone(), model.rules.clone());
-                Ok(())
             }
-            Some(reason) => {
-                model.state = ModelState::Unavailable;
-                self.threads
-                    .iter_mut()
-                    .for_each(|thread| drop(thread.order(Order::Unload(key.clone()))));
-                Err(Fault::new(FaultClass::Unavailable, FaultSource::Model, reason.clone()))
+            // One thread that has it is enough to serve on.
+            Phase::Serving if loading || model.ready_places().next().is_some() => {}
+            Phase::Loading | Phase::Serving => {
+                self.lose(key);
+                return;
             }
-        };
+            Phase::Unloading | Phase::Unavailable => return,
+        }
+        let state = model.state();
+        if state == ModelState::Ready {
+            model.reason = None;
+        }
         // Whoever is told that it is ready also reads so in the report.
         self.publish();
-        answers.into_iter().for_each(|answer| drop(answer.send(result.clone())));
+        if let Some(model) = self.models.get_mut(key).filter(|_| state == ModelState::Ready) {
+            let answers = std::mem::take(&mut model.answers);
+            answers.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
+        }
+    }
+
+    /// The model is not to be had here: what waits for it is answered, and the threads that have it let go of it.
+    fn lose(&mut self, key: &Arc<ModelVersionKey>) {
+        for item in self.scheduler.remove_model(key) {
+            item.payload.answer(Err(not_here()));
+        }
+        let Some(model) = self.models.get_mut(key) else { return };
+        model.phase = Phase::Unavailable;
+        release(&mut self.crew, model, key);
+        let (answers, reason) = (std::mem::take(&mut model.answers), model.reason.clone());
+        let fault = Fault::new(
+            FaultClass::Unavailable,
+            FaultSource::Model,
+            reason.unwrap_or_else(|| "the model is not there".to_owned()),
+        );
+        self.publish();
+        answers
+            .into_iter()
+            .for_each(|answer| drop(answer.send(Err(fault.clone()))));
     }
 
     /// Once everything accepted is done: tells the threads to let go of the model.
     pub(crate) fn finish_unload(&mut self, key: &Arc<ModelVersionKey>) {
         let waiting = self.scheduler.waiting(key);
         let Some(model) = self.models.get_mut(key) else { return };
-        if model.state != ModelState::Unloading || model.running > 0 || waiting > 0 || model.outstanding > 0 {
+        let busy = model.running > 0 || waiting > 0 || model.has(Place::Loading) || model.has(Place::Leaving);
+        if model.phase != Phase::Unloading || busy {
             return;
         }
         drop(self.scheduler.remove_model(key));
-        let told = self
-            .threads
-            .iter_mut()
-            .filter_map(|thread| thread.order(Order::Unload(key.clone())).ok())
-            .count();
-        model.outstanding = told;
-        if told == 0 {
+        release(&mut self.crew, model, key);
+        if !model.has(Place::Leaving) {
             self.forget(key);
         }
     }
@@ -185,13 +320,35 @@ impl DeviceActor {
     pub(crate) fn publish(&self) {
         let models = self.models.iter().map(|(key, model)| ModelReport {
             key: ModelVersionKey::clone(key),
-            state: model.state,
+            state: model.state(),
             reason: model.reason.clone(),
-            memory_bytes: model.memory_bytes,
+            memory_bytes: model.memory_bytes(),
+            warm_up: model.profile.sizes.clone(),
         });
         self.parts.report.send_replace(DeviceReport {
             device: self.parts.thread.shared.device,
             models: models.collect(),
         });
+    }
+
+    /// How long one execution of a model may take.
+    pub(crate) fn limit(&self, key: &ModelVersionKey) -> Duration {
+        let spec = self.models.get(key).map(|model| &model.spec);
+        spec.map_or(self.parts.thread.execution_timeout, |spec| {
+            self.parts.thread.limit(spec)
+        })
+    }
+}
+
+/// Orders every thread that has the model to let go of it.
+fn release(crew: &mut crate::crew::Crew, model: &mut Model, key: &Arc<ModelVersionKey>) {
+    for (index, place) in model.places.iter_mut().enumerate() {
+        if matches!(place, Place::Ready(_)) {
+            *place = if crew.unload(index, key) {
+                Place::Leaving
+            } else {
+                Place::Gone
+            };
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! What the worker says of itself, published on every change of a model's state.
 
+use std::time::Duration;
+
 use mesh_types::{DeviceId, ModelVersionKey};
 
 /// Where a model stands on a device.
@@ -11,7 +13,9 @@ pub enum ModelState {
     Ready,
     /// Takes no more jobs; those accepted are being finished.
     Unloading,
-    /// Failed to load.
+    /// Crashed again and again; refuses jobs until its cool-down is over.
+    Quarantined,
+    /// Failed to load, or has been lost.
     Unavailable,
 }
 
@@ -22,10 +26,12 @@ pub struct ModelReport {
     pub key: ModelVersionKey,
     /// Its state.
     pub state: ModelState,
-    /// Why it is unavailable.
+    /// Why it is unavailable, quarantined or loading again.
     pub reason: Option<String>,
     /// Memory of all its instances, in bytes.
     pub memory_bytes: u64,
+    /// Batch sizes and what one execution of each took in warm-up, ascending.
+    pub warm_up: Vec<(u32, Duration)>,
 }
 
 /// One device.

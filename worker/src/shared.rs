@@ -5,8 +5,8 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Instant,
@@ -22,6 +22,9 @@ use tokio::sync::oneshot;
 use crate::{
     device::{DeviceActor, Wake},
     dispatch::full,
+    order::Done,
+    replies::Reply,
+    statistics::DeviceBooks,
 };
 
 /// A job and where its answer goes.
@@ -29,7 +32,7 @@ use crate::{
 pub(crate) struct Queued {
     pub(crate) job: InferJob,
     pub(crate) arrived: Instant,
-    pub(crate) reply: oneshot::Sender<Result<JobOutcome, Fault>>,
+    pub(crate) reply: Reply,
 }
 
 impl Queued {
@@ -39,27 +42,6 @@ impl Queued {
     }
 }
 
-/// A device thread has carried out an order.
-#[derive(Debug)]
-pub(crate) struct Done {
-    pub(crate) thread: usize,
-    pub(crate) news: News,
-}
-
-/// What came of an order.
-#[derive(Debug)]
-pub(crate) enum News {
-    /// A batch of this model has been answered.
-    Batch { model: Arc<ModelVersionKey> },
-    /// A model has been loaded and warmed, or not.
-    Loaded {
-        model: Arc<ModelVersionKey>,
-        result: Result<u64, Fault>,
-    },
-    /// A model is gone from the thread.
-    Unloaded { model: Arc<ModelVersionKey> },
-}
-
 /// Shared by everyone around one device.
 pub(crate) struct Shared {
     pub(crate) device: DeviceId,
@@ -67,6 +49,14 @@ pub(crate) struct Shared {
     pub(crate) done: ArrayQueue<Done>,
     /// What should be loaded: an actor that is rebuilt loads it again.
     pub(crate) wanted: Mutex<BTreeMap<ModelVersionKey, LoadSpec>>,
+    /// What the device has done so far.
+    pub(crate) books: Mutex<DeviceBooks>,
+    /// Threads given up because an execution hangs on them, and not come back since.
+    abandoned: AtomicUsize,
+    /// Threads that the device has.
+    threads: AtomicUsize,
+    /// Threads started so far.
+    generation: AtomicU64,
     signalled: AtomicBool,
     /// No actor will come any more: nobody else would answer what arrives.
     closed: AtomicBool,
@@ -74,12 +64,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(device: DeviceId, arrivals: usize, done: usize) -> Self {
+    pub(crate) fn new(device: DeviceId, arrivals: usize, done: usize, now: Instant) -> Self {
         Self {
             device,
             arrivals: ArrayQueue::new(arrivals.max(1)),
             done: ArrayQueue::new(done.max(1)),
             wanted: Mutex::default(),
+            books: Mutex::new(DeviceBooks::new(now)),
+            abandoned: AtomicUsize::new(0),
+            threads: AtomicUsize::new(0),
+            generation: AtomicU64::new(0),
             signalled: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             actor: OnceLock::new(),
@@ -93,6 +87,36 @@ impl Shared {
 
     pub(crate) fn actor(&self) -> Option<&Supervised<DeviceActor>> {
         self.actor.get()
+    }
+
+    /// A thread has been given up; how many are in all.
+    pub(crate) fn gave_up(&self) -> usize {
+        self.abandoned.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// A thread that had been given up has ended.
+    pub(crate) fn came_back(&self) {
+        self.abandoned.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Threads that have been given up and have not ended.
+    pub(crate) fn abandoned(&self) -> usize {
+        self.abandoned.load(Ordering::SeqCst)
+    }
+
+    /// The device has so many threads from now on.
+    pub(crate) fn has_threads(&self, threads: usize) {
+        self.threads.store(threads, Ordering::Relaxed);
+    }
+
+    /// Threads that the device has.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.load(Ordering::Relaxed)
+    }
+
+    /// A number that no thread of the device has had.
+    pub(crate) fn next_generation(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Tells the actor that there is news; one message however much of it.

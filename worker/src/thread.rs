@@ -1,31 +1,27 @@
-//! Device threads: each owns an instance of every model of its device and runs one batch at a time.
+//! Device threads: each owns instances of models of its device and runs one batch at a time.
 //!
-//! A panic is caught at the batch; the model that panicked is loaded anew before its next batch. The thread answers the
-//! requests itself, so that an answer takes no further hop through the actor.
+//! A panic is caught at the execution; the thread answers the requests itself, so that an answer takes no further hop
+//! through the actor. Loading and warm-up run here too, between batches, because a loaded model never leaves its thread:
+//! while a large model loads, the models beside it wait. A device with several threads loads on all of them at once.
 //!
-//! Loading and warm-up run here too, between batches, because a loaded model never leaves its thread: while a large model
-//! loads, the models beside it wait. A device with several threads loads on all of them at once.
+//! A thread whose execution hangs cannot be ended: it is abandoned. It keeps its models, its orders are void, what it says
+//! is not heard, and it ends once the execution comes back.
 
-use std::{
-    collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, ops::Range, sync::Arc, thread::JoinHandle, time::Duration};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use mesh_backend::{Backend, BackendError, LoadSpec, LoadedModel};
-use mesh_types::{Fault, FaultClass, FaultSource, JobOutcome, ModelVersionKey, StageTimings, TraceContext};
+use mesh_types::{Clock, Fault, ModelVersionKey, TraceContext};
 
 use crate::{
-    batch,
+    affinity,
+    execute::{self, Bench, Instance, caught},
+    link::{Link, State},
     observer::{BatchObserver, BatchRecord},
-    shared::{Done, News, Queued, Shared},
-    warm,
+    order::{BatchNews, Done, LoadedNews, News, Order, RunBatch, ThreadId},
+    shared::Shared,
+    tally::Tally,
+    warm::{self, Stove},
 };
 
 /// Batches on their way to one thread: one running, one waiting, so that the thread never idles between two.
@@ -33,22 +29,8 @@ pub(crate) const BATCHES_IN_FLIGHT: usize = 2;
 /// Orders given to one thread whose news the actor has not heard: batches, and loads and unloads besides. It also is the
 /// size of a thread's share of the news, which therefore always has room.
 pub(crate) const MAX_OUTSTANDING: usize = BATCHES_IN_FLIGHT + 64;
-
-/// What a thread is told.
-#[derive(Debug)]
-pub(crate) enum Order {
-    Load(Arc<ModelVersionKey>, LoadSpec),
-    Unload(Arc<ModelVersionKey>),
-    Run(RunBatch),
-}
-
-/// A batch to run.
-#[derive(Debug)]
-pub(crate) struct RunBatch {
-    pub(crate) model: Arc<ModelVersionKey>,
-    pub(crate) members: Vec<Queued>,
-    pub(crate) rows: u32,
-}
+/// How long loading a model may take, its warm-up's executions not counted, before the thread counts as hung.
+const LOAD_LIMIT: Duration = Duration::from_secs(600);
 
 /// What a thread needs.
 #[derive(Clone)]
@@ -56,119 +38,101 @@ pub(crate) struct ThreadParts {
     pub(crate) shared: Arc<Shared>,
     pub(crate) backends: Arc<[Arc<dyn Backend>]>,
     pub(crate) observer: Arc<dyn BatchObserver>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// How long one execution may take where the model's configuration names no bound.
+    pub(crate) execution_timeout: Duration,
+    /// The processors of the device's threads, counted around; none if threads are not kept to one.
+    pub(crate) pin: Option<Range<usize>>,
 }
 
-/// A running thread; dropping it lets the thread finish what it was given and joins it.
+impl ThreadParts {
+    /// How long one execution of a model may take.
+    pub(crate) fn limit(&self, spec: &LoadSpec) -> Duration {
+        match spec.config.execution.map_or(0, |policy| policy.timeout_microseconds) {
+            0 => self.execution_timeout,
+            microseconds => Duration::from_micros(microseconds),
+        }
+    }
+}
+
+/// The actor's end of a running thread.
 #[derive(Debug)]
-pub(crate) struct DeviceThread {
-    orders: Option<Sender<Order>>,
-    handle: Option<JoinHandle<()>>,
-    alive: Arc<AtomicBool>,
-    /// Batches given and not yet done.
-    pub(crate) in_flight: usize,
-    /// Orders given and not yet done, batches among them.
-    outstanding: usize,
+pub(crate) struct Started {
+    pub(crate) orders: Sender<Order>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) handle: JoinHandle<()>,
 }
 
-/// Dropped as the thread's last act, by a panic too: says so and wakes the actor, which then makes all anew.
+/// Dropped as the thread's last act, by a panic too: says so and wakes the actor.
 struct LastAct {
-    alive: Arc<AtomicBool>,
+    link: Arc<Link>,
     shared: Arc<Shared>,
 }
 
 impl Drop for LastAct {
     fn drop(&mut self) {
-        self.alive.store(false, Ordering::Release);
+        if self.link.ended() == State::Abandoned {
+            self.shared.came_back();
+        }
         self.shared.wake();
     }
 }
 
-impl DeviceThread {
-    pub(crate) fn start(index: usize, parts: ThreadParts) -> std::io::Result<Self> {
-        let (orders, received) = bounded(MAX_OUTSTANDING);
-        let name = format!("{}-{index}", parts.shared.device);
-        let alive = Arc::new(AtomicBool::new(true));
-        let last_act = LastAct {
-            alive: alive.clone(),
-            shared: parts.shared.clone(),
-        };
-        // Built on its own thread: loaded models never leave it.
-        let run = move || {
-            let _last_act = last_act;
-            let models = HashMap::new();
-            Runner { index, parts, models }.run(&received);
-        };
-        let handle = std::thread::Builder::new().name(name).spawn(run)?;
-        Ok(Self {
-            orders: Some(orders),
-            handle: Some(handle),
-            alive,
-            in_flight: 0,
-            outstanding: 0,
-        })
-    }
-
-    /// Whether it still takes orders.
-    pub(crate) fn is_alive(&self) -> bool {
-        self.alive.load(Ordering::Acquire)
-    }
-
-    /// Hands an order over, or gives it back if the thread is full or gone.
-    pub(crate) fn order(&mut self, order: Order) -> Result<(), Box<Order>> {
-        match &self.orders {
-            Some(orders) if self.outstanding < MAX_OUTSTANDING => {
-                orders.try_send(order).map_err(|error| Box::new(error.into_inner()))?;
-                self.outstanding += 1;
-                Ok(())
-            }
-            _ => Err(Box::new(order)),
+/// Starts a thread at a place among its device's threads.
+pub(crate) fn start(id: ThreadId, parts: ThreadParts) -> std::io::Result<Started> {
+    let (orders, received) = bounded(MAX_OUTSTANDING);
+    let name = format!("{}-{}", parts.shared.device, id.place);
+    let link = Arc::new(Link::default());
+    let last_act = LastAct {
+        link: link.clone(),
+        shared: parts.shared.clone(),
+    };
+    let own = link.clone();
+    // Built on its own thread: loaded models never leave it.
+    let run = move || {
+        let _last_act = last_act;
+        if let Some(core) = parts.pin.clone().and_then(|mut cores| cores.nth(id.place)) {
+            affinity::pin(core);
         }
-    }
-
-    /// Its news of one order has been heard.
-    pub(crate) fn heard(&mut self) {
-        self.outstanding = self.outstanding.saturating_sub(1);
-    }
-}
-
-impl Drop for DeviceThread {
-    fn drop(&mut self) {
-        self.orders = None;
-        if let Some(handle) = self.handle.take()
-            && handle.join().is_err()
-        {
-            tracing::error!("a device thread ended by a panic");
+        let (models, link) = (HashMap::new(), own);
+        Runner {
+            id,
+            parts,
+            link,
+            models,
         }
-    }
-}
-
-struct Instance {
-    spec: LoadSpec,
-    /// None after a panic, until it is loaded again.
-    model: Option<Box<dyn LoadedModel>>,
+        .run(&received);
+    };
+    let handle = std::thread::Builder::new().name(name).spawn(run)?;
+    Ok(Started { orders, link, handle })
 }
 
 struct Runner {
-    index: usize,
+    id: ThreadId,
     parts: ThreadParts,
+    link: Arc<Link>,
     models: HashMap<Arc<ModelVersionKey>, Instance>,
 }
 
 impl Runner {
     fn run(mut self, orders: &Receiver<Order>) {
         for order in orders {
+            if self.link.is_abandoned() {
+                break;
+            }
             let news = match order {
-                Order::Load(model, spec) => self.load(model, spec),
+                Order::Load(model, spec) => Some(self.load(model, spec)),
                 Order::Unload(model) => {
                     self.models.remove(&model);
-                    News::Unloaded { model }
+                    Some(News::Unloaded { model })
                 }
-                Order::Run(batch) => self.run_batch(batch),
+                Order::Run(batch) => self.run_batch(&batch),
             };
-            let thread = self.index;
-            let done = Done { thread, news };
+            let Some(news) = news.filter(|_| !self.link.is_abandoned()) else {
+                break;
+            };
             // Never more orders are given than the news has room for.
-            if self.parts.shared.done.push(done).is_err() {
+            if self.parts.shared.done.push(Done { thread: self.id, news }).is_err() {
                 tracing::error!(device = %self.parts.shared.device, "no room for a device thread's news");
             }
             self.parts.shared.wake();
@@ -177,24 +141,33 @@ impl Runner {
 
     fn load(&mut self, model: Arc<ModelVersionKey>, spec: LoadSpec) -> News {
         let loaded = caught(|| {
-            let mut loaded = self.load_instance(&spec)?;
-            match warm::warm(loaded.as_mut(), &spec.config) {
+            self.link.pulse.begin(self.parts.clock.now(), LOAD_LIMIT, None);
+            let mut loaded = load_instance(&self.parts, &spec)?;
+            self.link.pulse.end();
+            let stove = Stove {
+                clock: &*self.parts.clock,
+                pulse: &self.link.pulse,
+                limit: self.parts.limit(&spec),
+            };
+            let profile = match warm::warm(&stove, loaded.as_mut(), &spec.config) {
                 Err(error) if warm::is_telling(&spec.config) => return Err(error),
-                Err(error) => tracing::warn!(model = %model, %error, "warm-up failed on guessed shapes"),
-                Ok(()) => {}
-            }
-            Ok(loaded)
+                Err(error) => {
+                    tracing::warn!(model = %model, %error, "warm-up failed on guessed shapes");
+                    Default::default()
+                }
+                Ok(profile) => profile,
+            };
+            Ok((loaded, profile))
         });
-        let result = loaded.map(|loaded| {
-            let memory = loaded.memory_bytes();
-            self.models.insert(
-                model.clone(),
-                Instance {
-                    spec,
-                    model: Some(loaded),
-                },
-            );
-            memory
+        self.link.pulse.end();
+        let result = loaded.map(|(loaded, profile)| {
+            let memory_bytes = loaded.memory_bytes();
+            let instance = Instance {
+                spec,
+                model: Some(loaded),
+            };
+            self.models.insert(model.clone(), instance);
+            LoadedNews { memory_bytes, profile }
         });
         News::Loaded {
             model,
@@ -202,116 +175,97 @@ impl Runner {
         }
     }
 
-    fn load_instance(&self, spec: &LoadSpec) -> Result<Box<dyn LoadedModel>, BackendError> {
-        let backend = self
-            .parts
-            .backends
-            .iter()
-            .find(|backend| backend.formats().contains(&spec.format));
-        let backend = backend.ok_or_else(|| BackendError::Unsupported(format!("no backend runs {:?}", spec.format)))?;
-        backend.load(spec, self.parts.shared.device)
-    }
-
-    fn run_batch(&mut self, run: RunBatch) -> News {
-        let RunBatch {
-            model: key,
-            members,
-            rows,
-        } = run;
-        let traces: Vec<TraceContext> = members.iter().map(|member| member.job.trace).collect();
+    /// Runs a batch and answers it; no news if the thread was given up meanwhile.
+    fn run_batch(&mut self, run: &RunBatch) -> Option<News> {
+        let traces: Vec<TraceContext> = run.members.iter().map(|member| member.job.trace).collect();
         let trace = self.parts.observer.begin(&traces);
-        let began = Instant::now();
-        let outcome = self.execute(&key, &members, rows);
-        let busy = began.elapsed();
-        let record = BatchRecord {
-            device: self.parts.shared.device,
-            model: &key,
-            rows,
-            members: &traces,
-            failed: outcome.is_err(),
-            busy,
+        let began = self.parts.clock.now();
+        let mut tally = self.execute(run, trace);
+        if self.link.is_abandoned() {
+            return None;
+        }
+        let ended = self.parts.clock.now();
+        tally.busy = ended.saturating_duration_since(began);
+        let news = News::Batch(BatchNews {
+            number: run.number,
+            model: run.model.clone(),
+            rows: run.rows,
+            busy: tally.busy,
+            whole: tally.whole(),
+            ran: tally.executions > 0 || tally.crashed,
+            ended_well: tally.ended_well(),
+            crashed: tally.crashed,
+            oom_rows: tally.oom_rows,
+        });
+        let shared = &self.parts.shared;
+        shared.books.lock().batch(&run.model, &tally, run.predicted, ended);
+        let record = record(shared, &run.model, run.rows, &traces, &tally);
+        self.parts.observer.finished(&BatchRecord {
             trace,
-        };
-        self.parts.observer.finished(&record);
-        match outcome {
-            Ok(Executed { outputs, input, infer }) => {
-                let compute_output = busy.saturating_sub(input + infer);
-                for (member, outputs) in members.into_iter().zip(outputs) {
-                    let timings = StageTimings {
-                        queue: began.saturating_duration_since(member.arrived),
-                        compute_input: input,
-                        compute_infer: infer,
-                        compute_output,
-                        batch_rows: rows,
-                        batch_trace: trace,
-                        ..StageTimings::default()
-                    };
-                    member.answer(Ok(JobOutcome { outputs, timings }));
-                }
-            }
-            Err(fault) => members.into_iter().for_each(|member| member.answer(Err(fault.clone()))),
-        }
-        News::Batch { model: key }
+            predicted: run.predicted,
+            ..record
+        });
+        Some(news)
     }
 
-    fn execute(&mut self, key: &ModelVersionKey, members: &[Queued], rows: u32) -> Result<Executed, Fault> {
-        let missing = || Fault::unavailable(FaultSource::Device, "the model is not loaded on this device");
-        let (key, mut instance) = self.models.remove_entry(key).ok_or_else(missing)?;
-        if instance.model.is_none() {
-            instance.model = caught(|| self.load_instance(&instance.spec)).ok();
-        }
-        let result = match instance.model.as_mut() {
-            Some(model) => run_one(model.as_mut(), &instance.spec, members, rows),
-            None => Err(BackendError::Load(
-                "the model did not load again after a panic".to_owned(),
-            )),
+    fn execute(&mut self, run: &RunBatch, trace: Option<TraceContext>) -> Tally {
+        let Some(instance) = self.models.get_mut(&run.model) else {
+            let answered = run.replies.answer_rest(&crate::models::not_here());
+            tracing::error!(model = %run.model, answered, "a batch came to a thread without its model");
+            return Tally::default();
         };
-        if matches!(result, Err(BackendError::Execution(ref text)) if text == PANICKED) {
-            instance.model = None;
-        }
-        self.models.insert(key, instance);
-        result.map_err(Fault::from)
+        let (parts, link) = (&self.parts, &self.link);
+        let bench = Bench {
+            clock: &*parts.clock,
+            pulse: &link.pulse,
+            limit: parts.limit(&instance.spec),
+            reload: &|spec| {
+                link.pulse.begin(parts.clock.now(), LOAD_LIMIT, Some(run.number));
+                let loaded = load_instance(parts, spec);
+                link.pulse.end();
+                loaded
+            },
+            abandoned: &|| link.is_abandoned(),
+        };
+        execute::run(&bench, instance, run, trace)
     }
 }
 
-struct Executed {
-    outputs: Vec<Vec<mesh_types::Tensor>>,
-    input: Duration,
-    infer: Duration,
+fn load_instance(parts: &ThreadParts, spec: &LoadSpec) -> Result<Box<dyn LoadedModel>, BackendError> {
+    let mut backends = parts.backends.iter();
+    let backend = backends.find(|backend| backend.formats().contains(&spec.format));
+    let backend = backend.ok_or_else(|| BackendError::Unsupported(format!("no backend runs {:?}", spec.format)))?;
+    backend.load(spec, parts.shared.device)
 }
 
-fn run_one(
-    model: &mut dyn LoadedModel,
-    spec: &LoadSpec,
-    members: &[Queued],
+/// A batch's account in the observer's words.
+pub(crate) fn record<'a>(
+    shared: &Shared,
+    model: &'a ModelVersionKey,
     rows: u32,
-) -> Result<Executed, BackendError> {
-    let began = Instant::now();
-    let inputs = batch::gather(&spec.config, members, rows);
-    let gathered = Instant::now();
-    let outputs = caught(|| model.execute(&inputs))?;
-    let infer = gathered.elapsed();
-    let outputs = batch::scatter(&spec.config, members, &outputs)?;
-    Ok(Executed {
-        outputs,
-        input: gathered - began,
-        infer,
-    })
-}
-
-/// What callers are told of a panic; its text stays in the log.
-const PANICKED: &str = "the model panicked";
-
-/// Runs a backend's code; a panic is an error. The value that panicked must not be used again.
-fn caught<T>(run: impl FnOnce() -> Result<T, BackendError>) -> Result<T, BackendError> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(BackendError::Execution(PANICKED.to_owned())))
-}
-
-/// The answer to a job for a model that a device does not have.
-pub(crate) fn not_here() -> Fault {
-    Fault::new(
-        FaultClass::Unavailable,
-        FaultSource::Device,
-        "the model is not ready on this device",
-    )
+    members: &'a [TraceContext],
+    tally: &Tally,
+) -> BatchRecord<'a> {
+    let sum = |of: fn(&crate::tally::Run) -> Duration| tally.runs.iter().map(of).sum();
+    BatchRecord {
+        device: shared.device,
+        model,
+        rows,
+        members,
+        failed: tally.fail.count > 0,
+        failed_requests: tally.fail.count,
+        cancelled: tally.cancelled,
+        expired: tally.expired,
+        non_finite: tally.non_finite,
+        executions: tally.executions,
+        crashed: tally.crashed,
+        oom_rows: tally.oom_rows,
+        busy: tally.busy,
+        predicted: None,
+        queue: tally.longest_wait,
+        compute_input: sum(|run| run.input),
+        compute_infer: sum(|run| run.infer),
+        compute_output: sum(|run| run.output),
+        trace: None,
+    }
 }

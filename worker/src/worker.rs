@@ -1,6 +1,10 @@
 //! The worker: its devices, and the handle through which jobs and loads reach them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use actix::{Arbiter, Message};
 use mesh_actors::{ActorState, Supervised, Tasks, supervise};
@@ -9,11 +13,13 @@ use mesh_types::{Clock, DeviceId, Fault, FaultSource, InferJob, ModelVersionKey}
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    WorkerConfig,
+    WorkerConfig, affinity,
+    crew::{MAX_ABANDONED, MAX_THREADS},
     device::{Answer, DeviceActor, DeviceParts, Load, Unload},
     observer::BatchObserver,
-    report::{DeviceReport, WorkerReport},
+    report::{DeviceReport, ModelState, WorkerReport},
     shared::{JobReply, Queued, Shared},
+    statistics::{DeviceStatistics, WorkerStatistics},
     thread::{MAX_OUTSTANDING, ThreadParts},
 };
 
@@ -64,10 +70,12 @@ impl Worker {
             return Err(WorkerError::NoDevices);
         }
         let backends: Arc<[Arc<dyn Backend>]> = backends.into();
+        let each = usize::from(config.threads_per_device.max(1));
+        let pin = config.pin_threads && affinity::suits(ids.len() * each);
         let (mut devices, mut arbiters) = (BTreeMap::new(), Vec::new());
-        for id in ids {
-            let news = usize::from(config.threads_per_device.max(1)) * MAX_OUTSTANDING;
-            let shared = Arc::new(Shared::new(id, config.arrivals, news));
+        for (index, id) in ids.into_iter().enumerate() {
+            let news = each.max(MAX_THREADS) * MAX_OUTSTANDING + MAX_ABANDONED;
+            let shared = Arc::new(Shared::new(id, config.arrivals, news, clock.now()));
             let (report, observed) = watch::channel(DeviceReport {
                 device: id,
                 models: Vec::new(),
@@ -76,6 +84,9 @@ impl Worker {
                 shared: shared.clone(),
                 backends: backends.clone(),
                 observer: observer.clone(),
+                clock: clock.clone(),
+                execution_timeout: config.execution_timeout,
+                pin: pin.then(|| index * each..(index + 1) * each),
             };
             let parts = DeviceParts {
                 thread,
@@ -168,7 +179,8 @@ impl WorkerHandle {
         let key = spec.key.clone();
         shared.wanted.lock().insert(key.clone(), spec.clone());
         let loaded = self.ask(shared, |answer| Load(spec, answer)).await;
-        if loaded.is_err() {
+        // A quarantined model is there, though it refuses jobs and therefore loads.
+        if loaded.is_err() && !self.is_quarantined(device, &key)? {
             shared.wanted.lock().remove(&key);
         }
         loaded
@@ -190,6 +202,33 @@ impl WorkerHandle {
                 .map(|device| device.report.borrow().clone())
                 .collect(),
         }
+    }
+
+    /// What the devices have done so far.
+    pub fn statistics(&self) -> WorkerStatistics {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        let now = self.clock.now();
+        let device = |(id, device): (&DeviceId, &Device)| {
+            let (up, busy, models) = device.shared.books.lock().read(now, unix_ms);
+            DeviceStatistics {
+                device: *id,
+                threads: device.shared.threads(),
+                up,
+                busy,
+                abandoned: device.shared.abandoned(),
+                models,
+            }
+        };
+        WorkerStatistics {
+            devices: self.devices.iter().map(device).collect(),
+        }
+    }
+
+    fn is_quarantined(&self, device: DeviceId, key: &ModelVersionKey) -> Result<bool, Fault> {
+        let report = self.device(device)?.report.borrow();
+        let model = report.models.iter().find(|model| model.key == *key);
+        Ok(model.is_some_and(|model| model.state == ModelState::Quarantined))
     }
 
     /// Told of each change of a device's models.

@@ -109,7 +109,8 @@ fn model(report: mesh_worker::ModelReport) -> ModelReport {
             mesh_worker::ModelState::Loading => ModelState::Loading,
             mesh_worker::ModelState::Ready => ModelState::Ready,
             mesh_worker::ModelState::Unloading => ModelState::Unloading,
-            mesh_worker::ModelState::Unavailable => ModelState::Unavailable,
+            // Control has no word of its own for it: it reads why, and that no jobs may be sent.
+            mesh_worker::ModelState::Quarantined | mesh_worker::ModelState::Unavailable => ModelState::Unavailable,
         },
         key: report.key,
         reason: report.reason,

@@ -1,5 +1,6 @@
 //! Element-wise sums and differences of raw tensors, wrapping as integers do.
 
+use bytes::Bytes;
 use mesh_backend::BackendError;
 use mesh_types::DataType;
 
@@ -46,6 +47,13 @@ fn pairs<const N: usize>(
         differences.extend_from_slice(&difference);
     }
     (sums, differences)
+}
+
+/// FP32 numbers, with NaN in place of those below zero.
+pub(crate) fn nan_for_negative(data: &[u8]) -> Bytes {
+    let numbers = data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    let replaced = numbers.map(|number| if number < 0.0 { f32::NAN } else { number });
+    replaced.flat_map(f32::to_le_bytes).collect()
 }
 
 /// Whether any element of a signed or floating tensor is below zero.

@@ -1,22 +1,35 @@
 //! Models that are part of the mesh: for protocol tests, string tensors and faults on purpose.
 //!
-//! The configuration's parameter `builtin` names the model. Test doubles for faults (`fail_on_negative`,
-//! `panic_on_negative`) are real models too: they prove that a fault stays in its batch.
+//! The configuration's parameter `builtin` names the model. Models with faults on purpose (`fail_on_negative`,
+//! `panic_on_negative`, `hang_on_negative`, `nan_on_negative`, `oom_above`) are real models too: they prove that a fault
+//! stays with the request that causes it.
 
 mod arithmetic;
+mod gate;
 mod model;
+
+use std::sync::Arc;
 
 use mesh_backend::{Backend, BackendError, DeviceInfo, LoadSpec, LoadedModel};
 use mesh_types::{ArtifactFormat, DeviceId, DeviceKind};
 
-/// The runtime of the built-in models.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct BuiltinBackend;
+use crate::gate::Gate;
+
+/// The runtime of the built-in models. Clones are the same runtime.
+#[derive(Debug, Default, Clone)]
+pub struct BuiltinBackend {
+    gate: Arc<Gate>,
+}
 
 impl BuiltinBackend {
     /// It has nothing to set up.
     pub fn new() -> Self {
-        Self
+        Self::default()
+    }
+
+    /// Lets every execution of `hang_on_negative` go on that hangs now.
+    pub fn release(&self) {
+        self.gate.open();
     }
 }
 
@@ -39,7 +52,7 @@ impl Backend for BuiltinBackend {
                 "built-in models run on the CPU only".to_owned(),
             ));
         }
-        Ok(Box::new(model::BuiltinModel::new(spec)?))
+        Ok(Box::new(model::BuiltinModel::new(spec, self.gate.clone())?))
     }
 }
 

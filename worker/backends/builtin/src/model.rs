@@ -7,12 +7,15 @@ use std::{
 
 use bytes::Bytes;
 use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs, LoadSpec, LoadedModel};
-use mesh_types::{ModelConfig, Tensor, TensorSpec};
+use mesh_types::{DataType, ModelConfig, Tensor, TensorSpec};
 
-use crate::arithmetic;
+use crate::{arithmetic, gate::Gate};
 
 /// The longest that `busy` may take for one batch.
 const MAX_BUSY: Duration = Duration::from_secs(10);
+/// The longest that `hang_on_negative` hangs, and how long it does if the configuration does not say.
+const MAX_HANG: Duration = Duration::from_secs(600);
+const HANG: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -24,6 +27,12 @@ enum Kind {
     FailOnNegative,
     /// Identity, but panics on any value below zero.
     PanicOnNegative,
+    /// Identity, but hangs on any value below zero: for so long, or until it is released.
+    HangOnNegative(Duration),
+    /// Identity, but the output of a value below zero is NaN; FP32 only.
+    NanOnNegative,
+    /// Identity, but finds no memory for more rows than these.
+    OomAbove(u32),
     /// Identity that keeps the device busy for `busy_us` microseconds a batch.
     Busy(Duration),
 }
@@ -32,40 +41,54 @@ enum Kind {
 #[derive(Debug)]
 pub(crate) struct BuiltinModel {
     kind: Kind,
+    gate: Arc<Gate>,
     config: Arc<ModelConfig>,
 }
 
 impl BuiltinModel {
-    pub(crate) fn new(spec: &LoadSpec) -> Result<Self, BackendError> {
+    pub(crate) fn new(spec: &LoadSpec, gate: Arc<Gate>) -> Result<Self, BackendError> {
         let config = spec.config.clone();
-        let name = config
-            .parameters
-            .get("builtin")
-            .and_then(|value| value.as_str())
-            .unwrap_or_default();
-        let kind = match name {
-            "identity" => Kind::Identity,
-            "add_sub" => Kind::AddSub,
-            "fail_on_negative" => Kind::FailOnNegative,
-            "panic_on_negative" => Kind::PanicOnNegative,
-            "busy" => {
-                let microseconds = config
-                    .parameters
-                    .get("busy_us")
-                    .and_then(|value| value.as_u64())
-                    .unwrap_or(1_000);
-                Kind::Busy(Duration::from_micros(microseconds).min(MAX_BUSY))
-            }
-            other => {
-                let known = "identity, add_sub, fail_on_negative, panic_on_negative, busy";
-                return Err(BackendError::Load(format!(
-                    "no built-in model '{other}'; parameter 'builtin' is one of {known}"
-                )));
-            }
-        };
+        let kind = kind_of(&config)?;
         check_signature(kind, &config)?;
-        Ok(Self { kind, config })
+        Ok(Self { kind, gate, config })
     }
+
+    /// The first value below zero in any input, if there is one.
+    fn any_negative(batch: &BatchInputs<'_>, data: &[Bytes]) -> bool {
+        let mut inputs = batch.inputs.iter().zip(data);
+        inputs.any(|(input, data)| arithmetic::any_negative(input.spec.datatype, data))
+    }
+}
+
+fn kind_of(config: &ModelConfig) -> Result<Kind, BackendError> {
+    let number = |name: &str| config.parameters.get(name).and_then(|value| value.as_u64());
+    let name = config.parameters.get("builtin").and_then(|value| value.as_str());
+    Ok(match name.unwrap_or_default() {
+        "identity" => Kind::Identity,
+        "add_sub" => Kind::AddSub,
+        "fail_on_negative" => Kind::FailOnNegative,
+        "panic_on_negative" => Kind::PanicOnNegative,
+        "hang_on_negative" => {
+            let hang = number("hang_ms").map_or(HANG, Duration::from_millis);
+            Kind::HangOnNegative(hang.min(MAX_HANG))
+        }
+        "nan_on_negative" => Kind::NanOnNegative,
+        "oom_above" => {
+            let rows = number("rows").and_then(|rows| u32::try_from(rows).ok());
+            let missing = || BackendError::Load("oom_above needs the parameter 'rows', a number".to_owned());
+            Kind::OomAbove(rows.ok_or_else(missing)?)
+        }
+        "busy" => {
+            let busy = Duration::from_micros(number("busy_us").unwrap_or(1_000));
+            Kind::Busy(busy.min(MAX_BUSY))
+        }
+        other => {
+            let known = "identity, add_sub, fail_on_negative, panic_on_negative, hang_on_negative, nan_on_negative, \
+                         oom_above, busy";
+            let problem = format!("no built-in model '{other}'; parameter 'builtin' is one of {known}");
+            return Err(BackendError::Load(problem));
+        }
+    })
 }
 
 fn check_signature(kind: Kind, config: &ModelConfig) -> Result<(), BackendError> {
@@ -80,6 +103,9 @@ fn check_signature(kind: Kind, config: &ModelConfig) -> Result<(), BackendError>
             return refuse("add_sub has two inputs and two outputs, all of one datatype and dims");
         }
         return arithmetic::add_sub(a.datatype, &[], &[]).map(drop);
+    }
+    if kind == Kind::NanOnNegative && config.input.iter().any(|spec| spec.datatype != DataType::Fp32) {
+        return refuse("nan_on_negative has FP32 tensors only");
     }
     let same =
         config.input.len() == config.output.len() && config.input.iter().zip(&config.output).all(|(a, b)| alike(a, b));
@@ -103,18 +129,21 @@ impl LoadedModel for BuiltinModel {
     )]
     fn execute(&mut self, batch: &BatchInputs<'_>) -> Result<BatchOutputs, BackendError> {
         let data: Vec<Bytes> = batch.inputs.iter().map(gather).collect();
-        let negative = || {
-            batch
-                .inputs
-                .iter()
-                .zip(&data)
-                .any(|(input, data)| arithmetic::any_negative(input.spec.datatype, data))
-        };
+        let negative = || Self::any_negative(batch, &data);
         let data = match self.kind {
             Kind::FailOnNegative if negative() => {
                 return Err(BackendError::Execution("a value is below zero".to_owned()));
             }
             Kind::PanicOnNegative if negative() => panic!("a value is below zero"),
+            Kind::HangOnNegative(longest) if negative() => {
+                self.gate.wait(longest);
+                data
+            }
+            Kind::NanOnNegative => data.iter().map(|data| arithmetic::nan_for_negative(data)).collect(),
+            Kind::OomAbove(rows) if batch.rows > rows => {
+                let problem = format!("{} rows, and there is room for {rows}", batch.rows);
+                return Err(BackendError::OutOfMemory(problem));
+            }
             Kind::Busy(duration) => {
                 let began = Instant::now();
                 while began.elapsed() < duration {

@@ -120,3 +120,80 @@ fn unknown_models_wrong_signatures_and_gpus_are_refused() {
     assert!(load(&config("identity", x(), vec![spec("y", DataType::Int8)])).is_err());
     assert!(load(&config("add_sub", x(), x())).is_err());
 }
+
+fn fp32(builtin: &str, parameter: Option<(&str, i64)>) -> ModelConfig {
+    let tensor = |name: &str| vec![spec(name, DataType::Fp32)];
+    let mut config = config(builtin, tensor("x"), tensor("y"));
+    let parameter = parameter.map(|(name, value)| (name.to_owned(), ParameterValue::Int(value)));
+    config.parameters.extend(parameter);
+    config
+}
+
+fn run(model: &mut dyn LoadedModel, config: &ModelConfig, rows: u32, value: f32) -> Result<f32, BackendError> {
+    let data: Vec<u8> = (0..rows).flat_map(|_| value.to_le_bytes()).collect();
+    let batch = BatchInputs {
+        rows,
+        inputs: vec![BatchInput {
+            spec: &config.input[0],
+            shape: Shape::from_slice(&[u64::from(rows), 1]),
+            parts: vec![&data],
+        }],
+    };
+    let outputs = model.execute(&batch)?.outputs;
+    Ok(f32::from_le_bytes(outputs[0].data[..4].try_into().unwrap()))
+}
+
+#[test]
+fn nan_on_negative_gives_nan_for_that_value_only() {
+    let config = fp32("nan_on_negative", None);
+    let mut model = load(&config).unwrap();
+    assert_eq!(run(model.as_mut(), &config, 1, 2.0), Ok(2.0));
+    assert!(run(model.as_mut(), &config, 1, -2.0).unwrap().is_nan());
+}
+
+#[test]
+fn oom_above_takes_as_many_rows_as_it_says_and_not_one_more() {
+    let config = fp32("oom_above", Some(("rows", 3)));
+    let mut model = load(&config).unwrap();
+    assert_eq!(run(model.as_mut(), &config, 3, 1.0), Ok(1.0));
+    let error = run(model.as_mut(), &config, 4, 1.0).unwrap_err();
+    assert!(matches!(error, BackendError::OutOfMemory(_)), "{error}");
+    assert!(load(&fp32("oom_above", None)).is_err(), "the number of rows is needed");
+}
+
+#[test]
+fn hang_on_negative_hangs_until_it_is_released_or_its_time_is_over() {
+    let backend = BuiltinBackend::new();
+    let (tenant, model) = (TenantId::parse("t").unwrap(), ModelId::parse("m").unwrap());
+    let key = ModelVersionKey {
+        tenant,
+        model,
+        version: Version::FIRST,
+    };
+    let config = fp32("hang_on_negative", None);
+    let spec = LoadSpec {
+        key,
+        config: Arc::new(config.clone()),
+        artifact: None,
+        format: ArtifactFormat::Builtin,
+    };
+    let (backend, config) = (&backend, &config);
+    std::thread::scope(|scope| {
+        let hanging = scope.spawn(|| {
+            let mut model = backend.load(&spec, DeviceId::cpu(0)).unwrap();
+            assert_eq!(
+                run(model.as_mut(), config, 1, 1.0),
+                Ok(1.0),
+                "zero and above do not hang"
+            );
+            run(model.as_mut(), config, 1, -1.0)
+        });
+        while !hanging.is_finished() {
+            backend.release();
+            std::thread::yield_now();
+        }
+        assert_eq!(hanging.join().unwrap(), Ok(-1.0));
+    });
+    let short = fp32("hang_on_negative", Some(("hang_ms", 1)));
+    assert_eq!(run(load(&short).unwrap().as_mut(), &short, 1, -1.0), Ok(-1.0));
+}

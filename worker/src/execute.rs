@@ -1,0 +1,286 @@
+//! Runs one batch on a model, and splits it where it fails, until what fails is alone.
+//!
+//! An execution that fails, panics or finds no memory is tried again in halves, and these again: requests that do not fail
+//! on their own are answered with outputs, whatever their batch mates hold. Splitting n requests down to single ones takes
+//! at most 2n - 1 executions, so a batch costs at most twice its requests. Before each execution those leave whose
+//! deadline has passed or whose caller has gone. After a panic the model is loaded anew before it runs again; if that
+//! fails, nobody of the batch can be served any more.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
+
+use mesh_backend::{BackendError, LoadSpec, LoadedModel};
+use mesh_types::{
+    Clock, Fault, FaultClass, FaultSource, JobOutcome, NonFinite, Retry, StageTimings, Tensor, TraceContext,
+};
+
+use crate::{
+    batch, finite,
+    order::{Member, RunBatch},
+    pulse::Pulse,
+    tally::{Run, Tally},
+};
+
+/// What callers are told of a panic; its text stays in the log.
+const PANICKED: &str = "the model panicked";
+
+/// A model on a device thread.
+pub(crate) struct Instance {
+    pub(crate) spec: LoadSpec,
+    /// None after a panic, until it is loaded again.
+    pub(crate) model: Option<Box<dyn LoadedModel>>,
+}
+
+/// Why a call into a backend did not end well.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It said so; the model is usable.
+    Error(BackendError),
+    /// It panicked: the value must not be used again.
+    Panicked,
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Error(error) => error.into(),
+            Failure::Panicked => BackendError::Execution(PANICKED.to_owned()).into(),
+        }
+    }
+}
+
+/// Runs a backend's code; a panic is a failure.
+pub(crate) fn caught<T>(run: impl FnOnce() -> Result<T, BackendError>) -> Result<T, Failure> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(Failure::Error),
+        Err(_) => Err(Failure::Panicked),
+    }
+}
+
+/// What a load comes to.
+pub(crate) type LoadResult = Result<Box<dyn LoadedModel>, BackendError>;
+
+/// What a batch runs with.
+pub(crate) struct Bench<'a> {
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) pulse: &'a Pulse,
+    /// How long one execution may take.
+    pub(crate) limit: Duration,
+    /// Loads the model anew.
+    pub(crate) reload: &'a dyn Fn(&LoadSpec) -> LoadResult,
+    /// Whether the thread has been given up meanwhile: then nothing more needs to be done.
+    pub(crate) abandoned: &'a dyn Fn() -> bool,
+}
+
+/// Runs and answers a batch.
+pub(crate) fn run(bench: &Bench<'_>, instance: &mut Instance, run: &RunBatch, trace: Option<TraceContext>) -> Tally {
+    let mut batch = Batch {
+        bench,
+        instance,
+        run,
+        trace,
+        tally: Tally::default(),
+    };
+    batch.split_until_answered();
+    batch.tally
+}
+
+struct Batch<'a> {
+    bench: &'a Bench<'a>,
+    instance: &'a mut Instance,
+    run: &'a RunBatch,
+    trace: Option<TraceContext>,
+    tally: Tally,
+}
+
+/// An execution that ended well: each member's outputs, and where the time went.
+struct Executed {
+    outputs: Vec<Vec<Tensor>>,
+    run: Run,
+}
+
+impl Batch<'_> {
+    fn split_until_answered(&mut self) {
+        let mut open: Vec<Vec<usize>> = vec![(0..self.run.members.len()).collect()];
+        while let Some(mut members) = open.pop() {
+            if (self.bench.abandoned)() {
+                return;
+            }
+            members.retain(|member| self.is_worth_running(*member));
+            if members.is_empty() {
+                continue;
+            }
+            if let Err(fault) = self.ensure_loaded() {
+                let lost = members.into_iter().chain(open.drain(..).flatten());
+                lost.for_each(|member| self.fail(member, fault.clone()));
+                return;
+            }
+            let began = self.bench.clock.now();
+            match self.execute(&members) {
+                Ok(executed) => self.answer(&members, executed, began),
+                Err(failure) => {
+                    self.note(&failure, &members);
+                    if let [alone] = members.as_slice() {
+                        self.fail(*alone, failure.into());
+                        continue;
+                    }
+                    let second = members.split_off(members.len().div_ceil(2));
+                    open.extend([second, members]);
+                }
+            }
+        }
+    }
+
+    fn is_worth_running(&mut self, member: usize) -> bool {
+        if !self.run.replies.is_open(member) {
+            self.tally.cancelled += 1;
+            return false;
+        }
+        let deadline = self.run.members.get(member).map(|member| member.job.deadline.instant());
+        if deadline.is_some_and(|deadline| self.bench.clock.now() >= deadline) {
+            self.tally.expired += 1;
+            let answer = Err(Fault::deadline("before the batch ran"));
+            self.run.replies.answer(member, answer);
+            return false;
+        }
+        true
+    }
+
+    fn ensure_loaded(&mut self) -> Result<(), Fault> {
+        if self.instance.model.is_some() {
+            return Ok(());
+        }
+        match caught(|| (self.bench.reload)(&self.instance.spec)) {
+            Ok(model) => {
+                self.instance.model = Some(model);
+                Ok(())
+            }
+            Err(failure) => {
+                tracing::error!(model = %self.run.model, ?failure, "a model did not load again after a panic");
+                self.tally.crashed = true;
+                let text = "the model did not load again after a panic";
+                Err(Fault::unavailable(FaultSource::Model, text))
+            }
+        }
+    }
+
+    fn execute(&mut self, members: &[usize]) -> Result<Executed, Failure> {
+        let config = &self.instance.spec.config;
+        let gone = || Failure::Error(BackendError::Load("the model is not there".to_owned()));
+        let model = self.instance.model.as_mut().ok_or_else(gone)?;
+        let members: Vec<&Member> = members
+            .iter()
+            .filter_map(|index| self.run.members.get(*index))
+            .collect();
+        let rows = members.iter().map(|member| member.job.rows).sum();
+        self.tally.executions += 1;
+        let began = self.bench.clock.now();
+        let inputs = batch::gather(config, &members, rows);
+        let gathered = self.bench.clock.now();
+        let number = Some(self.run.number);
+        self.bench.pulse.begin(gathered, self.bench.limit, number);
+        let outputs = caught(|| model.execute(&inputs));
+        self.bench.pulse.end();
+        let inferred = self.bench.clock.now();
+        let outputs = batch::scatter(config, &members, &outputs?).map_err(Failure::Error)?;
+        let run = Run {
+            rows,
+            input: gathered.saturating_duration_since(began),
+            infer: inferred.saturating_duration_since(gathered),
+            output: self.bench.clock.now().saturating_duration_since(inferred),
+        };
+        Ok(Executed { outputs, run })
+    }
+
+    fn answer(&mut self, members: &[usize], executed: Executed, began: Instant) {
+        let Executed { outputs, run } = executed;
+        self.tally.runs.push(run);
+        let policy = self
+            .instance
+            .spec
+            .config
+            .execution
+            .unwrap_or_default()
+            .non_finite_outputs;
+        for (index, outputs) in members.iter().zip(outputs) {
+            let odd = policy != NonFinite::Pass && !outputs.iter().all(finite::is_finite);
+            self.tally.non_finite += u32::from(odd);
+            if odd && policy == NonFinite::Fail {
+                let text = "the model's output holds NaN or infinity";
+                self.fail(*index, Fault::new(FaultClass::Internal, FaultSource::Model, text));
+                continue;
+            }
+            let Some(member) = self.run.members.get(*index) else {
+                continue;
+            };
+            let queue = began.saturating_duration_since(member.arrived);
+            let timings = StageTimings {
+                queue,
+                compute_input: run.input,
+                compute_infer: run.infer,
+                compute_output: run.output,
+                batch_rows: run.rows,
+                batch_trace: self.trace,
+                ..StageTimings::default()
+            };
+            if !self.run.replies.answer(*index, Ok(JobOutcome { outputs, timings })) {
+                self.tally.cancelled += 1;
+                continue;
+            }
+            let whole = self.bench.clock.now().saturating_duration_since(member.arrived);
+            self.tally.rows_answered += member.job.rows;
+            self.tally.success.add(whole);
+            self.tally.queue.add(queue);
+            self.tally.compute_input.add(run.input);
+            self.tally.compute_infer.add(run.infer);
+            self.tally.compute_output.add(run.output);
+            self.tally.longest_wait = self.tally.longest_wait.max(queue);
+        }
+    }
+
+    fn note(&mut self, failure: &Failure, members: &[usize]) {
+        match failure {
+            Failure::Panicked => {
+                self.tally.crashed = true;
+                self.drop_model();
+            }
+            Failure::Error(BackendError::OutOfMemory(_)) => {
+                let of = |index: &usize| self.run.members.get(*index).map(|member| member.job.rows);
+                let rows: u32 = members.iter().filter_map(of).sum();
+                self.tally.out_of_memory += 1;
+                self.tally.oom_rows = Some(self.tally.oom_rows.map_or(rows, |fewest| fewest.min(rows)));
+            }
+            Failure::Error(_) => {}
+        }
+    }
+
+    /// What panicked once may do so again while it is dropped.
+    fn drop_model(&mut self) {
+        let model = self.instance.model.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(model))).is_err() {
+            tracing::error!(model = %self.run.model, "a model that panicked did so again while it was dropped");
+        }
+    }
+
+    fn fail(&mut self, member: usize, fault: Fault) {
+        let arrived = self.run.members.get(member).map(|member| member.arrived);
+        if self.run.replies.answer(member, Err(fault))
+            && let Some(arrived) = arrived
+        {
+            let whole = self.bench.clock.now().saturating_duration_since(arrived);
+            self.tally.fail.add(whole);
+        }
+    }
+}
+
+/// What the requests are told whose execution hangs, or waited behind one that does.
+pub(crate) fn hung() -> Fault {
+    let text = "the execution took too long and was given up";
+    Fault::unavailable(FaultSource::Device, text).with_retry(Retry::Now)
+}
+
+#[cfg(test)]
+#[path = "tests/execute.rs"]
+mod tests;

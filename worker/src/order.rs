@@ -1,0 +1,129 @@
+//! What a device thread is told, and what it has to say.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mesh_backend::LoadSpec;
+use mesh_types::{Fault, InferJob, ModelVersionKey};
+
+use crate::{replies::Replies, shared::Queued};
+
+/// What a thread is told.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Load(Arc<ModelVersionKey>, LoadSpec),
+    Unload(Arc<ModelVersionKey>),
+    Run(RunBatch),
+}
+
+/// A request in a batch.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) job: InferJob,
+    pub(crate) arrived: Instant,
+}
+
+/// A batch to run.
+#[derive(Debug)]
+pub(crate) struct RunBatch {
+    /// Its number on this device; never used twice.
+    pub(crate) number: u64,
+    pub(crate) model: Arc<ModelVersionKey>,
+    pub(crate) members: Vec<Member>,
+    /// Theirs, in the same order.
+    pub(crate) replies: Arc<Replies>,
+    pub(crate) rows: u32,
+    /// How long the scheduler thinks that it takes.
+    pub(crate) predicted: Option<Duration>,
+}
+
+impl RunBatch {
+    pub(crate) fn new(
+        number: u64,
+        model: Arc<ModelVersionKey>,
+        queued: Vec<Queued>,
+        predicted: Option<Duration>,
+    ) -> Self {
+        let (mut members, mut replies) = (Vec::with_capacity(queued.len()), Vec::with_capacity(queued.len()));
+        for Queued { job, arrived, reply } in queued {
+            members.push(Member { job, arrived });
+            replies.push(reply);
+        }
+        let rows = members.iter().map(|member| member.job.rows).sum();
+        Self {
+            number,
+            model,
+            members,
+            replies: Arc::new(Replies::new(replies)),
+            rows,
+            predicted,
+        }
+    }
+}
+
+/// A device thread has carried out an order.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) thread: ThreadId,
+    pub(crate) news: News,
+}
+
+/// One thread of a device: its place, and which of those that were there one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ThreadId {
+    pub(crate) place: usize,
+    pub(crate) generation: u64,
+}
+
+/// What came of an order.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A batch has been answered.
+    Batch(BatchNews),
+    /// A model has been loaded and warmed, or not.
+    Loaded {
+        model: Arc<ModelVersionKey>,
+        result: Result<LoadedNews, Fault>,
+    },
+    /// A model is gone from the thread.
+    Unloaded { model: Arc<ModelVersionKey> },
+}
+
+/// A batch has been answered.
+#[derive(Debug, Clone)]
+pub(crate) struct BatchNews {
+    pub(crate) number: u64,
+    pub(crate) model: Arc<ModelVersionKey>,
+    /// Rows as it was given.
+    pub(crate) rows: u32,
+    /// How long the thread had it.
+    pub(crate) busy: Duration,
+    /// How long it took, if it ran as it was given: once, and well.
+    pub(crate) whole: Option<Duration>,
+    /// Whether it ran at all: not where every caller had gone or every deadline had passed.
+    pub(crate) ran: bool,
+    /// Whether any execution ended well.
+    pub(crate) ended_well: bool,
+    /// Whether the model panicked or did not load again.
+    pub(crate) crashed: bool,
+    /// The fewest rows for which there was no memory.
+    pub(crate) oom_rows: Option<u32>,
+}
+
+/// A model is ready on a thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoadedNews {
+    pub(crate) memory_bytes: u64,
+    pub(crate) profile: Profile,
+}
+
+/// What warm-up measured.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Profile {
+    /// Batch sizes, ascending, and how long each took once warm.
+    pub(crate) sizes: Vec<(u32, Duration)>,
+    /// The size for which there was no memory.
+    pub(crate) oom_rows: Option<u32>,
+}

@@ -1,0 +1,73 @@
+//! The answers that a batch owes, shared by the thread that runs it and the actor that watches the thread.
+//!
+//! Whoever comes first takes a request's reply and answers; the other finds it taken. So a hung execution's requests are
+//! answered without waiting for it, what it says later is nobody's business, and no request is answered twice.
+
+use mesh_types::{Fault, JobOutcome};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// Where the answer to a job goes.
+pub(crate) type Reply = oneshot::Sender<Result<JobOutcome, Fault>>;
+
+/// The replies of one batch, in the order of its members.
+#[derive(Debug)]
+pub(crate) struct Replies {
+    open: Mutex<Vec<Option<Reply>>>,
+}
+
+impl Replies {
+    pub(crate) fn new(replies: Vec<Reply>) -> Self {
+        Self {
+            open: Mutex::new(replies.into_iter().map(Some).collect()),
+        }
+    }
+
+    /// Answers one member; false if that has been done, or nobody waits for it.
+    pub(crate) fn answer(&self, member: usize, answer: Result<JobOutcome, Fault>) -> bool {
+        let reply = self.open.lock().get_mut(member).and_then(Option::take);
+        reply.is_some_and(|reply| reply.send(answer).is_ok())
+    }
+
+    /// Whether somebody still waits for a member's answer.
+    pub(crate) fn is_open(&self, member: usize) -> bool {
+        let open = self.open.lock();
+        open.get(member)
+            .and_then(Option::as_ref)
+            .is_some_and(|reply| !reply.is_closed())
+    }
+
+    /// Answers all that have none yet; how many these were.
+    pub(crate) fn answer_rest(&self, fault: &Fault) -> usize {
+        let rest: Vec<Reply> = self.open.lock().iter_mut().filter_map(Option::take).collect();
+        let answered = rest.into_iter().map(|reply| reply.send(Err(fault.clone())).is_ok());
+        answered.filter(|answered| *answered).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_types::{FaultSource, StageTimings};
+
+    use super::*;
+
+    #[test]
+    fn who_comes_first_answers_and_the_other_finds_it_taken() {
+        let (first, mut one) = oneshot::channel();
+        let (second, mut two) = oneshot::channel();
+        let (third, three) = oneshot::channel();
+        let replies = Replies::new(vec![first, second, third]);
+        let outcome = || JobOutcome {
+            outputs: Vec::new(),
+            timings: StageTimings::default(),
+        };
+        assert!(replies.answer(0, Ok(outcome())));
+        assert!(!replies.is_open(0) && replies.is_open(1));
+        drop(three);
+        assert!(!replies.is_open(2), "its caller has gone");
+        assert_eq!(replies.answer_rest(&Fault::unavailable(FaultSource::Device, "hung")), 1);
+        assert!(!replies.answer(1, Ok(outcome())), "answered already");
+        assert!(one.try_recv().unwrap().is_ok());
+        assert_eq!(two.try_recv().unwrap().unwrap_err().message, "hung");
+    }
+}

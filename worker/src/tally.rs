@@ -1,0 +1,58 @@
+//! What came of one batch, counted while it runs.
+
+use std::time::Duration;
+
+use crate::statistics::Sum;
+
+/// One execution of the model that ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) rows: u32,
+    pub(crate) input: Duration,
+    pub(crate) infer: Duration,
+    pub(crate) output: Duration,
+}
+
+/// A batch's account. Its lengths are bounded by the batch's: at most two executions per request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Tally {
+    /// Executions, failed ones included.
+    pub(crate) executions: u32,
+    /// Those that ended well.
+    pub(crate) runs: Vec<Run>,
+    pub(crate) rows_answered: u32,
+    pub(crate) success: Sum,
+    pub(crate) fail: Sum,
+    pub(crate) queue: Sum,
+    pub(crate) compute_input: Sum,
+    pub(crate) compute_infer: Sum,
+    pub(crate) compute_output: Sum,
+    /// Callers gone and deadlines passed before they could run.
+    pub(crate) cancelled: u32,
+    pub(crate) expired: u32,
+    pub(crate) non_finite: u32,
+    /// The model panicked, hung or did not load again.
+    pub(crate) crashed: bool,
+    /// Executions that found no memory, and the fewest rows among them.
+    pub(crate) out_of_memory: u32,
+    pub(crate) oom_rows: Option<u32>,
+    /// The longest wait among those that ran.
+    pub(crate) longest_wait: Duration,
+    /// How long the thread had the batch.
+    pub(crate) busy: Duration,
+}
+
+impl Tally {
+    /// Whether an execution ended well.
+    pub(crate) fn ended_well(&self) -> bool {
+        !self.runs.is_empty()
+    }
+
+    /// How long the batch took, if it ran as it was given: once, and well.
+    pub(crate) fn whole(&self) -> Option<Duration> {
+        match self.runs.as_slice() {
+            [run] if self.executions == 1 => Some(run.input + run.infer + run.output),
+            _ => None,
+        }
+    }
+}
