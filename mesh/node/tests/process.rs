@@ -302,3 +302,63 @@ fn a_port_that_is_taken_is_named_and_no_token_is_lost() {
     assert!(String::from_utf8_lossy(&output.stderr).contains(&address), "{output:?}");
     assert!(output.stdout.is_empty() && !token_file.exists());
 }
+
+/// Runs a command; its exit code, and what it printed and complained.
+fn run(arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
+    let output = mesh(arguments).output()?;
+    let printed = [output.stdout, output.stderr].concat();
+    Ok((output.status.code(), String::from_utf8_lossy(&printed).into_owned()))
+}
+
+#[tokio::test]
+async fn a_backup_by_command_is_restored_by_command_and_serves() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (token_file, file, restored) = (at("token"), at("mesh.tar"), at("restored"));
+    let first = serve(&folder.path().join("data"), &["--admin-token-file", &token_file])?;
+    first.until_ready().await?;
+    let token = mesh_harness::eventually("the token file is there", || async {
+        Ok(std::fs::read_to_string(&token_file).ok())
+    })
+    .await?;
+    let key = furnish(&first, token.trim()).await?.key().to_owned();
+    let url = format!("http://{}", first.admin);
+    let backup = [
+        "backup",
+        "--output",
+        &file,
+        "--admin-url",
+        &url,
+        "--admin-token-from",
+        &token_file,
+    ];
+    let (code, printed) = run(&backup)?;
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(printed.contains("backed up"), "{printed}");
+    let (code, printed) = run(&backup)?;
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("is there already"), "{printed}");
+    assert_eq!(run(&[&backup[..], &["--force"]].concat())?.0, Some(0));
+    // It is there, and its folder is in use.
+    let (code, printed) = run(&["restore", &file, "--data", &at("data")])?;
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("is not empty"), "{printed}");
+    assert_eq!(run(&["restore", &file])?.0, Some(2), "no folder was named");
+    first.signal("-KILL")?;
+    first.ended().await?;
+
+    let (code, printed) = run(&["restore", &file, "--data", &restored])?;
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(
+        printed.contains("restored") && printed.contains("revision"),
+        "{printed}"
+    );
+    let second = serve(Path::new(&restored), &[])?;
+    second.until_ready().await?;
+    let caller = Caller::new(second.http, Some(&key));
+    assert!(caller.infer("m", &body()).await?.status.is_success());
+    second.signal("-TERM")?;
+    let (status, printed) = second.ended().await?;
+    assert_eq!((status.code(), printed.as_str()), (Some(0), ""), "no new admin token");
+    Ok(())
+}
