@@ -8,7 +8,7 @@ use crate::{
     Artifacts, Author, Change, Files as _, JournalLimits, MAX_RESOURCES, MemoryStore, RegistryConfig, RegistryError,
     SealKey, State, StorageError, Store as _,
     audit::verify,
-    journal::{Base, Journal, Place, begins, snapshot},
+    journal::{Base, Head, Journal, Place, begins, snapshot},
     ledger::{Ledger, LedgerParts, Request},
     registry::reopen,
     testing::{Bench, Dice, LossyFiles, START, admin, config, key, tenant},
@@ -26,12 +26,17 @@ struct Desk {
     ledger: Ledger,
     place: Place,
     store: Arc<MemoryStore>,
-    head: Arc<parking_lot::Mutex<crate::journal::Head>>,
+    head: Arc<parking_lot::Mutex<Head>>,
     _folder: tempfile::TempDir,
 }
 
 impl Desk {
-    fn open_with(files: &LossyFiles, journal: JournalLimits, key: SealKey) -> Result<Self, RegistryError> {
+    fn open_after(
+        files: &LossyFiles,
+        journal: JournalLimits,
+        key: SealKey,
+        known: Head,
+    ) -> Result<Self, RegistryError> {
         let folder = tempfile::tempdir().unwrap();
         let config = RegistryConfig {
             files: Arc::new(files.clone()),
@@ -45,7 +50,7 @@ impl Desk {
             store: store.clone(),
             artifacts: Artifacts::open(&folder.path().join("artifacts"), 1).unwrap(),
             clock: Arc::new(ManualClock::at(START)),
-            head: Arc::default(),
+            head: Arc::new(parking_lot::Mutex::new(known)),
             max_resources: MAX_RESOURCES,
         };
         let place = config.place();
@@ -56,6 +61,19 @@ impl Desk {
             head: parts.head,
             _folder: folder,
         })
+    }
+
+    /// The same by somebody who knows what was acknowledged, as an index does.
+    fn open_known(files: &LossyFiles, revision: u64) -> Result<Self, RegistryError> {
+        let known = Head {
+            revision,
+            ..Default::default()
+        };
+        Self::open_after(files, TINY, SealKey::derive(b"key"), known)
+    }
+
+    fn open_with(files: &LossyFiles, journal: JournalLimits, key: SealKey) -> Result<Self, RegistryError> {
+        Self::open_after(files, journal, key, Head::default())
     }
 
     fn open(files: &LossyFiles) -> Result<Self, RegistryError> {
@@ -456,4 +474,56 @@ fn a_base_without_any_file_is_the_beginning() {
     let Base { head, state, .. } = Journal::base(&place).unwrap();
     assert_eq!((head.revision, state), (0, State::default()));
     assert_eq!(begins(&place).unwrap(), 1);
+}
+
+/// Every file and its bytes.
+fn contents(files: &LossyFiles) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let read = |path: std::path::PathBuf| {
+        let bytes = files.read(&path).unwrap();
+        (path, bytes)
+    };
+    files.paths().into_iter().map(read).collect()
+}
+
+#[test]
+fn whichever_file_is_damaged_all_that_was_acknowledged_is_there_or_it_is_refused_and_left_as_it_is() {
+    let mut dice = Dice(17);
+    let (mut whole, mut refused) = (0, 0);
+    for round in 0..400 {
+        let writes = 10 + dice.below(12);
+        let (files, state) = filled(writes);
+        for _ in 0..=dice.below(2) {
+            let paths = files.paths();
+            let path = paths[dice.below(paths.len())].clone();
+            match dice.below(4) {
+                0 => files.remove(&path).unwrap(),
+                1 => files.edit(&path, |bytes| bytes.truncate(dice.below(bytes.len().max(1)))),
+                _ => files.edit(&path, |bytes| {
+                    let at = dice.below(bytes.len());
+                    if let Some(byte) = bytes.get_mut(at) {
+                        *byte ^= 1 << dice.below(8);
+                    }
+                }),
+            }
+        }
+        let before = contents(&files);
+        match Desk::open_known(&files, writes as u64) {
+            Ok(mut desk) => {
+                assert_eq!(desk.state(), state, "round {round}");
+                assert!(desk.put("more"), "round {round}");
+                whole += 1;
+            }
+            Err(RegistryError::Storage(
+                StorageError::Journal { .. }
+                | StorageError::JournalBehind { .. }
+                | StorageError::SnapshotDamaged { .. },
+            )) => {
+                assert!(contents(&files) == before, "round {round}: changed although refused");
+                refused += 1;
+            }
+            Err(other) => panic!("round {round}: {other}"),
+        }
+    }
+    println!("{whole} opened whole, {refused} were refused");
+    assert!(whole > 100 && refused > 50, "{whole} {refused}");
 }
