@@ -268,3 +268,46 @@ fn power_loss_takes_nothing_that_was_acknowledged() {
         assert!(acknowledged.len() > 60 && begins > 20);
     });
 }
+
+#[test]
+fn an_index_from_before_the_snapshot_becomes_what_the_journal_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (registry, older) = (folder.path().join("registry"), folder.path().join("older"));
+    let tiny = || RegistryConfig {
+        journal: JournalLimits {
+            segment_bytes: 700,
+            snapshot_segments: 2,
+            archived_segments: 0,
+        },
+        ..config(&registry)
+    };
+    actix::System::new().block_on(async {
+        let mut all = Vec::new();
+        for (round, names) in [0..3, 3..40].into_iter().enumerate() {
+            let bench = Bench::open(tiny()).unwrap();
+            let handle = bench.registry.handle();
+            for index in names {
+                let change = Change::put(tenant(&format!("t{index}")));
+                handle.write(admin(), vec![change]).await.unwrap();
+            }
+            all = handle.all().unwrap().1;
+            bench.close().await;
+            if round == 0 {
+                copy(&registry.join("index"), &older);
+            }
+        }
+        fs::remove_dir_all(registry.join("index")).unwrap();
+        copy(&older, &registry.join("index"));
+        let bench = Bench::open(tiny()).unwrap();
+        assert!(
+            bench.registry.handle().audit(0, 1).unwrap().begins > 3,
+            "its revision is history"
+        );
+        assert_eq!(bench.registry.handle().all().unwrap(), (40, all));
+        bench.close().await;
+        assert!(
+            !registry.join("index.broken").exists(),
+            "it was no reason to put it aside"
+        );
+    });
+}

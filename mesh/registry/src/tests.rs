@@ -660,3 +660,30 @@ fn artifacts_that_no_version_refers_to_are_removed() {
         assert!(refused.unwrap_err().to_string().contains("upload it first"));
     });
 }
+
+#[test]
+fn an_event_is_an_entry_that_changes_nothing_and_its_text_has_a_bound() {
+    with_registry(|registry| async move {
+        registry
+            .write(admin(), vec![Change::put(tenant("acme"))])
+            .await
+            .unwrap();
+        let all = registry.all().unwrap().1;
+        registry.note(admin(), &"e".repeat(MAX_AUTHOR_TEXT)).await.unwrap();
+        let refused = registry.note(admin(), &"e".repeat(MAX_AUTHOR_TEXT + 1)).await;
+        assert!(
+            matches!(
+                refused,
+                Err(RegistryError::TooMany {
+                    max: MAX_AUTHOR_TEXT,
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+        assert_eq!(registry.all().unwrap(), (2, all));
+        let last = registry.audit(1, 10).unwrap().entries;
+        assert_eq!((last.len(), last[0].changes.len(), &last[0].by), (1, 0, &admin()));
+        registry.verify_audit().unwrap();
+    });
+}

@@ -198,6 +198,15 @@ mod tests {
         ] {
             assert!(matches!(read(&names), Err(BackupError::Damaged { .. })), "{names:?}");
         }
+        for (bytes, passes) in [(MAX_SECRET_BYTES, true), (MAX_SECRET_BYTES + 1, false)] {
+            let secret = Listed {
+                bytes,
+                ..listed("secrets/pepper")
+            };
+            let list = Manifest::new(Timestamp::UNIX_EPOCH, head, vec![secret, listed(&snapshot)]);
+            let bytes = serde_json::to_vec(&list).unwrap();
+            assert_eq!(Manifest::read(&bytes).is_ok(), passes);
+        }
         let other = format!("artifacts/{}", "cd".repeat(32));
         assert!(read(&[&snapshot, &other]).is_err());
     }

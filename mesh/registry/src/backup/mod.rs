@@ -25,7 +25,7 @@ use mesh_resources::{ArtifactRef, Kind as ResourceKind, Spec};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
-use self::manifest::{Kind, Listed, MANIFEST, Manifest, SEAL};
+use self::manifest::{Kind, Listed, MANIFEST, MAX_SECRET_BYTES, Manifest, SEAL};
 pub use self::restore::{BackupError, KeyOf, NamedSecret, Unpacked, unpack};
 use crate::{
     ArtifactError, Artifacts, RegistryError, RegistryHandle, State, StorageError,
@@ -106,6 +106,10 @@ fn begin(inner: &Inner, state: &State, extent: Extent, now: Timestamp) -> Result
     let mut parts = VecDeque::new();
     for (name, path) in &inner.secrets {
         let secret = fs::read(path).map_err(StorageError::io("read a secret for a backup"))?;
+        if secret.len() as u64 > MAX_SECRET_BYTES {
+            let too_large = io::Error::from(io::ErrorKind::FileTooLarge);
+            return Err(StorageError::io("take a secret into a backup")(too_large).into());
+        }
         parts.push_back(Part::of_bytes(Kind::Secret(name), secret));
     }
     let whole = snapshot::encode(extent.head, state, &place.key)?;

@@ -29,7 +29,7 @@ use crate::{
 const OWNER_ONLY: u32 = 0o600;
 const CHUNK: usize = 256 << 10;
 /// The most zeros after the end of an archive.
-const MAX_FILLING: u64 = 1 << 20;
+pub(super) const MAX_FILLING: u64 = 1 << 20;
 
 /// Why a backup was not restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -276,7 +276,7 @@ impl Archive<'_> {
         self.exactly(&mut end, FILE)?;
         let mut rest = end.to_vec();
         // tar fills its last record up; more than that is not the end of an archive.
-        let mut more = (&mut *self.from).take(MAX_FILLING);
+        let mut more = (&mut *self.from).take(MAX_FILLING + 1);
         more.read_to_end(&mut rest).map_err(failed("read the backup"))?;
         if rest.iter().any(|byte| *byte != 0) || more.limit() == 0 {
             return Err(damaged(FILE, "something follows that is not in the list"));

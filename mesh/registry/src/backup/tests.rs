@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use super::*;
+use super::{manifest::MAX_MANIFEST_BYTES, restore::MAX_FILLING, *};
 use crate::{
     Change, JournalLimits, RegistryConfig, SealKey,
     testing::{Bench, admin, config, key, put, tenant},
@@ -15,9 +15,13 @@ fn key_of(secrets: &[NamedSecret]) -> Option<SealKey> {
     Some(SealKey::derive(secret))
 }
 
-/// A registry in a folder, small segments, with a secret beside it.
 fn small(folder: &Path) -> RegistryConfig {
-    fs::write(folder.join("pepper"), SECRET).unwrap();
+    small_with(folder, SECRET)
+}
+
+/// A registry in a folder, small segments, with a secret beside it.
+fn small_with(folder: &Path, secret: &[u8]) -> RegistryConfig {
+    fs::write(folder.join("pepper"), secret).unwrap();
     RegistryConfig {
         journal: JournalLimits {
             segment_bytes: 2_000,
@@ -26,7 +30,7 @@ fn small(folder: &Path) -> RegistryConfig {
         },
         ..config(&folder.join("registry"))
     }
-    .with_key(SealKey::derive(SECRET))
+    .with_key(SealKey::derive(secret))
     .with_secret("pepper", folder.join("pepper"))
 }
 
@@ -241,5 +245,38 @@ fn tar_reads_a_backup() {
         );
         drop(backup);
         bench.close().await;
+    });
+}
+
+#[test]
+fn secrets_the_list_and_what_fills_an_archive_up_have_bounds() {
+    let folder = tempfile::tempdir().unwrap();
+    actix::System::new().block_on(async {
+        for (more, passes) in [(0, true), (1, false)] {
+            let source = folder.path().join(format!("source-{more}"));
+            fs::create_dir(&source).unwrap();
+            let bench = Bench::open(small_with(&source, &vec![3; MAX_SECRET_BYTES as usize + more])).unwrap();
+            write(&bench.registry.handle(), 0..1).await;
+            let backup = bench.registry.handle().backup(Timestamp::UNIX_EPOCH).await;
+            assert_eq!(backup.is_ok(), passes, "{backup:?}");
+            if let Ok(mut backup) = backup {
+                let mut bytes = drain(&mut backup).unwrap();
+                let whole = bytes.len();
+                for (filling, passes) in [(0, true), (MAX_FILLING, true), (MAX_FILLING + 1, false)] {
+                    bytes.resize(whole + filling as usize, 0);
+                    let restored = unpacked(&bytes, &folder.path().join(format!("filled-{filling}")));
+                    assert_eq!(restored.is_ok(), passes, "{restored:?}");
+                }
+            }
+            bench.close().await;
+        }
+        for (bytes, wanted) in [
+            (MAX_MANIFEST_BYTES, "ends in the middle"),
+            (MAX_MANIFEST_BYTES + 1, "at most"),
+        ] {
+            let header = tar::header(MANIFEST, bytes, 0);
+            let error = unpacked(&header, &folder.path().join(format!("list-{bytes}"))).unwrap_err();
+            assert!(error.to_string().contains(wanted), "{error}");
+        }
     });
 }
