@@ -144,9 +144,9 @@ The tenant is the one of the API key: set MESH_API_KEY, or give --tenant-key.")]
   mesh status -o json")]
     Status(StatusArgs),
     /// Copy everything into one file while the mesh is serving: records and their history, models, secrets.
-    #[command(after_help = format!("The file is a tar archive that begins with a signed list of what is in it. It is of one
-moment: every change that was acknowledged before is in it. It holds every secret of the mesh and is made readable by its
-owner only; making one needs an admin's token and is an entry of the audit log. `mesh restore` puts it back.
+    #[command(after_help = format!("The file is a tar archive that begins with a signed list of what is in it. It is of one moment: every \
+change that was acknowledged before is in it. It holds every secret of the mesh and is made readable by its owner only; \
+making one needs an admin's token and is an entry of the audit log. `mesh restore` puts it back.
 
 {EXIT_CODES}
 

@@ -37,9 +37,11 @@ Examples:
     Serve(Box<ServeOptions>),
     /// Put a backup back: fill a new or empty data folder from a file that `mesh backup` wrote.
     #[command(
-        after_help = "Works offline, and puts nothing in place before every file, the signatures and the records' history are
-checked. The folder then is what the mesh was when the backup began: the same keys and admin tokens work, and the audit log
-goes on. Exit codes: 0 restored, 1 refused or failed, 2 wrong command line.
+        after_help = "Works offline, and puts nothing in place before every file, the signatures and the records' history are \
+checked. The folder then is what the mesh was when the backup began: the same keys and admin tokens work, and the audit log \
+goes on.
+
+Exit codes: 0 restored, 1 refused or failed, 2 wrong command line.
 
 Examples:
   mesh restore mesh.tar --data /var/lib/mesh
