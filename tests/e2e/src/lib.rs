@@ -102,3 +102,11 @@ impl Tally {
         }
     }
 }
+
+/// The sum of a counter's series in the text of metrics, over those that have all these labels.
+pub fn counted(metrics: &str, name: &str, labels: &[&str]) -> f64 {
+    let of = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'));
+    let has = |line: &&str| labels.iter().all(|label| line.contains(label));
+    let value = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
+    metrics.lines().filter(of).filter(has).filter_map(value).sum()
+}

@@ -15,7 +15,11 @@ async fn mesh_with_limit() -> anyhow::Result<(Mesh, Caller)> {
         max_body_bytes: Some(Text(LIMIT.to_string())),
         ..ServeOptions::default()
     };
-    let mesh = Mesh::start_with(MeshOptions { serve, data: None }).await?;
+    let mesh = Mesh::start_with(MeshOptions {
+        serve,
+        ..MeshOptions::default()
+    })
+    .await?;
     let caller = mesh.tenant("acme").await?;
     mesh.admin()?.publish("acme", "m", &identity()).await?;
     caller.until_answers("m", &good()).await?;

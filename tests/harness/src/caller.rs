@@ -136,6 +136,20 @@ impl Caller {
         .await
     }
 
+    /// Asks until the target says that it is ready; that calls no model.
+    pub async fn until_ready(&self, target: &str) -> anyhow::Result<()> {
+        eventually(&format!("{target} is ready"), || async {
+            Ok(self.is_ready(target).await?.then_some(()))
+        })
+        .await
+    }
+
+    /// Whether the target says that it is ready.
+    pub async fn is_ready(&self, target: &str) -> anyhow::Result<bool> {
+        let answer = send(self.get(&format!("/v2/models/{target}/ready"))).await?;
+        Ok(answer.status.is_success())
+    }
+
     /// Asks until the key is known.
     pub async fn until_let_in(&self) -> anyhow::Result<()> {
         eventually("the key is known", || async {

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, thread::JoinHandle};
 
 use anyhow::{Context, anyhow};
+use mesh_backend::Backend;
 use mesh_node::{Addresses, Node, NodeConfig, ServeOptions, Text};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -10,12 +11,25 @@ use tokio::sync::oneshot;
 use crate::{Admin, Caller, eventually};
 
 /// How a mesh for tests is set up.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct MeshOptions {
     /// What differs from the defaults of tests.
     pub serve: ServeOptions,
     /// The data folder of a mesh that was stopped; absent: a new one.
     pub data: Option<Arc<TempDir>>,
+    /// Backends that are asked before the mesh's own.
+    pub backends: Vec<Arc<dyn Backend>>,
+}
+
+impl std::fmt::Debug for MeshOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let backends: Vec<_> = self.backends.iter().map(|backend| backend.name()).collect();
+        f.debug_struct("MeshOptions")
+            .field("serve", &self.serve)
+            .field("data", &self.data)
+            .field("backends", &backends)
+            .finish()
+    }
 }
 
 /// A running mesh.
@@ -62,11 +76,12 @@ impl Mesh {
         };
         let serve = options.serve.or(for_tests(data.path().to_path_buf()));
         let config = NodeConfig::check(serve)?;
+        let backends = options.backends;
         let (started, told) = oneshot::channel::<anyhow::Result<Started>>();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("mesh".to_owned())
-            .spawn(move || actix_rt::System::new().block_on(run(config, started, stopped)))?;
+            .spawn(move || actix_rt::System::new().block_on(run(config, backends, started, stopped)))?;
         let (addresses, token) = told.await.context("the mesh did not start")??;
         let mesh = Self {
             addresses,
@@ -171,10 +186,11 @@ impl Drop for Mesh {
 
 async fn run(
     config: NodeConfig,
+    backends: Vec<Arc<dyn Backend>>,
     started: oneshot::Sender<anyhow::Result<Started>>,
     stopped: oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
-    match Node::start(config).await {
+    match Node::start_with(config, backends).await {
         Ok(node) => {
             let token = node.first_admin_token().map(str::to_owned);
             // Whoever waits for the start and is gone drops the other channel too.

@@ -26,3 +26,11 @@ pub fn builtin(name: &str, parameters: &Value) -> Value {
 pub fn identity() -> Value {
     builtin("identity", &json!({}))
 }
+
+/// The same model, batched: so many rows at most, for which the oldest request waits so long, in microseconds.
+#[must_use]
+pub fn batched(mut model: Value, rows: u32, delay_us: u64) -> Value {
+    model["config"]["max_batch_size"] = json!(rows);
+    model["config"]["dynamic_batching"] = json!({"max_queue_delay_microseconds": delay_us});
+    model
+}
