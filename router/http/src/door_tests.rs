@@ -26,7 +26,7 @@ use crate::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor, body::DRAIN_BYTES}
 const MAX_BODY: usize = 64 * 1024;
 const GOOD: &str = r#"{"id":"7","inputs":[{"name":"INPUT0","datatype":"INT32","shape":[1,2],"data":[1,-2]}]}"#;
 
-// Answers with its input; `never` waits for ever, and tells when it is waited for and when it is given up.
+// Answers with its input; `panics` does what its name says, on the router's own stack; `never` waits for ever, and tells when it is waited for and when it is given up.
 struct FakeWorkers {
     waiting: watch::Sender<usize>,
     cancelled: watch::Sender<usize>,
@@ -54,6 +54,7 @@ impl Workers for FakeWorkers {
             })
         };
         match job.version.model.as_str() {
+            "panics" => panic!("told to"),
             "full" => Err(Fault::unavailable(FaultSource::Device, "Exceeds maximum queue size")),
             "never" => {
                 self.waiting.send_modify(|count| *count += 1);
@@ -122,7 +123,7 @@ fn snapshot(limits: TenantLimits) -> (MeshSnapshot, String) {
         expires: None,
         revoked: false,
     };
-    let mut targets: HashMap<String, Target> = ["echo", "full", "never"]
+    let mut targets: HashMap<String, Target> = ["echo", "full", "never", "panics"]
         .map(|name| (name.to_owned(), Target::Model(model(name))))
         .into();
     let echo = model("echo");
@@ -713,6 +714,27 @@ async fn limits_and_full_queues_say_when_to_come_back() {
     assert_eq!((full.status, full.header("retry-after")), (503, Some("1")));
     assert!(full.error().contains("Exceeds maximum queue size"));
     client.works().await;
+}
+
+#[actix_web::test]
+async fn a_panic_in_the_router_is_an_error_of_its_own_request_only() {
+    let bed = bed();
+    let (mut client, mut other) = (Client::new(&bed).await, Client::new(&bed).await);
+    let mut waiting = bed.workers.waiting.subscribe();
+    let bytes = other.post_bytes("/v2/models/never/infer", "", GOOD.as_bytes());
+    other.stream.write_all(&bytes).await.unwrap();
+    waiting.wait_for(|count| *count == 1).await.unwrap();
+    for _ in 0..3 {
+        let broken = client.post("/v2/models/panics/infer", "", GOOD.as_bytes()).await;
+        assert_eq!(
+            (broken.status, broken.error()),
+            (500, "the router failed on this request".into())
+        );
+        client.works().await;
+    }
+    // What was on a device all the while is answered.
+    bed.workers.release.send_replace(true);
+    assert_eq!(other.reply().await.status, 200);
 }
 
 #[actix_web::test]
