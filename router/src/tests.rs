@@ -356,11 +356,14 @@ fn a_job_carries_the_tenants_share_and_what_the_request_says_of_itself() {
         ] {
             call.request.parameters.insert(name.to_owned(), value);
         }
-        let answering = bed.router.infer(call);
-        let standing = {
-            bed.job().await;
-            bed.workers.jobs.lock()[0].1.standing
-        };
+        let mut answering = Box::pin(bed.router.infer(call));
+        // The call goes nowhere by itself: it is looked at while its job is waited for.
+        tokio::select! {
+            biased;
+            _ = &mut answering => panic!("nothing was answered yet"),
+            () = bed.job() => {}
+        }
+        let standing = bed.workers.jobs.lock()[0].1.standing;
         assert_eq!(
             standing.share,
             TenantShare {
