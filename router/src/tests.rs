@@ -728,7 +728,14 @@ fn a_router_that_panics_answers_and_goes_on() {
             assert!(bed.is_at_rest());
         }
         // Each told once, as what it was, under what was known of it.
-        let told = |series: &LiveSeries| (series.tenant.as_ref() == "acme", series.ok, series.errors, series.refused);
+        let told = |series: &LiveSeries| {
+            (
+                series.tenant.as_ref() == "acme",
+                series.ok,
+                series.errors,
+                series.refused,
+            )
+        };
         assert_eq!(bed.series().iter().map(told).collect::<Vec<_>>(), [(true, 3, 3, 0)]);
     });
 }
