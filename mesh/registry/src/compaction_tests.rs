@@ -11,7 +11,7 @@ use crate::{
     journal::{Base, Head, Journal, Place, begins, snapshot},
     ledger::{Ledger, LedgerParts, Request},
     registry::reopen,
-    testing::{Bench, Dice, LossyFiles, START, admin, config, key, tenant},
+    testing::{Bench, Dice, LossyFiles, START, admin, config, key, settled, tenant},
 };
 
 /// A segment for each write, a snapshot after two, and one segment of history.
@@ -261,6 +261,7 @@ fn the_audit_log_says_where_it_begins_and_is_whole_from_there() {
             registry.write(admin(), vec![change]).await.unwrap();
         }
         registry.note(Author::mesh("test"), "backup").await.unwrap();
+        settled(&registry).await;
         let page = registry.audit(0, 100).unwrap();
         let revisions: Vec<u64> = page.entries.iter().map(|entry| entry.revision).collect();
         assert!(page.begins > 1, "{}", page.begins);

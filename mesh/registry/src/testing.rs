@@ -280,6 +280,12 @@ pub(crate) fn admin() -> Author {
     }
 }
 
+/// Returns once the writer has done what follows its last answer: a snapshot, and what is taken away after it.
+pub(crate) async fn settled(registry: &RegistryHandle) {
+    let change = vec![Change::put(tenant("settled"))];
+    registry.check(admin(), change).await.unwrap();
+}
+
 pub(crate) fn key(text: &str) -> ResourceKey {
     text.parse().unwrap()
 }
