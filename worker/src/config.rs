@@ -1,6 +1,6 @@
 //! The worker's sizes and bounds.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use mesh_actors::RestartPolicy;
 
@@ -13,8 +13,10 @@ pub struct WorkerConfig {
     pub threads_per_device: u16,
     /// Most jobs on their way to one device's scheduler.
     pub arrivals: usize,
-    /// Most jobs waiting for one model.
+    /// Most jobs of one tenant waiting for one model on a device.
     pub queue: usize,
+    /// The folder in which devices keep what they have learnt of latencies; none forgets it at the end.
+    pub latency_folder: Option<PathBuf>,
     /// How long one execution may take before its thread counts as hung, where the model's configuration names no bound.
     pub execution_timeout: Duration,
     /// Whether each device thread keeps to one processor, where there are at least as many processors as threads.
@@ -30,6 +32,7 @@ impl Default for WorkerConfig {
             threads_per_device: 1,
             arrivals: 4_096,
             queue: 4_096,
+            latency_folder: None,
             execution_timeout: Duration::from_secs(30),
             pin_threads: false,
             restart: RestartPolicy::default(),

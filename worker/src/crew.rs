@@ -11,9 +11,9 @@ use std::{
 };
 
 use mesh_types::{MAX_INSTANCES, ModelVersionKey, TraceContext};
+use smallvec::SmallVec;
 
 use crate::{
-    execute::hung,
     order::{BatchNews, Done, News, Order, RunBatch, ThreadId},
     replies::Replies,
     thread::{self, BATCHES_IN_FLIGHT, MAX_OUTSTANDING, Started, ThreadParts},
@@ -34,8 +34,6 @@ pub(crate) struct InFlight {
     pub(crate) rows: u32,
     pub(crate) replies: Arc<Replies>,
     pub(crate) traces: Vec<TraceContext>,
-    /// How many of its requests were answered because its thread was given up.
-    pub(crate) given_up: usize,
     /// How long its execution may take.
     limit: Duration,
 }
@@ -91,7 +89,7 @@ pub(crate) struct Hung {
     pub(crate) taken: Duration,
     /// The batch whose execution hangs; none if it hangs in loading.
     pub(crate) batch: Option<InFlight>,
-    /// Batches that waited behind it. All their requests have been answered.
+    /// Batches that waited behind it.
     pub(crate) behind: Vec<InFlight>,
     /// Whether another thread has taken its place.
     pub(crate) replaced: bool,
@@ -167,20 +165,22 @@ impl Crew {
         filled
     }
 
+    /// How many places there are.
+    pub(crate) fn places(&self) -> usize {
+        self.posts.len()
+    }
+
+    /// The places whose threads take a batch, those with the fewest first.
+    pub(crate) fn free_places(&self) -> SmallVec<[usize; 8]> {
+        let free = |(place, post): (usize, &Post)| post.is_free().then_some((post.in_flight.len(), place));
+        let mut free: SmallVec<[(usize, usize); 8]> = self.posts.iter().enumerate().filter_map(free).collect();
+        free.sort_unstable();
+        free.into_iter().map(|(_, place)| place).collect()
+    }
+
     /// Whether there is a thread at this place.
     pub(crate) fn is_manned(&self, place: usize) -> bool {
         self.posts.get(place).is_some_and(|post| post.started.is_some())
-    }
-
-    /// Whether any thread takes a batch.
-    pub(crate) fn has_room(&self) -> bool {
-        self.posts.iter().any(Post::is_free)
-    }
-
-    /// Of these places the one with the least to do, if it takes a batch.
-    pub(crate) fn freest(&self, places: impl Iterator<Item = usize>) -> Option<usize> {
-        let free = places.filter(|place| self.posts.get(*place).is_some_and(Post::is_free));
-        free.min_by_key(|place| self.posts.get(*place).map_or(usize::MAX, |post| post.in_flight.len()))
     }
 
     /// Orders a load; false if the thread has too much to do.
@@ -211,7 +211,6 @@ impl Crew {
             rows: run.rows,
             replies: run.replies.clone(),
             traces: run.members.iter().map(|member| member.job.trace).collect(),
-            given_up: 0,
             limit,
         };
         match post.give(Order::Run(run)).map_err(|order| *order) {
@@ -235,7 +234,8 @@ impl Crew {
         Some((place, done.news))
     }
 
-    /// Gives up the threads whose call into a model takes too long, answers what they had, and puts others in their places.
+    /// Gives up the threads whose call into a model takes too long, and puts others in their places. What they had is to be
+    /// answered by whoever asks for this.
     pub(crate) fn replace_hung(&mut self, now: Instant) -> Vec<Hung> {
         let mut all = Vec::new();
         for place in 0..self.posts.len() {
@@ -251,9 +251,6 @@ impl Crew {
                 continue;
             }
             let mut behind: Vec<InFlight> = post.in_flight.drain(..).collect();
-            for batch in &mut behind {
-                batch.given_up = batch.replies.answer_rest(&hung());
-            }
             let position = behind.iter().position(|batch| Some(batch.number) == number);
             let batch = position.map(|position| behind.remove(position));
             post.started = None;

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +17,10 @@ use mesh_scheduler::Scheduler;
 use mesh_types::{Fault, ModelVersionKey};
 use tokio::sync::{oneshot, watch};
 
-use crate::{crew::Crew, models::Model, order::RunBatch, report::DeviceReport, shared::Queued, thread::ThreadParts};
+use crate::{
+    crew::Crew, memory::Memory, models::Model, ordering::Lines, report::DeviceReport, shared::Queued,
+    thread::ThreadParts,
+};
 
 /// Loads, unloads and the one wake-up that may be on their way to the actor.
 const MAILBOX: usize = 256;
@@ -52,6 +56,8 @@ pub(crate) struct DeviceParts {
     pub(crate) thread: ThreadParts,
     pub(crate) threads: u16,
     pub(crate) queue: usize,
+    /// The folder in which what was learnt is kept.
+    pub(crate) memory: Option<PathBuf>,
     pub(crate) report: watch::Sender<DeviceReport>,
 }
 
@@ -67,11 +73,12 @@ pub(crate) struct DeviceActor {
     pub(crate) crew: Crew,
     pub(crate) scheduler: Scheduler<Arc<ModelVersionKey>, Queued>,
     pub(crate) models: BTreeMap<Arc<ModelVersionKey>, Model>,
-    pub(crate) hasher: std::hash::RandomState,
-    /// A batch whose threads are all busy.
-    pub(crate) parked: Option<Box<RunBatch>>,
-    /// Batches formed so far.
-    pub(crate) batches: u64,
+    /// Answers that must leave in order.
+    pub(crate) lines: Lines,
+    /// What was learnt of latencies, by this actor's predecessors too.
+    pub(crate) memory: Memory,
+    /// When requests whose callers have gone were looked for last.
+    pub(crate) swept: Instant,
     alarm: Option<Set>,
     _lifeline: Lifeline,
 }
@@ -80,14 +87,15 @@ impl DeviceActor {
     pub(crate) fn new(parts: DeviceParts, lifeline: Lifeline) -> Self {
         // News of a predecessor's threads: it is about orders that this one never gave.
         while parts.thread.shared.done.pop().is_some() {}
+        let crew = Crew::new(usize::from(parts.threads), parts.thread.clone());
         Self {
-            crew: Crew::new(usize::from(parts.threads), parts.thread.clone()),
+            scheduler: Scheduler::new(crew.places()),
+            memory: Memory::read(parts.memory.as_deref(), parts.thread.shared.device),
+            swept: parts.thread.clock.now(),
+            crew,
             parts,
-            scheduler: Scheduler::default(),
+            lines: Lines::default(),
             models: BTreeMap::new(),
-            hasher: std::hash::RandomState::new(),
-            parked: None,
-            batches: 0,
             alarm: None,
             _lifeline: lifeline,
         }
@@ -103,7 +111,8 @@ impl DeviceActor {
         self.watch();
         self.admit();
         let batch = self.dispatch();
-        let next = batch.into_iter().chain(self.watch_due()).min();
+        let swept = self.sweep();
+        let next = batch.into_iter().chain(swept).chain(self.watch_due()).min();
         if let Some(at) = next {
             self.wake_at(context, at);
         }
@@ -131,6 +140,13 @@ impl Actor for DeviceActor {
         let wanted: Vec<LoadSpec> = self.parts.thread.shared.wanted.lock().values().cloned().collect();
         wanted.iter().for_each(|spec| self.load(spec, None));
         context.notify(Wake);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        for key in self.models.keys() {
+            self.memory.learn(key, &self.scheduler);
+        }
+        self.memory.write();
     }
 }
 

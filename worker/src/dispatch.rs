@@ -1,48 +1,51 @@
 //! From arrivals through the scheduler to the device's threads.
 //!
-//! A batch goes only to a thread that has its model. One whose threads are all busy is parked, one at a time, until one of
-//! them is free; nothing is taken from the scheduler meanwhile.
+//! Each thread is a slot of the scheduler; a slot is offered only models that its thread has. A batch that is chosen is handed
+//! over at once, so nothing waits between the scheduler and a thread.
 
-use std::{sync::Arc, time::Instant};
-
-use mesh_scheduler::{Gone, Item, Refused, ShapeKey};
-use mesh_types::{Fault, FaultSource, ModelVersionKey};
-
-use crate::{
-    device::DeviceActor, models::not_here, order::RunBatch, report::ModelState, shared::Queued, statistics::Left,
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-/// What became of an attempt to hand a batch to a thread.
-enum Given {
-    /// A thread has it, or its requests have been answered.
-    Yes,
-    /// Every thread with its model is busy.
-    Busy(Box<RunBatch>),
-}
+use mesh_scheduler::{Batch, BatchId, Gone, Item, Outcome, Refused, RefusedFor, ShapeKey};
+use mesh_types::{Fault, FaultSource, ModelVersionKey, Retry, Tensor};
+
+use crate::{
+    device::DeviceActor,
+    models::not_here,
+    order::{BatchNews, RunBatch},
+    shared::Queued,
+    statistics::Left,
+};
+
+/// How often all that wait are looked through for callers that have gone. Those who come to be batched are looked at anyway.
+const SWEEP_EVERY: Duration = Duration::from_millis(50);
 
 impl DeviceActor {
     /// Moves arrivals into the scheduler.
     pub(crate) fn admit(&mut self) {
-        while let Some(queued) = self.parts.thread.shared.arrivals.pop() {
+        while let Some(mut queued) = self.parts.thread.shared.arrivals.pop() {
             let key = queued.job.version.clone();
             if let Err(fault) = self.admits(&key) {
                 self.refuse(queued, fault);
                 continue;
             }
+            if self.models.get(&key).is_some_and(|model| model.ordered) {
+                self.lines.enter(&key, &queued.job.tenant, &mut queued.reply);
+            }
             let item = Item {
+                tenant: queued.job.tenant.clone(),
+                standing: queued.job.standing,
                 rows: queued.job.rows,
-                shape: self.shape_key(&queued),
+                shape: shape_of(&queued.job.inputs),
                 arrived: queued.arrived,
                 deadline: queued.job.deadline.instant(),
                 payload: queued,
             };
-            if let Err(refused) = self.scheduler.offer(&key, item) {
-                let (queued, fault) = match refused {
-                    Refused::Full(queued) => (queued, full()),
-                    Refused::UnknownModel(queued) => (queued, not_here()),
-                };
+            if let Err(Refused { payload, reason }) = self.scheduler.offer(self.now(), &key, item) {
                 self.lost_before_running(&key);
-                self.refuse(queued, fault);
+                self.refuse(payload, refusal(reason));
             }
         }
     }
@@ -60,101 +63,149 @@ impl DeviceActor {
         }
     }
 
-    /// Keyed by chance, so that nobody can make two shapes look alike.
-    fn shape_key(&self, queued: &Queued) -> ShapeKey {
-        use std::hash::{BuildHasher, Hash, Hasher};
-        let mut hasher = self.hasher.build_hasher();
-        for tensor in &queued.job.inputs {
-            // The rows are what differs within a batch; a model without a batch dimension never shares one.
-            tensor.shape.get(1..).unwrap_or_default().hash(&mut hasher);
-        }
-        ShapeKey(hasher.finish())
-    }
-
     /// Hands out batches while a thread has room; when to do so again, even if nothing else happens.
     pub(crate) fn dispatch(&mut self) -> Option<Instant> {
         loop {
-            if let Some(parked) = self.parked.take()
-                && let Given::Busy(parked) = self.give(parked)
-            {
-                self.parked = Some(parked);
-                return None;
-            }
-            if !self.crew.has_room() {
-                return None;
-            }
             let now = self.now();
-            let decision = self.scheduler.poll(now, |queued| queued.reply.is_closed());
-            for (item, gone) in decision.gone {
-                self.let_go(item.payload, gone);
+            let free = self.crew.free_places();
+            if free.is_empty() {
+                let (gone, wake_at) = self.scheduler.tidy(now);
+                gone.into_iter().for_each(|(item, why)| self.let_go(item.payload, why));
+                return wake_at;
             }
-            let Some(batch) = decision.batch else {
-                return decision.wake_at;
-            };
-            let waiting = self.scheduler.waiting(&batch.model);
-            let (device, observer) = (self.parts.thread.shared.device, &self.parts.thread.observer);
-            observer.waiting(device, &batch.model, waiting);
-            let queued = batch.items.into_iter().map(|item| item.payload).collect();
-            self.batches += 1;
-            let run = RunBatch::new(self.batches, batch.model, queued, None);
-            if let Some(model) = self.models.get_mut(&run.model) {
-                model.running += 1;
+            let mut wake_at = None;
+            let given = free.into_iter().any(|place| self.offer_to(now, place, &mut wake_at));
+            if !given {
+                return wake_at;
             }
-            self.parked = Some(Box::new(run));
         }
+    }
+
+    /// Hands the thread a batch, if there is one for it now.
+    fn offer_to(&mut self, now: Instant, place: usize, wake_at: &mut Option<Instant>) -> bool {
+        let models = &self.models;
+        let decision = self.scheduler.poll(
+            now,
+            place,
+            |key| models.get(key).is_some_and(|model| model.is_ready_on(place)),
+            |queued: &Queued| queued.reply.is_closed(),
+        );
+        decision
+            .gone
+            .into_iter()
+            .for_each(|(item, why)| self.let_go(item.payload, why));
+        *wake_at = [*wake_at, decision.wake_at].into_iter().flatten().min();
+        let given = decision.batch.is_some();
+        if let Some(batch) = decision.batch {
+            self.give(place, batch);
+        }
+        given
+    }
+
+    /// Now and then, lets all go whose callers have gone; when to do so again.
+    pub(crate) fn sweep(&mut self) -> Option<Instant> {
+        if self.scheduler.is_empty() {
+            return None;
+        }
+        let now = self.now();
+        if now < self.swept + SWEEP_EVERY {
+            return Some(self.swept + SWEEP_EVERY);
+        }
+        self.swept = now;
+        let gone = self.scheduler.sweep(now, |queued| queued.reply.is_closed());
+        gone.into_iter().for_each(|(item, why)| self.let_go(item.payload, why));
+        Some(now + SWEEP_EVERY)
     }
 
     /// A request that leaves the queue without running.
     fn let_go(&mut self, queued: Queued, gone: Gone) {
         let key = queued.job.version.clone();
-        let why = match gone {
-            Gone::Expired => Left::Expired,
-            Gone::Cancelled => Left::Cancelled,
+        let (why, fault) = match gone {
+            Gone::Cancelled => (Left::Cancelled, None),
+            Gone::Expired => (Left::Expired, Some(Fault::deadline("while waiting for a batch"))),
+            Gone::TooLate => (
+                Left::Expired,
+                Some(Fault::deadline("before the next batch would be done")),
+            ),
+            // Triton's words for it.
+            Gone::TimedOut => (Left::Rejected, Some(unavailable("Request timeout expired"))),
         };
         self.parts.thread.shared.books.lock().left(&key, why);
-        if gone == Gone::Expired {
-            queued.answer(Err(Fault::deadline("while waiting for a batch")));
+        if let Some(fault) = fault {
+            queued.answer(Err(fault));
         }
         self.lost_before_running(&key);
         self.finish_unload(&key);
     }
 
-    fn give(&mut self, run: Box<RunBatch>) -> Given {
-        let key = run.model.clone();
-        let model = self.models.get(&key);
-        let places = model.into_iter().flat_map(|model| model.ready_places());
-        let Some(place) = self.crew.freest(places) else {
-            // A thread that is loading it again may take long: what waits elsewhere must not wait for that.
-            let comes = |state| {
-                matches!(
-                    state,
-                    ModelState::Ready | ModelState::Quarantined | ModelState::Unloading
-                )
-            };
-            if model.is_some_and(|model| comes(model.state()) && model.ready_places().next().is_some()) {
-                return Given::Busy(run);
-            }
-            self.give_up(&key, &run, &not_here());
-            return Given::Yes;
-        };
-        let limit = self.limit(&key);
-        if let Err(run) = self.crew.run(place, *run, limit) {
-            self.give_up(&key, &run, &full());
+    fn give(&mut self, place: usize, batch: Batch<Arc<ModelVersionKey>, Queued>) {
+        let key = batch.model;
+        let waiting = self.scheduler.waiting(&key);
+        let (device, observer) = (self.parts.thread.shared.device, &self.parts.thread.observer);
+        observer.waiting(device, &key, waiting);
+        let queued = batch.items.into_iter().map(|item| item.payload).collect();
+        let run = RunBatch::new(batch.id.0, key.clone(), queued, batch.predicted);
+        if let Some(model) = self.models.get_mut(&key) {
+            model.running += 1;
         }
-        Given::Yes
+        let limit = self.limit(&key);
+        if let Err(run) = self.crew.run(place, run, limit) {
+            run.replies.answer_rest(&full());
+            self.settle_batch(batch.id.0, Outcome::default());
+            if let Some(model) = self.models.get_mut(&key) {
+                model.running = model.running.saturating_sub(1);
+                model.quarantine.probe_lost();
+            }
+            self.finish_unload(&key);
+        }
     }
 
-    /// Answers a batch that no thread has taken.
-    fn give_up(&mut self, key: &Arc<ModelVersionKey>, run: &RunBatch, fault: &Fault) {
-        run.replies.answer_rest(fault);
-        if let Some(model) = self.models.get_mut(key) {
-            model.running = model.running.saturating_sub(1);
-            model.quarantine.probe_lost();
+    /// A batch is done: tells the scheduler what it cost.
+    pub(crate) fn settle_news(&mut self, news: &BatchNews) {
+        let outcome = Outcome {
+            busy: news.busy,
+            telling: news.whole.is_some(),
+            too_large: news.oom_rows,
+        };
+        self.settle_batch(news.number, outcome);
+    }
+
+    /// Tells the scheduler what a batch cost, and the books who pays for it.
+    pub(crate) fn settle_batch(&mut self, number: u64, outcome: Outcome) {
+        let charges = self.scheduler.finished(self.now(), BatchId(number), outcome);
+        let shared = &self.parts.thread.shared;
+        let mut books = shared.books.lock();
+        for charge in &charges {
+            books.charge(&charge.tenant, charge.device_time);
         }
-        self.finish_unload(key);
+        drop(books);
+        self.parts.thread.observer.charged(shared.device, &charges);
     }
 }
 
+/// What must be equal for two jobs to share a batch.
+pub(crate) fn shape_of(inputs: &[Tensor]) -> ShapeKey {
+    ShapeKey::of(inputs.iter().map(|tensor| tensor.shape.as_slice()))
+}
+
+fn refusal(reason: RefusedFor) -> Fault {
+    match reason {
+        RefusedFor::Full => full(),
+        RefusedFor::UnknownModel => not_here(),
+        RefusedFor::TooLate { retry_after } => {
+            let text = format!(
+                "the request would not be finished by its deadline: the device is busy for {} ms longer than that",
+                retry_after.as_millis().max(1)
+            );
+            Fault::unavailable(FaultSource::Device, text).with_retry(Retry::After(retry_after))
+        }
+    }
+}
+
+fn unavailable(text: &'static str) -> Fault {
+    Fault::unavailable(FaultSource::Device, text)
+}
+
 pub(crate) fn full() -> Fault {
-    Fault::unavailable(FaultSource::Device, "Exceeds maximum queue size")
+    unavailable("Exceeds maximum queue size")
 }

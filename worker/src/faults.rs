@@ -3,13 +3,18 @@
 //! Decides who is quarantined, and what becomes of models whose thread was given up. The watchdog itself is the crew's,
 //! splitting a failing batch the thread's.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use mesh_scheduler::Outcome;
 use mesh_types::{Fault, FaultSource, ModelVersionKey, Retry};
 
 use crate::{
     crew::Hung,
     device::DeviceActor,
+    execute,
     models::{Phase, Place},
     observer::BatchRecord,
     order::{BatchNews, Order},
@@ -31,16 +36,13 @@ impl DeviceActor {
             self.load_again(place);
         }
         let over = |(key, model): (&Arc<ModelVersionKey>, &mut crate::models::Model)| {
-            model
-                .quarantine
-                .released(now)
-                .then(|| (key.clone(), model.rules.clone()))
+            model.quarantine.released(now).then(|| key.clone())
         };
         let released: Vec<_> = self.models.iter_mut().filter_map(over).collect();
         let any = !released.is_empty();
-        for (key, rules) in released {
+        for key in released {
             tracing::info!(model = %key, "a quarantine is over: one request is let through");
-            self.scheduler.add_model(key.clone(), rules);
+            self.enlist(&key);
             self.settle(&key);
         }
         if any {
@@ -68,7 +70,14 @@ impl DeviceActor {
                 model.running = model.running.saturating_sub(1);
             }
         }
-        self.record_hang(hung, now);
+        for (index, batch) in hung.batch.iter().chain(&hung.behind).enumerate() {
+            let hangs = hung.batch.is_some() && index == 0;
+            let outcome = Outcome {
+                busy: if hangs { hung.taken } else { Duration::ZERO },
+                ..Outcome::default()
+            };
+            self.settle_batch(batch.number, outcome);
+        }
         let (place, loading) = (hung.place, hung.batch.is_none());
         let mut touched = Vec::new();
         for (key, model) in &mut self.models {
@@ -103,6 +112,8 @@ impl DeviceActor {
             self.crashed(&batch.model, "an execution hung");
         }
         self.publish();
+        // Whoever is told also reads so in the report.
+        self.answer_hung(hung, now);
     }
 
     /// An unloading model that no thread has any more cannot finish what waits for it.
@@ -110,7 +121,7 @@ impl DeviceActor {
         let Some(model) = self.models.get(key) else { return };
         let served = model.ready_places().next().is_some() || model.has(Place::Loading);
         if model.phase == Phase::Unloading && !served {
-            for item in self.scheduler.remove_model(key) {
+            for item in self.delist(key) {
                 item.payload.answer(Err(crate::models::not_here()));
             }
         }
@@ -128,17 +139,18 @@ impl DeviceActor {
         }
     }
 
-    fn record_hang(&self, hung: &Hung, now: Instant) {
+    fn answer_hung(&self, hung: &Hung, now: Instant) {
         let shared = &self.parts.thread.shared;
         for (index, batch) in hung.batch.iter().chain(&hung.behind).enumerate() {
             let hangs = hung.batch.is_some() && index == 0;
+            let given_up = batch.replies.answer_rest(&execute::hung());
             let tally = Tally {
                 executions: u32::from(hangs),
                 crashed: hangs,
-                busy: if hangs { hung.taken } else { std::time::Duration::ZERO },
+                busy: if hangs { hung.taken } else { Duration::ZERO },
                 fail: Sum {
-                    count: u64::try_from(batch.given_up).unwrap_or(u64::MAX),
-                    total: hung.taken * u32::try_from(batch.given_up).unwrap_or(u32::MAX),
+                    count: u64::try_from(given_up).unwrap_or(u64::MAX),
+                    total: hung.taken * u32::try_from(given_up).unwrap_or(u32::MAX),
                 },
                 ..Tally::default()
             };
@@ -176,7 +188,7 @@ impl DeviceActor {
         model.reason = Some(reason);
         if model.phase == Phase::Serving {
             let fault = refusal(model.reason.as_deref(), cool_down);
-            for item in self.scheduler.remove_model(key) {
+            for item in self.delist(key) {
                 self.parts.thread.shared.books.lock().left(key, Left::Rejected);
                 item.payload.answer(Err(fault.clone()));
             }
@@ -199,7 +211,7 @@ impl DeviceActor {
     }
 }
 
-fn refusal(reason: Option<&str>, wait: std::time::Duration) -> Fault {
+fn refusal(reason: Option<&str>, wait: Duration) -> Fault {
     let text = reason.unwrap_or("the model is on probation after crashes in a row");
     let retry = if wait.is_zero() { Retry::Now } else { Retry::After(wait) };
     Fault::unavailable(FaultSource::Model, text.to_owned()).with_retry(retry)

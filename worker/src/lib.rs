@@ -23,9 +23,11 @@ mod faults;
 mod finite;
 mod instances;
 mod link;
+mod memory;
 mod models;
 mod observer;
 mod order;
+mod ordering;
 mod pulse;
 mod quarantine;
 mod replies;
@@ -38,12 +40,13 @@ mod warm;
 mod worker;
 
 pub use config::WorkerConfig;
+pub use mesh_scheduler::Charge;
 pub use observer::{BatchObserver, BatchRecord, Unobserved};
 pub use report::{DeviceReport, ModelReport, ModelState, WorkerReport};
 pub use shared::JobReply;
 pub use statistics::{
-    BatchSizeStatistics, DeviceStatistics, MAX_EXACT_BATCH_SIZE, ModelStatistics, PredictionStatistics, Sum,
-    WorkerStatistics,
+    BatchSizeStatistics, DeviceStatistics, MAX_EXACT_BATCH_SIZE, MAX_TENANTS_COUNTED, ModelStatistics,
+    PredictionStatistics, Sum, WorkerStatistics,
 };
 pub use worker::{Worker, WorkerError, WorkerHandle};
 

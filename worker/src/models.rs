@@ -7,16 +7,18 @@
 use std::{sync::Arc, time::Duration};
 
 use mesh_backend::LoadSpec;
-use mesh_scheduler::BatchRules;
-use mesh_types::{Fault, FaultClass, FaultSource, ModelVersionKey};
+use mesh_scheduler::{BatchRules, Item, ShapeKey};
+use mesh_types::{Fault, FaultClass, FaultSource, ModelVersionKey, Retry};
 
 use crate::{
+    batch,
     crew::MAX_THREADS,
     device::{Answer, DeviceActor},
     instances,
     order::{BatchNews, LoadedNews, News, Order, Profile},
     quarantine::Quarantine,
     report::{DeviceReport, ModelReport, ModelState},
+    shared::Queued,
 };
 
 /// The most models on one device, those that failed to load included.
@@ -58,6 +60,8 @@ pub(crate) struct Model {
     pub(crate) places: Vec<Place>,
     pub(crate) reason: Option<String>,
     pub(crate) quarantine: Quarantine,
+    /// Whether answers leave in the order in which a tenant's requests came.
+    pub(crate) ordered: bool,
     profile: Profile,
     /// Batches given to threads and not yet done.
     pub(crate) running: usize,
@@ -82,6 +86,11 @@ impl Model {
         self.places.iter().enumerate().filter_map(ready)
     }
 
+    /// Whether the thread at this place has it.
+    pub(crate) fn is_ready_on(&self, place: usize) -> bool {
+        matches!(self.places.get(place), Some(Place::Ready(_)))
+    }
+
     pub(crate) fn has(&self, wanted: Place) -> bool {
         self.places.contains(&wanted)
     }
@@ -91,18 +100,11 @@ impl Model {
         self.places.iter().map(bytes).sum()
     }
 
-    /// Batches of so many rows find no memory: from now on they have at most half as many.
-    fn lower(&mut self, oom_rows: u32) -> bool {
+    /// Warm-up at so many rows found no memory: batches have at most half as many.
+    fn lower(&mut self, oom_rows: u32) {
         let fits = (oom_rows / 2).max(1);
-        let lower = fits < self.rules.max_rows;
-        if lower {
-            self.rules.max_rows = fits;
-            self.rules.preferred.retain(|size| *size <= fits);
-            if self.rules.preferred.is_empty() {
-                self.rules.preferred.push(fits);
-            }
-        }
-        lower
+        self.rules.max_rows = self.rules.max_rows.min(fits);
+        self.rules.preferred.retain(|size| *size <= fits);
     }
 }
 
@@ -113,6 +115,7 @@ pub(crate) fn not_here() -> Fault {
         FaultSource::Device,
         "the model is not ready on this device",
     )
+    .with_retry(Retry::Now)
 }
 
 impl DeviceActor {
@@ -139,6 +142,7 @@ impl DeviceActor {
         let threads = usize::from(self.parts.threads.max(1));
         let instances = instances::on(device, threads, &spec.config);
         self.crew.grow(instances.min(MAX_THREADS.max(threads)));
+        self.scheduler.set_slots(self.crew.places());
         let mut model = Model {
             rules: BatchRules::of(&spec.config, self.parts.queue),
             spec: spec.clone(),
@@ -146,6 +150,11 @@ impl DeviceActor {
             places: vec![Place::Gone; instances],
             reason: None,
             quarantine: Quarantine::default(),
+            ordered: spec
+                .config
+                .dynamic_batching
+                .as_ref()
+                .is_some_and(|batching| batching.preserve_ordering),
             profile: Profile::default(),
             running: 0,
             answers: answer.into_iter().collect(),
@@ -200,10 +209,8 @@ impl DeviceActor {
         tracing::trace!(model = %news.model, rows = news.rows, busy = ?news.busy, whole = ?news.whole, "batch done");
         if let Some(model) = self.models.get_mut(&news.model) {
             model.running = model.running.saturating_sub(1);
-            if news.oom_rows.is_some_and(|rows| model.lower(rows)) && model.state() == ModelState::Ready {
-                self.scheduler.add_model(news.model.clone(), model.rules.clone());
-            }
         }
+        self.settle_news(news);
         self.judge(news);
         self.finish_unload(&news.model);
     }
@@ -260,7 +267,7 @@ impl DeviceActor {
             Phase::Loading if loading => return,
             Phase::Loading if model.reason.is_none() => {
                 model.phase = Phase::Serving;
-                self.scheduler.add_model(key.clone(), model.rules.clone());
+                self.enlist(key);
             }
             // One thread that has it is enough to serve on.
             Phase::Serving if loading || model.ready_places().next().is_some() => {}
@@ -270,6 +277,7 @@ impl DeviceActor {
             }
             Phase::Unloading | Phase::Unavailable => return,
         }
+        let Some(model) = self.models.get_mut(key) else { return };
         let state = model.state();
         if state == ModelState::Ready {
             model.reason = None;
@@ -282,9 +290,34 @@ impl DeviceActor {
         }
     }
 
+    /// The scheduler takes requests for the model from now on, and knows what is known of its latency: what was learnt before,
+    /// else what warm-up measured.
+    pub(crate) fn enlist(&mut self, key: &Arc<ModelVersionKey>) {
+        let Some(model) = self.models.get(key) else { return };
+        self.scheduler.add_model(key.clone(), model.rules.clone());
+        let known = self.memory.of(key);
+        for (shape, latency) in known {
+            self.scheduler.restore(key, shape, latency.clone());
+        }
+        if known.is_empty() && !model.profile.sizes.is_empty() {
+            let config = &model.spec.config;
+            let shapes: Vec<_> = (0..config.input.len())
+                .map(|index| batch::zeros(config, index, 1).0)
+                .collect();
+            let shape = ShapeKey::of(shapes.iter().map(|shape| shape.as_slice()));
+            self.scheduler.seed(key, &shape, &model.profile.sizes);
+        }
+    }
+
+    /// The scheduler takes no more requests for the model; those waiting are given back.
+    pub(crate) fn delist(&mut self, key: &Arc<ModelVersionKey>) -> Vec<Item<Queued>> {
+        self.memory.learn(key, &self.scheduler);
+        self.scheduler.remove_model(key)
+    }
+
     /// The model is not to be had here: what waits for it is answered, and the threads that have it let go of it.
     fn lose(&mut self, key: &Arc<ModelVersionKey>) {
-        for item in self.scheduler.remove_model(key) {
+        for item in self.delist(key) {
             item.payload.answer(Err(not_here()));
         }
         let Some(model) = self.models.get_mut(key) else { return };
@@ -310,7 +343,8 @@ impl DeviceActor {
         if model.phase != Phase::Unloading || busy {
             return;
         }
-        drop(self.scheduler.remove_model(key));
+        drop(self.delist(key));
+        let Some(model) = self.models.get_mut(key) else { return };
         release(&mut self.crew, model, key);
         if !model.has(Place::Leaving) {
             self.forget(key);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mesh_scheduler::Charge;
 use mesh_types::{DeviceId, ModelVersionKey, TraceContext};
 
 /// A finished batch.
@@ -53,6 +54,10 @@ pub trait BatchObserver: Send + Sync {
     fn begin(&self, members: &[TraceContext]) -> Option<TraceContext>;
     /// It has run. For a batch whose execution hangs it is told on the device actor's thread, and has no span.
     fn finished(&self, record: &BatchRecord<'_>);
+    /// What a batch cost each tenant in it. Told on the device actor's thread.
+    fn charged(&self, device: DeviceId, charges: &[Charge]) {
+        let _ = (device, charges);
+    }
     /// So many requests wait for the model after a batch has been taken from them. Told on the device actor's thread.
     fn waiting(&self, device: DeviceId, model: &ModelVersionKey, requests: usize) {
         let _ = (device, model, requests);

@@ -5,10 +5,8 @@
 
 use mesh_types::{Fault, JobOutcome};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
-/// Where the answer to a job goes.
-pub(crate) type Reply = oneshot::Sender<Result<JobOutcome, Fault>>;
+use crate::ordering::Reply;
 
 /// The replies of one batch, in the order of its members.
 #[derive(Debug)]
@@ -26,7 +24,7 @@ impl Replies {
     /// Answers one member; false if that has been done, or nobody waits for it.
     pub(crate) fn answer(&self, member: usize, answer: Result<JobOutcome, Fault>) -> bool {
         let reply = self.open.lock().get_mut(member).and_then(Option::take);
-        reply.is_some_and(|reply| reply.send(answer).is_ok())
+        reply.is_some_and(|reply| reply.send(answer))
     }
 
     /// Whether somebody still waits for a member's answer.
@@ -40,7 +38,7 @@ impl Replies {
     /// Answers all that have none yet; how many these were.
     pub(crate) fn answer_rest(&self, fault: &Fault) -> usize {
         let rest: Vec<Reply> = self.open.lock().iter_mut().filter_map(Option::take).collect();
-        let answered = rest.into_iter().map(|reply| reply.send(Err(fault.clone())).is_ok());
+        let answered = rest.into_iter().map(|reply| reply.send(Err(fault.clone())));
         answered.filter(|answered| *answered).count()
     }
 }
@@ -53,9 +51,9 @@ mod tests {
 
     #[test]
     fn who_comes_first_answers_and_the_other_finds_it_taken() {
-        let (first, mut one) = oneshot::channel();
-        let (second, mut two) = oneshot::channel();
-        let (third, three) = oneshot::channel();
+        let (first, mut one) = Reply::channel();
+        let (second, mut two) = Reply::channel();
+        let (third, three) = Reply::channel();
         let replies = Replies::new(vec![first, second, third]);
         let outcome = || JobOutcome {
             outputs: Vec::new(),

@@ -23,7 +23,7 @@ use crate::{
     device::{DeviceActor, Wake},
     dispatch::full,
     order::Done,
-    replies::Reply,
+    ordering::Reply,
     statistics::DeviceBooks,
 };
 
@@ -38,7 +38,7 @@ pub(crate) struct Queued {
 impl Queued {
     pub(crate) fn answer(self, answer: Result<JobOutcome, Fault>) {
         // The caller may have gone: then nobody wants the answer.
-        let _ = self.reply.send(answer);
+        self.reply.send(answer);
     }
 }
 

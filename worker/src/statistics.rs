@@ -10,12 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_types::{DeviceId, ModelVersionKey};
+use mesh_types::{DeviceId, ModelVersionKey, TenantId};
 
 use crate::tally::Tally;
 
 /// Batch sizes counted one by one; larger ones are counted at the next power of two, so that the map stays small.
 pub const MAX_EXACT_BATCH_SIZE: u32 = 256;
+/// Tenants whose device time is counted one by one; that of others is counted together.
+pub const MAX_TENANTS_COUNTED: usize = 16_384;
 
 /// A number of times and how long they took together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -195,6 +197,10 @@ pub struct DeviceStatistics {
     pub abandoned: usize,
     /// Its models.
     pub models: BTreeMap<ModelVersionKey, ModelStatistics>,
+    /// The device's time by tenant, of all batches that have ended; it adds up to `busy`.
+    pub tenants: BTreeMap<TenantId, Duration>,
+    /// The time of tenants beyond [`MAX_TENANTS_COUNTED`], together.
+    pub other_tenants: Duration,
 }
 
 /// All devices of a worker.
@@ -235,6 +241,8 @@ pub(crate) struct DeviceBooks {
     began: Instant,
     busy: Duration,
     models: BTreeMap<Arc<ModelVersionKey>, Entry>,
+    tenants: BTreeMap<TenantId, Duration>,
+    other_tenants: Duration,
 }
 
 impl DeviceBooks {
@@ -243,6 +251,8 @@ impl DeviceBooks {
             began: now,
             busy: Duration::ZERO,
             models: BTreeMap::new(),
+            tenants: BTreeMap::new(),
+            other_tenants: Duration::ZERO,
         }
     }
 
@@ -265,6 +275,22 @@ impl DeviceBooks {
                 entry.last = Some(ended);
             }
         }
+    }
+
+    /// A tenant has used so much of the device's time.
+    pub(crate) fn charge(&mut self, tenant: &TenantId, time: Duration) {
+        if let Some(known) = self.tenants.get_mut(tenant) {
+            *known += time;
+        } else if self.tenants.len() < MAX_TENANTS_COUNTED {
+            self.tenants.insert(tenant.clone(), time);
+        } else {
+            self.other_tenants += time;
+        }
+    }
+
+    /// The time by tenant, and that of those beyond the bound.
+    pub(crate) fn by_tenant(&self) -> (BTreeMap<TenantId, Duration>, Duration) {
+        (self.tenants.clone(), self.other_tenants)
     }
 
     /// A request left without having run.

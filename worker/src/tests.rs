@@ -9,7 +9,7 @@ use mesh_backend::LoadSpec;
 use mesh_backend_builtin::BuiltinBackend;
 use mesh_types::{
     ArtifactFormat, Clock, DataType, Deadline, DeviceId, DynamicBatching, Fault, FaultClass, InferJob, ModelConfig,
-    ModelId, ModelVersionKey, ParameterValue, RequestId, Shape, SystemClock, TenantId, Tensor, TensorSpec,
+    ModelId, ModelVersionKey, ParameterValue, RequestId, Retry, Shape, SystemClock, TenantId, Tensor, TensorSpec,
     TraceContext, Version,
 };
 
@@ -110,4 +110,5 @@ mod hangs;
 mod instances;
 mod lost;
 mod rig;
+mod sharing;
 mod statistics;

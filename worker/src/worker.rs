@@ -17,6 +17,7 @@ use crate::{
     crew::{MAX_ABANDONED, MAX_THREADS},
     device::{Answer, DeviceActor, DeviceParts, Load, Unload},
     observer::BatchObserver,
+    ordering::Reply,
     report::{DeviceReport, ModelState, WorkerReport},
     shared::{JobReply, Queued, Shared},
     statistics::{DeviceStatistics, WorkerStatistics},
@@ -92,6 +93,7 @@ impl Worker {
                 thread,
                 threads: config.threads_per_device,
                 queue: config.queue,
+                memory: config.latency_folder.clone(),
                 report,
             };
             let arbiter = Arbiter::new();
@@ -163,7 +165,7 @@ impl WorkerHandle {
     /// Hands a job to a device; refused at once if the device is full. Dropping the reply cancels the job.
     pub fn submit(&self, device: DeviceId, job: InferJob) -> Result<JobReply, Fault> {
         let shared = &self.device(device)?.shared;
-        let (reply, receiver) = oneshot::channel();
+        let (reply, receiver) = Reply::channel();
         let queued = Queued {
             job,
             arrived: self.clock.now(),
@@ -210,7 +212,10 @@ impl WorkerHandle {
         let unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
         let now = self.clock.now();
         let device = |(id, device): (&DeviceId, &Device)| {
-            let (up, busy, models) = device.shared.books.lock().read(now, unix_ms);
+            let books = device.shared.books.lock();
+            let (up, busy, models) = books.read(now, unix_ms);
+            let (tenants, other_tenants) = books.by_tenant();
+            drop(books);
             DeviceStatistics {
                 device: *id,
                 threads: device.shared.threads(),
@@ -218,6 +223,8 @@ impl WorkerHandle {
                 busy,
                 abandoned: device.shared.abandoned(),
                 models,
+                tenants,
+                other_tenants,
             }
         };
         WorkerStatistics {

@@ -21,6 +21,8 @@ pub(crate) const REGISTRY: &str = "registry";
 pub(crate) const ARTIFACTS: &str = "artifacts";
 /// The pepper's file, and what a backup calls it.
 pub(crate) const PEPPER: &str = "pepper";
+/// What devices have learnt.
+const LATENCY: &str = "latency";
 /// Where a restore puts what is not yet checked.
 pub(crate) const RESTORING: &str = ".restoring";
 /// What the key of snapshots and backups is derived for.
@@ -86,6 +88,14 @@ impl DataFolder {
 
     pub(crate) fn registry(&self) -> PathBuf {
         self.root.join(REGISTRY)
+    }
+
+    /// Where devices keep what they have learnt of latencies; made if it is not there. It can be lost at no harm, so no backup
+    /// holds it.
+    pub(crate) fn latency(&self) -> Result<PathBuf, DataError> {
+        let folder = self.root.join(LATENCY);
+        fs::create_dir_all(&folder).map_err(failed("create the folder of latencies", &folder))?;
+        Ok(folder)
     }
 
     /// Where the records and the artifacts are, and what they are signed with.

@@ -260,6 +260,7 @@ fn start_worker(
         threads_per_device: config.threads_per_device,
         arrivals: config.queue,
         queue: config.queue,
+        latency_folder: Some(DataFolder::open(&config.data)?.latency()?),
         ..WorkerConfig::default()
     };
     let observer: Arc<dyn BatchObserver> = Arc::new(BatchTelemetry(telemetry.clone()));

@@ -1,21 +1,47 @@
-//! Forms batches: a pure state machine with the clock passed in.
+//! Decides what a device runs next: a pure state machine with the clock passed in.
 //!
-//! Owns the queues of one device, one per (model, shape), and the decision which requests run together and when. Knows no
-//! threads, no actors and no tensors: an item is a payload with a number of rows, a shape key and a deadline.
+//! Owns, for one device and over all models on it, the queues of waiting requests, fairness between tenants by the device time
+//! that they use, deadlines, the forming of batches and the latency model that all of these lean on. Knows no threads, no
+//! actors and no tensors: an item is a payload with a tenant, a number of rows, a shape and a deadline.
 //!
-//! Triton's dynamic batching (`dynamic_batch_scheduler.cc`) is the model for the rules: requests are taken in order; a batch
-//! never exceeds the model's maximum and never mixes shapes; the largest preferred size that the queue reaches is sent at
-//! once; otherwise what is there is sent when the oldest has waited `max_delay`, at once if that is zero.
+//! Order: interactive requests before the batch class, which has a floor of a tenth; within a class the tenant with the least
+//! device time for its weight; within a tenant by priority level, which waiting raises, and within a level by deadline. A
+//! batch mixes tenants, except isolated ones. `dynamic_batching` has Triton's meaning (`dynamic_batch_scheduler.cc`).
 //!
-//! Invariants: first in, first out within a queue; an item leaves exactly once, in a batch or refused; queues are bounded.
+//! ```text
+//! offer -> [ admission ] -> Waiting: group (model, shape) > lane (class) > tenant > level > deadline
+//! poll  -> [ expire, choose a group, drop who is too late, fill ] -> Batch -> finished -> charges, latency
+//! ```
+//!
+//! Invariants: an item leaves exactly once, in a batch or with a reason; a batch never exceeds its size, mixes shapes or mixes
+//! an isolated tenant with another; two tenants that wait all the time never differ by more than two batches' time for their
+//! weight; charges of a batch add up to the time it took; everything is bounded.
 
+mod admission;
+mod choosing;
+mod floor;
+mod forming;
+mod item;
+mod latency;
+mod models;
 mod queue;
 mod rules;
+mod running;
 mod scheduler;
+mod tenants;
+mod waiting;
 
-pub use queue::{Item, ShapeKey};
-pub use rules::BatchRules;
-pub use scheduler::{Batch, Decision, Gone, Refused, Scheduler};
+pub use item::{Batch, BatchId, Charge, Decision, Gone, Item, Refused, RefusedFor, ShapeKey};
+pub use latency::Latency;
+pub use models::{MAX_SHAPES, QUEUES_PER_MODEL};
+pub use queue::AGEING;
+pub use rules::{BatchRules, LevelRules};
+pub use scheduler::{HANDOVER, Outcome, Scheduler};
+pub use tenants::MAX_TENANTS;
 
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod simulation_tests;
 #[cfg(test)]
 mod tests;

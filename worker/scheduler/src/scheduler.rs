@@ -1,200 +1,348 @@
-//! All queues of one device.
+//! The scheduler of one device: takes requests in, decides what runs next, and settles what it has cost.
 
-use std::{collections::BTreeMap, collections::HashMap, hash::Hash, time::Instant};
-
-use crate::{
-    BatchRules, Item, ShapeKey,
-    queue::{Queue, Wish},
+use std::{
+    hash::Hash,
+    time::{Duration, Instant},
 };
 
-/// Requests that run together.
-#[derive(Debug)]
-pub struct Batch<K, T> {
-    /// The model.
-    pub model: K,
-    /// In the order they came.
-    pub items: Vec<Item<T>>,
-    /// All their rows.
-    pub rows: u32,
-}
+use mesh_types::{ServiceClass, TimeoutAction};
 
-/// Why an item left without running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gone {
-    /// Its deadline passed while it waited.
-    Expired,
-    /// Whoever asked is no longer there.
-    Cancelled,
-}
+use crate::{
+    BatchId, BatchRules, Charge, Decision, Gone, Item, Latency, Refused, RefusedFor, ShapeKey,
+    admission::Candidate,
+    floor::Floor,
+    forming::nanoseconds,
+    models::Models,
+    running::{Run, Running},
+    tenants::{BATCH, INTERACTIVE, TenantIx, Tenants, weighted},
+    waiting::{Arrival, Entry, EntryIx, ModelIx, Waiting},
+};
 
-/// Why an item was not taken; it is given back.
-#[derive(Debug)]
-pub enum Refused<T> {
-    /// The model's queue is full.
-    Full(T),
-    /// There is no such model here.
-    UnknownModel(T),
-}
+/// A second batch is handed to a slot no sooner than this before the first is expected to be done: late enough for whoever
+/// still comes, soon enough that the slot never idles.
+pub const HANDOVER: Duration = Duration::from_millis(2);
 
-/// What to do now.
-#[derive(Debug)]
-pub struct Decision<K, T> {
-    /// Run these now.
-    pub batch: Option<Batch<K, T>>,
-    /// Answer these without running them.
-    pub gone: Vec<(Item<T>, Gone)>,
-    /// Ask again at this instant, even if nothing else happens.
-    pub wake_at: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Model<T> {
-    rules: BatchRules,
-    queues: BTreeMap<ShapeKey, Queue<T>>,
-    waiting: usize,
-}
-
-/// The queue to take from next.
-struct Chosen<K> {
-    oldest: Instant,
-    model: K,
-    shape: ShapeKey,
-    count: usize,
-}
-
-/// The queues of one device.
+/// The queues of one device. `K` names a model, `T` is what waits.
 #[derive(Debug)]
 pub struct Scheduler<K, T> {
-    models: HashMap<K, Model<T>>,
+    pub(crate) models: Models<K>,
+    pub(crate) tenants: Tenants,
+    pub(crate) waiting: Waiting<T>,
+    pub(crate) running: Running,
+    pub(crate) floor: Floor,
 }
 
-impl<K, T> Default for Scheduler<K, T> {
-    fn default() -> Self {
-        Self { models: HashMap::new() }
-    }
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// How long the device was busy with it; zero if it never ran.
+    pub busy: Duration,
+    /// Whether that says how long such batches take: not where it failed, or ran in pieces.
+    pub telling: bool,
+    /// The rows for which the device had not enough memory.
+    pub too_large: Option<u32>,
+}
+
+/// Where a request goes.
+struct Placed {
+    model: ModelIx,
+    tenant: TenantIx,
+    class: usize,
+    level: usize,
+    /// Nanoseconds.
+    cost: u64,
+    timeout: Option<(Instant, TimeoutAction)>,
 }
 
 impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
+    /// An empty one for a device that runs so many batches at the same time.
+    pub fn new(slots: usize) -> Self {
+        let mut running = Running::default();
+        running.set_slots(slots);
+        Self {
+            models: Models::default(),
+            tenants: Tenants::default(),
+            waiting: Waiting::default(),
+            running,
+            floor: Floor::default(),
+        }
+    }
+
+    /// The device runs so many batches at the same time from now on.
+    pub fn set_slots(&mut self, slots: usize) {
+        self.running.set_slots(slots);
+    }
+
     /// The model takes requests from now on, or by new rules.
     pub fn add_model(&mut self, model: K, rules: BatchRules) {
-        match self.models.get_mut(&model) {
-            Some(known) => known.rules = rules,
-            None => {
-                self.models.insert(
-                    model,
-                    Model {
-                        rules,
-                        queues: BTreeMap::new(),
-                        waiting: 0,
-                    },
-                );
-            }
-        }
+        self.models.add(model, rules);
     }
 
     /// The model takes no more requests; those waiting are given back.
     pub fn remove_model(&mut self, model: &K) -> Vec<Item<T>> {
-        let removed = self.models.remove(model);
-        removed
-            .into_iter()
-            .flat_map(|model| model.queues.into_values())
-            .flat_map(|queue| queue.items)
-            .collect()
-    }
-
-    /// How many wait for the model.
-    pub fn waiting(&self, model: &K) -> usize {
-        self.models.get(model).map_or(0, |model| model.waiting)
-    }
-
-    /// Takes a request in, or gives it back if the queue is full.
-    pub fn offer(&mut self, model: &K, item: Item<T>) -> Result<(), Refused<T>> {
-        let Some(model) = self.models.get_mut(model) else {
-            return Err(Refused::UnknownModel(item.payload));
+        let Some(index) = self.models.find(model) else {
+            return Vec::new();
         };
-        if model.waiting >= model.rules.max_queue {
-            return Err(Refused::Full(item.payload));
-        }
-        model.waiting += 1;
-        model.queues.entry(item.shape).or_default().items.push_back(item);
-        Ok(())
+        let entries = self.waiting.entries_where(|entry| entry.model == index);
+        let items = entries.into_iter().filter_map(|entry| self.remove_entry(entry));
+        let items: Vec<_> = items.map(|entry| entry.item).collect();
+        self.models.remove(model);
+        items
     }
 
-    /// Decides. `cancelled` says whether whoever asked has gone. With several queues ready, the one whose oldest request
-    /// has waited longest goes first.
-    pub fn poll(&mut self, now: Instant, cancelled: impl Fn(&T) -> bool) -> Decision<K, T> {
-        let gone = self.sweep(now, cancelled);
-        let mut wake_at: Option<Instant> = None;
-        let mut chosen: Option<Chosen<K>> = None;
-        for (key, model) in &self.models {
-            for (shape, queue) in &model.queues {
-                match queue.wish(now, &model.rules) {
-                    Wish::Nothing => {}
-                    Wish::Wait(until) => wake_at = Some(wake_at.map_or(until, |earlier: Instant| earlier.min(until))),
-                    Wish::Send(count) => {
-                        let oldest = queue.oldest().unwrap_or(now);
-                        if chosen.as_ref().is_none_or(|best| oldest < best.oldest) {
-                            chosen = Some(Chosen {
-                                oldest,
-                                model: key.clone(),
-                                shape: *shape,
-                                count,
-                            });
-                        }
-                    }
-                }
-            }
-        }
-        let batch = chosen.and_then(|chosen| self.take(chosen));
-        Decision { batch, gone, wake_at }
+    /// How many requests wait for the model.
+    pub fn waiting(&self, model: &K) -> usize {
+        let model = self.models.find(model).and_then(|index| self.models.get(index));
+        model.map_or(0, |model| model.waiting)
     }
 
-    fn take(
-        &mut self,
-        Chosen {
-            model: key,
-            shape,
-            count,
-            ..
-        }: Chosen<K>,
-    ) -> Option<Batch<K, T>> {
-        let model = self.models.get_mut(&key)?;
-        let queue = model.queues.get_mut(&shape)?;
-        let items: Vec<_> = queue.items.drain(..count.min(queue.items.len())).collect();
-        if queue.items.is_empty() {
-            // A queue per shape that was ever seen would grow without bound.
-            model.queues.remove(&shape);
+    /// Whether nothing waits at all.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.groups().next().is_none()
+    }
+
+    /// How many batches the slot has.
+    pub fn on_slot(&self, slot: usize) -> usize {
+        self.running.on(slot)
+    }
+
+    /// How many tenants are remembered.
+    pub fn tenants(&self) -> usize {
+        self.tenants.len()
+    }
+
+    /// What a warm-up sweep has measured.
+    pub fn seed(&mut self, model: &K, shape: &ShapeKey, sweep: &[(u32, Duration)]) {
+        if let Some(model) = self.models.of_mut(model) {
+            model.latencies.of(shape).seed(sweep);
         }
-        model.waiting -= items.len();
-        let rows = items.iter().map(|item| item.rows).sum();
-        Some(Batch {
-            model: key,
-            items,
-            rows,
+    }
+
+    /// What was learnt before a restart.
+    pub fn restore(&mut self, model: &K, shape: &ShapeKey, latency: Latency) {
+        if let Some(model) = self.models.of_mut(model) {
+            *model.latencies.of(shape) = latency.restored();
+        }
+    }
+
+    /// What has been learnt.
+    pub fn learnt(&self) -> impl Iterator<Item = (&K, &ShapeKey, &Latency)> {
+        self.models.iter().flat_map(|model| {
+            let learnt = model.latencies.iter();
+            learnt.map(move |(shape, latency)| (&model.key, shape, latency))
         })
     }
 
-    /// Takes out what is not worth running.
-    fn sweep(&mut self, now: Instant, cancelled: impl Fn(&T) -> bool) -> Vec<(Item<T>, Gone)> {
-        let mut gone = Vec::new();
-        for model in self.models.values_mut() {
-            for queue in model.queues.values_mut() {
-                let reason = |item: &Item<T>| {
-                    let expired = (now >= item.deadline).then_some(Gone::Expired);
-                    expired.or_else(|| cancelled(&item.payload).then_some(Gone::Cancelled))
-                };
-                let mut index = 0;
-                while let Some(item) = queue.items.get(index) {
-                    let Some(reason) = reason(item) else {
-                        index += 1;
-                        continue;
-                    };
-                    gone.extend(queue.items.remove(index).map(|item| (item, reason)));
-                    model.waiting -= 1;
+    /// Takes a request in, or gives it back with the reason.
+    pub fn offer(&mut self, now: Instant, model: &K, item: Item<T>) -> Result<(), Refused<T>> {
+        match self.consider(now, model, &item) {
+            Ok(placed) => {
+                let Placed {
+                    model,
+                    tenant,
+                    class,
+                    level,
+                    cost,
+                    timeout,
+                } = placed;
+                if let Some(known) = self.models.get_mut(model) {
+                    known.entered(tenant, level);
                 }
+                let arrival = Arrival {
+                    item,
+                    model,
+                    tenant,
+                    class,
+                    level,
+                    cost,
+                    timeout,
+                };
+                self.waiting.insert(&mut self.tenants, arrival);
+                Ok(())
             }
-            model.queues.retain(|_, queue| !queue.items.is_empty());
+            Err(reason) => Err(Refused {
+                payload: item.payload,
+                reason,
+            }),
+        }
+    }
+
+    /// Takes out what has expired or waited for too long, without running anything: for a device whose slots are all taken.
+    /// Also when to look again.
+    pub fn tidy(&mut self, now: Instant) -> (Vec<(Item<T>, Gone)>, Option<Instant>) {
+        let mut gone = Vec::new();
+        let next = self.expire(now, &mut gone);
+        (gone, next)
+    }
+
+    /// Takes out what is not worth running: what has expired or timed out, and whatever `cancelled` says. Looks at every
+    /// request that waits, so it is for now and then; [`Scheduler::poll`] looks at those that it takes.
+    pub fn sweep(&mut self, now: Instant, cancelled: impl Fn(&T) -> bool) -> Vec<(Item<T>, Gone)> {
+        let mut gone = Vec::new();
+        self.expire(now, &mut gone);
+        for entry in self.waiting.entries_where(|entry| cancelled(&entry.item.payload)) {
+            self.take_out(entry, Gone::Cancelled, &mut gone);
         }
         gone
+    }
+
+    /// Decides what the slot runs next. `eligible` says whether it can run a model at all, `cancelled` whether whoever asked
+    /// has gone.
+    pub fn poll(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        eligible: impl Fn(&K) -> bool,
+        cancelled: impl Fn(&T) -> bool,
+    ) -> Decision<K, T> {
+        let mut gone = Vec::new();
+        let mut wake_at = self.expire(now, &mut gone);
+        let mut wake = |at: Instant| wake_at = Some(wake_at.map_or(at, |known: Instant| known.min(at)));
+        let handover = self.running.free_at(slot, now).checked_sub(HANDOVER).unwrap_or(now);
+        if self.running.on(slot) > 0 && handover > now {
+            if self.waiting.groups().next().is_some() {
+                wake(handover);
+            }
+            return Decision {
+                batch: None,
+                gone,
+                wake_at,
+            };
+        }
+        let mut batch = None;
+        // Each turn but the last drops somebody.
+        loop {
+            let (ready, next) = self.ready(now, &eligible);
+            next.into_iter().for_each(&mut wake);
+            let Some(plan) = self.choose(slot, &ready) else { break };
+            let before = gone.len();
+            batch = self.form(now, plan, &cancelled, &mut gone);
+            if batch.is_some() {
+                break;
+            }
+            if gone.len() == before {
+                // No preferred size could be reached with the requests as they are: they go when they have waited for long
+                // enough.
+                plan.preferred_until.into_iter().for_each(&mut wake);
+                break;
+            }
+        }
+        Decision { batch, gone, wake_at }
+    }
+
+    /// A batch is done: what each tenant is charged. The charges add up to the time that the device was busy.
+    pub fn finished(&mut self, now: Instant, id: BatchId, outcome: Outcome) -> Vec<Charge> {
+        let Some(run) = self.running.finish(now, id) else {
+            return Vec::new();
+        };
+        if let Some(model) = self.models.get_mut(run.model) {
+            if outcome.telling {
+                model.latencies.of(&run.shape).observe(run.rows, outcome.busy);
+                model.went_well();
+            }
+            outcome.too_large.into_iter().for_each(|rows| model.too_large(rows));
+        }
+        self.use_floor(&run, run.predicted, -1);
+        self.use_floor(&run, outcome.busy, 1);
+        if run.contended.get(BATCH) == Some(&true) {
+            let [interactive, batch] = run.by_class(outcome.busy);
+            self.floor.observe(interactive, batch);
+        }
+        let busy = nanoseconds(outcome.busy);
+        let (mut charges, mut rows, mut charged) = (Vec::<Charge>::new(), 0_u64, 0);
+        for part in &run.parts {
+            rows += u64::from(part.rows);
+            // Of the sum so far and not of each: nothing is lost by rounding.
+            let so_far = u128::from(busy) * u128::from(rows) / u128::from(run.rows.max(1));
+            let so_far = u64::try_from(so_far).unwrap_or(u64::MAX);
+            let mine = so_far - charged;
+            charged = so_far;
+            self.tenants.let_go(part.tenant);
+            let Some(tenant) = self.tenants.get(part.tenant) else {
+                continue;
+            };
+            let charge = Charge {
+                tenant: tenant.id.clone(),
+                device_time: Duration::from_nanos(mine),
+            };
+            let cost = weighted(mine, tenant.weight);
+            self.waiting
+                .reclock(&mut self.tenants, part.tenant, part.class, |tenants| {
+                    tenants.charge(part.tenant, part.class, part.expected, cost);
+                });
+            self.tenants.part(part.tenant);
+            match charges.iter_mut().find(|known| known.tenant == charge.tenant) {
+                Some(known) => known.device_time += charge.device_time,
+                None => charges.push(charge),
+            }
+        }
+        charges
+    }
+
+    /// Where the request goes, or why not here.
+    fn consider(&mut self, now: Instant, key: &K, item: &Item<T>) -> Result<Placed, RefusedFor> {
+        let index = self.models.find(key).ok_or(RefusedFor::UnknownModel)?;
+        let tenant = self.tenants.meet(&item.tenant, item.standing.share);
+        let placed = self.place(now, index, tenant, item);
+        if placed.is_err() {
+            self.tenants.part(tenant);
+        }
+        placed
+    }
+
+    fn place(&self, now: Instant, index: ModelIx, tenant: TenantIx, item: &Item<T>) -> Result<Placed, RefusedFor> {
+        let model = self.models.get(index).ok_or(RefusedFor::UnknownModel)?;
+        let level = model.rules.level(item.standing.priority);
+        model.has_room(tenant, level)?;
+        let class = match item.standing.class {
+            ServiceClass::Interactive => INTERACTIVE,
+            ServiceClass::Batch => BATCH,
+        };
+        let candidate = Candidate {
+            item,
+            model: index,
+            tenant,
+            class,
+        };
+        self.admit(now, &candidate)?;
+        let timeout = model.rules.timeout(level, item.standing.queue_timeout);
+        Ok(Placed {
+            model: index,
+            tenant,
+            class,
+            level,
+            cost: nanoseconds(model.cost(&item.shape, item.rows)),
+            timeout: timeout.map(|(wait, action)| (item.arrived + wait, action)),
+        })
+    }
+
+    /// Tells the floor what the batch takes of each class's time, or takes that back.
+    pub(crate) fn use_floor(&mut self, run: &Run, busy: Duration, sign: i64) {
+        let [interactive, batch] = run.by_class(busy);
+        let [interactive_waits, batch_waits] = run.contended;
+        self.floor
+            .used(sign * interactive, sign * batch, interactive_waits, batch_waits);
+    }
+
+    pub(crate) fn take_out(&mut self, entry: EntryIx, reason: Gone, gone: &mut Vec<(Item<T>, Gone)>) {
+        if let Some(entry) = self.remove_entry(entry) {
+            self.tenants.part(entry.tenant);
+            gone.push((entry.item, reason));
+        }
+    }
+
+    pub(crate) fn remove_entry(&mut self, index: EntryIx) -> Option<Entry<T>> {
+        let entry = self.waiting.remove(&mut self.tenants, index)?;
+        if let Some(model) = self.models.get_mut(entry.model) {
+            model.left(entry.tenant, entry.stand.level);
+        }
+        Some(entry)
+    }
+
+    pub(crate) fn put_back(&mut self, entry: Entry<T>) {
+        if let Some(model) = self.models.get_mut(entry.model) {
+            model.entered(entry.tenant, entry.stand.level);
+        }
+        self.waiting.put_back(&mut self.tenants, entry);
     }
 }

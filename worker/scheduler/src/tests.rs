@@ -1,25 +1,48 @@
-//! Facts about batch forming, in simulated time.
+//! Facts about what is batched, refused and dropped, in simulated time.
 
 use std::time::{Duration, Instant};
 
-use proptest::prelude::*;
+use mesh_types::{
+    DynamicBatching, ModelConfig, QueuePolicy, ServiceClass, Standing, TenantId, TenantShare, TimeoutAction, WhenIdle,
+};
 
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 
-fn rules(max_rows: u32, preferred: &[u32], delay: Duration) -> BatchRules {
-    let preferred = if preferred.is_empty() {
-        vec![max_rows]
-    } else {
-        preferred.to_vec()
+fn shape(extent: u64) -> ShapeKey {
+    ShapeKey::of([[1, extent].as_slice()].into_iter())
+}
+
+fn rules(batching: DynamicBatching) -> BatchRules {
+    let config = ModelConfig {
+        max_batch_size: 8,
+        dynamic_batching: Some(batching),
+        ..ModelConfig::default()
     };
-    BatchRules {
-        max_rows,
-        shared: true,
-        preferred,
-        max_delay: delay,
-        max_queue: 1_000,
+    BatchRules::of(&config, 100)
+}
+
+fn plain() -> BatchRules {
+    rules(DynamicBatching::default())
+}
+
+fn patient(milliseconds: u64) -> BatchRules {
+    rules(DynamicBatching {
+        max_queue_delay_microseconds: milliseconds * 1_000,
+        ..DynamicBatching::default()
+    })
+}
+
+fn item(payload: u32, now: Instant) -> Item<u32> {
+    Item {
+        payload,
+        tenant: TenantId::parse("t").unwrap(),
+        standing: Standing::default(),
+        rows: 1,
+        shape: shape(0),
+        arrived: now,
+        deadline: now + Duration::from_secs(1),
     }
 }
 
@@ -31,7 +54,7 @@ struct Bench {
 
 impl Bench {
     fn new(rules: BatchRules) -> Self {
-        let mut scheduler = Scheduler::default();
+        let mut scheduler = Scheduler::new(1);
         scheduler.add_model("m", rules);
         Self {
             start: Instant::now(),
@@ -40,45 +63,54 @@ impl Bench {
         }
     }
 
-    fn offer(&mut self, at: Duration, rows: u32, shape: u64) -> bool {
-        let arrived = self.start + at;
-        let deadline = arrived + Duration::from_secs(1);
-        let item = Item {
-            payload: self.next,
-            rows,
-            shape: ShapeKey(shape),
-            arrived,
-            deadline,
-        };
+    fn offer_with(&mut self, at: Duration, change: impl FnOnce(&mut Item<u32>)) -> Result<u32, RefusedFor> {
+        let now = self.start + at;
+        let mut item = item(self.next, now);
+        change(&mut item);
         self.next += 1;
-        self.scheduler.offer(&"m", item).is_ok()
+        let taken = self.scheduler.offer(now, &"m", item);
+        taken.map(|()| self.next - 1).map_err(|refused| refused.reason)
+    }
+
+    fn offer(&mut self, at: Duration, rows: u32) {
+        self.offer_with(at, |item| item.rows = rows).unwrap();
+    }
+
+    fn of(&mut self, tenant: &str) -> u32 {
+        self.offer_with(Duration::ZERO, |item| item.tenant = tenant.parse().unwrap())
+            .unwrap()
     }
 
     fn poll(&mut self, at: Duration) -> Decision<&'static str, u32> {
-        self.scheduler.poll(self.start + at, |_| false)
+        self.scheduler.poll(self.start + at, 0, |_| true, |_| false)
     }
 
     fn batch(&mut self, at: Duration) -> Option<Vec<u32>> {
-        self.poll(at)
-            .batch
-            .map(|batch| batch.items.iter().map(|item| item.payload).collect())
+        let batch = self.poll(at).batch?;
+        self.scheduler.finished(self.start + at, batch.id, Outcome::default());
+        Some(batch.items.iter().map(|item| item.payload).collect())
+    }
+
+    fn seed(&mut self, per_row: Duration) {
+        let sweep: Vec<_> = [1, 2, 4, 8].map(|rows| (rows, MS + per_row * rows)).into();
+        self.scheduler.seed(&"m", &shape(0), &sweep);
     }
 }
 
 #[test]
 fn without_delay_what_is_there_is_sent_at_once() {
-    let mut bench = Bench::new(rules(8, &[], Duration::ZERO));
-    bench.offer(Duration::ZERO, 1, 0);
-    bench.offer(Duration::ZERO, 2, 0);
+    let mut bench = Bench::new(plain());
+    bench.offer(Duration::ZERO, 1);
+    bench.offer(Duration::ZERO, 2);
     assert_eq!(bench.batch(Duration::ZERO), Some(vec![0, 1]));
     assert_eq!(bench.batch(Duration::ZERO), None);
 }
 
 #[test]
 fn with_a_delay_the_oldest_waits_that_long_and_no_longer() {
-    let mut bench = Bench::new(rules(8, &[], 5 * MS));
-    bench.offer(Duration::ZERO, 1, 0);
-    bench.offer(3 * MS, 1, 0);
+    let mut bench = Bench::new(patient(5));
+    bench.offer(Duration::ZERO, 1);
+    bench.offer(3 * MS, 1);
     let decision = bench.poll(4 * MS);
     assert!(decision.batch.is_none());
     assert_eq!(decision.wake_at, Some(bench.start + 5 * MS));
@@ -86,10 +118,24 @@ fn with_a_delay_the_oldest_waits_that_long_and_no_longer() {
 }
 
 #[test]
+fn a_full_batch_does_not_wait() {
+    let mut bench = Bench::new(patient(5));
+    for _ in 0..9 {
+        bench.offer(Duration::ZERO, 1);
+    }
+    assert_eq!(bench.batch(Duration::ZERO).unwrap().len(), 8);
+    assert_eq!(bench.batch(Duration::ZERO), None);
+}
+
+#[test]
 fn a_preferred_size_is_sent_at_once_and_the_rest_waits() {
-    let mut bench = Bench::new(rules(8, &[2, 8], 5 * MS));
+    let mut bench = Bench::new(rules(DynamicBatching {
+        preferred_batch_size: vec![2, 8],
+        max_queue_delay_microseconds: 5_000,
+        ..DynamicBatching::default()
+    }));
     for _ in 0..3 {
-        bench.offer(Duration::ZERO, 1, 0);
+        bench.offer(Duration::ZERO, 1);
     }
     assert_eq!(bench.batch(MS), Some(vec![0, 1]));
     assert_eq!(bench.batch(MS), None);
@@ -97,68 +143,187 @@ fn a_preferred_size_is_sent_at_once_and_the_rest_waits() {
 }
 
 #[test]
+fn where_no_preferred_size_can_be_reached_requests_wait_and_lose_nothing() {
+    let mut bench = Bench::new(rules(DynamicBatching {
+        preferred_batch_size: vec![4],
+        max_queue_delay_microseconds: 5_000,
+        ..DynamicBatching::default()
+    }));
+    bench.offer(Duration::ZERO, 3);
+    bench.offer(Duration::ZERO, 3);
+    // Six rows are more than the preferred four, but three and three make no four.
+    assert_eq!(bench.batch(5 * MS), Some(vec![0]));
+    assert_eq!(bench.batch(5 * MS), Some(vec![1]));
+    let mut bench = Bench::new(rules(DynamicBatching {
+        preferred_batch_size: vec![4, 8],
+        max_queue_delay_microseconds: 5_000,
+        ..DynamicBatching::default()
+    }));
+    bench.offer(Duration::ZERO, 3);
+    bench.offer(Duration::ZERO, 2);
+    let decision = bench.poll(MS);
+    assert!(decision.batch.is_none());
+    assert_eq!(decision.wake_at, Some(bench.start + 5 * MS));
+    assert_eq!(bench.scheduler.waiting(&"m"), 2);
+    assert_eq!(bench.batch(5 * MS), Some(vec![0, 1]));
+}
+
+#[test]
+fn an_idle_device_takes_what_is_there_where_the_model_says_so() {
+    let eager = || {
+        rules(DynamicBatching {
+            max_queue_delay_microseconds: 5_000,
+            when_idle: WhenIdle::Send,
+            ..DynamicBatching::default()
+        })
+    };
+    let mut bench = Bench::new(eager());
+    bench.offer(Duration::ZERO, 1);
+    let batch = bench.poll(Duration::ZERO).batch.unwrap();
+    bench.offer(Duration::ZERO, 1);
+    // The device is busy now, so this one waits for company.
+    assert!(bench.poll(MS).batch.is_none());
+    bench.scheduler.finished(bench.start + MS, batch.id, Outcome::default());
+    assert_eq!(bench.batch(MS), Some(vec![1]));
+}
+
+#[test]
+fn a_batch_starts_before_its_tightest_deadline_would_be_missed() {
+    let mut bench = Bench::new(patient(500));
+    bench.seed(MS);
+    bench
+        .offer_with(Duration::ZERO, |item| item.deadline = item.arrived + 20 * MS)
+        .unwrap();
+    let wake = bench.poll(Duration::ZERO).wake_at.unwrap();
+    let waited = wake - bench.start;
+    assert!(waited > 10 * MS && waited < 18 * MS, "{waited:?}");
+    assert_eq!(bench.batch(waited), Some(vec![0]));
+}
+
+#[test]
 fn a_request_that_does_not_fit_closes_the_batch() {
-    let mut bench = Bench::new(rules(8, &[], 5 * MS));
+    let mut bench = Bench::new(patient(5));
     for rows in [5, 2, 4] {
-        bench.offer(Duration::ZERO, rows, 0);
+        bench.offer(Duration::ZERO, rows);
     }
     assert_eq!(bench.batch(Duration::ZERO), Some(vec![0, 1]));
 }
 
 #[test]
 fn shapes_are_not_mixed() {
-    let mut bench = Bench::new(rules(8, &[], Duration::ZERO));
-    bench.offer(Duration::ZERO, 1, 1);
-    bench.offer(MS, 1, 2);
-    bench.offer(2 * MS, 1, 1);
-    assert_eq!(bench.batch(3 * MS), Some(vec![0, 2]));
-    assert_eq!(bench.batch(3 * MS), Some(vec![1]));
+    let mut bench = Bench::new(plain());
+    for (at, extent) in [(0, 1), (1, 2), (2, 1)] {
+        bench.offer_with(at * MS, |item| item.shape = shape(extent)).unwrap();
+    }
+    let mut batches = vec![bench.batch(3 * MS).unwrap(), bench.batch(3 * MS).unwrap()];
+    batches.sort();
+    assert_eq!(batches, [vec![0, 2], vec![1]]);
+}
+
+#[test]
+fn shapes_with_the_same_extents_in_other_places_differ() {
+    let key = |inputs: &[&[u64]]| ShapeKey::of(inputs.iter().copied());
+    assert_eq!(key(&[&[1, 2], &[1, 3]]), key(&[&[9, 2], &[9, 3]]));
+    assert_ne!(key(&[&[1, 2], &[1, 3]]), key(&[&[1, 2, 3], &[1]]));
+    assert_ne!(key(&[&[1, 2]]), key(&[&[1, 2, 1]]));
+}
+
+#[test]
+fn an_isolated_tenant_shares_a_batch_with_nobody() {
+    let mut bench = Bench::new(plain());
+    for (tenant, isolated) in [("a", false), ("b", true), ("c", false), ("b", true)] {
+        let change = |item: &mut Item<u32>| {
+            item.tenant = tenant.parse().unwrap();
+            item.standing.share.isolated = isolated;
+        };
+        bench.offer_with(Duration::ZERO, change).unwrap();
+    }
+    let mut batches = vec![bench.batch(MS).unwrap(), bench.batch(MS).unwrap()];
+    batches.sort();
+    assert_eq!(batches, [vec![0, 2], vec![1, 3]]);
 }
 
 #[test]
 fn a_model_without_dynamic_batching_runs_each_request_alone() {
-    let config = mesh_types::ModelConfig {
+    let config = ModelConfig {
         max_batch_size: 8,
-        ..mesh_types::ModelConfig::default()
+        ..ModelConfig::default()
     };
     let mut bench = Bench::new(BatchRules::of(&config, 10));
-    bench.offer(Duration::ZERO, 3, 0);
-    bench.offer(Duration::ZERO, 1, 0);
+    bench.offer(Duration::ZERO, 3);
+    bench.offer(Duration::ZERO, 1);
     assert_eq!(bench.batch(Duration::ZERO), Some(vec![0]));
     assert_eq!(bench.batch(Duration::ZERO), Some(vec![1]));
 }
 
 #[test]
-fn the_queue_takes_its_bound_and_refuses_one_more() {
+fn a_tenants_queue_takes_its_bound_and_refuses_one_more_and_another_tenants_is_its_own() {
     let mut bench = Bench::new(BatchRules {
         max_queue: 2,
-        ..rules(8, &[], 5 * MS)
+        ..patient(5)
     });
-    assert!(bench.offer(Duration::ZERO, 1, 0));
-    assert!(bench.offer(Duration::ZERO, 1, 7));
-    assert!(!bench.offer(Duration::ZERO, 1, 0));
-    let item = Item {
-        payload: 9,
-        rows: 1,
-        shape: ShapeKey(0),
-        arrived: bench.start,
-        deadline: bench.start,
-    };
-    assert!(matches!(
-        bench.scheduler.offer(&"none", item),
-        Err(Refused::UnknownModel(9))
-    ));
+    bench.offer(Duration::ZERO, 1);
+    bench.offer_with(Duration::ZERO, |item| item.shape = shape(7)).unwrap();
+    assert_eq!(bench.offer_with(Duration::ZERO, |_| {}), Err(RefusedFor::Full));
+    let other = |item: &mut Item<u32>| item.tenant = "other".parse().unwrap();
+    assert!(bench.offer_with(Duration::ZERO, other).is_ok());
+    let refused = bench
+        .scheduler
+        .offer(bench.start, &"none", item(9, bench.start))
+        .unwrap_err();
+    assert_eq!((refused.payload, refused.reason), (9, RefusedFor::UnknownModel));
 }
 
 #[test]
-fn the_expired_and_the_cancelled_leave_before_the_batch() {
-    let mut bench = Bench::new(rules(8, &[], Duration::ZERO));
-    for at in [0, 0, 500] {
-        bench.offer(Duration::from_millis(at), 1, 0);
+fn a_level_has_a_bound_of_its_own() {
+    let one = QueuePolicy {
+        max_queue_size: 1,
+        ..QueuePolicy::default()
+    };
+    let mut bench = Bench::new(rules(DynamicBatching {
+        max_queue_delay_microseconds: 5_000,
+        priority_levels: 2,
+        default_priority_level: 1,
+        priority_queue_policy: [(2, one)].into(),
+        ..DynamicBatching::default()
+    }));
+    let mut at = |priority: u32| {
+        bench
+            .offer_with(Duration::ZERO, |item| item.standing.priority = priority)
+            .is_ok()
+    };
+    assert_eq!([at(2), at(2), at(1), at(1)], [true, false, true, true]);
+}
+
+#[test]
+fn a_priority_orders_a_tenants_own_requests_and_does_not_put_it_before_another() {
+    let mut bench = Bench::new(rules(DynamicBatching {
+        priority_levels: 2,
+        default_priority_level: 2,
+        preferred_batch_size: vec![2],
+        ..DynamicBatching::default()
+    }));
+    for (tenant, priority) in [("a", 2), ("a", 1), ("a", 1), ("b", 2)] {
+        let change = |item: &mut Item<u32>| {
+            item.tenant = tenant.parse().unwrap();
+            item.standing.priority = priority;
+        };
+        bench.offer_with(Duration::ZERO, change).unwrap();
     }
-    let decision = bench
-        .scheduler
-        .poll(bench.start + Duration::from_millis(1_000), |payload| *payload == 2);
+    bench.seed(MS);
+    let first = bench.batch(Duration::ZERO).unwrap();
+    assert!(first.contains(&1) && first.contains(&3), "{first:?}");
+    assert_eq!(bench.batch(MS), Some(vec![2, 0]));
+}
+
+#[test]
+fn the_expired_and_the_cancelled_leave_without_running() {
+    let mut bench = Bench::new(plain());
+    for at in [0, 0, 500] {
+        bench.offer(Duration::from_millis(at), 1);
+    }
+    let now = bench.start + Duration::from_secs(1);
+    let decision = bench.scheduler.poll(now, 0, |_| true, |payload| *payload == 2);
     assert!(decision.batch.is_none());
     let gone: Vec<_> = decision
         .gone
@@ -167,50 +332,284 @@ fn the_expired_and_the_cancelled_leave_before_the_batch() {
         .collect();
     assert_eq!(gone, [(0, Gone::Expired), (1, Gone::Expired), (2, Gone::Cancelled)]);
     assert_eq!(bench.scheduler.waiting(&"m"), 0);
+    assert!(bench.scheduler.waiting.is_bare());
+}
+
+#[test]
+fn whoever_leaves_while_the_device_is_busy_is_swept_out() {
+    let mut bench = Bench::new(plain());
+    bench.seed(10 * MS);
+    bench.offer(Duration::ZERO, 1);
+    assert!(bench.poll(Duration::ZERO).batch.is_some());
+    bench.offer(MS, 1);
+    bench.offer(MS, 1);
+    assert!(bench.poll(MS).batch.is_none());
+    let gone = bench.scheduler.sweep(bench.start + MS, |payload| *payload == 1);
+    assert_eq!(gone.len(), 1);
+    assert_eq!((gone[0].0.payload, gone[0].1), (1, Gone::Cancelled));
+    assert_eq!(bench.scheduler.waiting(&"m"), 1);
+}
+
+#[test]
+fn a_second_batch_is_handed_over_just_before_the_first_is_done() {
+    let mut bench = Bench::new(plain());
+    bench.seed(10 * MS);
+    bench.offer(Duration::ZERO, 1);
+    let predicted = bench.poll(Duration::ZERO).batch.unwrap().predicted.unwrap();
+    assert_eq!(predicted, 11 * MS);
+    bench.offer(MS, 1);
+    let decision = bench.poll(MS);
+    assert!(decision.batch.is_none());
+    assert_eq!(decision.wake_at, Some(bench.start + predicted - HANDOVER));
+    assert_eq!(bench.batch(predicted - HANDOVER), Some(vec![1]));
+}
+
+#[test]
+fn a_timeout_refuses_or_delays_as_the_level_says() {
+    let batching = |action: TimeoutAction| {
+        rules(DynamicBatching {
+            max_queue_delay_microseconds: 50_000,
+            default_queue_policy: Some(QueuePolicy {
+                timeout_action: action,
+                default_timeout_microseconds: 10_000,
+                allow_timeout_override: true,
+                max_queue_size: 0,
+            }),
+            ..DynamicBatching::default()
+        })
+    };
+    let mut bench = Bench::new(batching(TimeoutAction::Reject));
+    bench.offer(Duration::ZERO, 1);
+    bench
+        .offer_with(Duration::ZERO, |item| item.standing.queue_timeout = Some(3 * MS))
+        .unwrap();
+    let decision = bench.poll(Duration::ZERO);
+    assert_eq!(decision.wake_at, Some(bench.start + 3 * MS));
+    let gone = |decision: Decision<_, u32>| -> Vec<_> {
+        decision
+            .gone
+            .iter()
+            .map(|(item, reason)| (item.payload, *reason))
+            .collect()
+    };
+    assert_eq!(gone(bench.poll(3 * MS)), [(1, Gone::TimedOut)]);
+    assert_eq!(gone(bench.poll(10 * MS)), [(0, Gone::TimedOut)]);
+
+    let mut bench = Bench::new(batching(TimeoutAction::Delay));
+    bench.offer(Duration::ZERO, 1);
+    assert!(bench.poll(20 * MS).gone.is_empty());
+    bench.offer(45 * MS, 1);
+    assert_eq!(bench.batch(50 * MS), Some(vec![1, 0]));
+}
+
+#[test]
+fn a_request_that_cannot_make_it_is_refused_on_arrival_with_the_time_to_come_back() {
+    let mut bench = Bench::new(plain());
+    bench.seed(10 * MS);
+    // Nothing else is here: a batch of one takes 11 ms, at the 99th percentile somewhat more.
+    let within = |slack: Duration| move |item: &mut Item<u32>| item.deadline = item.arrived + slack;
+    let refused = bench.offer_with(Duration::ZERO, within(8 * MS)).unwrap_err();
+    let RefusedFor::TooLate { retry_after } = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(retry_after >= 3 * MS && retry_after < 10 * MS, "{retry_after:?}");
+    assert!(bench.offer_with(Duration::ZERO, within(20 * MS)).is_ok());
+    assert!(bench.poll(Duration::ZERO).batch.is_some());
+    // The device is busy for 11 ms now.
+    assert!(bench.offer_with(Duration::ZERO, within(20 * MS)).is_err());
+    assert!(bench.offer_with(Duration::ZERO, within(40 * MS)).is_ok());
+}
+
+#[test]
+fn on_a_device_that_is_not_full_a_request_in_a_hurry_gets_a_smaller_batch() {
+    let mut bench = Bench::new(BatchRules {
+        right_size: false,
+        ..patient(1)
+    });
+    bench.seed(10 * MS);
+    for _ in 0..4 {
+        bench
+            .offer_with(Duration::ZERO, |item| {
+                item.deadline = item.arrived + Duration::from_secs(10);
+            })
+            .unwrap();
+    }
+    let hurried = bench.scheduler.offer(
+        bench.start,
+        &"m",
+        Item {
+            deadline: bench.start + 200 * MS,
+            ..item(100, bench.start)
+        },
+    );
+    assert!(hurried.is_ok());
+    // By now five rows would take too long for it, and two would not.
+    let batch = bench.batch(165 * MS).unwrap();
+    assert!(batch.contains(&100) && batch.len() < 5, "{batch:?}");
+}
+
+#[test]
+fn running_out_of_memory_makes_batches_smaller() {
+    let mut bench = Bench::new(plain());
+    for _ in 0..16 {
+        bench.offer(Duration::ZERO, 1);
+    }
+    let batch = bench.poll(Duration::ZERO).batch.unwrap();
+    assert_eq!(batch.rows, 8);
+    let outcome = Outcome {
+        too_large: Some(8),
+        ..Outcome::default()
+    };
+    bench.scheduler.finished(bench.start, batch.id, outcome);
+    assert_eq!(bench.poll(MS).batch.unwrap().rows, 4);
+}
+
+#[test]
+fn a_model_that_gains_nothing_by_batching_gets_small_batches_once_it_is_saturated() {
+    let sweep: Vec<_> = [1, 2, 4, 8].map(|rows| (rows, 10 * MS * rows)).into();
+    let size = |right_size: bool| {
+        let mut bench = Bench::new(rules(DynamicBatching {
+            right_size: Some(right_size),
+            ..DynamicBatching::default()
+        }));
+        bench.scheduler.seed(&"m", &shape(0), &sweep);
+        for _ in 0..16 {
+            bench.offer(Duration::ZERO, 1);
+        }
+        bench.poll(Duration::ZERO).batch.unwrap().rows
+    };
+    assert_eq!((size(true), size(false)), (1, 8));
+}
+
+#[test]
+fn the_next_model_is_the_one_whose_tenant_has_had_least() {
+    let mut bench = Bench::new(plain());
+    bench.scheduler.add_model("other", plain());
+    for model in ["m", "other"] {
+        bench.scheduler.seed(&model, &shape(0), &[(1, 10 * MS), (8, 20 * MS)]);
+    }
+    // "greedy" has used the device for a while.
+    for _ in 0..8 {
+        bench.of("greedy");
+    }
+    let batch = bench.poll(Duration::ZERO).batch.unwrap();
+    let busy = Outcome {
+        busy: Duration::from_millis(500),
+        ..Outcome::default()
+    };
+    bench.of("steady");
+    bench.scheduler.finished(bench.start + 500 * MS, batch.id, busy);
+    bench.of("greedy");
+    let late = |tenant: &str, payload| Item {
+        tenant: tenant.parse().unwrap(),
+        ..item(payload, bench.start + 500 * MS)
+    };
+    let now = bench.start + 500 * MS;
+    bench.scheduler.offer(now, &"other", late("fresh", 100)).unwrap();
+    let first = bench.poll(500 * MS).batch.unwrap();
+    let has_greedy = first.items.iter().any(|item| item.tenant.as_str() == "greedy");
+    assert!(first.model == "other" || !has_greedy || first.items[0].tenant.as_str() == "steady");
 }
 
 #[test]
 fn removing_a_model_gives_its_requests_back() {
-    let mut bench = Bench::new(rules(8, &[], 5 * MS));
-    bench.offer(Duration::ZERO, 1, 0);
+    let mut bench = Bench::new(patient(5));
+    bench.offer(Duration::ZERO, 1);
     assert_eq!(bench.scheduler.remove_model(&"m").len(), 1);
-    assert!(!bench.offer(Duration::ZERO, 1, 0));
+    assert_eq!(bench.offer_with(Duration::ZERO, |_| {}), Err(RefusedFor::UnknownModel));
+    assert!(bench.scheduler.waiting.is_bare());
 }
 
-proptest! {
-    #[test]
-    fn every_request_leaves_once_in_order_and_no_batch_is_too_large_or_mixed(
-        arrivals in proptest::collection::vec((1u32..=8, 0u64..3, 0u64..4), 1..80),
-        preferred in proptest::collection::vec(1u32..=8, 0..3),
-        delay in 0u64..6,
-    ) {
-        let mut preferred = preferred;
-        preferred.sort_unstable();
-        preferred.dedup();
-        let mut bench = Bench::new(rules(8, &preferred, Duration::from_millis(delay)));
-        let (mut at, mut left) = (Duration::ZERO, Vec::new());
-        let mut record = |decision: Decision<&'static str, u32>, now: Instant| {
-            let Some(batch) = decision.batch else { return false };
-            assert!(batch.rows <= 8 && !batch.items.is_empty());
-            assert!(batch.items.iter().all(|item| item.shape == batch.items[0].shape));
-            for item in &batch.items {
-                left.push((item.shape, item.payload, now.duration_since(item.arrived)));
-            }
-            true
-        };
-        for (rows, shape, pause) in &arrivals {
-            at += Duration::from_millis(*pause);
-            bench.offer(at, *rows, *shape);
-            let now = bench.start + at;
-            while record(bench.poll(at), now) {}
-        }
-        at += Duration::from_millis(delay);
-        let now = bench.start + at;
-        while record(bench.poll(at), now) {}
-        prop_assert_eq!(left.len(), arrivals.len());
-        for shape in 0..3 {
-            let order: Vec<_> = left.iter().filter(|(s, ..)| *s == ShapeKey(shape)).map(|(_, payload, _)| *payload).collect();
-            prop_assert!(order.is_sorted());
-        }
+#[test]
+fn what_was_learnt_survives_a_restart() {
+    let mut bench = Bench::new(plain());
+    bench.seed(10 * MS);
+    let learnt: Vec<_> = bench
+        .scheduler
+        .learnt()
+        .map(|(_, shape, latency)| (shape.clone(), latency.clone()))
+        .collect();
+    let mut again = Bench::new(plain());
+    for (shape, latency) in learnt {
+        again.scheduler.restore(&"m", &shape, latency);
     }
+    again.offer(Duration::ZERO, 1);
+    assert_eq!(again.poll(Duration::ZERO).batch.unwrap().predicted, Some(11 * MS));
+}
+
+#[test]
+fn idle_tenants_are_forgotten_and_at_the_bound_one_makes_room() {
+    let mut bench = Bench::new(plain());
+    let mut serve = |index: usize| {
+        let tenant = TenantId::parse(&format!("t{index}")).unwrap();
+        bench.offer_with(Duration::ZERO, |item| item.tenant = tenant).unwrap();
+        let batch = bench.poll(Duration::ZERO).batch.unwrap();
+        let outcome = Outcome {
+            busy: MS,
+            ..Outcome::default()
+        };
+        bench.scheduler.finished(bench.start, batch.id, outcome);
+        bench.scheduler.tenants()
+    };
+    let most = (0..MAX_TENANTS + 10).map(&mut serve).max().unwrap();
+    assert!(most <= MAX_TENANTS, "{most}");
+}
+
+#[test]
+fn a_tenant_that_comes_back_has_saved_nothing_up() {
+    let mut bench = Bench::new(rules(DynamicBatching {
+        preferred_batch_size: vec![2],
+        ..DynamicBatching::default()
+    }));
+    bench.scheduler.seed(&"m", &shape(0), &[(1, 10 * MS), (2, 10 * MS)]);
+    // One tenant has the device for a while, and another comes once it is busy.
+    for _ in 0..20 {
+        bench.of("long");
+    }
+    for step in 0..5 {
+        let batch = bench.poll(10 * MS * step).batch.unwrap();
+        let busy = Outcome {
+            busy: 10 * MS,
+            ..Outcome::default()
+        };
+        bench
+            .scheduler
+            .finished(bench.start + 10 * MS * (step + 1), batch.id, busy);
+    }
+    for _ in 0..10 {
+        bench.of("new");
+    }
+    let mut new = 0;
+    for step in 5..10 {
+        let batch = bench.poll(10 * MS * step).batch.unwrap();
+        new += batch.items.iter().filter(|item| item.tenant.as_str() == "new").count();
+        let busy = Outcome {
+            busy: 10 * MS,
+            ..Outcome::default()
+        };
+        bench
+            .scheduler
+            .finished(bench.start + 10 * MS * (step + 1), batch.id, busy);
+    }
+    assert!((4..=6).contains(&new), "{new} of 10");
+}
+
+#[test]
+fn shares_and_weights_are_those_of_the_request() {
+    let share = TenantShare {
+        weight: 5,
+        isolated: false,
+    };
+    let mut bench = Bench::new(plain());
+    bench
+        .offer_with(Duration::ZERO, |item| {
+            item.standing = Standing {
+                share,
+                class: ServiceClass::Batch,
+                ..Standing::default()
+            };
+        })
+        .unwrap();
+    let batch = bench.poll(Duration::ZERO).batch.unwrap();
+    assert_eq!(batch.items[0].standing.share, share);
 }

@@ -125,7 +125,7 @@ fn arrivals_past_their_bound_are_refused_at_once() {
 }
 
 #[test]
-fn a_deadline_that_passes_in_the_queue_is_answered_and_a_dropped_reply_is_never_run() {
+fn a_deadline_that_cannot_be_met_is_refused_and_a_dropped_reply_is_never_run() {
     with_worker(&WorkerConfig::default(), |worker| async move {
         worker.load(CPU, spec("busy", None)).await.unwrap();
         let mut replies: Vec<_> = (0..3)
@@ -137,7 +137,10 @@ fn a_deadline_that_passes_in_the_queue_is_answered_and_a_dropped_reply_is_never_
         let dropped = worker.submit(CPU, job("busy", &[1.0], LONG)).unwrap();
         drop(dropped);
         replies.push(worker.submit(CPU, job("busy", &[1.0], LONG)).unwrap());
-        assert_eq!(late.await.unwrap_err().class, FaultClass::DeadlineExceeded);
+        // Warm-up has shown that one request alone takes about that long, and three wait before it.
+        let fault = late.await.unwrap_err();
+        assert_eq!(fault.class, FaultClass::Unavailable);
+        assert!(matches!(fault.retry, Retry::After(_)), "{fault:?}");
         for reply in replies {
             reply.await.unwrap();
         }

@@ -14,6 +14,8 @@ use mesh_types::{
 };
 use tokio::sync::oneshot;
 
+use crate::ordering::Reply;
+
 use super::*;
 use crate::shared::Queued;
 
@@ -96,7 +98,7 @@ impl Scene {
             standing: Standing::default(),
             trace: TraceContext::default(),
         };
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Reply::channel();
         let arrived = self.clock.now();
         (Queued { job, arrived, reply }, answer)
     }

@@ -18,6 +18,7 @@ mod fault;
 mod model;
 mod names;
 mod outputs;
+mod shim;
 
 use mesh_backend::{Backend, BackendError, DeviceInfo, LoadSpec, LoadedModel};
 use mesh_types::{ArtifactFormat, DeviceId};

@@ -1,0 +1,47 @@
+//! Which tensors are owned alone, and what inference mode changes.
+
+use tch::{Device, Kind};
+
+use super::*;
+
+fn ones() -> Tensor {
+    Tensor::ones([4, 4], (Kind::Float, Device::Cpu))
+}
+
+#[test]
+fn a_new_tensor_is_owned_alone_and_a_shared_one_is_not() {
+    let tensor = ones();
+    assert!(owns_alone(&tensor));
+    let same = tensor.shallow_clone();
+    assert!(!owns_alone(&tensor) && !owns_alone(&same));
+    drop(same);
+    assert!(owns_alone(&tensor));
+}
+
+#[test]
+fn views_of_one_storage_are_never_owned_alone_while_the_other_is_there() {
+    let tensor = ones();
+    let view = tensor.narrow(0, 0, 2);
+    assert!(!owns_alone(&tensor) && !owns_alone(&view));
+    let halves = ones().split(2, 0);
+    assert!(halves.iter().all(|half| !owns_alone(half)));
+    let lazy = tensor.internal_lazy_clone();
+    assert!(!owns_alone(&lazy), "a lazy copy shares the bytes until somebody writes");
+}
+
+#[test]
+fn bytes_that_do_not_lie_one_behind_the_other_are_not_handed_out() {
+    assert!(!owns_alone(&ones().narrow(1, 0, 2)));
+    assert!(!owns_alone(&ones().to_sparse(None::<i64>, None::<&[i64]>, 0)));
+}
+
+#[test]
+fn inference_mode_lasts_as_long_as_its_guard() {
+    let outer = InferenceMode::begin();
+    let inner = InferenceMode::begin();
+    assert!(ones().is_inference());
+    drop(inner);
+    assert!(ones().is_inference());
+    drop(outer);
+    assert!(!ones().is_inference());
+}

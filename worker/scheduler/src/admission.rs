@@ -1,0 +1,85 @@
+//! Admission: whether a request that arrives now will be finished by its deadline.
+//!
+//! Predicts from what is known when it comes: how long the device is busy, the tenant's own backlog at its share of the device
+//! (or everybody's, where that is less: the device never idles), and the batch that the request itself will be in. A request
+//! that cannot make it is refused at once, with the time after which another try is worth it, instead of wasting the device
+//! and the caller's time. While nothing is known of a model's latency, everything is admitted.
+
+use std::{
+    hash::Hash,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    item::{Item, RefusedFor},
+    scheduler::Scheduler,
+    tenants::{BATCH, TenantIx},
+    waiting::ModelIx,
+};
+
+/// What interactive requests have of the device while the batch class waits as well.
+const INTERACTIVE_PART: f64 = 0.9;
+/// While a request waits behind everything that is there now, others come that go before it: so much more than what is there.
+const OTHERS_COME: f64 = 1.25;
+/// No refusal says to come back sooner.
+const MIN_RETRY: Duration = Duration::from_millis(1);
+
+/// A request and what is known of it on arrival.
+pub(crate) struct Candidate<'a, T> {
+    pub(crate) item: &'a Item<T>,
+    pub(crate) model: ModelIx,
+    pub(crate) tenant: TenantIx,
+    pub(crate) class: usize,
+}
+
+impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
+    pub(crate) fn admit(&self, now: Instant, candidate: &Candidate<'_, T>) -> Result<(), RefusedFor> {
+        let Some(predicted) = self.predict(now, candidate) else {
+            return Ok(());
+        };
+        let left = candidate.item.deadline.saturating_duration_since(now);
+        if predicted <= left {
+            return Ok(());
+        }
+        let retry_after = (predicted - left).max(MIN_RETRY);
+        Err(RefusedFor::TooLate { retry_after })
+    }
+
+    /// How long until the request would be finished; none while nothing is known of its model.
+    fn predict(&self, now: Instant, candidate: &Candidate<'_, T>) -> Option<Duration> {
+        let Candidate {
+            item,
+            model: index,
+            tenant,
+            class,
+        } = candidate;
+        let model = self.models.get(*index)?;
+        let latency = model.latencies.get(&item.shape)?;
+        let isolated = item.standing.share.isolated.then_some(*tenant);
+        let beside = self
+            .waiting
+            .find(*index, &item.shape, isolated)
+            .map_or(0, |group| group.rows);
+        let rows = if model.rules.shared {
+            let together = u32::try_from(beside).unwrap_or(u32::MAX).saturating_add(item.rows);
+            together.min(model.full_rows(&item.shape)).max(item.rows)
+        } else {
+            item.rows
+        };
+        let running = self.running.first_free(now).saturating_duration_since(now);
+        Some(running + self.queueing(*tenant, *class) + latency.tail(rows)?)
+    }
+
+    /// How long what waits before the tenant's next request keeps the device.
+    fn queueing(&self, tenant: TenantIx, class: usize) -> Duration {
+        let (own, all) = self.tenants.backlogs(tenant, class);
+        let part = match class {
+            BATCH => self.floor.part(),
+            _ if self.tenants.anyone_waits(BATCH) => INTERACTIVE_PART,
+            _ => 1.0,
+        };
+        let at_its_share = own as f64 / self.tenants.share(tenant, class);
+        let nanoseconds = at_its_share.min(all as f64 * OTHERS_COME) / part / self.running.slots() as f64;
+        Duration::try_from_secs_f64(nanoseconds / 1e9).unwrap_or(Duration::MAX)
+    }
+}

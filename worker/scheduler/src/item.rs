@@ -1,0 +1,118 @@
+//! What waits and what comes out: requests, batches, refusals and charges.
+
+use std::time::{Duration, Instant};
+
+use mesh_types::{Standing, TenantId};
+use smallvec::SmallVec;
+
+/// What must be equal for two requests to share a batch: for each input its number of extents, and the extents, but for the
+/// rows. The extents themselves and no hash of them, so that nobody can make two shapes look alike.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
+pub struct ShapeKey(SmallVec<[u64; 6]>);
+
+impl ShapeKey {
+    /// The key of inputs with these extents, the first of each being its rows.
+    pub fn of<'a>(inputs: impl Iterator<Item = &'a [u64]>) -> Self {
+        let mut key = SmallVec::new();
+        for extents in inputs {
+            let rest = extents.get(1..).unwrap_or_default();
+            key.push(u64::try_from(rest.len()).unwrap_or(u64::MAX));
+            key.extend_from_slice(rest);
+        }
+        Self(key)
+    }
+}
+
+/// A request that wants to wait here.
+#[derive(Debug, Clone)]
+pub struct Item<T> {
+    /// What it is.
+    pub payload: T,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// How it stands among the others.
+    pub standing: Standing,
+    /// Rows along the batch dimension.
+    pub rows: u32,
+    /// Which others it may share a batch with.
+    pub shape: ShapeKey,
+    /// When it came.
+    pub arrived: Instant,
+    /// After this its answer is worthless.
+    pub deadline: Instant,
+}
+
+/// Names a batch until it is finished; no two batches of a scheduler have the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BatchId(pub u64);
+
+/// Requests that run together.
+#[derive(Debug)]
+pub struct Batch<K, T> {
+    /// For [`crate::Scheduler::finished`].
+    pub id: BatchId,
+    /// The model.
+    pub model: K,
+    /// In the order in which they were taken.
+    pub items: Vec<Item<T>>,
+    /// All their rows.
+    pub rows: u32,
+    /// How long it is expected to take; none while nothing is known of the model.
+    pub predicted: Option<Duration>,
+}
+
+/// Why an item left without running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    /// Its deadline passed while it waited.
+    Expired,
+    /// Its answer would have come after its deadline.
+    TooLate,
+    /// It waited for as long as its queue allows.
+    TimedOut,
+    /// Whoever asked is no longer there.
+    Cancelled,
+}
+
+/// Why an item was not taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedFor {
+    /// The queue is full.
+    Full,
+    /// There is no such model here.
+    UnknownModel,
+    /// It would not be finished by its deadline; a request that comes this much later might be.
+    TooLate {
+        /// When another try is worth it.
+        retry_after: Duration,
+    },
+}
+
+/// An item that was not taken in, given back.
+#[derive(Debug)]
+pub struct Refused<T> {
+    /// What it is.
+    pub payload: T,
+    /// Why.
+    pub reason: RefusedFor,
+}
+
+/// What to do now.
+#[derive(Debug)]
+pub struct Decision<K, T> {
+    /// Run these now.
+    pub batch: Option<Batch<K, T>>,
+    /// Answer these without running them.
+    pub gone: Vec<(Item<T>, Gone)>,
+    /// Ask again at this instant, even if nothing else happens.
+    pub wake_at: Option<Instant>,
+}
+
+/// A tenant's part of the time that a batch took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// Who used it.
+    pub tenant: TenantId,
+    /// How much. The charges of a batch add up to the time that it took.
+    pub device_time: Duration,
+}

@@ -1,0 +1,325 @@
+//! The models of one device: their rules, what has been learnt of their latency, and who holds how much of their queues.
+
+use std::{collections::HashMap, hash::Hash, time::Duration};
+
+use smallvec::SmallVec;
+
+use crate::{BatchRules, Latency, ShapeKey, item::RefusedFor, tenants::TenantIx, waiting::ModelIx};
+
+/// The most shapes of one model whose latency is remembered; the one used longest ago gives way.
+pub const MAX_SHAPES: usize = 64;
+/// One tenant's bound on a model's queue, times this, is the bound of all tenants together.
+pub const QUEUES_PER_MODEL: usize = 4;
+/// Every so many full batches of a right-sized model one is larger, so that a gain by larger batches is not overlooked.
+const EXPLORE_EVERY: u32 = 64;
+/// After so many batches without trouble, a limit learnt from running out of memory is raised by a row.
+const RAISE_AFTER: u32 = 64;
+
+/// Latencies by shape.
+#[derive(Debug, Default)]
+pub(crate) struct Latencies {
+    by_shape: HashMap<ShapeKey, (Latency, u64)>,
+    uses: u64,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    levels: SmallVec<[usize; 1]>,
+}
+
+/// One model.
+#[derive(Debug)]
+pub(crate) struct Model<K> {
+    serial: u32,
+    pub(crate) key: K,
+    pub(crate) rules: BatchRules,
+    pub(crate) latencies: Latencies,
+    pub(crate) waiting: usize,
+    held: HashMap<TenantIx, Held>,
+    /// Rows that fit into the device's memory, where it ran out.
+    fitting: Option<u32>,
+    untroubled: u32,
+    full_batches: u32,
+}
+
+impl Latencies {
+    pub(crate) fn get(&self, shape: &ShapeKey) -> Option<&Latency> {
+        self.by_shape
+            .get(shape)
+            .map(|(latency, _)| latency)
+            .filter(|latency| latency.is_known())
+    }
+
+    /// The latency of a shape, made if need be.
+    pub(crate) fn of(&mut self, shape: &ShapeKey) -> &mut Latency {
+        self.uses += 1;
+        if self.by_shape.len() >= MAX_SHAPES && !self.by_shape.contains_key(shape) {
+            let oldest = self.by_shape.iter().min_by_key(|(_, (_, used))| *used);
+            if let Some(oldest) = oldest.map(|(shape, _)| shape.clone()) {
+                self.by_shape.remove(&oldest);
+            }
+        }
+        let known = self.by_shape.entry(shape.clone()).or_default();
+        known.1 = self.uses;
+        &mut known.0
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ShapeKey, &Latency)> {
+        self.by_shape.iter().map(|(shape, (latency, _))| (shape, latency))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.by_shape.len()
+    }
+}
+
+impl<K> Model<K> {
+    fn new(key: K, rules: BatchRules, serial: u32) -> Self {
+        Self {
+            serial,
+            key,
+            rules,
+            latencies: Latencies::default(),
+            waiting: 0,
+            held: HashMap::new(),
+            fitting: None,
+            untroubled: 0,
+            full_batches: 0,
+        }
+    }
+
+    /// The most rows that a batch may have now.
+    pub(crate) fn most_rows(&self) -> u32 {
+        self.fitting
+            .map_or(self.rules.largest(), |fitting| fitting.min(self.rules.largest()))
+    }
+
+    /// The rows at which a batch of this shape is full.
+    pub(crate) fn full_rows(&self, shape: &ShapeKey) -> u32 {
+        let most = self.most_rows();
+        match self.latencies.get(shape) {
+            Some(latency) if self.rules.right_size => latency.efficient_rows(most),
+            _ => most,
+        }
+    }
+
+    /// A batch is about to be formed of as many rows as it can take; the size to use, now and then a larger one.
+    pub(crate) fn next_full_batch(&mut self, full: u32) -> u32 {
+        self.full_batches = self.full_batches.wrapping_add(1);
+        let most = self.most_rows();
+        if full < most && self.full_batches.is_multiple_of(EXPLORE_EVERY) {
+            return full.saturating_mul(2).min(most);
+        }
+        full
+    }
+
+    /// The device ran out of memory at so many rows.
+    pub(crate) fn too_large(&mut self, rows: u32) {
+        self.fitting = Some((rows / 2).max(1).min(self.most_rows()));
+        self.untroubled = 0;
+    }
+
+    /// A batch went well.
+    pub(crate) fn went_well(&mut self) {
+        let Some(fitting) = self.fitting else { return };
+        self.untroubled += 1;
+        if self.untroubled >= RAISE_AFTER {
+            self.untroubled = 0;
+            self.fitting = Some(fitting + 1).filter(|fitting| *fitting < self.rules.largest());
+        }
+    }
+
+    /// Whether the tenant may have one more request in the queue of this level.
+    ///
+    /// Bounds are per tenant, so that one tenant's full queue is not another's; the bound on all together lets each have as
+    /// much as is still free (dynamic thresholds, Choudhury and Hahne, 1998), which leaves room for whoever comes next.
+    pub(crate) fn has_room(&self, tenant: TenantIx, level: usize) -> Result<(), RefusedFor> {
+        let held = self.held.get(&tenant);
+        let all = held.map_or(0, |held| held.all);
+        let at_level = held.and_then(|held| held.levels.get(level).copied()).unwrap_or(0);
+        let free = (self.rules.max_queue * QUEUES_PER_MODEL).saturating_sub(self.waiting);
+        let level_bound = self
+            .rules
+            .levels
+            .get(level)
+            .map_or(self.rules.max_queue, |level| level.max_queue);
+        if all >= self.rules.max_queue || all >= free || at_level >= level_bound {
+            return Err(RefusedFor::Full);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn entered(&mut self, tenant: TenantIx, level: usize) {
+        self.waiting += 1;
+        let held = self.held.entry(tenant).or_default();
+        held.all += 1;
+        if held.levels.len() <= level {
+            held.levels.resize(level + 1, 0);
+        }
+        if let Some(count) = held.levels.get_mut(level) {
+            *count += 1;
+        }
+    }
+
+    pub(crate) fn left(&mut self, tenant: TenantIx, level: usize) {
+        self.waiting = self.waiting.saturating_sub(1);
+        let Some(held) = self.held.get_mut(&tenant) else { return };
+        held.all = held.all.saturating_sub(1);
+        if let Some(count) = held.levels.get_mut(level) {
+            *count = count.saturating_sub(1);
+        }
+        if held.all == 0 {
+            self.held.remove(&tenant);
+        }
+    }
+
+    /// The expected cost of one request among others: its rows' part of a full batch.
+    pub(crate) fn cost(&self, shape: &ShapeKey, rows: u32) -> Duration {
+        let Some(latency) = self.latencies.get(shape) else {
+            return Duration::ZERO;
+        };
+        if !self.rules.shared {
+            return latency.mean(rows).unwrap_or_default();
+        }
+        let full = self.full_rows(shape).max(rows).max(1);
+        let whole = latency.mean(full).unwrap_or_default();
+        whole.mul_f64(f64::from(rows) / f64::from(full))
+    }
+}
+
+/// All models of one device.
+#[derive(Debug)]
+pub(crate) struct Models<K> {
+    by_key: HashMap<K, ModelIx>,
+    slots: Vec<Option<Model<K>>>,
+    last_serial: u32,
+}
+
+impl<K> Default for Models<K> {
+    fn default() -> Self {
+        Self {
+            by_key: HashMap::new(),
+            slots: Vec::new(),
+            last_serial: 0,
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Models<K> {
+    pub(crate) fn find(&self, key: &K) -> Option<ModelIx> {
+        self.by_key.get(key).copied()
+    }
+
+    pub(crate) fn get(&self, index: ModelIx) -> Option<&Model<K>> {
+        let model = self.slots.get(place(index)).and_then(Option::as_ref);
+        model.filter(|model| model.serial == index.serial)
+    }
+
+    pub(crate) fn get_mut(&mut self, index: ModelIx) -> Option<&mut Model<K>> {
+        let model = self.slots.get_mut(place(index)).and_then(Option::as_mut);
+        model.filter(|model| model.serial == index.serial)
+    }
+
+    pub(crate) fn of_mut(&mut self, key: &K) -> Option<&mut Model<K>> {
+        let index = self.find(key)?;
+        self.get_mut(index)
+    }
+
+    /// Adds a model, or gives a known one other rules.
+    pub(crate) fn add(&mut self, key: K, rules: BatchRules) {
+        if let Some(known) = self.of_mut(&key) {
+            known.rules = rules;
+            return;
+        }
+        self.last_serial = self.last_serial.wrapping_add(1);
+        let serial = self.last_serial;
+        let free = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        if let Some(slot) = self.slots.get_mut(free) {
+            *slot = Some(Model::new(key.clone(), rules, serial));
+        }
+        let slot = u32::try_from(free).unwrap_or(u32::MAX);
+        self.by_key.insert(key, ModelIx { slot, serial });
+    }
+
+    pub(crate) fn remove(&mut self, key: &K) {
+        if let Some(index) = self.by_key.remove(key)
+            && let Some(slot) = self.slots.get_mut(place(index))
+        {
+            *slot = None;
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Model<K>> {
+        self.slots.iter().flatten()
+    }
+}
+
+fn place(index: ModelIx) -> usize {
+    usize::try_from(index.slot).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_types::ModelConfig;
+
+    fn model() -> Model<()> {
+        let config = ModelConfig {
+            max_batch_size: 16,
+            dynamic_batching: Some(mesh_types::DynamicBatching::default()),
+            ..ModelConfig::default()
+        };
+        Model::new((), BatchRules::of(&config, 8), 0)
+    }
+
+    #[test]
+    fn latencies_are_remembered_for_so_many_shapes_and_no_more() {
+        let mut latencies = Latencies::default();
+        let shape = |extent: usize| ShapeKey::of([[1, extent as u64].as_slice()].into_iter());
+        for extent in 0..MAX_SHAPES {
+            latencies.of(&shape(extent)).observe(1, Duration::from_millis(1));
+        }
+        // Used again, so the second is the one used longest ago.
+        latencies.of(&shape(0));
+        latencies.of(&shape(MAX_SHAPES)).observe(1, Duration::from_millis(1));
+        assert_eq!(latencies.len(), MAX_SHAPES);
+        assert!(latencies.get(&shape(0)).is_some() && latencies.get(&shape(1)).is_none());
+    }
+
+    #[test]
+    fn a_limit_learnt_from_running_out_of_memory_is_raised_slowly() {
+        let mut model = model();
+        model.too_large(12);
+        assert_eq!(model.most_rows(), 6);
+        for _ in 0..RAISE_AFTER {
+            model.went_well();
+        }
+        assert_eq!(model.most_rows(), 7);
+        for _ in 0..RAISE_AFTER * 20 {
+            model.went_well();
+        }
+        assert_eq!(model.most_rows(), 16);
+    }
+
+    #[test]
+    fn however_many_flood_there_is_room_for_one_more() {
+        let mut tenants = crate::tenants::Tenants::default();
+        let mut model = model();
+        let mut meet = |name: &str| tenants.meet(&name.parse().unwrap(), mesh_types::TenantShare::default());
+        let flooding: Vec<_> = (0..20).map(|index| meet(&format!("t{index}"))).collect();
+        for _ in 0..100 {
+            for tenant in &flooding {
+                if model.has_room(*tenant, 0).is_ok() {
+                    model.entered(*tenant, 0);
+                }
+            }
+        }
+        assert!(model.waiting < 8 * QUEUES_PER_MODEL);
+        assert!(model.has_room(meet("polite"), 0).is_ok());
+    }
+}

@@ -1,0 +1,125 @@
+//! Batches under way: on which slot, since when, and for whom.
+//!
+//! A slot is one thing that runs batches one after another: a device thread. Owns the estimate of when each is free again.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use smallvec::SmallVec;
+
+use crate::{
+    BatchId, ShapeKey,
+    tenants::{CLASSES, TenantIx, Virtual},
+    waiting::ModelIx,
+};
+
+/// A tenant's part of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    pub(crate) tenant: TenantIx,
+    pub(crate) class: usize,
+    pub(crate) rows: u32,
+    /// What its clock was set forward by.
+    pub(crate) expected: Virtual,
+}
+
+/// A batch under way.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) model: ModelIx,
+    pub(crate) shape: ShapeKey,
+    pub(crate) slot: usize,
+    pub(crate) rows: u32,
+    pub(crate) predicted: Duration,
+    /// One per tenant and class, in the order in which they were taken.
+    pub(crate) parts: SmallVec<[Part; 4]>,
+    /// Whether requests of each class still waited when it was formed.
+    pub(crate) contended: [bool; CLASSES],
+}
+
+impl Run {
+    /// The part of each class in so much time, in nanoseconds.
+    pub(crate) fn by_class(&self, busy: Duration) -> [i64; CLASSES] {
+        let mut used = [0_i64; CLASSES];
+        for part in &self.parts {
+            let time = busy.mul_f64(f64::from(part.rows) / f64::from(self.rows.max(1)));
+            if let Some(used) = used.get_mut(part.class) {
+                *used = used.saturating_add(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX));
+            }
+        }
+        used
+    }
+}
+
+#[derive(Debug, Default, Clone)]
+struct Slot {
+    batches: SmallVec<[BatchId; 2]>,
+    free_at: Option<Instant>,
+}
+
+/// All batches under way on one device.
+#[derive(Debug, Default)]
+pub(crate) struct Running {
+    slots: Vec<Slot>,
+    runs: BTreeMap<BatchId, Run>,
+    last: u64,
+}
+
+impl Running {
+    pub(crate) fn set_slots(&mut self, slots: usize) {
+        self.slots.resize(slots.max(1), Slot::default());
+    }
+
+    /// How many batches can run at the same time.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.len().max(1)
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// How many batches the slot has.
+    pub(crate) fn on(&self, slot: usize) -> usize {
+        self.slots.get(slot).map_or(0, |slot| slot.batches.len())
+    }
+
+    /// When the slot has done what it was given.
+    pub(crate) fn free_at(&self, slot: usize, now: Instant) -> Instant {
+        let known = self.slots.get(slot).and_then(|slot| slot.free_at);
+        known.map_or(now, |free_at| free_at.max(now))
+    }
+
+    /// When the first slot is free.
+    pub(crate) fn first_free(&self, now: Instant) -> Instant {
+        (0..self.slots.len())
+            .map(|slot| self.free_at(slot, now))
+            .min()
+            .unwrap_or(now)
+    }
+
+    pub(crate) fn start(&mut self, now: Instant, run: Run) -> BatchId {
+        self.last += 1;
+        let id = BatchId(self.last);
+        let free_at = self.free_at(run.slot, now) + run.predicted;
+        if let Some(slot) = self.slots.get_mut(run.slot) {
+            slot.batches.push(id);
+            slot.free_at = Some(free_at);
+        }
+        self.runs.insert(id, run);
+        id
+    }
+
+    pub(crate) fn finish(&mut self, now: Instant, id: BatchId) -> Option<Run> {
+        let run = self.runs.remove(&id)?;
+        let Some(slot) = self.slots.get_mut(run.slot) else {
+            return Some(run);
+        };
+        slot.batches.retain(|batch| *batch != id);
+        let rest = slot.batches.iter().filter_map(|batch| self.runs.get(batch));
+        slot.free_at = Some(now + rest.map(|run| run.predicted).sum::<Duration>());
+        Some(run)
+    }
+}
