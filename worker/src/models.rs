@@ -361,6 +361,7 @@ impl DeviceActor {
         });
         self.parts.report.send_replace(DeviceReport {
             device: self.parts.thread.shared.device,
+            draining: self.parts.thread.shared.is_draining(),
             models: models.collect(),
         });
     }

@@ -39,6 +39,8 @@ pub struct ModelReport {
 pub struct DeviceReport {
     /// The device.
     pub device: DeviceId,
+    /// Whether it takes no new jobs: those that it has are finished, and its models stay.
+    pub draining: bool,
     /// Its models, in the order of their keys.
     pub models: Vec<ModelReport>,
 }

@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     /// Threads started so far.
     generation: AtomicU64,
     signalled: AtomicBool,
+    /// No new jobs are taken.
+    draining: AtomicBool,
     /// No actor will come any more: nobody else would answer what arrives.
     closed: AtomicBool,
     actor: OnceLock<Supervised<DeviceActor>>,
@@ -75,6 +77,7 @@ impl Shared {
             threads: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
             signalled: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             actor: OnceLock::new(),
         }
@@ -135,8 +138,19 @@ impl Shared {
         }
     }
 
+    pub(crate) fn drain(&self, draining: bool) {
+        self.draining.store(draining, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
     /// Takes a job in, or refuses it if there is no room.
     pub(crate) fn arrive(&self, queued: Queued) -> Result<(), Fault> {
+        if self.is_draining() {
+            return Err(Fault::unavailable(FaultSource::Device, "the device is being drained"));
+        }
         self.arrivals.push(queued).map_err(|_| full())?;
         self.wake();
         // Looked at after the push, and set before the queue is emptied: one of the two sides sees the job.

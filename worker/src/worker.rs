@@ -35,6 +35,7 @@ pub enum WorkerError {
 struct Device {
     shared: Arc<Shared>,
     report: watch::Receiver<DeviceReport>,
+    publisher: watch::Sender<DeviceReport>,
 }
 
 /// Reaches the worker's devices. Clones are the same worker.
@@ -79,6 +80,7 @@ impl Worker {
             let shared = Arc::new(Shared::new(id, config.arrivals, news, clock.now()));
             let (report, observed) = watch::channel(DeviceReport {
                 device: id,
+                draining: false,
                 models: Vec::new(),
             });
             let thread = ThreadParts {
@@ -89,6 +91,7 @@ impl Worker {
                 execution_timeout: config.execution_timeout,
                 pin: pin.then(|| index * each..(index + 1) * each),
             };
+            let publisher = report.clone();
             let parts = DeviceParts {
                 thread,
                 threads: config.threads_per_device,
@@ -107,6 +110,7 @@ impl Worker {
                 Device {
                     shared,
                     report: observed,
+                    publisher,
                 },
             );
         }
@@ -204,6 +208,14 @@ impl WorkerHandle {
                 .map(|device| device.report.borrow().clone())
                 .collect(),
         }
+    }
+
+    /// Lets a device take no new jobs, or take them again. What it has is finished, and its models stay.
+    pub fn drain(&self, device: DeviceId, draining: bool) -> Result<(), Fault> {
+        let device = self.device(device)?;
+        device.shared.drain(draining);
+        device.publisher.send_modify(|report| report.draining = draining);
+        Ok(())
     }
 
     /// What the devices have done so far.

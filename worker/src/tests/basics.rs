@@ -212,3 +212,21 @@ fn a_worker_without_devices_does_not_start() {
         assert!(started.is_err());
     });
 }
+
+#[test]
+fn a_drained_device_finishes_what_it_has_and_takes_nothing_new() {
+    with_worker(&WorkerConfig::default(), |worker| async move {
+        worker.load(CPU, spec("busy", None)).await.unwrap();
+        let accepted = worker.submit(CPU, job("busy", &[1.0], LONG)).unwrap();
+        worker.drain(CPU, true).unwrap();
+        let fault = worker.submit(CPU, job("busy", &[1.0], LONG)).unwrap_err();
+        assert_eq!((fault.class, fault.retry), (FaultClass::Unavailable, Retry::Now));
+        accepted.await.unwrap();
+        let report = &worker.report().devices[0];
+        assert!(report.draining && report.models[0].state == ModelState::Ready);
+        worker.drain(CPU, false).unwrap();
+        assert!(!worker.report().devices[0].draining);
+        assert_eq!(infer(&worker, "busy", &[2.0]).await.unwrap(), [2.0]);
+        assert!(worker.drain(DeviceId::cpu(9), true).is_err());
+    });
+}
