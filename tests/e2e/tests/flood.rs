@@ -42,7 +42,6 @@ async fn politely(mut lane: Lane, requests: u32, pause: Duration) -> anyhow::Res
 }
 
 #[tokio::test]
-#[ignore = "the device serves tenants first come, first served: fair scheduling must land first"]
 async fn polite_tenants_wait_a_few_batches_beside_a_flood_of_sixteen() -> anyhow::Result<()> {
     let mesh = Mesh::start().await?;
     let door = mesh.addresses().http;
