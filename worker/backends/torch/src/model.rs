@@ -6,7 +6,7 @@ use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs, LoadSpec
 use mesh_types::{DeviceId, DeviceKind, ModelConfig};
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
-use crate::{element, fault, names, outputs};
+use crate::{element, fault, names, outputs, shim::InferenceMode};
 
 /// A loaded module; lives on one device thread.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ fn fill(tensor: &Tensor, length: usize, parts: &[&[u8]]) {
 
 impl LoadedModel for TorchModel {
     fn execute(&mut self, batch: &BatchInputs<'_>) -> Result<BatchOutputs, BackendError> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = InferenceMode::begin();
         let mut arguments = Vec::with_capacity(self.arguments.len());
         for index in &self.arguments {
             let input = batch
@@ -106,7 +106,10 @@ impl LoadedModel for TorchModel {
             .module
             .forward_is(&arguments)
             .map_err(|error| fault::execution(&error))?;
-        outputs::read(result, &self.config, &self.results, batch.rows)
+        let outputs = outputs::read(result, &self.config, &self.results, batch.rows);
+        // Only now: an output that is one of them must be seen to be shared.
+        drop(arguments);
+        outputs
     }
 
     fn memory_bytes(&self) -> u64 {

@@ -7,9 +7,14 @@ use mesh_backend::{BackendError, BatchOutputs};
 use mesh_types::{ModelConfig, Shape, Tensor as WireTensor, TensorSpec};
 use tch::{Device, IValue, Tensor};
 
-use crate::{element, fault};
+use crate::{element, fault, shim};
 
-/// Reads every output, checks it against the configuration and copies it out.
+/// Outputs smaller than this are copied: that costs less than keeping the tensor for as long as the answer lives.
+const WORTH_KEEPING: usize = 16 * 1024;
+
+/// Reads every output and checks it against the configuration. Its bytes are the tensor's own where nobody else can reach
+/// them, and a copy otherwise. The arguments of the call must still be alive, so that a model that returns one of them is
+/// seen to share it.
 pub(crate) fn read(
     result: IValue,
     config: &ModelConfig,
@@ -21,7 +26,7 @@ pub(crate) fn read(
         .output
         .iter()
         .zip(tensors)
-        .map(|(spec, tensor)| read_one(config, spec, &tensor, rows))
+        .map(|(spec, tensor)| read_one(config, spec, tensor, rows))
         .collect();
     Ok(BatchOutputs { outputs: outputs? })
 }
@@ -85,7 +90,7 @@ fn tensor_of(value: IValue) -> Result<Tensor, BackendError> {
     }
 }
 
-fn read_one(config: &ModelConfig, spec: &TensorSpec, tensor: &Tensor, rows: u32) -> Result<WireTensor, BackendError> {
+fn read_one(config: &ModelConfig, spec: &TensorSpec, tensor: Tensor, rows: u32) -> Result<WireTensor, BackendError> {
     let failed = |error: tch::TchError| fault::execution(&error);
     let kind = tensor.f_kind().map_err(failed)?;
     if element::datatype_of(kind) != Some(spec.datatype) {
@@ -95,12 +100,13 @@ fn read_one(config: &ModelConfig, spec: &TensorSpec, tensor: &Tensor, rows: u32)
     // Asking the kind first has shown that the tensor is a real one, whose size cannot fail.
     let extents = tensor.size();
     check_shape(config, spec, &extents, rows)?;
-    let contiguous = tensor
-        .f_to(Device::Cpu)
-        .and_then(|tensor| tensor.f_contiguous())
-        .map_err(failed)?;
-    let length = contiguous.numel() * kind.elt_size_in_bytes();
-    let data = copy_out(&contiguous, length);
+    let length = tensor.numel() * kind.elt_size_in_bytes();
+    let data = if length >= WORTH_KEEPING && shim::owns_alone(&tensor) {
+        Bytes::from_owner(Owned { tensor, length })
+    } else {
+        let contiguous = tensor.f_to(Device::Cpu).and_then(|tensor| tensor.f_contiguous());
+        copy_out(&contiguous.map_err(failed)?, length)
+    };
     let shape: Shape = extents
         .iter()
         .map(|extent| u64::try_from(*extent).unwrap_or(0))
@@ -145,3 +151,22 @@ fn copy_out(tensor: &Tensor, length: usize) -> Bytes {
     let bytes = unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) };
     Bytes::copy_from_slice(bytes)
 }
+
+/// An output that nobody else can reach; its bytes are handed out, and it is freed with the last of them.
+struct Owned {
+    tensor: Tensor,
+    length: usize,
+}
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: only made of tensors that `owns_alone` has found to be contiguous, on the CPU and out of everybody else's
+        // reach; `length` is numel times element size and not 0; the tensor lives as long as the slice, and nothing writes
+        // to it any more.
+        unsafe { std::slice::from_raw_parts(self.tensor.data_ptr().cast::<u8>(), self.length) }
+    }
+}
+
+#[cfg(test)]
+#[path = "outputs_tests.rs"]
+mod tests;

@@ -32,7 +32,7 @@ fn views_of_one_storage_are_never_owned_alone_while_the_other_is_there() {
 #[test]
 fn bytes_that_do_not_lie_one_behind_the_other_are_not_handed_out() {
     assert!(!owns_alone(&ones().narrow(1, 0, 2)));
-    assert!(!owns_alone(&ones().to_sparse(None::<i64>, None::<&[i64]>, 0)));
+    assert!(!owns_alone(&ones().to_sparse(None, None::<&[i64]>, None)));
 }
 
 #[test]

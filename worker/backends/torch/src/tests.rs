@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-fn spec(name: &str, datatype: DataType, dims: &[i64]) -> TensorSpec {
+pub(crate) fn spec(name: &str, datatype: DataType, dims: &[i64]) -> TensorSpec {
     TensorSpec {
         name: name.into(),
         datatype,
@@ -32,12 +32,12 @@ fn load_spec(artifact: Option<PathBuf>, config: ModelConfig) -> LoadSpec {
     }
 }
 
-fn load(artifact: Option<PathBuf>, config: ModelConfig) -> Result<Box<dyn LoadedModel>, BackendError> {
+pub(crate) fn load(artifact: Option<PathBuf>, config: ModelConfig) -> Result<Box<dyn LoadedModel>, BackendError> {
     TorchBackend::new(TorchOptions::default()).load(&load_spec(artifact, config), DeviceId::cpu(0))
 }
 
 /// A traced model on disk.
-fn traced(inputs: &[Tensor], closure: &mut dyn FnMut(&[Tensor]) -> Vec<Tensor>) -> (TempDir, PathBuf) {
+pub(crate) fn traced(inputs: &[Tensor], closure: &mut dyn FnMut(&[Tensor]) -> Vec<Tensor>) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.pt");
     let mut closure = |tensors: &[Tensor]| closure(tensors);
@@ -55,7 +55,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
         .collect()
 }
 
-fn raw(values: &[f32]) -> Vec<u8> {
+pub(crate) fn raw(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
@@ -74,9 +74,28 @@ fn add_sub_config() -> ModelConfig {
 /// Tracing writes models with one result only: this one's code is written again inside its archive.
 fn add_sub() -> (TempDir, PathBuf) {
     let example = || Tensor::ones([2, 2], (Kind::Float, Device::Cpu));
-    let (folder, path) = traced(&[example(), example()], &mut |inputs| vec![&inputs[0] + &inputs[1]]);
-    let code = "class Model(Module):\n  __parameters__ = []\n  __buffers__ = []\n  def forward(self: \
-        __torch__.Model, a: Tensor, b: Tensor) -> Tuple[Tensor, Tensor]:\n    return (torch.add(a, b), torch.sub(a, b))\n";
+    add_sub_with(
+        &[example(), example()],
+        "    return (torch.add(a, b), torch.sub(a, b))\n",
+    )
+}
+
+/// A model of one argument `a`, which holds a constant of sevens, or of two with `b`; the code's lines return two results.
+pub(crate) fn add_sub_with(inputs: &[Tensor], lines: &str) -> (TempDir, PathBuf) {
+    let sevens = inputs[0].ones_like() * 7.0;
+    let (folder, path) = traced(inputs, &mut |inputs| match inputs {
+        [a, b] => vec![a + b],
+        _ => vec![&inputs[0] * &sevens],
+    });
+    let arguments = if inputs.len() == 2 {
+        "a: Tensor, b: Tensor"
+    } else {
+        "a: Tensor"
+    };
+    let code = format!(
+        "class Model(Module):\n  __parameters__ = []\n  __buffers__ = []\n  def forward(self: __torch__.Model, \
+         {arguments}) -> Tuple[Tensor, Tensor]:\n{lines}"
+    );
     let mut archive = zip::ZipArchive::new(std::fs::File::open(&path).unwrap()).unwrap();
     let rewritten = folder.path().join("rewritten.pt");
     let mut writer = zip::ZipWriter::new(std::fs::File::create(&rewritten).unwrap());
