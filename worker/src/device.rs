@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, SpawnHandle};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use mesh_actors::Lifeline;
 use mesh_backend::LoadSpec;
 use mesh_scheduler::Scheduler;
@@ -18,8 +18,8 @@ use mesh_types::{Fault, ModelVersionKey};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    crew::Crew, memory::Memory, models::Model, ordering::Lines, report::DeviceReport, shared::Queued,
-    thread::ThreadParts,
+    alarm::AlarmClock, crew::Crew, memory::Memory, models::Model, ordering::Lines, report::DeviceReport,
+    shared::Queued, thread::ThreadParts,
 };
 
 /// Loads, unloads and the one wake-up that may be on their way to the actor.
@@ -32,11 +32,6 @@ const SHORTEST_ALARM: Duration = Duration::from_micros(50);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Wake;
-
-/// The time has come to look again.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct Alarm;
 
 /// Load a model; answered once it is warm on every thread.
 #[derive(Debug, Message)]
@@ -61,12 +56,6 @@ pub(crate) struct DeviceParts {
     pub(crate) report: watch::Sender<DeviceReport>,
 }
 
-/// An alarm that has been set.
-struct Set {
-    at: Instant,
-    handle: SpawnHandle,
-}
-
 /// The actor.
 pub(crate) struct DeviceActor {
     pub(crate) parts: DeviceParts,
@@ -79,7 +68,9 @@ pub(crate) struct DeviceActor {
     pub(crate) memory: Memory,
     /// When requests whose callers have gone were looked for last.
     pub(crate) swept: Instant,
-    alarm: Option<Set>,
+    alarm: Option<AlarmClock>,
+    /// When the alarm rings next.
+    rings_at: Option<Instant>,
     _lifeline: Lifeline,
 }
 
@@ -87,6 +78,10 @@ impl DeviceActor {
     pub(crate) fn new(parts: DeviceParts, lifeline: Lifeline) -> Self {
         // News of a predecessor's threads: it is about orders that this one never gave.
         while parts.thread.shared.done.pop().is_some() {}
+        let shared = parts.thread.shared.clone();
+        let alarm = AlarmClock::start(format!("{}-alarm", shared.device), move || shared.wake())
+            .inspect_err(|error| tracing::error!(%error, "a device's alarm clock does not start"))
+            .ok();
         let crew = Crew::new(usize::from(parts.threads), parts.thread.clone());
         Self {
             scheduler: Scheduler::new(crew.places()),
@@ -96,7 +91,8 @@ impl DeviceActor {
             parts,
             lines: Lines::default(),
             models: BTreeMap::new(),
-            alarm: None,
+            alarm,
+            rings_at: None,
             _lifeline: lifeline,
         }
     }
@@ -106,7 +102,7 @@ impl DeviceActor {
     }
 
     /// Takes in all news, hands out what can run, and sets the alarm for what only time will change.
-    fn turn(&mut self, context: &mut Context<Self>) {
+    fn turn(&mut self) {
         self.hear();
         self.watch();
         self.admit();
@@ -114,21 +110,20 @@ impl DeviceActor {
         let swept = self.sweep();
         let next = batch.into_iter().chain(swept).chain(self.watch_due()).min();
         if let Some(at) = next {
-            self.wake_at(context, at);
+            self.wake_at(at);
         }
     }
 
     /// Sets the alarm, unless it rings before that anyway: an alarm too many costs less than setting one per batch.
-    fn wake_at(&mut self, context: &mut Context<Self>, at: Instant) {
-        if self.alarm.as_ref().is_some_and(|set| set.at <= at) {
+    fn wake_at(&mut self, at: Instant) {
+        let now = self.now();
+        if self.rings_at.is_some_and(|rings_at| now < rings_at && rings_at <= at) {
             return;
         }
-        if let Some(set) = self.alarm.take() {
-            context.cancel_future(set.handle);
+        if let Some(alarm) = &self.alarm {
+            alarm.set(at.saturating_duration_since(now).max(SHORTEST_ALARM));
         }
-        let wait = at.saturating_duration_since(self.now()).max(SHORTEST_ALARM);
-        let handle = context.notify_later(Alarm, wait);
-        self.alarm = Some(Set { at, handle });
+        self.rings_at = Some(at);
     }
 }
 
@@ -141,8 +136,11 @@ impl Actor for DeviceActor {
         wanted.iter().for_each(|spec| self.load(spec, None));
         context.notify(Wake);
     }
+}
 
-    fn stopped(&mut self, _: &mut Self::Context) {
+impl Drop for DeviceActor {
+    /// Not when it is told to stop: an arbiter that ends drops its actors without a word.
+    fn drop(&mut self) {
         for key in self.models.keys() {
             self.memory.learn(key, &self.scheduler);
         }
@@ -161,16 +159,7 @@ impl Handler<Wake> for DeviceActor {
             context.terminate();
             return;
         }
-        self.turn(context);
-    }
-}
-
-impl Handler<Alarm> for DeviceActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Alarm, context: &mut Self::Context) {
-        self.alarm = None;
-        self.turn(context);
+        self.turn();
     }
 }
 
@@ -194,7 +183,7 @@ impl Handler<Unload> for DeviceActor {
         self.admit();
         let key = Arc::new(key);
         self.begin_unload(&key, answer);
-        self.turn(context);
+        self.turn();
         self.finish_unload(&key);
         self.publish();
         context.notify(Wake);

@@ -13,6 +13,7 @@
 //! hangs fails none of its batch mates that can do without it; no request is answered twice; a job whose caller has gone never reaches a device; what was accepted is answered.
 
 mod affinity;
+mod alarm;
 mod batch;
 mod config;
 mod crew;
