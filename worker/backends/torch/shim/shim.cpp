@@ -1,14 +1,11 @@
 // What the bindings lack of libtorch, in C's words. Nothing here throws: an exception is an answer of its own.
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/core/StreamGuard.h>
 #include <c10/core/impl/COW.h>
-#include <torch/csrc/jit/api/module.h>
-#include <torch/csrc/jit/serialization/import.h>
-
-#include <cstddef>
-#include <cstring>
-#include <exception>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 
 extern "C" {
 
@@ -42,27 +39,38 @@ c10::InferenceMode* mesh_torch_inference_begin() noexcept {
 
 void mesh_torch_inference_end(c10::InferenceMode* guard) noexcept { delete guard; }
 
-// Reads a TorchScript file, folds its parameters into its code as constants, and writes it to another. False if that is
-// not possible; the reason is then in `problem`, cut to its size and ended by a zero.
-bool mesh_torch_freeze(const char* from, const char* to, char* problem, size_t size) noexcept {
-  const char* text = "unknown error";
+// A tensor like this one in page-locked memory, from which a GPU copies without waiting. Null where there is none.
+at::Tensor* mesh_torch_empty_pinned_like(const at::Tensor* tensor) noexcept {
   try {
-    torch::jit::Module module = torch::jit::load(from, c10::Device(c10::kCPU));
-    module.eval();
-    torch::jit::freeze(module).save(to);
-    return true;
-  } catch (const std::exception& error) {
-    text = error.what();
-    if (size > 0) {
-      std::strncpy(problem, text, size - 1);
-      problem[size - 1] = 0;
-    }
+    return new at::Tensor(at::empty_like(*tensor, tensor->options().pinned_memory(true)));
   } catch (...) {
-    if (size > 0) {
-      std::strncpy(problem, text, size - 1);
-      problem[size - 1] = 0;
-    }
+    return nullptr;
   }
-  return false;
 }
+
+// A stream of its own on a CUDA device, out of libtorch's pool. Null without CUDA.
+c10::Stream* mesh_torch_stream_new(int device) noexcept {
+  try {
+    const c10::Device on(c10::kCUDA, static_cast<c10::DeviceIndex>(device));
+    if (!c10::impl::hasDeviceGuardImpl(c10::kCUDA)) {
+      return nullptr;
+    }
+    return new c10::Stream(c10::impl::getDeviceGuardImpl(c10::kCUDA)->getStreamFromGlobalPool(on));
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+void mesh_torch_stream_free(c10::Stream* stream) noexcept { delete stream; }
+
+// Makes the stream, and its device, those of the calling thread, until the guard ends there. Null if that fails.
+c10::StreamGuard* mesh_torch_stream_begin(const c10::Stream* stream) noexcept {
+  try {
+    return new c10::StreamGuard(*stream);
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+void mesh_torch_stream_end(c10::StreamGuard* guard) noexcept { delete guard; }
 }

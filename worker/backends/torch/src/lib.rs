@@ -5,7 +5,12 @@
 //!
 //! Invariants: a C++ exception becomes a [`mesh_backend::BackendError`], never a panic; libtorch's CUDA library is opened
 //! before libtorch is asked anything about CUDA (it remembers the first answer for good); input bytes are copied once into
-//! the batch's tensor and output bytes once out of it, so no model ever sees or keeps a caller's buffer.
+//! the batch's tensor, and an output's bytes are handed out only where nothing else can reach them and copied otherwise, so
+//! no model ever sees or keeps a caller's buffer.
+//!
+//! Settings were chosen by measurement (one thread, a small perceptron and a transformer encoder): inference mode saves 2 to
+//! 5 % of a small model's call beside `no_grad`; the fuser of the profiling executor saves a third, and stays on; freezing
+//! saves nothing beyond noise and is not done.
 
 #![expect(
     unsafe_code,
@@ -15,6 +20,7 @@
 mod cuda;
 mod element;
 mod fault;
+mod lane;
 mod model;
 mod names;
 mod outputs;

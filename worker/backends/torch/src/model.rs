@@ -6,13 +6,13 @@ use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs, LoadSpec
 use mesh_types::{DeviceId, DeviceKind, ModelConfig};
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
-use crate::{element, fault, names, outputs, shim::InferenceMode};
+use crate::{element, fault, lane::Lane, names, outputs, shim::InferenceMode};
 
 /// A loaded module; lives on one device thread.
 #[derive(Debug)]
 pub(crate) struct TorchModel {
     module: CModule,
-    device: Device,
+    lane: Lane,
     config: Arc<ModelConfig>,
     /// Spec of each argument.
     arguments: Vec<usize>,
@@ -45,7 +45,7 @@ impl TorchModel {
             .sum();
         Ok(Self {
             module,
-            device,
+            lane: Lane::to(device),
             config: spec.config.clone(),
             arguments,
             results,
@@ -58,7 +58,7 @@ impl TorchModel {
         let extents: Result<Vec<i64>, _> = input.shape.iter().map(|extent| i64::try_from(*extent)).collect();
         let extents =
             extents.map_err(|_| BackendError::InvalidInput(format!("shape of '{}' is too large", input.spec.name)))?;
-        let tensor = Tensor::f_empty(&extents, (kind, Device::Cpu)).map_err(|error| fault::execution(&error))?;
+        let tensor = self.lane.stage(&extents, kind)?;
         let length = tensor.numel() * kind.elt_size_in_bytes();
         if length != input.byte_len() {
             let problem = format!(
@@ -69,10 +69,7 @@ impl TorchModel {
             return Err(BackendError::InvalidInput(problem));
         }
         fill(&tensor, length, &input.parts);
-        if self.device == Device::Cpu {
-            return Ok(tensor);
-        }
-        tensor.f_to(self.device).map_err(|error| fault::execution(&error))
+        self.lane.send(tensor)
     }
 }
 
@@ -81,7 +78,7 @@ fn fill(tensor: &Tensor, length: usize, parts: &[&[u8]]) {
     if length == 0 {
         return;
     }
-    // SAFETY: the tensor was just made by `empty` on the CPU: contiguous, `length` bytes long (numel times element size),
+    // SAFETY: the tensor was just made in the host's memory by `Lane::stage`: contiguous, `length` bytes long (numel times element size),
     // referenced by nobody else, and it outlives the slice. Any bytes are valid for u8.
     let mut rest = unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<u8>(), length) };
     for part in parts {
@@ -94,6 +91,7 @@ fn fill(tensor: &Tensor, length: usize, parts: &[&[u8]]) {
 impl LoadedModel for TorchModel {
     fn execute(&mut self, batch: &BatchInputs<'_>) -> Result<BatchOutputs, BackendError> {
         let _inference = InferenceMode::begin();
+        let _stream = self.lane.enter();
         let mut arguments = Vec::with_capacity(self.arguments.len());
         for index in &self.arguments {
             let input = batch

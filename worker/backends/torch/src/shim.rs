@@ -1,20 +1,31 @@
 //! What the bindings lack of libtorch: the C++ in `shim/`, in safe words.
 
-use std::{marker::PhantomData, ptr::NonNull};
+use std::{ffi::c_int, marker::PhantomData, ptr::NonNull};
 
 use tch::Tensor;
 
-/// c10::InferenceMode, of which only the address is known here.
-#[repr(C)]
-struct RawGuard {
-    _private: [u8; 0],
+/// A C++ object of which only the address is known here.
+macro_rules! opaque {
+    ($($name:ident),*) => { $(
+        #[repr(C)]
+        struct $name {
+            _private: [u8; 0],
+        }
+    )* };
 }
+
+opaque!(RawGuard, RawStream, RawStreamGuard);
 
 // SAFETY: the signatures are those of shim/shim.cpp, which is compiled with this crate; none of the functions throws.
 unsafe extern "C" {
     fn mesh_torch_owns_alone(tensor: *const torch_sys::C_tensor) -> bool;
     fn mesh_torch_inference_begin() -> *mut RawGuard;
     fn mesh_torch_inference_end(guard: *mut RawGuard);
+    fn mesh_torch_empty_pinned_like(tensor: *const torch_sys::C_tensor) -> *mut torch_sys::C_tensor;
+    fn mesh_torch_stream_new(device: c_int) -> *mut RawStream;
+    fn mesh_torch_stream_free(stream: *mut RawStream);
+    fn mesh_torch_stream_begin(stream: *const RawStream) -> *mut RawStreamGuard;
+    fn mesh_torch_stream_end(guard: *mut RawStreamGuard);
 }
 
 /// Whether nobody but this reference can reach the tensor's bytes, and these lie one behind the other on the CPU.
@@ -49,6 +60,65 @@ impl Drop for InferenceMode {
             // SAFETY: made by `begin` on this same thread (the type is not Send) and ended once.
             unsafe { mesh_torch_inference_end(guard.as_ptr()) }
         }
+    }
+}
+
+/// A tensor like this one in page-locked memory; none without CUDA.
+pub(crate) fn empty_pinned_like(tensor: &Tensor) -> Option<Tensor> {
+    // SAFETY: the pointer is to a live tensor; the answer is null or a new tensor, which the wrapper then owns.
+    unsafe {
+        let pinned = mesh_torch_empty_pinned_like(tensor.as_ptr());
+        (!pinned.is_null()).then(|| Tensor::from_ptr(pinned))
+    }
+}
+
+/// A CUDA stream out of libtorch's pool, whose streams live as long as the process.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    stream: NonNull<RawStream>,
+}
+
+impl Stream {
+    /// A stream on a device; none without CUDA.
+    pub(crate) fn on(device: usize) -> Option<Self> {
+        let device = c_int::try_from(device).ok()?;
+        // SAFETY: takes a number; the answer is null or a new object.
+        let stream = NonNull::new(unsafe { mesh_torch_stream_new(device) })?;
+        Some(Self { stream })
+    }
+
+    /// What the thread does on the device from now on goes through this stream, until the guard is dropped.
+    pub(crate) fn enter(&self) -> Option<InStream<'_>> {
+        // SAFETY: the stream is alive.
+        let guard = NonNull::new(unsafe { mesh_torch_stream_begin(self.stream.as_ptr()) })?;
+        Some(InStream {
+            guard,
+            _stream: PhantomData,
+            _stays_here: PhantomData,
+        })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: made by `on`, freed once; guards borrow it, so none is left.
+        unsafe { mesh_torch_stream_free(self.stream.as_ptr()) }
+    }
+}
+
+/// The thread is in a stream.
+#[derive(Debug)]
+pub(crate) struct InStream<'a> {
+    guard: NonNull<RawStreamGuard>,
+    _stream: PhantomData<&'a Stream>,
+    /// It is the thread's.
+    _stays_here: PhantomData<*const ()>,
+}
+
+impl Drop for InStream<'_> {
+    fn drop(&mut self) {
+        // SAFETY: made by `enter` on this same thread (the type is not Send) and ended once.
+        unsafe { mesh_torch_stream_end(self.guard.as_ptr()) }
     }
 }
 

@@ -45,3 +45,15 @@ fn inference_mode_lasts_as_long_as_its_guard() {
     drop(outer);
     assert!(!ones().is_inference());
 }
+
+#[test]
+fn without_cuda_there_are_neither_streams_nor_pinned_memory_and_asking_is_no_error() {
+    if crate::cuda::devices().is_empty() {
+        assert!(Stream::on(0).is_none());
+        assert!(empty_pinned_like(&ones()).is_none());
+    } else {
+        let stream = Stream::on(0).unwrap();
+        assert!(stream.enter().is_some());
+        assert_eq!(empty_pinned_like(&ones()).unwrap().size(), [4, 4]);
+    }
+}
