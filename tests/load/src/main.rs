@@ -3,9 +3,10 @@
 
 use std::{fs, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand};
-use mesh_load::{Floor, Load, RequestParts, request_bytes, run};
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mesh_load::{Arrivals, Floor, Load, OpenLoad, RequestParts, Spread, request_bytes, run, run_open};
 
 /// Load for HTTP/1.1 servers, and the empty handler to hold it against.
 #[derive(Debug, Parser)]
@@ -19,6 +20,8 @@ struct Arguments {
 enum Command {
     /// Send requests over kept connections, each with one on its way, and print rates and latencies as JSON.
     Run(RunArguments),
+    /// Send requests when they are due, whatever the server does, and print rates and latencies as JSON.
+    Open(OpenArguments),
     /// Serve the empty handler until interrupted; prints "listening on ADDRESS".
     Floor {
         /// Where to listen.
@@ -33,8 +36,9 @@ enum Command {
     },
 }
 
+/// What is sent, and for how long.
 #[derive(Debug, Args)]
-struct RunArguments {
+struct What {
     /// The server.
     #[arg(long)]
     address: SocketAddr,
@@ -47,21 +51,59 @@ struct RunArguments {
     /// A header, such as "authorization: Bearer x"; may be given again.
     #[arg(long = "header", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// A file of bearer tokens, one on each line; requests bear them in turn.
+    #[arg(long)]
+    tokens: Option<PathBuf>,
     /// A file that holds the body; given again, the files are sent in turn.
     #[arg(long = "body")]
     bodies: Vec<PathBuf>,
-    /// Connections.
-    #[arg(long, default_value_t = 1)]
-    concurrency: usize,
     /// Seconds before anything is counted.
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
     /// Seconds that are counted.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    #[command(flatten)]
+    what: What,
+    /// Connections.
+    #[arg(long, default_value_t = 1)]
+    concurrency: usize,
     /// End after so many answers.
     #[arg(long)]
     requests: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct OpenArguments {
+    #[command(flatten)]
+    what: What,
+    /// Requests per second, in the mean.
+    #[arg(long)]
+    rate: f64,
+    /// How they are spread.
+    #[arg(long, default_value = "poisson")]
+    spread: SpreadArgument,
+    /// Of the random times.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Connections: the most requests on their way at a time.
+    #[arg(long, default_value_t = 256)]
+    connections: usize,
+    /// An answer is good if it comes within so many milliseconds of when its request was due.
+    #[arg(long, default_value_t = 1_000)]
+    within_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SpreadArgument {
+    /// The same gap every time.
+    Even,
+    /// As those of many independent callers.
+    Poisson,
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -71,7 +113,8 @@ fn header(text: &str) -> Result<(String, String), String> {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Run(arguments) => load(&arguments),
+        Command::Run(arguments) => closed(&arguments),
+        Command::Open(arguments) => open(&arguments),
         Command::Floor {
             listen,
             workers,
@@ -92,30 +135,55 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-fn load(arguments: &RunArguments) -> anyhow::Result<()> {
-    let seconds = |value: f64| Duration::try_from_secs_f64(value).context("seconds are a positive number");
-    let mut requests = Vec::new();
-    let host = arguments.address.to_string();
-    let read = |path: &PathBuf| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let mut bodies = arguments.bodies.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
-    if bodies.is_empty() {
-        bodies.push(Vec::new());
+impl What {
+    /// Every token with every body.
+    fn requests(&self) -> anyhow::Result<Vec<Bytes>> {
+        let host = self.address.to_string();
+        let read = |path: &PathBuf| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        let mut bodies = self.bodies.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
+        if bodies.is_empty() {
+            bodies.push(Vec::new());
+        }
+        let tokens = match &self.tokens {
+            Some(path) => String::from_utf8(read(path)?).context("the tokens are not text")?,
+            None => String::new(),
+        };
+        let mut callers: Vec<Vec<(String, String)>> = Vec::new();
+        for token in tokens.lines().map(str::trim).filter(|token| !token.is_empty()) {
+            let bearer = ("authorization".to_owned(), format!("Bearer {token}"));
+            callers.push(self.headers.iter().cloned().chain([bearer]).collect());
+        }
+        match &self.tokens {
+            Some(path) => ensure!(!callers.is_empty(), "{} holds no token", path.display()),
+            None => callers.push(self.headers.clone()),
+        }
+        let request = |(body, headers): (&Vec<u8>, &Vec<(String, String)>)| {
+            request_bytes(&RequestParts {
+                method: &self.method,
+                path: &self.path,
+                host: &host,
+                headers,
+                body,
+            })
+        };
+        let pairs = bodies
+            .iter()
+            .flat_map(|body| callers.iter().map(move |caller| (body, caller)));
+        Ok(pairs.map(request).collect())
     }
-    for body in &bodies {
-        requests.push(request_bytes(&RequestParts {
-            method: &arguments.method,
-            path: &arguments.path,
-            host: &host,
-            headers: &arguments.headers,
-            body,
-        }));
-    }
+}
+
+fn seconds(value: f64) -> anyhow::Result<Duration> {
+    Duration::try_from_secs_f64(value).context("seconds are a positive number")
+}
+
+fn closed(arguments: &RunArguments) -> anyhow::Result<()> {
     let load = Load {
-        address: arguments.address,
-        requests,
+        address: arguments.what.address,
+        requests: arguments.what.requests()?,
         concurrency: arguments.concurrency,
-        warm_up: seconds(arguments.warm_up)?,
-        duration: seconds(arguments.seconds)?,
+        warm_up: seconds(arguments.what.warm_up)?,
+        duration: seconds(arguments.what.seconds)?,
         max_requests: arguments.requests,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -124,5 +192,26 @@ fn load(arguments: &RunArguments) -> anyhow::Result<()> {
     if summary.ok == 0 {
         bail!("no request was answered with status 200: {:?}", summary.statuses);
     }
+    Ok(())
+}
+
+fn open(arguments: &OpenArguments) -> anyhow::Result<()> {
+    let spread = match arguments.spread {
+        SpreadArgument::Even => Spread::Even,
+        SpreadArgument::Poisson => Spread::Poisson,
+    };
+    let load = OpenLoad {
+        address: arguments.what.address,
+        requests: arguments.what.requests()?,
+        arrivals: Arrivals::new(spread, arguments.rate, arguments.seed).context("the rate is a positive number")?,
+        connections: arguments.connections,
+        warm_up: seconds(arguments.what.warm_up)?,
+        duration: seconds(arguments.what.seconds)?,
+        within: Duration::from_millis(arguments.within_ms),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let summary = runtime.block_on(run_open(&load))?.summary();
+    println!("{}", serde_json::to_string(&summary)?);
+    ensure!(!summary.statuses.is_empty(), "no request was answered");
     Ok(())
 }

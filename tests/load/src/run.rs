@@ -17,8 +17,8 @@ use crate::connection::Connection;
 /// The most connections of one run.
 pub const MAX_CONCURRENCY: usize = 4_096;
 /// How often a connection may break before the run ends.
-const MAX_BREAKS: u64 = 100;
-const HIGHEST_NANOSECONDS: u64 = 120_000_000_000;
+pub(crate) const MAX_BREAKS: u64 = 100;
+pub(crate) const HIGHEST_NANOSECONDS: u64 = 120_000_000_000;
 
 /// What is sent, where, and for how long.
 #[derive(Debug, Clone)]
@@ -124,11 +124,11 @@ impl Outcome {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^52")]
-fn float(count: u64) -> f64 {
+pub(crate) fn float(count: u64) -> f64 {
     count as f64
 }
 
-fn micros(nanoseconds: u64) -> f64 {
+pub(crate) fn micros(nanoseconds: u64) -> f64 {
     float(nanoseconds) / 1_000.0
 }
 
