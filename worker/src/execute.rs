@@ -108,7 +108,8 @@ impl Batch<'_> {
             if (self.bench.abandoned)() {
                 return;
             }
-            members.retain(|member| self.is_worth_running(*member));
+            let now = self.bench.clock.now();
+            members.retain(|member| self.is_worth_running(*member, now));
             if members.is_empty() {
                 continue;
             }
@@ -133,13 +134,13 @@ impl Batch<'_> {
         }
     }
 
-    fn is_worth_running(&mut self, member: usize) -> bool {
+    fn is_worth_running(&mut self, member: usize, now: Instant) -> bool {
         if !self.run.replies.is_open(member) {
             self.tally.cancelled += 1;
             return false;
         }
         let deadline = self.run.members.get(member).map(|member| member.job.deadline.instant());
-        if deadline.is_some_and(|deadline| self.bench.clock.now() >= deadline) {
+        if deadline.is_some_and(|deadline| now >= deadline) {
             self.tally.expired += 1;
             let answer = Err(Fault::deadline("before the batch ran"));
             self.run.replies.answer(member, answer);
@@ -204,6 +205,7 @@ impl Batch<'_> {
             .execution
             .unwrap_or_default()
             .non_finite_outputs;
+        let now = self.bench.clock.now();
         for (index, outputs) in members.iter().zip(outputs) {
             let odd = policy != NonFinite::Pass && !outputs.iter().all(finite::is_finite);
             self.tally.non_finite += u32::from(odd);
@@ -229,7 +231,7 @@ impl Batch<'_> {
                 self.tally.cancelled += 1;
                 continue;
             }
-            let whole = self.bench.clock.now().saturating_duration_since(member.arrived);
+            let whole = now.saturating_duration_since(member.arrived);
             self.tally.rows_answered += member.job.rows;
             self.tally.success.add(whole);
             self.tally.queue.add(queue);

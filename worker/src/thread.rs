@@ -30,7 +30,7 @@ pub(crate) const BATCHES_IN_FLIGHT: usize = 2;
 /// size of a thread's share of the news, which therefore always has room.
 pub(crate) const MAX_OUTSTANDING: usize = BATCHES_IN_FLIGHT + 64;
 /// How long loading a model may take, its warm-up's executions not counted, before the thread counts as hung.
-const LOAD_LIMIT: Duration = Duration::from_secs(600);
+pub(crate) const LOAD_LIMIT: Duration = Duration::from_secs(600);
 
 /// What a thread needs.
 #[derive(Clone)]

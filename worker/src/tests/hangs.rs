@@ -4,7 +4,7 @@ use super::{
     rig::{FAR, named, with_rig},
     *,
 };
-use crate::crew::MAX_ABANDONED;
+use crate::{crew::MAX_ABANDONED, thread::LOAD_LIMIT};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const HANGING: &str = "hang_on_negative";
@@ -152,6 +152,33 @@ fn a_worker_stops_though_a_thread_hangs_that_was_given_up() {
         // The rig stops the worker, which joins the thread in its place and not the one that hangs.
         let answer = rig.worker.submit(CPU, job(HANGING, &[1.0], FAR)).unwrap();
         drop(answer);
+        rig
+    });
+}
+
+#[test]
+fn a_load_that_hangs_fails_and_the_models_beside_it_come_back() {
+    with_rig(&WorkerConfig::default(), |mut rig| async move {
+        rig.load(spec("identity", batching())).await;
+        rig.hold_loads();
+        let worker = rig.worker.clone();
+        let load = worker.load(CPU, named("slow", "identity", |_| {}));
+        let watch = async {
+            rig.entered().await;
+            rig.advance(LOAD_LIMIT - Duration::from_millis(1));
+            rig.settled().await;
+            assert_eq!(rig.worker.statistics().devices[0].abandoned, 0);
+            rig.advance(Duration::from_millis(1));
+            rig
+        };
+        let (loaded, rig) = futures::join!(load, watch);
+        let fault = loaded.unwrap_err();
+        assert!(fault.message.contains("loading took too long"), "{fault}");
+        assert_eq!(rig.report("slow").state, ModelState::Unavailable);
+        rig.free_loads();
+        rig.until_state("identity", ModelState::Ready).await;
+        assert_eq!(rig.infer("identity", 1.0).await.unwrap(), 1.0);
+        rig.load(named("slow", "identity", |_| {})).await;
         rig
     });
 }

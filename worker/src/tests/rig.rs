@@ -32,6 +32,10 @@ impl Hold {
         self.changed.wait_while(&mut self.shut.lock(), |shut| *shut);
     }
 
+    fn is_shut(&self) -> bool {
+        *self.shut.lock()
+    }
+
     fn set(&self, shut: bool) {
         *self.shut.lock() = shut;
         self.changed.notify_all();
@@ -113,6 +117,9 @@ impl Backend for Watched {
 
     fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError> {
         let name = spec.key.model.as_str().to_owned();
+        if self.loads.is_shut() {
+            let _ = self.entered.send(());
+        }
         self.loads.pass();
         let mut spec = spec.clone();
         let builtin = spec.config.parameters.get("builtin").and_then(|value| value.as_str());
@@ -216,6 +223,11 @@ impl Rig {
         let reply = self.submit(model, &[-1.0]);
         self.entered.recv().await.unwrap();
         reply
+    }
+
+    /// Once something has been entered that was to be held up.
+    pub(super) async fn entered(&mut self) {
+        self.entered.recv().await.unwrap();
     }
 
     /// Once the model's report is so.

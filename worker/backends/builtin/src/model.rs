@@ -53,7 +53,7 @@ impl BuiltinModel {
         Ok(Self { kind, gate, config })
     }
 
-    /// The first value below zero in any input, if there is one.
+    /// Whether any value of any input is below zero.
     fn any_negative(batch: &BatchInputs<'_>, data: &[Bytes]) -> bool {
         let mut inputs = batch.inputs.iter().zip(data);
         inputs.any(|(input, data)| arithmetic::any_negative(input.spec.datatype, data))
