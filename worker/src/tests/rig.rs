@@ -56,6 +56,8 @@ struct WatchedModel {
     name: String,
     /// Where values below zero are held up, if the model is one that hangs.
     hangs: Option<Arc<Hold>>,
+    /// More rows find no memory, but not in warm-up.
+    late_rows: u32,
     seen: Arc<Mutex<Seen>>,
     entered: mpsc::UnboundedSender<()>,
 }
@@ -83,6 +85,9 @@ impl LoadedModel for WatchedModel {
         {
             // Zeros are warm-up.
             let _ = self.entered.send(());
+            if batch.rows > self.late_rows {
+                return Err(BackendError::OutOfMemory("late".into()));
+            }
         }
         let negative = |part: &&[u8]| {
             part.as_chunks::<4>()
@@ -124,6 +129,8 @@ impl Backend for Watched {
         let mut spec = spec.clone();
         let builtin = spec.config.parameters.get("builtin").and_then(|value| value.as_str());
         let hangs = (builtin == Some("hang_on_negative")).then(|| self.hangs.clone());
+        let late_rows = spec.config.parameters.get("late_rows").and_then(|value| value.as_u64());
+        let late_rows = late_rows.map_or(u32::MAX, |rows| u32::try_from(rows).unwrap());
         // Held up here, where a test can let it go whenever it likes.
         let mut config = ModelConfig::clone(&spec.config);
         config.parameters.insert("hang_ms".into(), ParameterValue::Int(0));
@@ -136,6 +143,7 @@ impl Backend for Watched {
             inner,
             name,
             hangs,
+            late_rows,
             seen: self.seen.clone(),
             entered: self.entered.clone(),
         }))
