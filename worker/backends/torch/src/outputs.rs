@@ -101,11 +101,14 @@ fn read_one(config: &ModelConfig, spec: &TensorSpec, tensor: Tensor, rows: u32) 
     let extents = tensor.size();
     check_shape(config, spec, &extents, rows)?;
     let length = tensor.numel() * kind.elt_size_in_bytes();
-    let data = if length >= WORTH_KEEPING && shim::owns_alone(&tensor) {
-        Bytes::from_owner(Owned { tensor, length })
+    // The same tensor where it is on the CPU and contiguous already, else a new one; the former reference must go first.
+    let host = tensor.f_to(Device::Cpu).and_then(|tensor| tensor.f_contiguous());
+    let host = host.map_err(failed)?;
+    drop(tensor);
+    let data = if length >= WORTH_KEEPING && shim::owns_alone(&host) {
+        Bytes::from_owner(Owned { tensor: host, length })
     } else {
-        let contiguous = tensor.f_to(Device::Cpu).and_then(|tensor| tensor.f_contiguous());
-        copy_out(&contiguous.map_err(failed)?, length)
+        copy_out(&host, length)
     };
     let shape: Shape = extents
         .iter()

@@ -77,6 +77,18 @@ fn a_fresh_result_is_handed_out_as_it_is() {
 }
 
 #[test]
+fn a_result_whose_bytes_do_not_lie_in_order_is_put_in_order_once() {
+    let tensor = Tensor::arange(2 * WIDE, (Kind::Float, Device::Cpu))
+        .view([WIDE, 2])
+        .transpose(0, 1);
+    let expected: Vec<f32> = (0..2u16)
+        .flat_map(|row| (0..8_192u16).map(move |column| 2.0 * f32::from(column) + f32::from(row)))
+        .collect();
+    let read = read(IValue::Tensor(tensor), &config(1), &[0], 2).unwrap();
+    assert_eq!(read.outputs[0].data, raw(&expected));
+}
+
+#[test]
 fn a_small_result_is_copied() {
     let tensor = Tensor::ones([1, 4], (Kind::Float, Device::Cpu));
     let address = tensor.data_ptr().cast::<u8>().cast_const();
