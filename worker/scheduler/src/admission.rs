@@ -54,6 +54,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             class,
         } = candidate;
         let model = self.models.get(*index)?;
+        if self.running.is_idle() && !model.is_fresh(now) {
+            return None;
+        }
         let latency = model.latencies.get(&item.shape)?;
         let isolated = item.standing.share.isolated.then_some(*tenant);
         let beside = self

@@ -59,8 +59,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         cancelled: &impl Fn(&T) -> bool,
         gone: &mut Vec<(Item<T>, Gone)>,
     ) -> Option<Batch<K, T>> {
-        let start = self.running.free_at(plan.slot, now);
-        let (mut filling, hurried) = self.measure(start, plan, gone)?;
+        let (mut filling, hurried) = self.measure(now, plan, gone)?;
         if let Some(entry) = hurried {
             self.take_entry(&mut filling, entry, cancelled, gone);
         }
@@ -80,10 +79,11 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     /// smaller than it could be: that one goes first.
     fn measure(
         &mut self,
-        start: Instant,
+        now: Instant,
         plan: Plan,
         gone: &mut Vec<(Item<T>, Gone)>,
     ) -> Option<(Filling<T>, Option<EntryIx>)> {
+        let start = self.running.free_at(plan.slot, now);
         let group = self.waiting.group(plan.group)?;
         let (index, shape, waiting) = (group.model, group.shape.clone(), group.rows);
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
@@ -98,7 +98,8 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         };
         let size = cap.min(waiting).max(1);
         let model = self.models.get(index)?;
-        let latency = model.latencies.get(&shape);
+        let doubtful = self.running.is_idle() && !model.is_fresh(now);
+        let latency = model.latencies.get(&shape).filter(|_| !doubtful);
         let tail = |rows: u32| latency.and_then(|latency| latency.tail(rows)).unwrap_or_default();
         let mut late: SmallVec<[EntryIx; 8]> = SmallVec::new();
         let mut hurried = None;

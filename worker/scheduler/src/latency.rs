@@ -23,6 +23,12 @@ const DRIFT_GAIN: f64 = 0.3;
 const DRIFT_MISS: f64 = 2.5;
 /// So many observations in a row must find the mean off.
 const DRIFT_PATIENCE: u32 = 8;
+/// What two durations may differ by without telling anything, in nanoseconds: a thread that is put aside for a moment.
+const JITTER: f64 = 100_000.0;
+/// After learning anew, so many observations move all sizes and not only their own.
+const SETTLING: u32 = 20;
+/// A batch takes at most so many times as long as its rows' part of a smaller one would say.
+const MOST_DISPROPORTION: f64 = 2.0;
 /// Of the best rate, so much is good enough for the efficient size.
 const EFFICIENT: f64 = 0.985;
 /// What it costs to form a batch and to hand it over, in nanoseconds: more batches mean more of it.
@@ -55,6 +61,8 @@ pub struct Latency {
     bias: f64,
     #[serde(skip)]
     suspicious: u32,
+    #[serde(skip)]
+    settling: u32,
     #[serde(skip)]
     relearned: u32,
 }
@@ -210,24 +218,42 @@ impl Latency {
         let Some(point) = self.points.get_mut(place) else {
             return;
         };
+        let mut moved = 1.0;
         if steady {
             point.seen = point.seen.saturating_add(1);
             let gain = (1.0 / f64::from(point.seen)).max(MIN_GAIN);
             // How far out an outlier lies is nobody's business: the mean and the deviation take no more of it than this.
             let far = (point.deviation * 6.0).max(point.mean * 0.1);
             let tame = took.min(point.mean + far);
+            let before = point.mean;
             point.mean += gain * (tame - point.mean);
             point.deviation += gain * ((tame - point.mean).abs() - point.deviation);
+            moved = point.mean / before.max(1.0);
         }
         let step = (point.deviation * 0.5).max(point.mean * 0.002);
         point.tail += if took > point.tail { step * 0.99 } else { -step * 0.01 };
         point.tail = point.tail.max(point.mean);
+        if self.settling > 0 {
+            self.settling -= 1;
+            self.scale_all_but(Some(place), moved);
+        }
+    }
+
+    /// Sizes that are not seen must not be left behind where those that are seen go up and down again.
+    fn scale_all_but(&mut self, place: Option<usize>, factor: f64) {
+        for (index, point) in self.points.iter_mut().enumerate() {
+            if Some(index) != place {
+                point.mean *= factor;
+                point.tail *= factor;
+                point.deviation *= factor;
+            }
+        }
     }
 
     /// Whether batches have been off by more than a fifth lately; while they are, no size's mean is learnt by itself, and when
     /// they stay so, all sizes are scaled at once.
     fn is_drifting(&mut self, said: f64, took: f64) -> bool {
-        let miss = (took / said.max(1.0)).min(DRIFT_MISS) - 1.0;
+        let miss = ((took + JITTER) / (said + JITTER)).min(DRIFT_MISS) - 1.0;
         self.bias += DRIFT_GAIN * (miss - self.bias);
         if self.bias.abs() <= DRIFT {
             self.suspicious = 0;
@@ -235,20 +261,34 @@ impl Latency {
         }
         self.suspicious += 1;
         if self.suspicious >= DRIFT_PATIENCE {
-            for point in &mut self.points {
-                point.mean *= 1.0 + self.bias;
-                point.tail *= 1.0 + self.bias;
-                point.deviation *= 1.0 + self.bias;
-                point.seen = point.seen.min(1);
-            }
-            (self.suspicious, self.bias, self.relearned) = (0, 0.0, self.relearned.saturating_add(1));
+            self.scale_all_but(None, 1.0 + self.bias);
+            self.points.iter_mut().for_each(|point| point.seen = point.seen.min(1));
+            (self.suspicious, self.bias, self.settling) = (0, 0.0, SETTLING);
+            self.relearned = self.relearned.saturating_add(1);
             self.fit();
         }
         true
     }
 
+    /// A size that is seldom seen cannot take out of all proportion longer than a smaller one.
+    fn keep_proportion(&mut self) {
+        // Nanoseconds a row at the best of the smaller sizes, means and tails.
+        let mut least: Option<(f64, f64)> = None;
+        for point in &mut self.points {
+            let rows = f64::from(point.rows);
+            if let Some((mean, tail)) = least {
+                let allowed = |per_row: f64| per_row * rows * MOST_DISPROPORTION + JITTER;
+                point.mean = point.mean.min(allowed(mean));
+                point.tail = point.tail.min(allowed(tail)).max(point.mean);
+            }
+            let (mean, tail) = (point.mean / rows, point.tail / rows);
+            least = Some(least.map_or((mean, tail), |known| (known.0.min(mean), known.1.min(tail))));
+        }
+    }
+
     /// Makes the means monotone by pooling adjacent violators, and the tails by never going down.
     fn fit(&mut self) {
+        self.keep_proportion();
         let mut pools: Vec<(f64, f64, usize)> = Vec::with_capacity(self.points.len());
         for point in &self.points {
             let mut pool = (point.mean, f64::from(point.seen.clamp(1, 1_000)), 1);

@@ -94,6 +94,33 @@ fn a_device_that_has_become_slower_is_learnt_anew_at_all_sizes() {
 }
 
 #[test]
+fn a_duration_that_jumps_up_and_down_does_not_carry_sizes_away_that_are_not_seen() {
+    let mut latency = taught(0.02, 500, 1.0);
+    let before = nanoseconds(latency.mean(32).unwrap());
+    for turn in 0..200 {
+        let slower = if turn % 2 == 0 { 3.0 } else { 1.0 };
+        for _ in 0..30 {
+            latency.observe(4, duration(truth(4) * slower));
+        }
+    }
+    let after = nanoseconds(latency.mean(32).unwrap());
+    assert!(after < before * 8.0, "{after} after {before}");
+    // The same with a model whose batches take next to nothing: there all is jitter.
+    let mut latency = Latency::default();
+    for turn in 0..5_000_u64 {
+        latency.observe(
+            1 + (turn % 4) as u32,
+            Duration::from_nanos(200 + (turn * 7_919) % 60_000),
+        );
+    }
+    assert!(
+        latency.tail(64).unwrap() < Duration::from_millis(20),
+        "{:?}",
+        latency.tail(64)
+    );
+}
+
+#[test]
 fn steady_noise_is_no_drift() {
     assert_eq!(taught(0.1, 5_000, 1.0).relearned(), 0);
 }

@@ -1,7 +1,11 @@
 //! The models of one device: their rules, what has been learnt of their latency, and who holds how much of their queues.
 
-use std::{collections::HashMap, hash::Hash, time::Duration};
+use std::{
+    hash::Hash,
+    time::{Duration, Instant},
+};
 
+use ahash::AHashMap as HashMap;
 use smallvec::SmallVec;
 
 use crate::{BatchRules, Latency, ShapeKey, item::RefusedFor, tenants::TenantIx, waiting::ModelIx};
@@ -14,6 +18,8 @@ pub const QUEUES_PER_MODEL: usize = 4;
 const EXPLORE_EVERY: u32 = 64;
 /// After so many batches without trouble, a limit learnt from running out of memory is raised by a row.
 const RAISE_AFTER: u32 = 64;
+/// An idle device takes a request that it believes to be too late once nothing has run for so long.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Latencies by shape.
 #[derive(Debug, Default)]
@@ -41,6 +47,8 @@ pub(crate) struct Model<K> {
     fitting: Option<u32>,
     untroubled: u32,
     full_batches: u32,
+    /// When a batch ended last.
+    ran: Option<Instant>,
 }
 
 impl Latencies {
@@ -83,11 +91,23 @@ impl<K> Model<K> {
             rules,
             latencies: Latencies::default(),
             waiting: 0,
-            held: HashMap::new(),
+            held: HashMap::default(),
             fitting: None,
             untroubled: 0,
             full_batches: 0,
+            ran: None,
         }
+    }
+
+    /// Whether a batch has ended lately. Where none has, what was learnt may be wrong, and only a batch can show that: a
+    /// prediction that refuses everything would never be put right.
+    pub(crate) fn is_fresh(&self, now: Instant) -> bool {
+        self.ran.is_some_and(|ran| now.saturating_duration_since(ran) < FRESH)
+    }
+
+    /// A batch has ended.
+    pub(crate) fn has_run(&mut self, now: Instant) {
+        self.ran = Some(now);
     }
 
     /// The most rows that a batch may have now.
@@ -200,7 +220,7 @@ pub(crate) struct Models<K> {
 impl<K> Default for Models<K> {
     fn default() -> Self {
         Self {
-            by_key: HashMap::new(),
+            by_key: HashMap::default(),
             slots: Vec::new(),
             last_serial: 0,
         }

@@ -236,6 +236,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             return Vec::new();
         };
         if let Some(model) = self.models.get_mut(run.model) {
+            model.has_run(now);
             if outcome.telling {
                 model.latencies.of(&run.shape).observe(run.rows, outcome.busy);
                 model.went_well();

@@ -8,8 +8,7 @@
 //! Invariants: the time charged never goes down; charges of a batch are exact, so a tenant's clock is its device time; idle
 //! tenants whose clock shows nothing that a new one would not get are forgotten, and at most [`MAX_TENANTS`] are remembered.
 
-use std::collections::HashMap;
-
+use ahash::AHashMap as HashMap;
 use mesh_types::{TenantId, TenantShare};
 use smallvec::SmallVec;
 

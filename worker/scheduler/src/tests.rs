@@ -91,6 +91,13 @@ impl Bench {
         Some(batch.items.iter().map(|item| item.payload).collect())
     }
 
+    /// One batch runs and ends, so that what is known of the latency is fresh.
+    fn run_one(&mut self, at: Duration) {
+        self.offer(at, 1);
+        let batch = self.poll(at).batch.unwrap();
+        self.scheduler.finished(self.start + at, batch.id, Outcome::default());
+    }
+
     fn seed(&mut self, per_row: Duration) {
         let sweep: Vec<_> = [1, 2, 4, 8].map(|rows| (rows, MS + per_row * rows)).into();
         self.scheduler.seed(&"m", &shape(0), &sweep);
@@ -406,6 +413,7 @@ fn a_timeout_refuses_or_delays_as_the_level_says() {
 fn a_request_that_cannot_make_it_is_refused_on_arrival_with_the_time_to_come_back() {
     let mut bench = Bench::new(plain());
     bench.seed(10 * MS);
+    bench.run_one(Duration::ZERO);
     // Nothing else is here: a batch of one takes 11 ms, at the 99th percentile somewhat more.
     let within = |slack: Duration| move |item: &mut Item<u32>| item.deadline = item.arrived + slack;
     let refused = bench.offer_with(Duration::ZERO, within(8 * MS)).unwrap_err();
@@ -421,12 +429,43 @@ fn a_request_that_cannot_make_it_is_refused_on_arrival_with_the_time_to_come_bac
 }
 
 #[test]
+fn a_prediction_that_refuses_everything_is_put_to_the_test() {
+    let mut bench = Bench::new(plain());
+    let within = |slack: Duration| move |item: &mut Item<u32>| item.deadline = item.arrived + slack;
+    // Warm-up has measured ten seconds where one millisecond is right.
+    bench.scheduler.seed(&"m", &shape(0), &[(1, Duration::from_secs(10))]);
+    let mut served = 0;
+    for second in 0..60 {
+        let at = Duration::from_secs(second * 2);
+        if bench.offer_with(at, within(Duration::from_secs(1))).is_ok() {
+            let batch = bench.poll(at).batch.unwrap();
+            let outcome = Outcome {
+                busy: MS,
+                telling: true,
+                too_large: None,
+            };
+            bench.scheduler.finished(bench.start + at + MS, batch.id, outcome);
+            served += 1;
+        }
+    }
+    assert_eq!(served, 60);
+    // By now it is known to be fast, also while the device is busy.
+    let at = Duration::from_secs(120);
+    assert!(bench.offer_with(at, within(Duration::from_secs(1))).is_ok());
+    assert!(bench.poll(at).batch.is_some());
+    assert!(bench.offer_with(at, within(Duration::from_secs(1))).is_ok());
+}
+
+#[test]
 fn on_a_device_that_is_not_full_a_request_in_a_hurry_gets_a_smaller_batch() {
     let mut bench = Bench::new(BatchRules {
         right_size: false,
         ..patient(1)
     });
     bench.seed(10 * MS);
+    bench.offer(Duration::ZERO, 1);
+    let batch = bench.poll(MS).batch.unwrap();
+    bench.scheduler.finished(bench.start + MS, batch.id, Outcome::default());
     for _ in 0..4 {
         bench
             .offer_with(Duration::ZERO, |item| {

@@ -8,11 +8,9 @@
 //!
 //! Cost: a handful of ordered-set operations per request, whatever the number of tenants known.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Instant,
-};
+use std::{collections::BTreeSet, time::Instant};
 
+use ahash::AHashMap as HashMap;
 use mesh_types::TimeoutAction;
 
 use crate::{
@@ -92,7 +90,7 @@ impl<T> Default for Waiting<T> {
             free_entries: Vec::new(),
             groups: Vec::new(),
             free_groups: Vec::new(),
-            names: HashMap::new(),
+            names: HashMap::default(),
             active: BTreeSet::new(),
             sequence: 0,
         }
