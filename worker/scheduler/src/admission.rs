@@ -54,7 +54,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             class,
         } = candidate;
         let model = self.models.get(*index)?;
-        if self.running.is_idle() && !model.is_fresh(now) {
+        if self.running.is_idle() && model.waiting == 0 && !model.is_fresh(now) {
             return None;
         }
         let latency = model.latencies.get(&item.shape)?;
