@@ -1,7 +1,7 @@
 //! Credentials made here: API keys and admin tokens, shown once; what is kept is a hash.
 
 use actix_web::HttpResponse;
-use mesh_policies::access::generate_api_key_as;
+use mesh_policies::access::{generate_admin_token_as, generate_api_key_as};
 use mesh_policies::{generate_admin_token, generate_api_key, hash_secret};
 use mesh_registry::{Change, Expected};
 use mesh_resources::{AdminTokenSpec, ApiKeySpec, Resource, ResourceKey, Scope};
@@ -72,7 +72,10 @@ pub(crate) async fn create_token(
     body: NewTokenBody,
 ) -> Result<HttpResponse, ApiError> {
     check_expiry(state, body.expires)?;
-    let made = generate_admin_token(&mut rand::rng());
+    let made = match body.name {
+        Some(name) => generate_admin_token_as(name, &mut rand::rng()),
+        None => generate_admin_token(&mut rand::rng()),
+    };
     let spec = AdminTokenSpec {
         hash: hash_secret(&state.inner.parts.pepper, &made.secret),
         role: body.role,

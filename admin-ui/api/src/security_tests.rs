@@ -242,6 +242,24 @@ async fn the_last_admins_token_stays() {
 }
 
 #[actix_web::test]
+async fn a_token_may_have_a_name_and_the_trail_says_it() {
+    let door = Fixture::new().await;
+    let body = json!({"role": "admin", "name": "anna"});
+    let made = door.post("/admin-tokens", &body).await.is(201).body;
+    assert_eq!(made["resource"]["metadata"]["name"], "anna");
+    let text = made["token"].as_str().unwrap();
+    let write = Ask::new(Method::PUT, "/tenants/acme")
+        .bearer(text)
+        .json(&tenant("acme"));
+    door.send(write).await.is(201);
+    let trail = door.get("/audit").await.body;
+    assert_eq!(trail["items"].as_array().unwrap().last().unwrap()["who"], "anna");
+    door.post("/admin-tokens", &body).await.is(409);
+    let bad = json!({"role": "admin", "name": "Anna Smith"});
+    door.post("/admin-tokens", &bad).await.is(400);
+}
+
+#[actix_web::test]
 async fn signing_in_is_tried_ten_times_a_minute() {
     let door = Fixture::new().await;
     for _ in 0..MAX_ATTEMPTS {

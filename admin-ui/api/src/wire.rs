@@ -111,6 +111,10 @@ pub(crate) struct NewKey {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewTokenBody {
+    /// The token's name, by which the audit trail says who made a change; drawn if absent.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub(crate) name: Option<KeyId>,
     /// What it may do.
     pub(crate) role: AdminRole,
     /// When it ends; absent: never.

@@ -8,7 +8,8 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     ApiKeyEntry, AuthError, Credentials, GeneratedKey, Pepper, Presented, Principal, Scope, Scopes, SecretHash,
-    admin_token_id, generate_admin_token, generate_api_key, generate_api_key_as, hash_secret, verify_admin_token,
+    admin_token_id, generate_admin_token, generate_admin_token_as, generate_api_key, generate_api_key_as, hash_secret,
+    verify_admin_token,
 };
 use crate::{MeshSnapshot, TenantEntry, TenantLimits};
 
@@ -237,6 +238,11 @@ fn admin_tokens_and_api_keys_are_not_each_other() {
     assert_eq!(admin_token_id(&key.text), None);
     let credentials = Credentials::new(pepper()).with_key(entry(&admin, "acme"));
     assert_eq!(ask(&credentials, &admin.text), Err(AuthError::Invalid));
+    // The longest name, with an underscore in it, is read back whole.
+    let name = KeyId::parse(&format!("anna_{}", "a".repeat(58))).unwrap();
+    let named = generate_admin_token_as(name.clone(), &mut rng);
+    assert_eq!(admin_token_id(&named.text), Some(name));
+    assert!(verify_admin_token(&pepper(), &named.text, &hash(&named)));
 }
 
 #[test]

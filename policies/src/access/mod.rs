@@ -25,8 +25,8 @@ pub use self::{
         MAX_TOKEN_BYTES, TenantBinding,
     },
     secret::{
-        GeneratedKey, Pepper, SecretHash, SecretHashError, admin_token_id, generate_admin_token, generate_api_key,
-        generate_api_key_as, hash_secret, verify_admin_token,
+        GeneratedKey, Pepper, SecretHash, SecretHashError, admin_token_id, generate_admin_token,
+        generate_admin_token_as, generate_api_key, generate_api_key_as, hash_secret, verify_admin_token,
     },
 };
 

@@ -183,9 +183,14 @@ pub fn generate_api_key_as<R: CryptoRng + ?Sized>(env: &str, id: KeyId, rng: &mu
     generate(&format!("{}{env}_", super::API_KEY_PREFIX), id, rng)
 }
 
-/// A new admin token.
+/// A new admin token with an identifier of its own.
 pub fn generate_admin_token<R: CryptoRng + ?Sized>(rng: &mut R) -> GeneratedKey {
     let id = random_id(rng);
+    generate_admin_token_as(id, rng)
+}
+
+/// A new admin token with a given identifier, which is the name that the audit trail shows.
+pub fn generate_admin_token_as<R: CryptoRng + ?Sized>(id: KeyId, rng: &mut R) -> GeneratedKey {
     generate(ADMIN_PREFIX, id, rng)
 }
 
