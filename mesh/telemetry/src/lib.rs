@@ -7,6 +7,7 @@
 //! Invariants: no label set grows past its named bound (what comes later is counted under `other`); a sample costs no
 //! allocation once its series exists; nothing here ever blocks or fails a request.
 
+mod devices;
 mod labels;
 mod latency;
 mod logs;
@@ -17,6 +18,7 @@ mod spans;
 
 use std::sync::Arc;
 
+pub use devices::{DeviceReading, DeviceSource, ModelReading};
 pub use latency::{LatencyHistogram, LatencySnapshot};
 pub use logs::{LogFormat, LogSetupError, init_logs};
 pub use metrics::{BatchSample, Metrics, RequestSample, Stage};

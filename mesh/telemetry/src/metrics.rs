@@ -4,8 +4,12 @@
 //! `outcome`, `stage`, `device`, `model`, `reason`, all bounded by [`crate::labels`] and [`crate::series`].
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
-    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,6 +22,7 @@ use prometheus_client::{
 };
 
 use crate::{
+    devices::{self, DeviceMetrics, DeviceSource},
     labels::{BoundedLabels, LabelText},
     series::{LiveSnapshot, OUTCOMES, SeriesTable, outcome_index},
 };
@@ -159,6 +164,7 @@ pub struct Metrics {
     queue_length: Family<ModelLabels, Gauge>,
     memory: Family<ModelLabels, Gauge>,
     refused: Family<ReasonLabels, Counter>,
+    devices: DeviceMetrics,
 }
 
 impl Default for Metrics {
@@ -188,6 +194,7 @@ impl Metrics {
             queue_length: Family::default(),
             memory: Family::default(),
             refused: Family::default(),
+            devices: DeviceMetrics::default(),
         };
         metrics.register(stages);
         metrics
@@ -272,6 +279,7 @@ impl Metrics {
         self.batches.get_or_create(&labels).inc();
         self.batch_rows.get_or_create(&labels).inc_by(u64::from(sample.rows));
         self.batch_busy.get_or_create(&labels).inc_by(sample.busy.as_secs_f64());
+        self.devices.was_busy(sample.device, sample.busy);
         if sample.failed {
             self.batch_failures.get_or_create(&labels).inc();
         }
@@ -283,6 +291,22 @@ impl Metrics {
         self.queue_length
             .get_or_create(&self.model_labels(device, model))
             .set(length);
+    }
+
+    /// How many requests waited for this model on this device when it was last said.
+    pub fn queue_length(&self, device: DeviceId, model: &ModelVersionKey) -> u64 {
+        let known = self.queue_length.get(&self.model_labels(device, model));
+        known.map_or(0, |length| u64::try_from(length.get()).unwrap_or(0))
+    }
+
+    /// From where devices are read whenever metrics are; the first call counts, and does not keep the source alive.
+    pub fn read_devices_from(&self, source: &Arc<dyn DeviceSource>) {
+        self.devices.read_from(source);
+    }
+
+    /// The values of the metrics of devices now.
+    pub(crate) fn device_values(&self) -> BTreeMap<(usize, devices::Labels), f64> {
+        self.devices.read(&self.models, self.requests.tenants())
     }
 
     /// How much memory this model takes on this device.
@@ -309,6 +333,7 @@ impl Metrics {
         LiveSnapshot {
             series,
             in_flight: self.in_flight(),
+            busy: self.devices.busy(),
         }
     }
 
@@ -316,6 +341,7 @@ impl Metrics {
     pub fn encode_prometheus(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         self.encode_requests(&mut text)?;
+        devices::encode(&self.device_values(), &mut text)?;
         encode(&mut text, &self.registry.read())?;
         Ok(text)
     }

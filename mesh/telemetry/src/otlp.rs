@@ -5,7 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use opentelemetry::{KeyValue, metrics::MeterProvider as _};
+use opentelemetry::{
+    KeyValue,
+    metrics::{AsyncInstrument, Meter, MeterProvider as _},
+};
 use opentelemetry_otlp::{ExporterBuildError, MetricExporter, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
@@ -13,7 +16,7 @@ use opentelemetry_sdk::{
     trace::{BatchSpanProcessor, SpanProcessor as _},
 };
 
-use crate::{metrics::Metrics, series::OUTCOMES, spans::SpanSink};
+use crate::{devices::FAMILIES, metrics::Metrics, series::OUTCOMES, spans::SpanSink};
 
 /// How often counters are pushed.
 const METRICS_INTERVAL: Duration = Duration::from_secs(10);
@@ -118,11 +121,37 @@ fn observe(meters: &SdkMeterProvider, metrics: &Arc<Metrics>) {
             }
         });
     requests.build();
+    observe_devices(&meter, metrics);
     let source = metrics.clone();
     let in_flight = meter.i64_observable_gauge("mesh.requests.in_flight");
     in_flight
         .with_callback(move |observer| observer.observe(source.in_flight(), &[]))
         .build();
+}
+
+fn observe_devices(meter: &Meter, metrics: &Arc<Metrics>) {
+    for (index, family) in FAMILIES.iter().enumerate() {
+        let source = metrics.clone();
+        let callback = move |observer: &dyn AsyncInstrument<f64>| {
+            for ((of, labels), value) in source.device_values() {
+                if of == index {
+                    let labels: Vec<KeyValue> = labels
+                        .iter()
+                        .map(|(name, text)| KeyValue::new(*name, text.0.to_string()))
+                        .collect();
+                    observer.observe(value, &labels);
+                }
+            }
+        };
+        let unit = if family.seconds { "s" } else { "" };
+        if family.gauge {
+            let gauge = meter.f64_observable_gauge(family.otlp).with_unit(unit);
+            gauge.with_description(family.help).with_callback(callback).build();
+        } else {
+            let counter = meter.f64_observable_counter(family.otlp).with_unit(unit);
+            counter.with_description(family.help).with_callback(callback).build();
+        }
+    }
 }
 
 #[cfg(test)]

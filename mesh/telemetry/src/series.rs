@@ -10,9 +10,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use mesh_types::FaultSource;
+use mesh_types::{DeviceId, FaultSource};
 use parking_lot::RwLock;
 
 use crate::{
@@ -100,6 +101,8 @@ pub struct LiveSnapshot {
     pub series: Vec<LiveSeries>,
     /// Requests being worked on.
     pub in_flight: i64,
+    /// How long each device has been busy with batches, all its threads together.
+    pub busy: Vec<(DeviceId, Duration)>,
 }
 
 impl SeriesTable {
@@ -109,6 +112,11 @@ impl SeriesTable {
             tenants: BoundedLabels::new(MAX_TENANT_LABELS),
             table: RwLock::default(),
         }
+    }
+
+    /// The tenants that have a label of their own.
+    pub(crate) fn tenants(&self) -> &BoundedLabels {
+        &self.tenants
     }
 
     pub(crate) fn series(&self, tenant: &str, target: &str, arm: &str, version: u32) -> Arc<Series> {

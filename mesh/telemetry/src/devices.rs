@@ -1,0 +1,271 @@
+//! Metrics of devices, read from the devices' own numbers whenever somebody looks.
+//!
+//! Owns their names, and the way from a [`DeviceReading`] to lines of text and OTLP points. Counts nothing itself: devices
+//! keep exact numbers anyway, so a second count on the way of every batch would only cost time and could disagree. A
+//! model's counters begin at zero when it is loaded, which readers of counters take for a restart.
+//!
+//! Invariants: the label sets of models and tenants are the bounded ones of [`crate::labels`], and what is past them is
+//! added up under `other`; a source that is gone reads as no devices.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
+
+use mesh_types::{DeviceId, ModelVersionKey, TenantId};
+use parking_lot::Mutex;
+
+use crate::labels::{BoundedLabels, LabelText, OTHER};
+
+/// What one model has done on one device since it was loaded.
+#[derive(Debug, Clone)]
+pub struct ModelReading {
+    /// Which.
+    pub model: ModelVersionKey,
+    /// Whether it is kept from the device because it crashed again and again.
+    pub quarantined: bool,
+    /// Executions, those that failed included.
+    pub executions: u64,
+    /// Requests that left without having run because their caller went.
+    pub cancelled: u64,
+    /// Requests that left without having run because their deadline passed.
+    pub expired: u64,
+    /// Requests that left without having run because they were refused.
+    pub rejected: u64,
+    /// Batches that ended in a crash.
+    pub crashed: u64,
+    /// Executions that found no memory.
+    pub out_of_memory: u64,
+    /// Requests whose answer held NaN or infinity, where that is looked for.
+    pub non_finite: u64,
+    /// What was foretold for its batches.
+    pub predicted: Duration,
+    /// By how much that was off, each batch's error taken as positive.
+    pub prediction_error: Duration,
+}
+
+/// What one device has done since it is there.
+#[derive(Debug, Clone)]
+pub struct DeviceReading {
+    /// Which.
+    pub device: DeviceId,
+    /// Its threads.
+    pub threads: usize,
+    /// Threads given up because an execution hangs on them.
+    pub abandoned: usize,
+    /// Whether it takes no new requests.
+    pub draining: bool,
+    /// Its models.
+    pub models: Vec<ModelReading>,
+    /// The device's time by tenant.
+    pub tenants: Vec<(TenantId, Duration)>,
+    /// The time of tenants that the device does not count one by one.
+    pub other_tenants: Duration,
+}
+
+/// Reads the devices' numbers.
+pub trait DeviceSource: Send + Sync {
+    /// Every device, now. Must not wait.
+    fn devices(&self) -> Vec<DeviceReading>;
+}
+
+/// One metric.
+#[derive(Debug)]
+pub(crate) struct Family {
+    /// Without the `_total` that a counter's lines end in.
+    pub(crate) name: &'static str,
+    /// The name over OTLP.
+    pub(crate) otlp: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) seconds: bool,
+    pub(crate) gauge: bool,
+}
+
+const fn family(
+    (name, otlp): (&'static str, &'static str),
+    help: &'static str,
+    (seconds, gauge): (bool, bool),
+) -> Family {
+    Family {
+        name,
+        otlp,
+        help,
+        seconds,
+        gauge,
+    }
+}
+
+const COUNT: (bool, bool) = (false, false);
+const SECONDS: (bool, bool) = (true, false);
+const GAUGE: (bool, bool) = (false, true);
+
+/// Every metric of devices; [`Kind`] is its index.
+#[rustfmt::skip]
+pub(crate) const FAMILIES: [Family; 12] = [
+    family(("mesh_tenant_device_seconds", "mesh.tenant.device_time"), "Device time used by each tenant's rows", SECONDS),
+    family(("mesh_requests_not_run", "mesh.requests.not_run"), "Requests that left a device without having run, by reason", COUNT),
+    family(("mesh_model_executions", "mesh.model.executions"), "Executions of models, failed ones included", COUNT),
+    family(("mesh_model_crashes", "mesh.model.crashes"), "Batches that ended in a panic, a hung execution or a failed reload", COUNT),
+    family(("mesh_model_out_of_memory", "mesh.model.out_of_memory"), "Executions that found no memory", COUNT),
+    family(("mesh_model_non_finite", "mesh.model.non_finite"), "Requests whose answer held NaN or infinity, where that is looked for", COUNT),
+    family(("mesh_batch_predicted_seconds", "mesh.batch.predicted"), "Duration foretold for batches", SECONDS),
+    family(("mesh_batch_prediction_error_seconds", "mesh.batch.prediction_error"), "Difference of batches' durations from what was foretold, as positive", SECONDS),
+    family(("mesh_model_quarantined", "mesh.model.quarantined"), "Whether a model is kept from a device because it crashed again and again", GAUGE),
+    family(("mesh_device_threads", "mesh.device.threads"), "Threads of a device: at most so many executions at once", GAUGE),
+    family(("mesh_device_abandoned_threads", "mesh.device.abandoned_threads"), "Threads given up because an execution hangs on them", GAUGE),
+    family(("mesh_device_draining", "mesh.device.draining"), "Whether a device takes no new requests", GAUGE),
+];
+
+/// The place of each metric in [`FAMILIES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    TenantSeconds,
+    NotRun,
+    Executions,
+    Crashes,
+    OutOfMemory,
+    NonFinite,
+    Predicted,
+    PredictionError,
+    Quarantined,
+    Threads,
+    Abandoned,
+    Draining,
+}
+
+/// Names and values, in the order in which they are written.
+pub(crate) type Labels = Vec<(&'static str, LabelText)>;
+
+/// The devices' numbers, and how long each was busy.
+#[derive(Default)]
+pub(crate) struct DeviceMetrics {
+    source: OnceLock<Weak<dyn DeviceSource>>,
+    // One entry per device of this machine.
+    busy: Mutex<BTreeMap<DeviceId, Duration>>,
+}
+
+impl std::fmt::Debug for DeviceMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceMetrics").finish_non_exhaustive()
+    }
+}
+
+/// Values by metric and labels.
+struct Sums<'a> {
+    models: &'a BoundedLabels,
+    tenants: &'a BoundedLabels,
+    values: BTreeMap<(usize, Labels), f64>,
+}
+
+impl DeviceMetrics {
+    /// From where to read; only the first one counts. Held weakly: the devices may know this telemetry.
+    pub(crate) fn read_from(&self, source: &Arc<dyn DeviceSource>) {
+        let _ = self.source.set(Arc::downgrade(source));
+    }
+
+    pub(crate) fn was_busy(&self, device: DeviceId, time: Duration) {
+        *self.busy.lock().entry(device).or_default() += time;
+    }
+
+    pub(crate) fn busy(&self) -> Vec<(DeviceId, Duration)> {
+        self.busy.lock().iter().map(|(device, busy)| (*device, *busy)).collect()
+    }
+
+    /// Every value, by the index of its metric in [`FAMILIES`] and its labels.
+    pub(crate) fn read(&self, models: &BoundedLabels, tenants: &BoundedLabels) -> BTreeMap<(usize, Labels), f64> {
+        let devices = self.source.get().and_then(Weak::upgrade).map(|source| source.devices());
+        let mut sums = Sums {
+            models,
+            tenants,
+            values: BTreeMap::new(),
+        };
+        for device in devices.iter().flatten() {
+            sums.device(device);
+        }
+        sums.values
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn count(count: u64) -> f64 {
+    count as f64
+}
+
+impl Sums<'_> {
+    fn add(&mut self, kind: Kind, labels: &[(&'static str, &LabelText)], value: f64) {
+        let labels = labels.iter().map(|(name, text)| (*name, (*text).clone())).collect();
+        *self.values.entry((kind as usize, labels)).or_default() += value;
+    }
+
+    fn device(&mut self, reading: &DeviceReading) {
+        let device = LabelText::from(reading.device.to_string().as_str());
+        let labels = [("device", &device)];
+        self.add(Kind::Threads, &labels, count(reading.threads as u64));
+        self.add(Kind::Abandoned, &labels, count(reading.abandoned as u64));
+        self.add(Kind::Draining, &labels, f64::from(u8::from(reading.draining)));
+        for model in &reading.models {
+            self.model(&device, model);
+        }
+        for (tenant, time) in &reading.tenants {
+            let tenant = self.tenants.admit(tenant.as_str());
+            self.add(Kind::TenantSeconds, &[("tenant", &tenant)], time.as_secs_f64());
+        }
+        if !reading.other_tenants.is_zero() {
+            let other = LabelText::from(OTHER);
+            let time = reading.other_tenants.as_secs_f64();
+            self.add(Kind::TenantSeconds, &[("tenant", &other)], time);
+        }
+    }
+
+    fn model(&mut self, device: &LabelText, reading: &ModelReading) {
+        let model = self.models.admit(&reading.model.to_string());
+        let labels = [("device", device), ("model", &model)];
+        for (reason, requests) in [
+            ("cancelled", reading.cancelled),
+            ("expired", reading.expired),
+            ("rejected", reading.rejected),
+        ] {
+            let reason = LabelText::from(reason);
+            let labels = [("device", device), ("model", &model), ("reason", &reason)];
+            self.add(Kind::NotRun, &labels, count(requests));
+        }
+        for (kind, value) in [
+            (Kind::Executions, count(reading.executions)),
+            (Kind::Crashes, count(reading.crashed)),
+            (Kind::OutOfMemory, count(reading.out_of_memory)),
+            (Kind::NonFinite, count(reading.non_finite)),
+            (Kind::Predicted, reading.predicted.as_secs_f64()),
+            (Kind::PredictionError, reading.prediction_error.as_secs_f64()),
+            (Kind::Quarantined, f64::from(u8::from(reading.quarantined))),
+        ] {
+            self.add(kind, &labels, value);
+        }
+    }
+}
+
+/// Writes the values as Prometheus text, without the end mark.
+pub(crate) fn encode(values: &BTreeMap<(usize, Labels), f64>, text: &mut String) -> std::fmt::Result {
+    for (index, family) in FAMILIES.iter().enumerate() {
+        let (name, kind) = (family.name, if family.gauge { "gauge" } else { "counter" });
+        writeln!(text, "# HELP {name} {}.\n# TYPE {name} {kind}", family.help)?;
+        if family.seconds {
+            writeln!(text, "# UNIT {name} seconds")?;
+        }
+        let suffix = if family.gauge { "" } else { "_total" };
+        for ((_, labels), value) in values.range((index, Vec::new())..(index + 1, Vec::new())) {
+            // Every label has passed the grammar of names (or is ours), so nothing needs escaping.
+            let labels: Vec<String> = labels
+                .iter()
+                .map(|(name, value)| format!("{name}=\"{}\"", value.0))
+                .collect();
+            writeln!(text, "{name}{suffix}{{{}}} {value}", labels.join(","))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "devices_tests.rs"]
+pub(crate) mod tests;
