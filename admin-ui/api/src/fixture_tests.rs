@@ -1,6 +1,12 @@
 //! A door without a socket for tests: a real registry in a folder of its own, devices and a probe that answer by rote.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use actix_web::{App, body, cookie::Cookie, http::Method, test, web};
 use futures::future::BoxFuture;
@@ -15,23 +21,75 @@ use mesh_types::{
 };
 use serde_json::{Value, json};
 
-use crate::{AdminParts, AdminState, DeviceView, FleetView, HeldModel, LoadState, Probe, configure};
+use crate::{
+    AdminParts, AdminState, DeviceFacts, DeviceView, FleetView, HeldModel, LoadState, ModelFacts, ModelNumbers, Probe,
+    configure, devices::MAX_TENANTS_SHOWN,
+};
 
-pub(crate) struct Fleet;
+/// One device with one model, used by more tenants than are named.
+#[derive(Default)]
+pub(crate) struct Fleet {
+    draining: AtomicBool,
+}
+
+pub(crate) fn held() -> HeldModel {
+    HeldModel {
+        tenant: TenantId::parse("acme").unwrap(),
+        model: ModelId::parse("digits").unwrap(),
+        version: Version::FIRST,
+        state: LoadState::Ready,
+        reason: None,
+        memory_bytes: Some(7),
+    }
+}
 
 impl FleetView for Fleet {
     fn devices(&self) -> Vec<DeviceView> {
         vec![DeviceView {
             device: DeviceId::cpu(0),
-            models: vec![HeldModel {
-                tenant: TenantId::parse("acme").unwrap(),
-                model: ModelId::parse("digits").unwrap(),
-                version: Version::FIRST,
-                state: LoadState::Ready,
-                reason: None,
-                memory_bytes: Some(7),
-            }],
+            draining: self.draining.load(Ordering::SeqCst),
+            models: vec![held()],
         }]
+    }
+
+    fn inspect(&self) -> Vec<DeviceFacts> {
+        let second = Duration::from_secs(1);
+        let numbers = ModelNumbers {
+            requests: 4,
+            rows: 12,
+            executions: 3,
+            ended_well: 2,
+            latency: 8 * second,
+            queue: 2 * second,
+            compute: second,
+            rejected: 5,
+            predicted: 10 * second,
+            prediction_error: second,
+            ..ModelNumbers::default()
+        };
+        let tenants = 1..=MAX_TENANTS_SHOWN + 1;
+        let tenant = |number: usize| TenantId::parse(&format!("t{number}")).unwrap();
+        vec![DeviceFacts {
+            device: DeviceId::cpu(0),
+            threads: 2,
+            abandoned: 1,
+            draining: self.draining.load(Ordering::SeqCst),
+            in_flight: 3,
+            up: 100 * second,
+            busy: 50 * second,
+            models: vec![ModelFacts {
+                held: held(),
+                waiting: 6,
+                numbers,
+            }],
+            tenants: tenants.map(|number| (tenant(number), second * number as u32)).collect(),
+            other_tenants: 2 * second,
+        }]
+    }
+
+    fn drain(&self, _: DeviceId, draining: bool) -> Result<(), Fault> {
+        self.draining.store(draining, Ordering::SeqCst);
+        Ok(())
     }
 }
 
@@ -159,7 +217,7 @@ impl Fixture {
         let parts = AdminParts {
             registry: registry.clone(),
             telemetry: Telemetry::local(),
-            fleet: Arc::new(Fleet),
+            fleet: Arc::new(Fleet::default()),
             probe: Arc::new(Echo),
             pepper,
             clock: clock.clone() as Arc<dyn Clock>,

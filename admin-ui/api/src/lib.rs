@@ -13,6 +13,7 @@ mod artifacts;
 mod audit;
 mod auth;
 mod backup;
+mod devices;
 mod door;
 mod entry;
 mod error;
@@ -36,7 +37,10 @@ pub use door::{AdminDoor, AdminDoorConfig};
 pub use live::MAX_EVENT_CLIENTS;
 pub use openapi::document as openapi_document;
 pub use overview::Overview;
-pub use parts::{AdminParts, Asset, Assets, DeviceView, FleetView, HeldModel, LoadState, Probe};
+pub use parts::{
+    AdminParts, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, LoadState, ModelFacts, ModelNumbers,
+    Probe,
+};
 pub use routes::configure;
 pub use sessions::{MAX_SESSIONS, SESSION_SECONDS};
 pub use state::AdminState;

@@ -1,11 +1,12 @@
 //! The overview once a second: one task counts, everyone who looks gets the same bytes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actix_web::{HttpResponse, http::header, web::Bytes};
 use futures::stream;
 use jiff::Timestamp;
 use mesh_actors::{Permit, ShutdownSignal, Tasks};
+use mesh_types::DeviceId;
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
@@ -14,6 +15,7 @@ use tokio::{
 use crate::{
     AdminParts, AdminState,
     auth::Caller,
+    devices::BusyWindow,
     error::ApiError,
     overview::{Overview, Window},
 };
@@ -27,15 +29,23 @@ pub(crate) struct Tick {
     id: u64,
     /// The overview as JSON.
     json: Bytes,
+    /// How long threads of each device were busy per second, over the last ticks.
+    pub(crate) busy: BTreeMap<DeviceId, f64>,
 }
 
 impl Tick {
-    fn new(id: u64, overview: &Overview) -> Self {
+    fn new(id: u64, overview: &Overview, busy: &BusyWindow) -> Self {
+        let rate = |device: DeviceId| Some((device, busy.rate(device)?));
+        let devices = overview.devices.iter().map(|device| device.device);
         let json = serde_json::to_vec(overview).unwrap_or_else(|error| {
             tracing::error!(%error, "overview cannot be written");
             b"null".to_vec()
         });
-        Self { id, json: json.into() }
+        Self {
+            id,
+            json: json.into(),
+            busy: devices.filter_map(rate).collect(),
+        }
     }
 
     fn frame(&self) -> Bytes {
@@ -50,15 +60,15 @@ impl Tick {
 /// Starts the task that counts.
 pub(crate) fn start(parts: &AdminParts, tasks: &Tasks) -> watch::Receiver<Arc<Tick>> {
     let (parts, started) = (parts.clone(), parts.clock.now());
-    let mut window = Window::default();
+    let (mut window, mut busy) = (Window::default(), BusyWindow::default());
     let mut count = move |id: u64| {
         let (now, time) = (parts.clock.now(), Timestamp::from_second(parts.clock.unix_seconds()));
-        window.tick(&parts.telemetry.metrics().live(), now);
+        let live = parts.telemetry.metrics().live();
+        window.tick(&live, now);
+        busy.tick(&live.busy, now);
         let uptime = now.saturating_duration_since(started).as_secs_f64();
-        Arc::new(Tick::new(
-            id,
-            &window.overview(time.unwrap_or_default(), uptime, parts.fleet.devices()),
-        ))
+        let overview = window.overview(time.unwrap_or_default(), uptime, parts.fleet.devices());
+        Arc::new(Tick::new(id, &overview, &busy))
     };
     let (sender, receiver) = watch::channel(count(0));
     tasks.spawn("admin overview", move |mut signal| async move {

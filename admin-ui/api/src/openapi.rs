@@ -18,8 +18,9 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::{
-    DeviceView, Overview,
+    Overview,
     auth::COOKIE,
+    devices::DeviceDetail,
     entry::{Body, Entry},
     error::ErrorBody,
     routes::{ROOT, entries},
@@ -54,6 +55,7 @@ fn parameter(name: &str, place: ParameterIn) -> ParameterBuilder {
         "If-None-Match" => "*: the resource must be new",
         "x-sha256" => "the file's SHA-256; other bytes are refused",
         "version" => "the version's number",
+        "device" => "the device, such as cpu:0",
         "tenant" => "the tenant's name",
         "model" => "the model's name",
         _ => "the resource's name",
@@ -214,8 +216,8 @@ fn components() -> ComponentsBuilder {
         .with::<AuditList>()
         .with::<AuditVerdict>()
         .with::<Overview>()
-        .with::<DeviceView>();
-    let devices = ArrayBuilder::new().items(reference("DeviceView")).build();
+        .with::<DeviceDetail>();
+    let devices = ArrayBuilder::new().items(reference("DeviceDetail")).build();
     let document = ObjectBuilder::new().description(Some("An OpenAPI document."));
     components
         .schemas_from_iter(schemas.0)

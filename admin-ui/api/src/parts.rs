@@ -1,6 +1,6 @@
 //! What the admin door needs from the rest of the program, as traits that its assembler implements.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use mesh_policies::Pepper;
@@ -31,6 +31,83 @@ pub struct AdminParts {
 pub trait FleetView: Send + Sync + 'static {
     /// Every device and what it holds, now. Must not block.
     fn devices(&self) -> Vec<DeviceView>;
+    /// The same with everything that is known of them. Must not block.
+    fn inspect(&self) -> Vec<DeviceFacts>;
+    /// Lets a device take no new requests, or take them again.
+    fn drain(&self, device: DeviceId, draining: bool) -> Result<(), Fault>;
+}
+
+/// Everything that is known of a device, as it was counted.
+#[derive(Debug, Clone)]
+pub struct DeviceFacts {
+    /// Which.
+    pub device: DeviceId,
+    /// At most so many executions at once.
+    pub threads: usize,
+    /// Threads given up because an execution hangs on them.
+    pub abandoned: usize,
+    /// Whether it takes no new requests.
+    pub draining: bool,
+    /// Requests accepted and not yet answered.
+    pub in_flight: u64,
+    /// How long it has been there.
+    pub up: Duration,
+    /// How long its threads were busy, all together.
+    pub busy: Duration,
+    /// What it holds or is about to.
+    pub models: Vec<ModelFacts>,
+    /// The device's time by tenant.
+    pub tenants: Vec<(TenantId, Duration)>,
+    /// The time of tenants that are not counted one by one.
+    pub other_tenants: Duration,
+}
+
+/// One version on a device.
+#[derive(Debug, Clone)]
+pub struct ModelFacts {
+    /// Which, and how far it is.
+    pub held: HeldModel,
+    /// Requests that waited when the last batch was taken.
+    pub waiting: u64,
+    /// What it has done since it was loaded.
+    pub numbers: ModelNumbers,
+}
+
+/// What a version has done on a device since it was loaded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ModelNumbers {
+    /// Requests answered with outputs.
+    pub requests: u64,
+    /// Requests that the model or the device failed.
+    pub failed: u64,
+    /// Rows answered with outputs.
+    pub rows: u64,
+    /// Executions, those that failed included.
+    pub executions: u64,
+    /// Executions that ended well.
+    pub ended_well: u64,
+    /// The sum of the latencies of the requests answered, from their arrival on the device.
+    pub latency: Duration,
+    /// The part of it that they waited.
+    pub queue: Duration,
+    /// The part of it that the model ran.
+    pub compute: Duration,
+    /// Requests whose caller went before they ran.
+    pub cancelled: u64,
+    /// Requests whose deadline passed before they ran.
+    pub expired: u64,
+    /// Requests that were refused.
+    pub rejected: u64,
+    /// Requests whose answer held NaN or infinity, where that is looked for.
+    pub non_finite: u64,
+    /// Batches that ended in a crash.
+    pub crashed: u64,
+    /// Executions that found no memory.
+    pub out_of_memory: u64,
+    /// What was foretold for its batches.
+    pub predicted: Duration,
+    /// By how much that was off, each batch's error taken as positive.
+    pub prediction_error: Duration,
 }
 
 /// Runs one job on a version, wherever it is ready.
@@ -45,6 +122,8 @@ pub struct DeviceView {
     /// Which, such as `cpu:0`.
     #[schema(value_type = String)]
     pub device: DeviceId,
+    /// Whether it takes no new requests.
+    pub draining: bool,
     /// What it holds or is about to.
     pub models: Vec<HeldModel>,
 }
@@ -63,7 +142,7 @@ pub struct HeldModel {
     pub version: Version,
     /// How far it is.
     pub state: LoadState,
-    /// Why it is not ready, where it failed.
+    /// Why it is not ready, where it failed or is quarantined.
     pub reason: Option<String>,
     /// What it takes, where that is known.
     pub memory_bytes: Option<u64>,
@@ -79,6 +158,8 @@ pub enum LoadState {
     Ready,
     /// On its way out.
     Unloading,
+    /// Loaded, but kept from the device for a while because it crashed again and again.
+    Quarantined,
     /// Could not be loaded.
     Failed,
 }

@@ -301,7 +301,8 @@ async fn the_overview_and_the_devices_are_there() {
     assert_eq!(overview["time"], "2030-03-17T17:46:40Z");
     assert_eq!(overview["latency_ms"], json!({"p50": null, "p90": null, "p99": null}));
     assert_eq!(overview["devices"][0]["models"][0]["state"], "READY");
-    assert_eq!(door.get("/devices").await.is(200).body, overview["devices"]);
+    let devices = door.get("/devices").await.is(200).body;
+    assert_eq!(devices[0]["device"], overview["devices"][0]["device"]);
 }
 
 #[actix_web::test]

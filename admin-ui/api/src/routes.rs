@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     AdminState, apply, artifacts, audit,
     auth::{self, Caller},
-    backup,
+    backup, devices,
     entry::{Body, Entry},
     error::ApiError,
     keys, live, openapi, resources,
@@ -164,8 +164,18 @@ async fn events(state: State, caller: Caller) -> Answer {
     live::events(&state, caller)
 }
 
-async fn devices(state: State) -> HttpResponse {
-    HttpResponse::Ok().json(state.inner.parts.fleet.devices())
+async fn device_list(state: State) -> HttpResponse {
+    devices::list(&state)
+}
+
+async fn drain(state: State, caller: Caller, request: HttpRequest) -> Answer {
+    let device = request.match_info().get("device").unwrap_or_default();
+    devices::drain(&state, &caller, device, true).await
+}
+
+async fn undrain(state: State, caller: Caller, request: HttpRequest) -> Answer {
+    let device = request.match_info().get("device").unwrap_or_default();
+    devices::drain(&state, &caller, device, false).await
 }
 
 async fn audit_list(state: State, query: Query<audit::AuditQuery>) -> Answer {
@@ -268,7 +278,7 @@ fn model_routes() -> [Entry; 4] {
     ]
 }
 
-fn watching_routes() -> [Entry; 6] {
+fn watching_routes() -> [Entry; 5] {
     let (audited, verified) = (web::get().to(audit_list), web::get().to(audit_verify));
     [
         Entry::get(
@@ -285,12 +295,29 @@ fn watching_routes() -> [Entry; 6] {
             web::get().to(events),
         )
         .answer(Body::Events("Overview")),
-        Entry::get("/devices", "listDevices", "What devices hold.", web::get().to(devices)).answers("DeviceList"),
         Entry::get("/audit", "listAudit", "Lists the trail of changes.", audited)
             .query(&["after", "limit"])
             .answers("AuditList"),
         Entry::get("/audit/verify", "verifyAudit", "Checks the chain of hashes.", verified).answers("AuditVerdict"),
         Entry::get("/openapi.json", "getOpenApi", "This document.", web::get().to(document)).answers("OpenApiDocument"),
+    ]
+}
+
+fn device_routes() -> [Entry; 3] {
+    let about = "What each device holds, has done, and for whom.";
+    let drained = "Lets a device take no new requests: what it has is finished, and its models stay. Until undrained, or \
+                   until the mesh is restarted.";
+    let undrained = "Lets a device that was drained take requests again.";
+    [
+        Entry::get("/devices", "listDevices", about, web::get().to(device_list)).answers("DeviceList"),
+        Entry::post("/devices/{device}/drain", "drainDevice", drained, web::post().to(drain)).answers("DeviceDetail"),
+        Entry::post(
+            "/devices/{device}/undrain",
+            "undrainDevice",
+            undrained,
+            web::post().to(undrain),
+        )
+        .answers("DeviceDetail"),
     ]
 }
 
@@ -311,6 +338,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries.extend(making_routes());
     entries.extend(model_routes().map(|entry| entry.tag("models")));
     entries.push(backup_route());
+    entries.extend(device_routes().map(|entry| entry.tag("devices")));
     entries.extend(watching_routes().map(|entry| entry.tag("live")));
     entries
 }

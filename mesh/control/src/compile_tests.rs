@@ -2,7 +2,7 @@
 
 use mesh_policies::Target;
 use mesh_resources::{Isolation, Spec, TenantSpec};
-use mesh_types::{TenantShare, VersionSelector};
+use mesh_types::{DeviceId, TenantShare, VersionSelector};
 use proptest::prelude::*;
 
 use crate::{Compiled, ModelState, Trouble, compile, samples::*};
@@ -206,6 +206,50 @@ fn a_version_of_which_an_older_file_is_loaded_is_not_ready() {
     let compiled = compile(&records, &ready(&["acme/m/1"]), &trouble, &pepper, &Compiled::default());
     assert_eq!(answers(&compiled, "acme", "m"), one("m/1", false));
     assert!(compiled.routed.is_empty());
+}
+
+#[test]
+fn a_version_on_a_draining_device_only_is_not_ready_and_says_why() {
+    let records = records(
+        1,
+        &[
+            a_tenant("acme"),
+            a_model("acme", "m", &[], &[]),
+            a_version("acme/m/1", false),
+        ],
+    );
+    let mut report = draining(ready(&["acme/m/1"]));
+    let version = |report: &crate::FleetReport| {
+        let compiled = compiled(&records, report, &Compiled::default());
+        let tenant = compiled.snapshot.tenant("acme").unwrap();
+        let Some(Target::Model(model)) = tenant.target("m") else {
+            panic!()
+        };
+        model.versions[&number(1)].clone()
+    };
+    let drained = version(&report);
+    assert!(!drained.is_ready());
+    assert!(drained.unavailable_reason.as_deref().unwrap().contains("drained"));
+    // Another device that has it serves alone.
+    let mut second = ready(&["acme/m/1"]).devices.remove(0);
+    second.device = DeviceId::cpu(1);
+    report.devices.push(second);
+    assert_eq!(version(&report).ready_on, [DeviceId::cpu(1)]);
+    assert_eq!(version(&ready(&["acme/m/1"])).ready_on, [CPU]);
+}
+
+#[test]
+fn a_quarantined_version_is_not_ready_and_says_why() {
+    let records = records(1, &[a_tenant("acme"), a_version("acme/m/1", false)]);
+    let report = report(&[("acme/m/1", ModelState::Quarantined)]);
+    let compiled = compiled(&records, &report, &Compiled::default());
+    assert_eq!(answers(&compiled, "acme", "m"), one("m/1", false));
+    let tenant = compiled.snapshot.tenant("acme").unwrap();
+    let Some(Target::Model(model)) = tenant.target("m") else {
+        panic!()
+    };
+    let reason = model.versions[&number(1)].unavailable_reason.as_deref();
+    assert_eq!(reason, Some("it broke"));
 }
 
 #[test]

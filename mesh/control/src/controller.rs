@@ -186,7 +186,7 @@ impl Control {
         let now = Instant::now().into_std();
         let (report, devices) = (self.fleet.report(), self.fleet.devices());
         books.review(records, &report);
-        let trouble = books.trouble(records, &devices);
+        let trouble = books.trouble(records, &report, &devices);
         let before = compiled.snapshot.revision;
         *compiled = compile(records, &report, &trouble, &self.pepper, compiled);
         self.snapshots.store(compiled.snapshot.clone());

@@ -83,6 +83,7 @@ impl Fleet for Devices {
         FleetReport {
             devices: vec![DeviceReport {
                 device: CPU,
+                draining: false,
                 models: models.collect(),
             }],
         }

@@ -17,6 +17,8 @@ pub enum ModelState {
     Ready,
     /// Takes no more jobs; those accepted are being finished.
     Unloading,
+    /// Crashed again and again: it is loaded, but refuses jobs until its cool-down is over.
+    Quarantined,
     /// Failed to load.
     Unavailable,
 }
@@ -28,7 +30,7 @@ pub struct ModelReport {
     pub key: ModelVersionKey,
     /// Its state.
     pub state: ModelState,
-    /// Why it is unavailable.
+    /// Why it is unavailable or quarantined.
     pub reason: Option<String>,
     /// Memory of all its instances, in bytes.
     pub memory_bytes: u64,
@@ -39,6 +41,8 @@ pub struct ModelReport {
 pub struct DeviceReport {
     /// The device.
     pub device: DeviceId,
+    /// Whether it takes no new jobs. What is on it stays; nothing is brought to it.
+    pub draining: bool,
     /// What is on it, in the order of the keys.
     pub models: Vec<ModelReport>,
 }
@@ -51,6 +55,13 @@ pub struct FleetReport {
 }
 
 impl FleetReport {
+    /// Whether this device takes no new jobs.
+    pub(crate) fn is_draining(&self, device: DeviceId) -> bool {
+        self.devices
+            .iter()
+            .any(|known| known.device == device && known.draining)
+    }
+
     /// Every version on every device.
     pub fn models(&self) -> impl Iterator<Item = (DeviceId, &ModelReport)> {
         let of_device = |device: &'_ DeviceReport| device.device;

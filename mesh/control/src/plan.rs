@@ -97,7 +97,7 @@ impl Books {
     }
 
     /// What routers and callers must know beyond the devices' report.
-    pub(crate) fn trouble(&self, records: &Records, devices: &[DeviceId]) -> Trouble {
+    pub(crate) fn trouble(&self, records: &Records, report: &FleetReport, devices: &[DeviceId]) -> Trouble {
         let mut trouble = Trouble::default();
         for ((_, key), slot) in &self.slots {
             if let Some(reason) = &slot.reason {
@@ -109,9 +109,14 @@ impl Books {
             }
         }
         for record in records.versions().filter(|record| !record.unloaded) {
-            if record.placement(devices).is_empty() {
+            let placed = record.placement(devices);
+            let key = || ModelVersionKey::clone(&record.key);
+            if placed.is_empty() {
                 let reason = "no device of this mesh fits its instance_group".to_owned();
-                trouble.reasons.insert(ModelVersionKey::clone(&record.key), reason);
+                trouble.reasons.insert(key(), reason);
+            } else if placed.iter().all(|device| report.is_draining(*device)) {
+                let reason = "every device that it belongs on is being drained".to_owned();
+                trouble.reasons.entry(key()).or_insert(reason);
             }
         }
         trouble
@@ -172,7 +177,10 @@ impl Books {
             .collect();
         for (place, state) in &reported {
             let stays = wanted.get(place).is_some_and(|record| !self.is_stale(place, record));
-            let settled = matches!(state, ModelState::Ready | ModelState::Unavailable);
+            let settled = matches!(
+                state,
+                ModelState::Ready | ModelState::Quarantined | ModelState::Unavailable
+            );
             if !stays && settled && free > 0 && self.may_unload(place, &mut plan, now) {
                 free -= 1;
                 self.slots.entry(place.clone()).or_default().under_way = true;
@@ -180,6 +188,10 @@ impl Books {
             }
         }
         for (place, record) in wanted {
+            // What is being emptied is given nothing new; what is on it stays, so that it serves again at once.
+            if report.is_draining(place.0) {
+                continue;
+            }
             let there = reported
                 .get(&place)
                 .is_some_and(|state| *state != ModelState::Unavailable);
@@ -259,14 +271,16 @@ impl Books {
 
     /// Whether every wanted version is where it belongs, or has failed to come there.
     pub(crate) fn is_settled(&self, records: &Records, report: &FleetReport, devices: &[DeviceId]) -> bool {
+        let there = |state| matches!(state, ModelState::Ready | ModelState::Quarantined);
         let ready: BTreeSet<(DeviceId, &ModelVersionKey)> = report
             .models()
-            .filter(|(_, model)| model.state == ModelState::Ready)
+            .filter(|(_, model)| there(model.state))
             .map(|(device, model)| (device, &model.key))
             .collect();
         let settled = |device: DeviceId, record: &VersionRecord| {
             let failed = |slot: &Slot| slot.failures > 0;
-            ready.contains(&(device, &*record.key))
+            report.is_draining(device)
+                || ready.contains(&(device, &*record.key))
                 || self
                     .slots
                     .get(&(device, ModelVersionKey::clone(&record.key)))

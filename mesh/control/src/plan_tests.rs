@@ -13,7 +13,7 @@ use crate::{
 /// One turn of control without its I/O.
 fn turn(books: &mut Books, records: &Records, report: &FleetReport, now: Instant) -> Plan {
     books.review(records, report);
-    let trouble = books.trouble(records, &[CPU]);
+    let trouble = books.trouble(records, report, &[CPU]);
     let pepper = mesh_policies::Pepper::from_bytes([7; 32]);
     let compiled = crate::compile(records, report, &trouble, &pepper, &Compiled::default());
     books.published(&compiled, report, now);
@@ -62,6 +62,45 @@ fn as_many_moves_as_allowed_are_under_way_and_not_one_more() {
 }
 
 #[test]
+fn a_draining_device_is_given_nothing_new_and_keeps_what_it_has() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    let records = records(1, &[a_version("acme/m/1", false), a_version("acme/m/2", false)]);
+    let drained = draining(ready(&["acme/m/1"]));
+    assert_eq!(turn(&mut books, &records, &drained, now), Plan::default());
+    let later = now + UNROUTED_REST * 2;
+    assert_eq!(turn(&mut books, &records, &drained, later).moves, []);
+    assert!(
+        books.is_settled(&records, &drained, &[CPU]),
+        "it does not keep the mesh from being ready"
+    );
+    let undrained = ready(&["acme/m/1"]);
+    assert_eq!(loads(&turn(&mut books, &records, &undrained, later)), ["acme/m/2"]);
+}
+
+#[test]
+fn what_no_longer_is_wanted_leaves_a_draining_device_too() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    let records = records(1, &[a_version("acme/m/1", true)]);
+    let drained = draining(ready(&["acme/m/1"]));
+    turn(&mut books, &records, &drained, now);
+    let plan = turn(&mut books, &records, &drained, now + UNROUTED_REST);
+    assert_eq!(unloads(&plan), ["acme/m/1"]);
+}
+
+#[test]
+fn a_quarantined_version_is_there_it_is_not_loaded_again_and_can_be_unloaded() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    let report = report(&[("acme/m/1", ModelState::Quarantined)]);
+    let wanted = records(1, &[a_version("acme/m/1", false)]);
+    assert_eq!(turn(&mut books, &wanted, &report, now), Plan::default());
+    assert!(books.is_settled(&wanted, &report, &[CPU]));
+    let unwanted = records(2, &[a_version("acme/m/1", true)]);
+    turn(&mut books, &unwanted, &report, now);
+    let plan = turn(&mut books, &unwanted, &report, now + UNROUTED_REST);
+    assert_eq!(unloads(&plan), ["acme/m/1"]);
+}
+
+#[test]
 fn a_failed_load_is_tried_again_at_a_growing_distance_and_a_bounded_number_of_times() {
     let (mut books, mut now) = (Books::default(), Instant::now());
     let records = records(1, &[a_version("acme/m/1", false)]);
@@ -90,7 +129,7 @@ fn a_failed_load_is_tried_again_at_a_growing_distance_and_a_bounded_number_of_ti
     }
     now += Duration::from_secs(86_400);
     assert_eq!(loads(&turn(&mut books, &records, &ready(&[]), now)).len(), 0);
-    let reason = &books.trouble(&records, &[CPU]).reasons[&key("acme/m/1")];
+    let reason = &books.trouble(&records, &ready(&[]), &[CPU]).reasons[&key("acme/m/1")];
     assert!(reason.starts_with("no such operator"), "{reason}");
     let view = books.view(&ready(&[]));
     assert_eq!(view.devices[0].models[0].state, ModelState::Unavailable);
@@ -149,12 +188,17 @@ fn a_version_whose_file_was_replaced_is_unloaded_and_then_loaded_anew() {
     turn(&mut books, &old, &ready(&[]), now);
     books.loaded(&place, Ok(()), now);
     assert_eq!(turn(&mut books, &new, &there, now).moves.len(), 0);
-    assert!(books.trouble(&new, &[CPU]).stale.contains(&key("acme/m/1")));
+    assert!(
+        books
+            .trouble(&new, &ready(&[]), &[CPU])
+            .stale
+            .contains(&key("acme/m/1"))
+    );
     let later = now + UNROUTED_REST;
     assert_eq!(unloads(&turn(&mut books, &new, &there, later)), ["acme/m/1"]);
     books.unloaded(&place, Ok(()), later);
     assert_eq!(loads(&turn(&mut books, &new, &ready(&[]), later)), ["acme/m/1"]);
-    assert!(books.trouble(&new, &[CPU]).stale.is_empty());
+    assert!(books.trouble(&new, &ready(&[]), &[CPU]).stale.is_empty());
 }
 
 #[test]
@@ -198,6 +242,6 @@ fn a_version_that_fits_no_device_says_so() {
     }
     let records = records(1, &[resource]);
     let books = Books::default();
-    assert!(books.trouble(&records, &[CPU]).reasons[&key("acme/m/1")].contains("instance_group"));
+    assert!(books.trouble(&records, &ready(&[]), &[CPU]).reasons[&key("acme/m/1")].contains("instance_group"));
     assert!(books.is_settled(&records, &ready(&[]), &[CPU]), "nothing to wait for");
 }

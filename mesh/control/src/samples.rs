@@ -96,14 +96,26 @@ pub(crate) fn report(models: &[(&str, ModelState)]) -> FleetReport {
         .map(|(text, state)| ModelReport {
             key: key(text),
             state: *state,
-            reason: (*state == ModelState::Unavailable).then(|| "it broke".to_owned()),
+            reason: matches!(state, ModelState::Unavailable | ModelState::Quarantined).then(|| "it broke".to_owned()),
             memory_bytes: 0,
         })
         .collect();
     models.sort_by(|a, b| a.key.cmp(&b.key));
     FleetReport {
-        devices: vec![DeviceReport { device: CPU, models }],
+        devices: vec![DeviceReport {
+            device: CPU,
+            draining: false,
+            models,
+        }],
     }
+}
+
+/// The same with the CPU device taking no new jobs.
+pub(crate) fn draining(mut report: FleetReport) -> FleetReport {
+    for device in &mut report.devices {
+        device.draining = true;
+    }
+    report
 }
 
 pub(crate) fn ready(models: &[&str]) -> FleetReport {

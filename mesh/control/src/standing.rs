@@ -40,6 +40,8 @@ pub(crate) type Standings = BTreeMap<ModelVersionKey, Standing>;
 #[derive(Default)]
 struct Reported {
     ready_on: Vec<DeviceId>,
+    /// Ready on devices that take no new jobs.
+    draining: bool,
     reason: Option<String>,
 }
 
@@ -48,8 +50,11 @@ pub(crate) fn standings(records: &Records, report: &FleetReport, trouble: &Troub
     for (device, model) in report.models() {
         let entry = reported.entry(&model.key).or_default();
         match model.state {
+            ModelState::Ready if report.is_draining(device) => entry.draining = true,
             ModelState::Ready => entry.ready_on.push(device),
-            ModelState::Unavailable => entry.reason = entry.reason.take().or_else(|| model.reason.clone()),
+            ModelState::Unavailable | ModelState::Quarantined => {
+                entry.reason = entry.reason.take().or_else(|| model.reason.clone());
+            }
             ModelState::Loading | ModelState::Unloading => {}
         }
     }
@@ -69,6 +74,9 @@ fn standing(record: &VersionRecord, reported: &Reported, trouble: &Trouble) -> S
     let reason = || {
         if record.unloaded {
             return "it is kept off the devices: set unloaded to false to load it".to_owned();
+        }
+        if reported.draining {
+            return "every device that has it is being drained".to_owned();
         }
         let known = trouble.reasons.get(&*record.key).cloned();
         reported

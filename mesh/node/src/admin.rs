@@ -1,22 +1,91 @@
 //! What the admin door needs of the rest: the view of the devices, trials, and the files of the web app.
 
 use futures::{FutureExt, future::BoxFuture};
-use mesh_admin_api::{Asset, Assets, DeviceView, FleetView, HeldModel, LoadState, Probe};
+use mesh_admin_api::{
+    Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, LoadState, ModelFacts, ModelNumbers, Probe,
+};
 use mesh_control::{ControllerHandle, ModelReport, ModelState};
-use mesh_types::{Fault, FaultSource, InferJob, JobOutcome};
-use mesh_worker::WorkerHandle;
+use mesh_telemetry::Telemetry;
+use mesh_types::{DeviceId, Fault, FaultSource, InferJob, JobOutcome};
+use mesh_worker::{DeviceStatistics, ModelStatistics};
 
-/// What control shows of the devices.
-pub(crate) struct ControlView(pub(crate) ControllerHandle);
+use crate::fleet::LocalFleet;
 
-impl FleetView for ControlView {
+/// The devices, as control and the worker know them.
+pub(crate) struct Devices {
+    pub(crate) control: ControllerHandle,
+    pub(crate) fleet: LocalFleet,
+    pub(crate) telemetry: Telemetry,
+}
+
+impl FleetView for Devices {
     fn devices(&self) -> Vec<DeviceView> {
-        let view = self.0.view();
+        let view = self.control.view();
         let device = |device: mesh_control::DeviceReport| DeviceView {
             device: device.device,
+            draining: device.draining,
             models: device.models.into_iter().map(held).collect(),
         };
         view.devices.into_iter().map(device).collect()
+    }
+
+    fn inspect(&self) -> Vec<DeviceFacts> {
+        let view = self.control.view().devices;
+        let (worker, mut facts) = (self.fleet.worker(), Vec::new());
+        for (known, report) in worker.statistics().devices.into_iter().zip(worker.report().devices) {
+            let shown = view.iter().find(|shown| shown.device == known.device);
+            let models = shown.map(|shown| shown.models.clone()).unwrap_or_default();
+            facts.push(self.facts(known, report.draining, models));
+        }
+        facts
+    }
+
+    fn drain(&self, device: DeviceId, draining: bool) -> Result<(), Fault> {
+        self.fleet.worker().drain(device, draining)
+    }
+}
+
+impl Devices {
+    fn facts(&self, known: DeviceStatistics, draining: bool, models: Vec<ModelReport>) -> DeviceFacts {
+        let model = |report: ModelReport| ModelFacts {
+            waiting: self.telemetry.metrics().queue_length(known.device, &report.key),
+            numbers: known.models.get(&report.key).map(numbers).unwrap_or_default(),
+            held: held(report),
+        };
+        DeviceFacts {
+            device: known.device,
+            threads: known.threads,
+            abandoned: known.abandoned,
+            draining,
+            in_flight: self.fleet.in_flight(known.device),
+            up: known.up,
+            busy: known.busy,
+            models: models.into_iter().map(model).collect(),
+            tenants: known.tenants.into_iter().collect(),
+            other_tenants: known.other_tenants,
+        }
+    }
+}
+
+fn numbers(known: &ModelStatistics) -> ModelNumbers {
+    let ended_well = known.batch_sizes.values().map(|size| size.compute_infer.count);
+    ModelNumbers {
+        requests: known.success.count,
+        failed: known.fail.count,
+        rows: known.inference_count,
+        executions: known.execution_count,
+        ended_well: ended_well.sum(),
+        latency: known.success.total,
+        queue: known.queue.total,
+        compute: known.compute_infer.total,
+        cancelled: known.cancelled,
+        expired: known.expired,
+        rejected: known.rejected,
+        non_finite: known.non_finite,
+        crashed: known.crashed,
+        out_of_memory: known.out_of_memory,
+        predicted: known.prediction.predicted,
+        prediction_error: known.prediction.absolute_error,
     }
 }
 
@@ -26,18 +95,20 @@ fn held(report: ModelReport) -> HeldModel {
             ModelState::Loading => LoadState::Loading,
             ModelState::Ready => LoadState::Ready,
             ModelState::Unloading => LoadState::Unloading,
+            ModelState::Quarantined => LoadState::Quarantined,
             ModelState::Unavailable => LoadState::Failed,
         },
         tenant: report.key.tenant,
         model: report.key.model,
         version: report.key.version,
         reason: report.reason,
-        memory_bytes: (report.state == ModelState::Ready).then_some(report.memory_bytes),
+        memory_bytes: matches!(report.state, ModelState::Ready | ModelState::Quarantined)
+            .then_some(report.memory_bytes),
     }
 }
 
 /// Trials go straight to a device: they are an admin's, and no tenant's limits stand before them.
-pub(crate) struct DeviceProbe(pub(crate) WorkerHandle);
+pub(crate) struct DeviceProbe(pub(crate) LocalFleet);
 
 impl Probe for DeviceProbe {
     fn infer(&self, job: InferJob) -> BoxFuture<'static, Result<JobOutcome, Fault>> {
@@ -47,14 +118,14 @@ impl Probe for DeviceProbe {
                 .iter()
                 .any(|model| model.key == *job.version && model.state == mesh_worker::ModelState::Ready)
         };
-        let report = self.0.report();
+        let report = self.0.worker().report();
         let device = report
             .devices
             .iter()
-            .find(|device| holds(device))
+            .find(|device| !device.draining && holds(device))
             .map(|device| device.device);
         let reply = match device {
-            Some(device) => self.0.submit(device, job),
+            Some(device) => self.0.hand_over(device, job),
             None => Err(Fault::unavailable(
                 FaultSource::Model,
                 "the version is not ready on any device",

@@ -1,8 +1,18 @@
 //! The worker as control, the router and the admin door see it.
 //!
-//! Each of them names its own trait, because they do not know each other; here the traits meet the one worker.
+//! Each of them names its own trait, because they do not know each other; here the traits meet the one worker. Counts the
+//! requests that are on each device, which only whoever hands them over can.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
 
 use futures::FutureExt;
 use mesh_actors::Tasks;
@@ -10,8 +20,8 @@ use mesh_backend::LoadSpec;
 use mesh_control::{DeviceReport, Fleet, FleetReport, LoadOrder, ModelReport, ModelState, Moved};
 use mesh_router::{WorkerReply, Workers};
 use mesh_telemetry::Telemetry;
-use mesh_types::{DeviceId, Fault, InferJob, ModelVersionKey};
-use mesh_worker::WorkerHandle;
+use mesh_types::{DeviceId, Fault, InferJob, JobOutcome, ModelVersionKey};
+use mesh_worker::{JobReply, WorkerHandle};
 use tokio::sync::watch;
 
 /// The devices of this process.
@@ -19,6 +29,27 @@ use tokio::sync::watch;
 pub(crate) struct LocalFleet {
     worker: WorkerHandle,
     changes: watch::Receiver<u64>,
+    in_flight: Arc<BTreeMap<DeviceId, Arc<AtomicU64>>>,
+}
+
+/// An answer that is still to come, counted until it is there or nobody wants it any more.
+struct Counted {
+    reply: JobReply,
+    count: Arc<AtomicU64>,
+}
+
+impl Future for Counted {
+    type Output = Result<JobOutcome, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.reply).poll(context)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl LocalFleet {
@@ -42,7 +73,41 @@ impl LocalFleet {
                 }
             });
         }
-        Ok(Self { worker, changes })
+        let counts = worker.devices().into_iter().map(|device| (device, Arc::default()));
+        Ok(Self {
+            in_flight: Arc::new(counts.collect()),
+            worker,
+            changes,
+        })
+    }
+
+    /// The devices themselves.
+    pub(crate) fn worker(&self) -> &WorkerHandle {
+        &self.worker
+    }
+
+    /// Requests handed to a device whose answers are still awaited.
+    pub(crate) fn in_flight(&self, device: DeviceId) -> u64 {
+        let count = self.in_flight.get(&device);
+        count.map_or(0, |count| count.load(Ordering::SeqCst))
+    }
+
+    /// Hands a request to a device.
+    pub(crate) fn hand_over(
+        &self,
+        device: DeviceId,
+        job: InferJob,
+    ) -> Result<impl Future<Output = Result<JobOutcome, Fault>> + Send + use<>, Fault> {
+        let count = self.in_flight.get(&device).cloned().unwrap_or_default();
+        // Before the device has it, so that whoever sees none on a draining device sees that it is empty.
+        count.fetch_add(1, Ordering::SeqCst);
+        match self.worker.submit(device, job) {
+            Ok(reply) => Ok(Counted { reply, count }),
+            Err(fault) => {
+                count.fetch_sub(1, Ordering::SeqCst);
+                Err(fault)
+            }
+        }
     }
 }
 
@@ -54,7 +119,11 @@ fn measure(
 ) -> BTreeSet<ModelVersionKey> {
     let mut now = BTreeSet::new();
     for model in &report.models {
-        if model.state == mesh_worker::ModelState::Ready {
+        // A quarantined one is still there.
+        if matches!(
+            model.state,
+            mesh_worker::ModelState::Ready | mesh_worker::ModelState::Quarantined
+        ) {
             telemetry
                 .metrics()
                 .set_model_memory(report.device, &model.key, model.memory_bytes);
@@ -91,6 +160,7 @@ impl Fleet for LocalFleet {
     fn report(&self) -> FleetReport {
         let devices = self.worker.report().devices.into_iter().map(|device| DeviceReport {
             device: device.device,
+            draining: device.draining,
             models: device.models.into_iter().map(model).collect(),
         });
         FleetReport {
@@ -109,8 +179,8 @@ fn model(report: mesh_worker::ModelReport) -> ModelReport {
             mesh_worker::ModelState::Loading => ModelState::Loading,
             mesh_worker::ModelState::Ready => ModelState::Ready,
             mesh_worker::ModelState::Unloading => ModelState::Unloading,
-            // Control has no word of its own for it: it reads why, and that no jobs may be sent.
-            mesh_worker::ModelState::Quarantined | mesh_worker::ModelState::Unavailable => ModelState::Unavailable,
+            mesh_worker::ModelState::Quarantined => ModelState::Quarantined,
+            mesh_worker::ModelState::Unavailable => ModelState::Unavailable,
         },
         key: report.key,
         reason: report.reason,
@@ -120,7 +190,6 @@ fn model(report: mesh_worker::ModelReport) -> ModelReport {
 
 impl Workers for LocalFleet {
     fn submit(&self, device: DeviceId, job: InferJob) -> Result<WorkerReply, Fault> {
-        let reply = self.worker.submit(device, job)?;
-        Ok(Box::pin(reply))
+        Ok(Box::pin(self.hand_over(device, job)?))
     }
 }

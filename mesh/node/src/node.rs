@@ -15,16 +15,16 @@ use mesh_policies::{Limiter, MeshSnapshot, Pepper};
 use mesh_registry::{Registry, RegistryError};
 use mesh_router::RouterParts;
 use mesh_router_http::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor};
-use mesh_telemetry::{Telemetry, TelemetryConfig, TelemetryError};
+use mesh_telemetry::{DeviceSource, Telemetry, TelemetryConfig, TelemetryError};
 use mesh_types::{Clock, Fault, SystemClock};
 use mesh_worker::{BatchObserver, Worker, WorkerConfig, WorkerError};
 
 use crate::{
-    admin::{ControlView, DeviceProbe, WebApp},
+    admin::{DeviceProbe, Devices, WebApp},
     config::NodeConfig,
     data::{DataError, DataFolder, first_admin_token},
     fleet::LocalFleet,
-    observer::BatchTelemetry,
+    observer::{BatchTelemetry, DeviceReadings},
 };
 
 /// How long the parts behind the doors may take to end, each.
@@ -77,6 +77,8 @@ struct Running {
     groups: Groups,
     store: Store,
     worker: Worker,
+    // Metrics read it only as long as it is held here.
+    _readings: Arc<dyn DeviceSource>,
     doors: Doors,
     grace: Duration,
 }
@@ -109,7 +111,6 @@ struct Behind<'a> {
     readiness: &'a Readiness,
     clock: Arc<dyn Clock>,
     store: &'a Store,
-    worker: &'a Worker,
     fleet: LocalFleet,
 }
 
@@ -134,13 +135,14 @@ impl Node {
         let backends = first.into_iter().chain(backends(&config)).collect();
         let worker = start_worker(&config, backends, &telemetry, clock.clone(), &groups.devices)?;
         let fleet = LocalFleet::follow(worker.handle(), &telemetry, &groups.devices).map_err(StartError::Devices)?;
+        let readings: Arc<dyn DeviceSource> = Arc::new(DeviceReadings(worker.handle()));
+        telemetry.metrics().read_devices_from(&readings);
         let behind = Behind {
             config: &config,
             telemetry: &telemetry,
             readiness: &readiness,
             clock,
             store: &store,
-            worker: &worker,
             fleet,
         };
         let doors = behind.open(models, &groups)?;
@@ -165,6 +167,7 @@ impl Node {
             groups,
             store,
             worker,
+            _readings: readings,
             doors,
             grace: config.grace,
         };
@@ -340,8 +343,12 @@ impl Behind<'_> {
         let parts = AdminParts {
             registry: self.store.registry.handle(),
             telemetry: self.telemetry.clone(),
-            fleet: Arc::new(ControlView(control)),
-            probe: Arc::new(DeviceProbe(self.worker.handle())),
+            fleet: Arc::new(Devices {
+                control,
+                fleet: self.fleet.clone(),
+                telemetry: self.telemetry.clone(),
+            }),
+            probe: Arc::new(DeviceProbe(self.fleet.clone())),
             pepper: self.store.pepper.clone(),
             clock: self.clock.clone(),
         };

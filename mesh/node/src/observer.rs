@@ -1,10 +1,10 @@
-//! Batches as metrics and spans.
+//! What devices do as metrics and spans: each batch when it has run, and everything else when metrics are read.
 
-use std::time::SystemTime;
+use std::{collections::BTreeSet, time::SystemTime};
 
-use mesh_telemetry::{BatchSample, BatchSpan, Telemetry};
+use mesh_telemetry::{BatchSample, BatchSpan, DeviceReading, DeviceSource, ModelReading, Telemetry};
 use mesh_types::{DeviceId, ModelVersionKey, TraceContext};
-use mesh_worker::{BatchObserver, BatchRecord};
+use mesh_worker::{BatchObserver, BatchRecord, DeviceReport, DeviceStatistics, ModelState, WorkerHandle};
 
 /// Tells telemetry of each batch.
 #[derive(Debug)]
@@ -40,5 +40,52 @@ impl BatchObserver for BatchTelemetry {
 
     fn waiting(&self, device: DeviceId, model: &ModelVersionKey, requests: usize) {
         self.0.metrics().set_queue_length(device, model, requests);
+    }
+}
+
+/// Reads the devices' numbers for telemetry.
+pub(crate) struct DeviceReadings(pub(crate) WorkerHandle);
+
+impl DeviceSource for DeviceReadings {
+    fn devices(&self) -> Vec<DeviceReading> {
+        let (known, reports) = (self.0.statistics().devices, self.0.report().devices);
+        known
+            .into_iter()
+            .zip(&reports)
+            .map(|(known, report)| reading(known, report))
+            .collect()
+    }
+}
+
+/// Statistics and reports are both in the order of the devices' ids.
+fn reading(known: DeviceStatistics, report: &DeviceReport) -> DeviceReading {
+    let quarantined = |model: &&mesh_worker::ModelReport| model.state == ModelState::Quarantined;
+    let quarantined: BTreeSet<_> = report
+        .models
+        .iter()
+        .filter(quarantined)
+        .map(|model| &model.key)
+        .collect();
+    let models = known.models.into_iter().map(|(model, numbers)| ModelReading {
+        quarantined: quarantined.contains(&model),
+        model,
+        executions: numbers.execution_count,
+        cancelled: numbers.cancelled,
+        expired: numbers.expired,
+        rejected: numbers.rejected,
+        crashed: numbers.crashed,
+        out_of_memory: numbers.out_of_memory,
+        non_finite: numbers.non_finite,
+        predicted: numbers.prediction.predicted,
+        prediction_error: numbers.prediction.absolute_error,
+    });
+    DeviceReading {
+        device: known.device,
+        threads: known.threads,
+        abandoned: known.abandoned,
+        draining: report.draining,
+        models: models.collect(),
+        tenants: known.tenants.into_iter().collect(),
+        other_tenants: known.other_tenants,
     }
 }
