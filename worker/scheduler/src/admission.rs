@@ -12,6 +12,7 @@ use std::{
 
 use crate::{
     item::{Item, RefusedFor},
+    models::Sizing,
     scheduler::Scheduler,
     tenants::{BATCH, TenantIx},
     waiting::ModelIx,
@@ -28,6 +29,7 @@ const MIN_RETRY: Duration = Duration::from_millis(1);
 pub(crate) struct Candidate<'a, T> {
     pub(crate) item: &'a Item<T>,
     pub(crate) model: ModelIx,
+    pub(crate) sizing: Sizing<'a>,
     pub(crate) tenant: TenantIx,
     pub(crate) class: usize,
 }
@@ -50,6 +52,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let Candidate {
             item,
             model: index,
+            sizing,
             tenant,
             class,
         } = candidate;
@@ -57,7 +60,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         if self.running.is_idle() && model.waiting == 0 && !model.is_fresh(now) {
             return None;
         }
-        let latency = model.latencies.get(&item.shape)?;
+        let latency = sizing.latency?;
         let isolated = item.standing.share.isolated.then_some(*tenant);
         let beside = self
             .waiting
@@ -65,7 +68,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             .map_or(0, |group| group.rows);
         let rows = if model.rules.shared {
             let together = u32::try_from(beside).unwrap_or(u32::MAX).saturating_add(item.rows);
-            together.min(model.full_rows(&item.shape)).max(item.rows)
+            together.min(sizing.full).max(item.rows)
         } else {
             item.rows
         };

@@ -18,7 +18,7 @@ use mesh_types::TimeoutAction;
 use crate::{
     Gone, Item,
     forming::{Plan, nanoseconds},
-    models::Model,
+    models::{Model, Sizing},
     scheduler::Scheduler,
     tenants::{BATCH, INTERACTIVE, Virtual, weighted},
     waiting::{Group, GroupIx},
@@ -79,17 +79,16 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             let Some(model) = self.models.get(group.model).filter(|model| eligible(&model.key)) else {
                 continue;
             };
-            match self.wish(now, group, model) {
+            let sizing = model.sizing(&group.shape);
+            match self.wish(now, group, model, sizing) {
                 Wish::Wait(until) => next = Some(next.map_or(until, |known| known.min(until))),
                 Wish::Send { preferred_until } => {
                     let next = |class| {
                         let (clock, tenant) = group.next_tenant(class)?;
                         Some((clock, self.tenants.get(tenant)?.weight))
                     };
-                    let rows = u32::try_from(group.rows)
-                        .unwrap_or(u32::MAX)
-                        .min(model.full_rows(&group.shape));
-                    let latency = model.latencies.get(&group.shape);
+                    let rows = u32::try_from(group.rows).unwrap_or(u32::MAX).min(sizing.full);
+                    let latency = sizing.latency;
                     ready.push(Ready {
                         group: index,
                         preferred_until,
@@ -124,20 +123,19 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         })
     }
 
-    fn wish(&self, now: Instant, group: &Group, model: &Model<K>) -> Wish {
+    fn wish(&self, now: Instant, group: &Group, model: &Model<K>, sizing: Sizing<'_>) -> Wish {
         let send = Wish::Send { preferred_until: None };
         let rules = &model.rules;
         let waits = !rules.max_delay.is_zero() || rules.defer_percent > 0;
         let idle = rules.send_when_idle && self.running.is_idle();
-        if !rules.shared || !waits || idle || group.rows >= u64::from(model.full_rows(&group.shape)) {
+        if !rules.shared || !waits || idle || group.rows >= u64::from(sizing.full) {
             return send;
         }
         let (Some(oldest), Some(tightest)) = (group.oldest(), group.tightest()) else {
             return send;
         };
         let rows = u32::try_from(group.rows).unwrap_or(u32::MAX).saturating_add(1);
-        let latency = model.latencies.get(&group.shape);
-        let batch = latency.and_then(|latency| latency.tail(rows)).unwrap_or_default();
+        let batch = sizing.tail(rows);
         let latest = tightest.checked_sub(batch + MARGIN).unwrap_or(now);
         let slack = latest.saturating_duration_since(oldest);
         let deferred = oldest + slack * rules.defer_percent / 100;

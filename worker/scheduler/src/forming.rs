@@ -88,7 +88,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let (index, shape, waiting) = (group.model, group.shape.clone(), group.rows);
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         let model = self.models.get_mut(index)?;
-        let full = model.full_rows(&shape);
+        let full = model.sizing(&shape).full;
         let is_full = model.rules.shared && waiting >= full;
         let cap = match (model.rules.shared, is_full) {
             (false, _) => 1,
@@ -99,7 +99,8 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let size = cap.min(waiting).max(1);
         let model = self.models.get(index)?;
         let doubtful = self.running.is_idle() && !model.is_fresh(now);
-        let latency = model.latencies.get(&shape).filter(|_| !doubtful);
+        let sizing = model.sizing(&shape);
+        let latency = sizing.latency.filter(|_| !doubtful);
         let tail = |rows: u32| latency.and_then(|latency| latency.tail(rows)).unwrap_or_default();
         let mut late: SmallVec<[EntryIx; 8]> = SmallVec::new();
         let mut hurried = None;
@@ -123,7 +124,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             parts: Vec::new(),
             rows: 0,
             cap: hurried.map_or(cap, |(_, deadline)| within(deadline).max(1)),
-            row_cost: nanoseconds(model.cost(&shape, 1)),
+            row_cost: nanoseconds(sizing.cost(1)),
             sizes: SmallVec::from_slice(&model.rules.preferred),
             preferred: None,
         };

@@ -29,6 +29,8 @@ const JITTER: f64 = 100_000.0;
 const SETTLING: u32 = 20;
 /// A batch takes at most so many times as long as its rows' part of a smaller one would say.
 const MOST_DISPROPORTION: f64 = 2.0;
+/// The 99th percentile is at most so many times the mean: a machine that stands still is no property of the model.
+const LONGEST_TAIL: f64 = 5.0;
 /// Of the best rate, so much is good enough for the efficient size.
 const EFFICIENT: f64 = 0.985;
 /// What it costs to form a batch and to hand it over, in nanoseconds: more batches mean more of it.
@@ -229,6 +231,9 @@ impl Latency {
             point.mean += gain * (tame - point.mean);
             point.deviation += gain * ((tame - point.mean).abs() - point.deviation);
             moved = point.mean / before.max(1.0);
+            if self.settling > 0 {
+                point.tail *= moved;
+            }
         }
         let step = (point.deviation * 0.5).max(point.mean * 0.002);
         point.tail += if took > point.tail { step * 0.99 } else { -step * 0.01 };
@@ -281,6 +286,7 @@ impl Latency {
                 point.mean = point.mean.min(allowed(mean));
                 point.tail = point.tail.min(allowed(tail)).max(point.mean);
             }
+            point.tail = point.tail.min(point.mean * LONGEST_TAIL + JITTER);
             let (mean, tail) = (point.mean / rows, point.tail / rows);
             least = Some(least.map_or((mean, tail), |known| (known.0.min(mean), known.1.min(tail))));
         }

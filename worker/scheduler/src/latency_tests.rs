@@ -121,6 +121,29 @@ fn a_duration_that_jumps_up_and_down_does_not_carry_sizes_away_that_are_not_seen
 }
 
 #[test]
+fn a_thread_that_is_put_aside_for_a_while_now_and_then_is_soon_forgotten() {
+    let mut latency = Latency::default();
+    let usual = Duration::from_micros(35);
+    latency.seed(&[1, 2, 4, 8, 64].map(|rows| (rows, usual)));
+    for _ in 0..100 {
+        for _ in 0..12 {
+            latency.observe(1, Duration::from_millis(20));
+        }
+        for _ in 0..200 {
+            latency.observe(1, usual);
+        }
+    }
+    assert!(latency.mean(1).unwrap() < usual * 3, "{:?}", latency.mean(1));
+    assert!(latency.tail(1).unwrap() < usual * 20, "{:?}", latency.tail(1));
+    // Never seen again, and yet in proportion.
+    assert!(
+        latency.tail(64).unwrap() < Duration::from_millis(30),
+        "{:?}",
+        latency.tail(64)
+    );
+}
+
+#[test]
 fn steady_noise_is_no_drift() {
     assert_eq!(taught(0.1, 5_000, 1.0).relearned(), 0);
 }

@@ -21,10 +21,19 @@ const RAISE_AFTER: u32 = 64;
 /// An idle device takes a request that it believes to be too late once nothing has run for so long.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// What is known of one shape.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) latency: Latency,
+    /// The rows at which a batch is full, as of the last observation.
+    efficient: u32,
+    used: u64,
+}
+
 /// Latencies by shape.
 #[derive(Debug, Default)]
 pub(crate) struct Latencies {
-    by_shape: HashMap<ShapeKey, (Latency, u64)>,
+    by_shape: HashMap<ShapeKey, Known>,
     uses: u64,
 }
 
@@ -52,34 +61,63 @@ pub(crate) struct Model<K> {
 }
 
 impl Latencies {
-    pub(crate) fn get(&self, shape: &ShapeKey) -> Option<&Latency> {
-        self.by_shape
-            .get(shape)
-            .map(|(latency, _)| latency)
-            .filter(|latency| latency.is_known())
+    fn known(&self, shape: &ShapeKey) -> Option<&Known> {
+        self.by_shape.get(shape).filter(|known| known.latency.is_known())
     }
 
-    /// The latency of a shape, made if need be.
-    pub(crate) fn of(&mut self, shape: &ShapeKey) -> &mut Latency {
+    pub(crate) fn get(&self, shape: &ShapeKey) -> Option<&Latency> {
+        self.known(shape).map(|known| &known.latency)
+    }
+
+    /// What is known of a shape, made if need be.
+    fn of(&mut self, shape: &ShapeKey) -> &mut Known {
         self.uses += 1;
         if self.by_shape.len() >= MAX_SHAPES && !self.by_shape.contains_key(shape) {
-            let oldest = self.by_shape.iter().min_by_key(|(_, (_, used))| *used);
+            let oldest = self.by_shape.iter().min_by_key(|(_, known)| known.used);
             if let Some(oldest) = oldest.map(|(shape, _)| shape.clone()) {
                 self.by_shape.remove(&oldest);
             }
         }
         let known = self.by_shape.entry(shape.clone()).or_default();
-        known.1 = self.uses;
-        &mut known.0
+        known.used = self.uses;
+        known
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&ShapeKey, &Latency)> {
-        self.by_shape.iter().map(|(shape, (latency, _))| (shape, latency))
+        self.by_shape.iter().map(|(shape, known)| (shape, &known.latency))
     }
 
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.by_shape.len()
+    }
+}
+
+/// How long batches of a shape take, and at how many rows one is full.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizing<'a> {
+    pub(crate) latency: Option<&'a Latency>,
+    pub(crate) full: u32,
+    shared: bool,
+}
+
+impl Sizing<'_> {
+    /// The expected cost of one request among others: its rows' part of a full batch.
+    pub(crate) fn cost(&self, rows: u32) -> Duration {
+        let Some(latency) = self.latency else {
+            return Duration::ZERO;
+        };
+        if !self.shared {
+            return latency.mean(rows).unwrap_or_default();
+        }
+        let full = self.full.max(rows).max(1);
+        let whole = latency.mean(full).unwrap_or_default();
+        whole.mul_f64(f64::from(rows) / f64::from(full))
+    }
+
+    /// The 99th percentile of a batch of so many rows; nothing while nothing is known.
+    pub(crate) fn tail(&self, rows: u32) -> Duration {
+        self.latency.and_then(|latency| latency.tail(rows)).unwrap_or_default()
     }
 }
 
@@ -116,13 +154,25 @@ impl<K> Model<K> {
             .map_or(self.rules.largest(), |fitting| fitting.min(self.rules.largest()))
     }
 
-    /// The rows at which a batch of this shape is full.
-    pub(crate) fn full_rows(&self, shape: &ShapeKey) -> u32 {
-        let most = self.most_rows();
-        match self.latencies.get(shape) {
-            Some(latency) if self.rules.right_size => latency.efficient_rows(most),
-            _ => most,
+    /// What is known of batches of this shape.
+    pub(crate) fn sizing(&self, shape: &ShapeKey) -> Sizing<'_> {
+        let (most, known) = (self.most_rows(), self.latencies.known(shape));
+        Sizing {
+            latency: known.map(|known| &known.latency),
+            full: match known {
+                Some(known) if self.rules.right_size => known.efficient.clamp(1, most),
+                _ => most,
+            },
+            shared: self.rules.shared,
         }
+    }
+
+    /// Learns something of a shape's latency.
+    pub(crate) fn learn(&mut self, shape: &ShapeKey, learn: impl FnOnce(&mut Latency)) {
+        let largest = self.rules.largest();
+        let known = self.latencies.of(shape);
+        learn(&mut known.latency);
+        known.efficient = known.latency.efficient_rows(largest);
     }
 
     /// A batch is about to be formed of as many rows as it can take; the size to use, now and then a larger one.
@@ -193,19 +243,6 @@ impl<K> Model<K> {
         if held.all == 0 {
             self.held.remove(&tenant);
         }
-    }
-
-    /// The expected cost of one request among others: its rows' part of a full batch.
-    pub(crate) fn cost(&self, shape: &ShapeKey, rows: u32) -> Duration {
-        let Some(latency) = self.latencies.get(shape) else {
-            return Duration::ZERO;
-        };
-        if !self.rules.shared {
-            return latency.mean(rows).unwrap_or_default();
-        }
-        let full = self.full_rows(shape).max(rows).max(1);
-        let whole = latency.mean(full).unwrap_or_default();
-        whole.mul_f64(f64::from(rows) / f64::from(full))
     }
 }
 
@@ -302,11 +339,17 @@ mod tests {
         let mut latencies = Latencies::default();
         let shape = |extent: usize| ShapeKey::of([[1, extent as u64].as_slice()].into_iter());
         for extent in 0..MAX_SHAPES {
-            latencies.of(&shape(extent)).observe(1, Duration::from_millis(1));
+            latencies
+                .of(&shape(extent))
+                .latency
+                .observe(1, Duration::from_millis(1));
         }
         // Used again, so the second is the one used longest ago.
         latencies.of(&shape(0));
-        latencies.of(&shape(MAX_SHAPES)).observe(1, Duration::from_millis(1));
+        latencies
+            .of(&shape(MAX_SHAPES))
+            .latency
+            .observe(1, Duration::from_millis(1));
         assert_eq!(latencies.len(), MAX_SHAPES);
         assert!(latencies.get(&shape(0)).is_some() && latencies.get(&shape(1)).is_none());
     }

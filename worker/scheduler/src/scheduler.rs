@@ -114,14 +114,14 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     /// What a warm-up sweep has measured.
     pub fn seed(&mut self, model: &K, shape: &ShapeKey, sweep: &[(u32, Duration)]) {
         if let Some(model) = self.models.of_mut(model) {
-            model.latencies.of(shape).seed(sweep);
+            model.learn(shape, |latency| latency.seed(sweep));
         }
     }
 
     /// What was learnt before a restart.
     pub fn restore(&mut self, model: &K, shape: &ShapeKey, latency: Latency) {
         if let Some(model) = self.models.of_mut(model) {
-            *model.latencies.of(shape) = latency.restored();
+            model.learn(shape, |known| *known = latency.restored());
         }
     }
 
@@ -238,7 +238,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         if let Some(model) = self.models.get_mut(run.model) {
             model.has_run(now);
             if outcome.telling {
-                model.latencies.of(&run.shape).observe(run.rows, outcome.busy);
+                model.learn(&run.shape, |latency| latency.observe(run.rows, outcome.busy));
                 model.went_well();
             }
             outcome.too_large.into_iter().for_each(|rows| model.too_large(rows));
@@ -299,9 +299,11 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             ServiceClass::Interactive => INTERACTIVE,
             ServiceClass::Batch => BATCH,
         };
+        let sizing = model.sizing(&item.shape);
         let candidate = Candidate {
             item,
             model: index,
+            sizing,
             tenant,
             class,
         };
@@ -312,7 +314,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             tenant,
             class,
             level,
-            cost: nanoseconds(model.cost(&item.shape, item.rows)),
+            cost: nanoseconds(sizing.cost(item.rows)),
             timeout: timeout.map(|(wait, action)| (item.arrived + wait, action)),
         })
     }
