@@ -479,8 +479,109 @@ fn the_command_line_is_consistent_and_teaches() {
         let help = Cli::try_parse_from(["mesh", name, "--help"]).unwrap_err().to_string();
         assert!(help.contains("Examples:"), "{name}");
     }
+    for name in ["list", "describe", "drain", "undrain"] {
+        let help = Cli::try_parse_from(["mesh", "device", name, "--help"])
+            .unwrap_err()
+            .to_string();
+        assert!(help.contains("Examples:"), "device {name}");
+    }
+    let wrong = Cli::try_parse_from(["mesh", "device", "drain", "gpu0"]).unwrap_err();
+    assert!(wrong.exit_code() == 2 && wrong.to_string().contains("cpu:0 or cuda:0"));
     let ran = mesh_at("http://127.0.0.1:1", "", &["completions", "bash"]);
-    assert!(ran.code == 0 && ran.out.contains("_mesh"));
+    assert!(ran.code == 0 && ran.out.contains("_mesh") && ran.out.contains("undrain"));
+}
+
+fn device(in_flight: u64, draining: bool) -> Value {
+    json!({"device": "cpu:0", "kind": "cpu", "threads": 2, "abandoned_threads": 1, "draining": draining,
+        "in_flight": in_flight, "up_seconds": 100.0, "busy_seconds": 50.0, "busy_fraction": 0.25,
+        "recent_busy_fraction": null, "memory_bytes": 7,
+        "models": [{"tenant": "acme", "model": "digits", "version": 1, "state": "QUARANTINED", "reason": "it crashed",
+            "memory_bytes": 7, "queue_length": 6, "requests": 4, "failed": 0, "rows": 12, "executions": 3,
+            "mean_batch_rows": 6.0, "mean_latency_ms": 2.5, "mean_queue_ms": 0.5, "mean_compute_ms": null,
+            "cancelled": 0, "expired": 0, "rejected": 5, "crashed": 3, "out_of_memory": 0, "non_finite": 0,
+            "prediction_error": 0.125}],
+        "tenants": [{"tenant": "acme", "seconds": 3.0}], "other_tenants_seconds": 1.0})
+}
+
+#[test]
+fn devices_are_listed_and_described_in_all_formats() {
+    let devices = json!([device(3, true)]);
+    let server = serve(vec![("GET", "/admin/v1/devices", 200, devices.clone())]);
+    let ran = server.mesh("", &["device", "list"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for part in ["cpu:0", "draining", "25.0 %", "0 of 1", "BUSY 10 S"] {
+        assert!(ran.out.contains(part), "{part} is not in\n{}", ran.out);
+    }
+    let ran = server.mesh("", &["device", "describe", "cpu:0"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for part in [
+        "acme/digits/1: it crashed",
+        "QUARANTINED",
+        "12.5 %",
+        "75.0 %",
+        "(others)",
+        "1 thread(s) given up",
+        "3 in flight",
+    ] {
+        assert!(ran.out.contains(part), "{part} is not in\n{}", ran.out);
+    }
+    let json = |args: &[&str]| serde_json::from_str::<Value>(&server.mesh("", args).out).unwrap();
+    assert_eq!(json(&["device", "list", "-o", "json"]), devices);
+    assert_eq!(json(&["device", "describe", "cpu:0", "-o", "json"]), devices[0]);
+    let yaml = server.mesh("", &["device", "describe", "cpu:0", "-o", "yaml"]).out;
+    assert_eq!(serde_yaml_ng::from_str::<Value>(&yaml).unwrap(), devices[0]);
+    let ran = server.mesh("", &["device", "describe", "cuda:0"]);
+    assert!(ran.code == 1 && ran.err.contains("there are cpu:0"), "{}", ran.err);
+}
+
+#[test]
+fn a_device_is_drained_waited_for_and_undrained() {
+    let server = serve(vec![
+        ("POST", "/admin/v1/devices/cpu:0/drain", 200, device(2, true)),
+        ("GET", "/admin/v1/devices", 200, json!([device(0, true)])),
+        ("POST", "/admin/v1/devices/cpu:0/undrain", 200, device(0, false)),
+    ]);
+    let ran = server.mesh("", &["device", "drain", "cpu:0", "--wait"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(
+        ran.out.contains("2 in flight") && ran.out.contains("cpu:0 is drained"),
+        "{}",
+        ran.out
+    );
+    assert!(
+        ran.err.contains("no device takes requests now") && ran.err.contains("restarted"),
+        "{}",
+        ran.err
+    );
+    let ran = server.mesh("", &["device", "undrain", "cpu:0"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "cpu:0 takes requests again\n"));
+    assert_eq!(
+        server.mesh("", &["device", "drain", "cpu:1"]).code,
+        1,
+        "the API's refusal"
+    );
+}
+
+#[test]
+fn waiting_for_a_device_ends_in_time_and_when_somebody_undrains_it() {
+    let drained = ("POST", "/admin/v1/devices/cpu:0/drain", 200, device(2, true));
+    let args = ["device", "drain", "cpu:0", "--wait", "--wait-timeout", "1s"];
+    let server = serve(vec![
+        drained.clone(),
+        ("GET", "/admin/v1/devices", 200, json!([device(2, true)])),
+    ]);
+    let ran = server.mesh("", &args);
+    assert!(
+        ran.code == 1 && ran.err.contains("still has 2 in flight"),
+        "{}",
+        ran.err
+    );
+    let server = serve(vec![
+        drained,
+        ("GET", "/admin/v1/devices", 200, json!([device(2, false)])),
+    ]);
+    let ran = server.mesh("", &args);
+    assert!(ran.code == 4 && ran.err.contains("undrained"), "{}", ran.err);
 }
 
 #[test]

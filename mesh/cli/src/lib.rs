@@ -11,6 +11,7 @@ mod apply;
 mod backup;
 mod client;
 mod delete;
+mod device;
 mod diff;
 mod failure;
 mod files;
@@ -34,8 +35,9 @@ use clap::CommandFactory as _;
 
 pub use failure::Failure;
 pub use options::{
-    ApplyArgs, BackupArgs, Command, DeleteArgs, DescribeArgs, DiffArgs, GetArgs, GlobalOptions, InferArgs, KeyCommand,
-    KeyCreateArgs, ModelCommand, OutputFormat, PublishArgs, StatusArgs,
+    ApplyArgs, BackupArgs, Command, DeleteArgs, DescribeArgs, DeviceArgs, DeviceCommand, DeviceListArgs, DiffArgs,
+    DrainArgs, GetArgs, GlobalOptions, InferArgs, KeyCommand, KeyCreateArgs, ModelCommand, OutputFormat, PublishArgs,
+    StatusArgs, UndrainArgs,
 };
 
 /// Where a command reads from and prints to.
@@ -118,6 +120,7 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,
+        Command::Device(command) => device::device(&globals.admin()?, &command, terminal).await,
         Command::Backup(args) => backup::backup(&globals.admin()?, &args, terminal).await,
         Command::Completions { shell } => {
             print_completions(shell, Cli::command(), terminal.out);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use mesh_resources::Kind;
-use mesh_types::{Label, ModelId, TenantId};
+use mesh_types::{DeviceId, Label, ModelId, TenantId};
 
 use crate::{Failure, client::AdminClient, keys::Expiry, tensors::NamedInput};
 
@@ -143,6 +143,9 @@ The tenant is the one of the API key: set MESH_API_KEY, or give --tenant-key.")]
   mesh status
   mesh status -o json")]
     Status(StatusArgs),
+    /// Look at devices, and take them out of service for a while.
+    #[command(subcommand)]
+    Device(DeviceCommand),
     /// Copy everything into one file while the mesh is serving: records and their history, models, secrets.
     #[command(after_help = format!("The file is a tar archive that begins with a signed list of what is in it. It is of one moment: every \
 change that was acknowledged before is in it. It holds every secret of the mesh and is made readable by its owner only; \
@@ -322,6 +325,93 @@ pub struct KeyCreateArgs {
     /// A note for people.
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
+}
+
+/// `mesh device`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DeviceCommand {
+    /// List devices: whether they serve, how busy they are, what they hold.
+    #[command(after_help = "Examples:
+  mesh device list
+  mesh device list -o json
+
+BUSY 10 S is the share of a device's threads' time that they executed batches, over the last ten seconds; BUSY is the same
+since the mesh started.")]
+    List(DeviceListArgs),
+    /// Show one device: each of its models in numbers, and which tenants used its time.
+    #[command(after_help = "Examples:
+  mesh device describe cpu:0
+  mesh device describe cuda:1 -o yaml
+
+A model in state QUARANTINED crashed again and again: it stays loaded, but its requests are refused until its cool-down is
+over. REJECTED requests were refused at once: the queue was full, or their deadline could not be met.")]
+    Describe(DeviceArgs),
+    /// Let a device take no new requests; what it has is finished.
+    #[command(after_help = format!("The device's models stay on it, so that it serves again at once when it is undrained. New versions are \
+not brought to it. Versions that are ready on other devices go on being served there; those that are not are answered with \
+503, which callers may send again.
+
+It lasts until `mesh device undrain`, or until the mesh is restarted, and is an entry of the audit log.
+
+{EXIT_CODES}
+
+Examples:
+  mesh device drain cpu:0
+  mesh device drain cuda:1 --wait --wait-timeout 5m"))]
+    Drain(DrainArgs),
+    /// Let a device that was drained take requests again.
+    #[command(after_help = "Examples:
+  mesh device undrain cpu:0")]
+    Undrain(UndrainArgs),
+}
+
+/// `mesh device list`.
+#[derive(Debug, Clone, Args)]
+pub struct DeviceListArgs {
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// `mesh device describe`.
+#[derive(Debug, Clone, Args)]
+pub struct DeviceArgs {
+    /// The device, such as cpu:0 or cuda:1.
+    #[arg(value_parser = device_name)]
+    pub device: String,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// `mesh device drain`.
+#[derive(Debug, Clone, Args)]
+pub struct DrainArgs {
+    /// The device, such as cpu:0 or cuda:1.
+    #[arg(value_parser = device_name)]
+    pub device: String,
+    /// Wait until nothing is in flight on it.
+    #[arg(long)]
+    pub wait: bool,
+    /// How long --wait waits, such as 90s or 5m.
+    #[arg(long, default_value = "2m", value_name = "TIME", value_parser = crate::spans::parse)]
+    pub wait_timeout: std::time::Duration,
+}
+
+/// `mesh device undrain`.
+#[derive(Debug, Clone, Args)]
+pub struct UndrainArgs {
+    /// The device, such as cpu:0 or cuda:1.
+    #[arg(value_parser = device_name)]
+    pub device: String,
+}
+
+/// The name of a device, as the API writes it.
+fn device_name(text: &str) -> Result<String, String> {
+    let id: DeviceId = text
+        .parse()
+        .map_err(|error: mesh_types::DeviceIdError| error.to_string())?;
+    Ok(id.to_string())
 }
 
 /// `mesh infer`.

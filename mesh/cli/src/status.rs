@@ -70,7 +70,7 @@ pub(crate) struct Held {
     memory_bytes: Option<u64>,
 }
 
-fn milliseconds(value: Option<f64>) -> String {
+pub(crate) fn milliseconds(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"))
 }
 
