@@ -152,14 +152,18 @@ async fn describe(client: &AdminClient, args: &DeviceArgs, terminal: &mut Termin
         OutputFormat::Yaml => return Ok(write!(terminal.out, "{}", yaml(&value)?)?),
         OutputFormat::Table => {}
     }
-    let device: Device = read(value)?;
+    tell(&read(value)?, terminal)
+}
+
+/// One device in words and tables.
+fn tell(device: &Device, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let out = &mut terminal.out;
     let of = if device.kind == "cuda" {
         "a GPU"
     } else {
         "host processors"
     };
-    writeln!(out, "{} ({of}), {}", device.device, state(&device))?;
+    writeln!(out, "{} ({of}), {}", device.device, state(device))?;
     writeln!(
         out,
         "up {:.0} s, busy {:.1} s of {} thread(s): {} since the start, {} of late",
@@ -181,11 +185,11 @@ async fn describe(client: &AdminClient, args: &DeviceArgs, terminal: &mut Termin
             device.abandoned_threads
         )?;
     }
-    writeln!(out, "\n{}", models(&device))?;
-    if let Some(troubles) = troubles(&device) {
+    writeln!(out, "\n{}", models(device))?;
+    if let Some(troubles) = troubles(device) {
         writeln!(out, "{troubles}")?;
     }
-    writeln!(out, "{}", tenants(&device))?;
+    writeln!(out, "{}", tenants(device))?;
     for model in &device.models {
         if let Some(reason) = &model.reason {
             let Model {
