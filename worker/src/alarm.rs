@@ -106,4 +106,19 @@ mod tests {
         drop(alarm);
         assert!(heard.recv().is_err());
     }
+
+    #[test]
+    fn one_that_is_set_whenever_it_has_rung_never_stays_silent() {
+        let (rung, heard) = mpsc::channel();
+        let alarm = AlarmClock::start("alarm".to_owned(), move || {
+            let _ = rung.send(());
+        })
+        .unwrap();
+        for turn in 0..2_000 {
+            // As a device does: at each turn for what comes next, whatever is set already.
+            alarm.set(Duration::from_micros(turn % 50));
+            alarm.set(Duration::from_micros(200));
+            heard.recv_timeout(Duration::from_secs(30)).unwrap();
+        }
+    }
 }

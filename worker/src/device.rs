@@ -69,8 +69,6 @@ pub(crate) struct DeviceActor {
     /// When requests whose callers have gone were looked for last.
     pub(crate) swept: Instant,
     alarm: Option<AlarmClock>,
-    /// When the alarm rings next.
-    rings_at: Option<Instant>,
     _lifeline: Lifeline,
 }
 
@@ -92,7 +90,6 @@ impl DeviceActor {
             lines: Lines::default(),
             models: BTreeMap::new(),
             alarm,
-            rings_at: None,
             _lifeline: lifeline,
         }
     }
@@ -114,16 +111,11 @@ impl DeviceActor {
         }
     }
 
-    /// Sets the alarm, unless it rings before that anyway: an alarm too many costs less than setting one per batch.
-    fn wake_at(&mut self, at: Instant) {
-        let now = self.now();
-        if self.rings_at.is_some_and(|rings_at| now < rings_at && rings_at <= at) {
-            return;
-        }
+    /// Sets the alarm at every turn: only the clock knows whether one that was set before has rung.
+    fn wake_at(&self, at: Instant) {
         if let Some(alarm) = &self.alarm {
-            alarm.set(at.saturating_duration_since(now).max(SHORTEST_ALARM));
+            alarm.set(at.saturating_duration_since(self.now()).max(SHORTEST_ALARM));
         }
-        self.rings_at = Some(at);
     }
 }
 

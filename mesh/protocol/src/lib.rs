@@ -30,7 +30,7 @@ pub use bodies::{
 pub use error::{DecodeError, EncodeError};
 pub use request::{DecodedInfer, OutputOptions, decode_infer};
 pub use response::{EncodedInfer, encode_infer};
-pub use status::{challenge, grpc_code, http_status, retry_after_seconds};
+pub use status::{challenge, grpc_code, http_status, retry_after_milliseconds, retry_after_seconds};
 pub use wire::{MAX_ID_BYTES, MAX_PARAMETERS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
 
 /// The header that says how many bytes of a body are JSON; the rest are raw tensors.

@@ -58,6 +58,15 @@ pub fn retry_after_seconds(fault: &Fault) -> Option<u64> {
     }
 }
 
+/// The same in milliseconds, for callers who can come back sooner than in a second: only where it is known when.
+pub fn retry_after_milliseconds(fault: &Fault) -> Option<u64> {
+    retry_after_seconds(fault)?;
+    match fault.retry {
+        Retry::After(wait) => Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1)),
+        Retry::No | Retry::Now => None,
+    }
+}
+
 /// The value of `WWW-Authenticate` (RFC 6750, section 3) for faults of credentials. Without a credential there is no error
 /// code, by section 3.1.
 pub const fn challenge(class: FaultClass, credential_presented: bool) -> Option<&'static str> {
@@ -107,6 +116,10 @@ mod tests {
         assert_eq!(limited(Retry::Now), Some(1));
         assert_eq!(limited(Retry::No), None);
         assert_eq!(retry_after_seconds(&Fault::invalid("x").with_retry(Retry::Now)), None);
+        let busy = |retry| retry_after_milliseconds(&Fault::unavailable(FaultSource::Device, "busy").with_retry(retry));
+        assert_eq!(busy(Retry::After(Duration::from_micros(1))), Some(1));
+        assert_eq!(busy(Retry::After(Duration::from_millis(37))), Some(37));
+        assert_eq!((busy(Retry::Now), busy(Retry::No)), (None, None));
     }
 
     #[test]

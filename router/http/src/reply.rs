@@ -14,10 +14,14 @@ use actix_web::{
     },
 };
 use bytes::Bytes;
-use mesh_protocol::{EncodedInfer, HEADER_CONTENT_LENGTH, challenge, error_body, http_status, retry_after_seconds};
+use mesh_protocol::{
+    EncodedInfer, HEADER_CONTENT_LENGTH, challenge, error_body, http_status, retry_after_milliseconds,
+    retry_after_seconds,
+};
 use mesh_types::{Fault, RequestId, TraceContext};
 use smallvec::SmallVec;
 
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const ARM: HeaderName = HeaderName::from_static("x-mesh-arm");
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-mesh-version");
@@ -42,6 +46,11 @@ pub(crate) fn fault(fault: &Fault, credential_presented: bool) -> HttpResponse {
     let mut response = refusal(http_status(fault.class), &fault.message);
     if let Some(seconds) = retry_after_seconds(fault) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(milliseconds) = retry_after_milliseconds(fault) {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds));
     }
     if let Some(challenge) = challenge(fault.class, credential_presented) {
         response

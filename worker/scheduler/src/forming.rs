@@ -100,7 +100,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let model = self.models.get(index)?;
         let doubtful = self.running.is_idle() && !model.is_fresh(now);
         let sizing = model.sizing(&shape);
-        let latency = sizing.latency.filter(|_| !doubtful);
+        let latency = sizing.latency;
         let tail = |rows: u32| latency.and_then(|latency| latency.tail(rows)).unwrap_or_default();
         let mut late: SmallVec<[EntryIx; 8]> = SmallVec::new();
         let mut hurried = None;
@@ -108,7 +108,8 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             let Some(known) = self.waiting.entry(entry) else {
                 continue;
             };
-            if is_full || start + tail(known.item.rows) > known.item.deadline {
+            let cannot = is_full || start + tail(known.item.rows) > known.item.deadline;
+            if cannot && !doubtful {
                 late.push(entry);
             } else {
                 hurried = hurried.or(Some((entry, known.item.deadline)));

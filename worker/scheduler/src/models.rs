@@ -18,8 +18,8 @@ pub const QUEUES_PER_MODEL: usize = 4;
 const EXPLORE_EVERY: u32 = 64;
 /// After so many batches without trouble, a limit learnt from running out of memory is raised by a row.
 const RAISE_AFTER: u32 = 64;
-/// An idle device takes a request that it believes to be too late once nothing has run for so long.
-const FRESH: Duration = Duration::from_secs(1);
+/// An idle device takes a request that it believes to be too late once nothing of the model has run for so long.
+const FRESH: Duration = Duration::from_millis(100);
 
 /// What is known of one shape.
 #[derive(Debug, Default)]
