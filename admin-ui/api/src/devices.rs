@@ -262,7 +262,7 @@ pub(crate) async fn drain(
             .registry
             .note(caller.author(), &format!("{event} {device}"))
             .await?;
-        parts.fleet.drain(device, draining)?;
+        parts.fleet.drain(device, draining).await?;
         tracing::info!(who = %caller.who, %device, event, "a device's draining changed");
     }
     let shown = details(state).into_iter().find(|shown| shown.device == device);

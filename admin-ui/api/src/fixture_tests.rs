@@ -87,9 +87,9 @@ impl FleetView for Fleet {
         }]
     }
 
-    fn drain(&self, _: DeviceId, draining: bool) -> Result<(), Fault> {
+    fn drain(&self, _: DeviceId, draining: bool) -> BoxFuture<'static, Result<(), Fault>> {
         self.draining.store(draining, Ordering::SeqCst);
-        Ok(())
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 

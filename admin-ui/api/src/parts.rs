@@ -33,8 +33,8 @@ pub trait FleetView: Send + Sync + 'static {
     fn devices(&self) -> Vec<DeviceView>;
     /// The same with everything that is known of them. Must not block.
     fn inspect(&self) -> Vec<DeviceFacts>;
-    /// Lets a device take no new requests, or take them again.
-    fn drain(&self, device: DeviceId, draining: bool) -> Result<(), Fault>;
+    /// Lets a device take no new requests, or take them again; done once it does.
+    fn drain(&self, device: DeviceId, draining: bool) -> BoxFuture<'static, Result<(), Fault>>;
 }
 
 /// Everything that is known of a device, as it was counted.

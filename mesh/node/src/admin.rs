@@ -1,5 +1,7 @@
 //! What the admin door needs of the rest: the view of the devices, trials, and the files of the web app.
 
+use std::time::Duration;
+
 use futures::{FutureExt, future::BoxFuture};
 use mesh_admin_api::{
     Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, LoadState, ModelFacts, ModelNumbers, Probe,
@@ -9,7 +11,14 @@ use mesh_telemetry::Telemetry;
 use mesh_types::{DeviceId, Fault, FaultSource, InferJob, JobOutcome};
 use mesh_worker::{DeviceStatistics, ModelStatistics};
 
+use tokio::time::{sleep, timeout};
+
 use crate::fleet::LocalFleet;
+
+/// How long control may take to leave a device out.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(1);
+/// How long requests that hold the snapshot before that are let through.
+const SNAPSHOT_REST: Duration = Duration::from_millis(100);
 
 /// The devices, as control and the worker know them.
 pub(crate) struct Devices {
@@ -35,13 +44,35 @@ impl FleetView for Devices {
         for (known, report) in worker.statistics().devices.into_iter().zip(worker.report().devices) {
             let shown = view.iter().find(|shown| shown.device == known.device);
             let models = shown.map(|shown| shown.models.clone()).unwrap_or_default();
-            facts.push(self.facts(known, report.draining, models));
+            let draining = report.draining || self.fleet.is_leaving(known.device);
+            facts.push(self.facts(known, draining, models));
         }
         facts
     }
 
-    fn drain(&self, device: DeviceId, draining: bool) -> Result<(), Fault> {
-        self.fleet.worker().drain(device, draining)
+    fn drain(&self, device: DeviceId, draining: bool) -> BoxFuture<'static, Result<(), Fault>> {
+        let (fleet, mut view) = (self.fleet.clone(), self.control.watch());
+        async move {
+            if !draining {
+                fleet.worker().drain(device, false)?;
+                fleet.set_leaving(device, false);
+                return Ok(());
+            }
+            // First nothing is led to it any more, then it refuses: what other devices can serve is never refused.
+            fleet.set_leaving(device, true);
+            let left_out = view.wait_for(|view| view.devices.iter().any(|one| one.device == device && one.draining));
+            // Where control does not answer in time, the device is drained all the same.
+            let left_out = timeout(CONTROL_PATIENCE, left_out).await.is_ok();
+            if left_out {
+                sleep(SNAPSHOT_REST).await;
+            }
+            // Unless somebody undrained it meanwhile.
+            if fleet.is_leaving(device) {
+                fleet.worker().drain(device, true)?;
+            }
+            Ok(())
+        }
+        .boxed()
     }
 }
 
@@ -122,7 +153,7 @@ impl Probe for DeviceProbe {
         let device = report
             .devices
             .iter()
-            .find(|device| !device.draining && holds(device))
+            .find(|device| !self.0.is_leaving(device.device) && holds(device))
             .map(|device| device.device);
         let reply = match device {
             Some(device) => self.0.hand_over(device, job),

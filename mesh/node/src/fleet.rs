@@ -22,6 +22,7 @@ use mesh_router::{WorkerReply, Workers};
 use mesh_telemetry::Telemetry;
 use mesh_types::{DeviceId, Fault, InferJob, JobOutcome, ModelVersionKey};
 use mesh_worker::{JobReply, WorkerHandle};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// The devices of this process.
@@ -30,6 +31,9 @@ pub(crate) struct LocalFleet {
     worker: WorkerHandle,
     changes: watch::Receiver<u64>,
     in_flight: Arc<BTreeMap<DeviceId, Arc<AtomicU64>>>,
+    /// Devices that are or will be drained: control leaves them out before they refuse anything.
+    leaving: Arc<Mutex<BTreeSet<DeviceId>>>,
+    changed: Arc<watch::Sender<u64>>,
 }
 
 /// An answer that is still to come, counted until it is there or nobody wants it any more.
@@ -76,9 +80,28 @@ impl LocalFleet {
         let counts = worker.devices().into_iter().map(|device| (device, Arc::default()));
         Ok(Self {
             in_flight: Arc::new(counts.collect()),
+            leaving: Arc::default(),
             worker,
             changes,
+            changed,
         })
+    }
+
+    /// Whether a device takes no new requests, or is about to.
+    pub(crate) fn is_leaving(&self, device: DeviceId) -> bool {
+        self.leaving.lock().contains(&device)
+    }
+
+    /// Says that a device will take no new requests, or will take them again; nothing is refused by that.
+    pub(crate) fn set_leaving(&self, device: DeviceId, leaving: bool) {
+        let mut known = self.leaving.lock();
+        let _ = if leaving {
+            known.insert(device)
+        } else {
+            known.remove(&device)
+        };
+        drop(known);
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// The devices themselves.
@@ -160,7 +183,7 @@ impl Fleet for LocalFleet {
     fn report(&self) -> FleetReport {
         let devices = self.worker.report().devices.into_iter().map(|device| DeviceReport {
             device: device.device,
-            draining: device.draining,
+            draining: device.draining || self.is_leaving(device.device),
             models: device.models.into_iter().map(model).collect(),
         });
         FleetReport {
