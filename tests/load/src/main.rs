@@ -90,7 +90,7 @@ struct OpenArguments {
     /// Of the random times.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Connections: the most requests on their way at a time.
+    /// The most connections, and so the most requests on their way at a time.
     #[arg(long, default_value_t = 256)]
     connections: usize,
     /// An answer is good if it comes within so many milliseconds of when its request was due.

@@ -7,17 +7,16 @@
 //! the load and no figure of it says anything of the server.
 
 use std::{
-    cell::RefCell,
     net::SocketAddr,
     sync::mpsc::{Receiver as Stop, RecvTimeoutError, channel as stop_channel},
     thread::Builder,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 
 use crate::{
     arrivals::Arrivals,
@@ -28,6 +27,8 @@ use crate::{
 
 /// The most requests that wait for a connection.
 pub const MAX_DUE: usize = 16_384;
+/// A connection that was idle for so long is not used again.
+const MAX_IDLE: Duration = Duration::from_secs(1);
 
 /// What is sent, where, how often and for how long.
 #[derive(Debug, Clone)]
@@ -38,7 +39,7 @@ pub struct OpenLoad {
     pub requests: Vec<Bytes>,
     /// When they are due.
     pub arrivals: Arrivals,
-    /// Connections: the most requests on their way at a time.
+    /// The most connections, and so the most requests on their way at a time; made as they are needed.
     pub connections: usize,
     /// Time before anything is counted.
     pub warm_up: Duration,
@@ -54,6 +55,12 @@ struct Due {
     at: Instant,
 }
 
+/// A connection that is not in use, and since when.
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
 /// Runs the load on the current thread; returns once everything that was due has been answered.
 pub async fn run_open(load: &OpenLoad) -> anyhow::Result<OpenOutcome> {
     ensure!(
@@ -62,35 +69,124 @@ pub async fn run_open(load: &OpenLoad) -> anyhow::Result<OpenOutcome> {
         load.connections
     );
     ensure!(!load.requests.is_empty(), "there is no request to send");
-    let outcome = RefCell::new(OpenOutcome::empty(load.duration)?);
-    let mut opened = Vec::with_capacity(load.connections);
-    for _ in 0..load.connections {
-        opened.push(Connection::open(load.address).await?);
-    }
-    let (sender, receiver) = mpsc::channel(MAX_DUE);
-    let queue = Mutex::new(receiver);
-    let begin = Instant::now();
-    let (end, arrivals) = (load.warm_up + load.duration, load.arrivals.clone());
-    // Held until the connections are done: dropped early, it stops the pacer.
+    let mut state = State {
+        load,
+        // Fails early where nobody listens.
+        idle: vec![Idle::since_now(Connection::open(load.address).await?)],
+        counted_from: Instant::now() + load.warm_up,
+        outcome: OpenOutcome::empty(load.duration)?,
+    };
+    let (sender, mut receiver) = mpsc::channel(MAX_DUE);
+    let (begin, end, arrivals) = (Instant::now(), load.warm_up + load.duration, load.arrivals.clone());
+    // Held until all is answered: dropped early, it stops the pacer.
     let (_going, stop) = stop_channel();
     let pacer = Builder::new()
         .name("pacer".into())
         .spawn(move || pace(arrivals, begin, end, &sender, &stop))?;
-    let counted_from = begin + load.warm_up;
-    let mut connections: FuturesUnordered<_> = opened
-        .into_iter()
-        .map(|connection| one_connection(load, connection, &queue, counted_from, &outcome))
-        .collect();
-    while let Some(one) = connections.next().await {
-        one?;
+    let (mut under_way, mut is_over) = (FuturesUnordered::new(), false);
+    while !is_over || !under_way.is_empty() {
+        tokio::select! {
+            biased;
+            Some((at, answer)) = under_way.next(), if !under_way.is_empty() => state.settle(at, answer)?,
+            due = receiver.recv(), if !is_over && under_way.len() < load.connections => match due {
+                Some(due) => under_way.push(exchange(load, state.usable(), due)),
+                None => is_over = true,
+            },
+        }
     }
     let kept_up = pacer.join().unwrap_or(false);
     ensure!(
         kept_up,
         "more than {MAX_DUE} requests waited for a connection: more connections, or a lower rate"
     );
-    drop(connections);
-    Ok(outcome.into_inner())
+    Ok(state.outcome)
+}
+
+struct State<'a> {
+    load: &'a OpenLoad,
+    /// Those used last are at the end.
+    idle: Vec<Idle>,
+    counted_from: Instant,
+    outcome: OpenOutcome,
+}
+
+impl Idle {
+    fn since_now(connection: Connection) -> Self {
+        Self {
+            connection,
+            since: Instant::now(),
+        }
+    }
+}
+
+impl State<'_> {
+    /// The connection used last, if the server cannot have closed it yet: servers close those that are idle for some seconds.
+    fn usable(&mut self) -> Option<Connection> {
+        let Idle { connection, since } = self.idle.pop()?;
+        if since.elapsed() < MAX_IDLE {
+            return Some(connection);
+        }
+        // The others have been idle for longer.
+        self.idle.clear();
+        None
+    }
+
+    fn settle(&mut self, at: Instant, answer: anyhow::Result<Answered>) -> anyhow::Result<()> {
+        match answer {
+            Ok(answered) => {
+                if at >= self.counted_from {
+                    let Answered {
+                        status, bytes, timing, ..
+                    } = answered;
+                    self.outcome.record(status, bytes, timing, self.load.within);
+                }
+                self.idle.push(Idle::since_now(answered.connection));
+                Ok(())
+            }
+            Err(error) => {
+                self.outcome.broken += 1;
+                if self.outcome.broken > MAX_BREAKS {
+                    return Err(error.context(format!("connections broke more than {MAX_BREAKS} times")));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+struct Answered {
+    connection: Connection,
+    status: u16,
+    bytes: usize,
+    timing: Timing,
+}
+
+/// Sends what is due, and when that was.
+async fn exchange(load: &OpenLoad, connection: Option<Connection>, due: Due) -> (Instant, anyhow::Result<Answered>) {
+    let at = due.at;
+    (at, answer(load, connection, due).await)
+}
+
+async fn answer(load: &OpenLoad, connection: Option<Connection>, due: Due) -> anyhow::Result<Answered> {
+    let request = load.requests.get(due.index % load.requests.len());
+    let request = request.context("there is no request to send")?;
+    let mut connection = match connection {
+        Some(connection) => connection,
+        None => Connection::open(load.address).await?,
+    };
+    let sent = Instant::now();
+    let (status, bytes) = connection.exchange(request).await?;
+    let timing = Timing {
+        due: due.at,
+        sent,
+        answered: Instant::now(),
+    };
+    Ok(Answered {
+        connection,
+        status,
+        bytes,
+        timing,
+    })
 }
 
 /// Hands out what is due, until the end or until nobody wants it; whether everything found room.
@@ -108,49 +204,6 @@ fn pace(arrivals: Arrivals, begin: Instant, end: Duration, sender: &mpsc::Sender
         }
     }
     true
-}
-
-async fn one_connection(
-    load: &OpenLoad,
-    mut connection: Connection,
-    queue: &Mutex<mpsc::Receiver<Due>>,
-    counted_from: Instant,
-    outcome: &RefCell<OpenOutcome>,
-) -> anyhow::Result<()> {
-    loop {
-        // In a statement of its own: the lock is let go before anything is sent.
-        let due = queue.lock().await.recv().await;
-        let Some(Due { index, at }) = due else { return Ok(()) };
-        let Some(request) = load.requests.get(index % load.requests.len()) else {
-            return Ok(());
-        };
-        let sent = Instant::now();
-        match connection.exchange(request).await {
-            Ok((status, bytes)) => {
-                let timing = Timing {
-                    due: at,
-                    sent,
-                    answered: Instant::now(),
-                };
-                if at >= counted_from {
-                    outcome.borrow_mut().record(status, bytes, timing, load.within);
-                }
-            }
-            Err(error) => {
-                let broken = {
-                    let mut outcome = outcome.borrow_mut();
-                    outcome.broken += 1;
-                    outcome.broken
-                };
-                if broken > MAX_BREAKS {
-                    bail!(error.context(format!("connections broke more than {MAX_BREAKS} times")));
-                }
-                connection = Connection::open(load.address)
-                    .await
-                    .context("after a connection broke")?;
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -189,5 +242,33 @@ mod tests {
             &stop
         ));
         assert_eq!(sender.capacity(), MAX_DUE);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_idle_for_long_is_not_used_again() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let load = OpenLoad {
+            address: listener.local_addr().unwrap(),
+            requests: Vec::new(),
+            arrivals: Arrivals::new(Spread::Even, 1.0, 1).unwrap(),
+            connections: 1,
+            warm_up: Duration::ZERO,
+            duration: Duration::ZERO,
+            within: Duration::ZERO,
+        };
+        let mut idle = Vec::new();
+        for since in [Instant::now().checked_sub(MAX_IDLE), Some(Instant::now())] {
+            let connection = Connection::open(load.address).await.unwrap();
+            let since = since.unwrap();
+            idle.push(Idle { connection, since });
+        }
+        let mut state = State {
+            load: &load,
+            idle,
+            counted_from: Instant::now(),
+            outcome: OpenOutcome::empty(Duration::ZERO).unwrap(),
+        };
+        assert!(state.usable().is_some());
+        assert!(state.usable().is_none() && state.idle.is_empty());
     }
 }
