@@ -29,6 +29,8 @@ const MIN_RETRY: Duration = Duration::from_millis(1);
 pub(crate) struct Candidate<'a, T> {
     pub(crate) item: &'a Item<T>,
     pub(crate) model: ModelIx,
+    /// Rows that wait for the same batches.
+    pub(crate) beside: u64,
     pub(crate) sizing: Sizing<'a>,
     pub(crate) tenant: TenantIx,
     pub(crate) class: usize,
@@ -52,6 +54,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let Candidate {
             item,
             model: index,
+            beside,
             sizing,
             tenant,
             class,
@@ -61,13 +64,8 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             return None;
         }
         let latency = sizing.latency?;
-        let isolated = item.standing.share.isolated.then_some(*tenant);
-        let beside = self
-            .waiting
-            .find(*index, &item.shape, isolated)
-            .map_or(0, |group| group.rows);
         let rows = if model.rules.shared {
-            let together = u32::try_from(beside).unwrap_or(u32::MAX).saturating_add(item.rows);
+            let together = u32::try_from(*beside).unwrap_or(u32::MAX).saturating_add(item.rows);
             together.min(sizing.full).max(item.rows)
         } else {
             item.rows

@@ -15,12 +15,15 @@ use crate::{
     models::Models,
     running::{Run, Running},
     tenants::{BATCH, INTERACTIVE, TenantIx, Tenants, weighted},
-    waiting::{Arrival, Entry, EntryIx, ModelIx, Waiting},
+    waiting::{Arrival, Entry, EntryIx, GroupIx, ModelIx, Waiting},
 };
 
 /// A second batch is handed to a slot no sooner than this before the first is expected to be done: late enough for whoever
 /// still comes, soon enough that the slot never idles.
 pub const HANDOVER: Duration = Duration::from_millis(2);
+
+/// The most combinations of model, shape and class that one tenant waits with.
+pub const MAX_PLACES: usize = 64;
 
 /// The queues of one device. `K` names a model, `T` is what waits.
 #[derive(Debug)]
@@ -299,10 +302,14 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             ServiceClass::Interactive => INTERACTIVE,
             ServiceClass::Batch => BATCH,
         };
+        let isolated = item.standing.share.isolated.then_some(tenant);
+        let beside = self.waiting.find(index, &item.shape, isolated);
+        self.has_place(tenant, beside.map(|(group, _)| (group, class)))?;
         let sizing = model.sizing(&item.shape);
         let candidate = Candidate {
             item,
             model: index,
+            beside: beside.map_or(0, |(_, group)| group.rows),
             sizing,
             tenant,
             class,
@@ -317,6 +324,18 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             cost: nanoseconds(sizing.cost(item.rows)),
             timeout: timeout.map(|(wait, action)| (item.arrived + wait, action)),
         })
+    }
+
+    /// Every shape that a tenant waits with is a group that each decision looks at: one tenant has so many and no more.
+    fn has_place(&self, tenant: TenantIx, place: Option<(GroupIx, usize)>) -> Result<(), RefusedFor> {
+        let Some(tenant) = self.tenants.get(tenant) else {
+            return Ok(());
+        };
+        let joins = place.is_some_and(|place| tenant.places.contains(&place));
+        if tenant.places.len() < MAX_PLACES || joins {
+            return Ok(());
+        }
+        Err(RefusedFor::Full)
     }
 
     /// Tells the floor what the batch takes of each class's time, or takes that back.

@@ -282,6 +282,26 @@ fn a_tenants_queue_takes_its_bound_and_refuses_one_more_and_another_tenants_is_i
 }
 
 #[test]
+fn a_tenant_waits_with_so_many_shapes_and_no_more_and_others_with_theirs() {
+    let mut bench = Bench::new(BatchRules {
+        max_queue: 10 * MAX_PLACES,
+        ..patient(5)
+    });
+    let mut wait = |tenant: &str, extent: usize| {
+        bench.offer_with(Duration::ZERO, |item| {
+            item.tenant = tenant.parse().unwrap();
+            item.shape = shape(extent as u64);
+        })
+    };
+    for extent in 0..MAX_PLACES {
+        assert!(wait("a", extent).is_ok());
+    }
+    assert_eq!(wait("a", MAX_PLACES), Err(RefusedFor::Full));
+    assert!(wait("a", 0).is_ok(), "a shape that it waits with already");
+    assert!(wait("b", MAX_PLACES).is_ok());
+}
+
+#[test]
 fn a_level_has_a_bound_of_its_own() {
     let one = QueuePolicy {
         max_queue_size: 1,

@@ -187,9 +187,15 @@ impl<T> Waiting<T> {
     }
 
     /// The group that a request would join, if it holds anything.
-    pub(crate) fn find(&self, model: ModelIx, shape: &ShapeKey, isolated: Option<TenantIx>) -> Option<&Group> {
+    pub(crate) fn find(
+        &self,
+        model: ModelIx,
+        shape: &ShapeKey,
+        isolated: Option<TenantIx>,
+    ) -> Option<(GroupIx, &Group)> {
         let name = (model, shape.clone(), isolated);
-        self.names.get(&name).and_then(|index| self.group(*index))
+        let index = *self.names.get(&name)?;
+        Some((index, self.group(index)?))
     }
 
     /// Takes a request in.
