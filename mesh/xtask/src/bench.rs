@@ -5,9 +5,16 @@
 
 mod callgrind;
 mod load;
+mod memory;
 mod models;
+mod overload;
+mod profile;
 mod rows;
+mod samples;
+mod scheduling;
+mod streams;
 mod table;
+mod tenants;
 
 use std::{num::NonZeroUsize, path::PathBuf, thread::available_parallelism};
 
@@ -30,8 +37,18 @@ pub(crate) enum Group {
     Encoder,
     /// Where a request's time goes.
     Stages,
+    /// Two polite tenants beside one that asks for three times what the device can do.
+    Fairness,
+    /// What is answered in time at twice the peak, and how fast the rest is refused.
+    Goodput,
+    /// Memory over a flood.
+    Memory,
+    /// What a request costs where 10,000 tenants are known and 100 call.
+    Tenants,
     /// Instructions of a request, under valgrind.
     Instructions,
+    /// Instructions of a request in the scheduler alone, by part, under valgrind.
+    Scheduling,
 }
 
 /// What can be said about a bench.
@@ -49,6 +66,9 @@ pub(crate) struct BenchArguments {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// Minutes of the flood over which memory is watched.
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
     /// Take the programs that the last optimised build left.
     #[arg(long)]
     no_build: bool,
@@ -61,6 +81,8 @@ pub(crate) struct Bench {
     folder: PathBuf,
     rounds: u32,
     seconds: f64,
+    /// Of the flood over which memory is watched.
+    minutes: f64,
     /// Threads of the inference door and of the empty handler.
     workers: NonZeroUsize,
     interrupt: Interrupt,
@@ -72,6 +94,11 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<()> {
         (0.1..=600.0).contains(&arguments.seconds),
         "--seconds is within 0.1 to 600, got {}",
         arguments.seconds
+    );
+    ensure!(
+        (0.5..=600.0).contains(&arguments.minutes),
+        "--minutes is within 0.5 to 600, got {}",
+        arguments.minutes
     );
     let environment = commands::setup()?;
     let programs = if arguments.no_build {
@@ -85,6 +112,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<()> {
         folder: environment::target()?.join("bench"),
         rounds: arguments.rounds,
         seconds: arguments.seconds,
+        minutes: arguments.minutes,
         workers: NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN),
         interrupt: Interrupt::listen()?,
     };
@@ -92,26 +120,21 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     models::trace(&bench)?;
     if wanted(Group::Mlp) || wanted(Group::Encoder) || wanted(Group::Stages) {
-        let node = bench.start("node", &[], PATIENCE)?;
-        let key = models::declare(&node, &bench.folder, &[&models::MLP, &models::ENCODER])?;
-        let target = rows::Target {
-            bench: &bench,
-            node: &node,
-            key: &key,
-        };
-        if wanted(Group::Mlp) {
-            rows.extend(target.mlp()?);
-        }
-        if wanted(Group::Encoder) {
-            rows.extend(target.encoder()?);
-        }
-        if wanted(Group::Stages) {
-            rows.extend(target.stages()?);
-        }
+        rows.extend(at_full_speed(&bench, &wanted)?);
+    }
+    if wanted(Group::Fairness) || wanted(Group::Goodput) || wanted(Group::Memory) {
+        rows.extend(overloaded(&bench, &wanted)?);
+    }
+    if wanted(Group::Tenants) {
+        let node = bench.start("tenants", &[], PATIENCE)?;
+        rows.extend(tenants::rows(&bench, &node)?);
         node.stop()?;
     }
     if wanted(Group::Instructions) {
         rows.push(callgrind::row(&bench)?);
+    }
+    if wanted(Group::Scheduling) {
+        rows.extend(scheduling::rows(&bench)?);
     }
     println!("{}", table::text(&rows));
     if let Some(path) = &arguments.json {
@@ -119,6 +142,45 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<()> {
         std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+fn at_full_speed(bench: &Bench, wanted: &impl Fn(Group) -> bool) -> anyhow::Result<Vec<table::Row>> {
+    let mut rows = Vec::new();
+    let node = bench.start("node", &[], PATIENCE)?;
+    let keys = models::declare(&node, &bench.folder, &[&models::MLP, &models::ENCODER])?;
+    let target = rows::Target {
+        bench,
+        node: &node,
+        keys: &keys,
+    };
+    if wanted(Group::Mlp) {
+        rows.extend(target.mlp()?);
+    }
+    if wanted(Group::Encoder) {
+        rows.extend(target.encoder()?);
+    }
+    if wanted(Group::Stages) {
+        rows.extend(target.stages()?);
+    }
+    node.stop()?;
+    Ok(rows)
+}
+
+fn overloaded(bench: &Bench, wanted: &impl Fn(Group) -> bool) -> anyhow::Result<Vec<table::Row>> {
+    let mut rows = Vec::new();
+    let node = bench.start("overload", &[], PATIENCE)?;
+    let overload = overload::Overload::prepare(bench, &node)?;
+    if wanted(Group::Fairness) {
+        rows.extend(overload.fairness()?);
+    }
+    if wanted(Group::Goodput) {
+        rows.extend(overload.goodput()?);
+    }
+    if wanted(Group::Memory) {
+        rows.push(memory::row(bench, &overload, bench.minutes)?);
+    }
+    node.stop()?;
+    Ok(rows)
 }
 
 impl Bench {

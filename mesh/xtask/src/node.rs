@@ -285,7 +285,8 @@ fn forget_settings(command: &mut Command) {
     }
 }
 
-fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
+/// Writes a file that its owner alone can read.
+pub(crate) fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = fs::OpenOptions::new()
         .write(true)

@@ -38,11 +38,11 @@ pub(crate) fn row(bench: &Bench) -> anyhow::Result<Row> {
     let body = models::body(&bench.folder, &MLP)?;
     let counts = Counts::new(bench, "mesh");
     let node = bench.start("callgrind", &counts.under(), PATIENCE)?;
-    let key = models::declare(&node, &bench.folder, &[&MLP])?;
+    let keys = models::declare(&node, &bench.folder, &[&MLP])?;
     let aim = Aim {
         address: SocketAddr::from(([127, 0, 0, 1], node.ports.inference)),
         path: "/v2/models/mlp/infer",
-        key: &key,
+        keys: &keys,
         body: &body,
     };
     let (ours, answer_bytes) = counts.per_request(bench, &aim, node.pid())?;

@@ -23,7 +23,8 @@ const LISTENING: &str = "listening on ";
 pub(crate) struct Aim<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) path: &'a str,
-    pub(crate) key: &'a str,
+    /// A file of keys, one on each line; requests bear them in turn.
+    pub(crate) keys: &'a Path,
     pub(crate) body: &'a Body,
 }
 
@@ -43,7 +44,7 @@ pub(crate) struct Summary {
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) answer_bytes: usize,
-    ok: u64,
+    pub(crate) ok: u64,
     not_ok: u64,
     broken: u64,
 }
@@ -54,7 +55,8 @@ pub(crate) fn send(bench: &Bench, aim: &Aim<'_>, amount: Amount) -> anyhow::Resu
     command
         .arg("run")
         .args(["--address", &aim.address.to_string(), "--path", aim.path])
-        .args(["--header", &format!("authorization: Bearer {}", aim.key)])
+        .arg("--tokens")
+        .arg(aim.keys)
         .args(["--concurrency", &amount.concurrency.to_string()])
         .args([
             "--warm-up",
@@ -70,7 +72,6 @@ pub(crate) fn send(bench: &Bench, aim: &Aim<'_>, amount: Amount) -> anyhow::Resu
     if let Some(requests) = amount.requests {
         command.args(["--requests", &requests.to_string()]);
     }
-    // The key is on the command line: what failed is told without it.
     let output = command.output().context("the load generator does not start")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "the load generator failed: {}", said.trim());

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     bench::Bench,
-    node::{Node, document},
+    node::{Node, document, write_secret},
     process,
 };
 
@@ -73,8 +73,8 @@ pub(crate) fn file(folder: &Path, model: &Model) -> PathBuf {
     folder.join("models").join(format!("{}.pt", model.name))
 }
 
-/// Creates the tenant and publishes models, unless they are there; returns the tenant's key.
-pub(crate) fn declare(node: &Node, folder: &Path, models: &[&Model]) -> anyhow::Result<String> {
+/// Creates the tenant and publishes models, unless they are there; returns the file of the tenant's key.
+pub(crate) fn declare(node: &Node, folder: &Path, models: &[&Model]) -> anyhow::Result<PathBuf> {
     node.apply(&document("Tenant", None, TENANT, "{}"))?;
     let there = node.list("models", Some(TENANT))?;
     let is_there = |model: &Model| {
@@ -92,7 +92,34 @@ pub(crate) fn declare(node: &Node, folder: &Path, models: &[&Model]) -> anyhow::
             .arg(config);
         process::output(command.arg(file(folder, model)))?;
     }
-    node.key(TENANT)
+    keys(node, &[TENANT], TENANT)
+}
+
+/// A file of these tenants' keys, one on each line.
+pub(crate) fn keys(node: &Node, tenants: &[&str], name: &str) -> anyhow::Result<PathBuf> {
+    let mut text = String::new();
+    for tenant in tenants {
+        text.push_str(&node.key(tenant)?);
+        text.push('\n');
+    }
+    let file = node.folder.join(format!("{name}.keys"));
+    write_secret(&file, &text)?;
+    Ok(file)
+}
+
+/// Lets these tenants, made if need be, call the bench's model.
+pub(crate) fn grant(node: &Node, model: &Model, tenants: &[&str]) -> anyhow::Result<()> {
+    let tenant = |tenant: &&str| document("Tenant", None, tenant, "{}");
+    node.apply(&tenants.iter().map(tenant).collect::<String>())?;
+    let mut known = node.list("models", Some(TENANT))?;
+    let named = |item: &Value| item.pointer("/metadata/name").and_then(Value::as_str) == Some(model.name);
+    known.retain(named);
+    let mut known = known.pop().context("the model is not listed")?;
+    let spec = known.get_mut("spec").and_then(Value::as_object_mut);
+    spec.context("the model has no spec")?
+        .insert("grants".to_owned(), json!(tenants));
+    // JSON is YAML.
+    node.apply(&known.to_string())
 }
 
 /// Writes the body of a request for one row, binary in and out.

@@ -1,6 +1,6 @@
 //! The rows that need a mesh running at full speed.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path};
 
 use anyhow::Context;
 use serde::Deserialize;
@@ -28,7 +28,7 @@ type Figure = (&'static str, &'static str, fn(&Summary) -> f64);
 pub(crate) struct Target<'a> {
     pub(crate) bench: &'a Bench,
     pub(crate) node: &'a Node,
-    pub(crate) key: &'a str,
+    pub(crate) keys: &'a Path,
 }
 
 /// libtorch alone at one setting.
@@ -65,7 +65,7 @@ impl Target<'_> {
         let mesh = Aim {
             address: self.address(),
             path: "/v2/models/mlp/infer",
-            key: self.key,
+            keys: self.keys,
             body: &body,
         };
         let first = send(self.bench, &mesh, self.amount(1))?;
@@ -109,7 +109,7 @@ impl Target<'_> {
         let mesh = Aim {
             address: self.address(),
             path: "/v2/models/encoder/infer",
-            key: self.key,
+            keys: self.keys,
             body: &body,
         };
         eprintln!("encoder: looking for libtorch's best setting");
@@ -158,7 +158,7 @@ impl Target<'_> {
         let aim = Aim {
             address: self.address(),
             path: "/v2/models/mlp/infer",
-            key: self.key,
+            keys: self.keys,
             body: &body,
         };
         eprintln!("stages");
