@@ -22,8 +22,37 @@ use crate::{
 const INTERACTIVE_PART: f64 = 0.9;
 /// While a request waits behind everything that is there now, others come that go before it: so much more than what is there.
 const OTHERS_COME: f64 = 1.25;
+/// How many in a hundred of those admitted may be dropped later, before admission becomes more careful.
+const DROPS_PER_HUNDRED: f64 = 2.0;
+/// What one drop adds to the caution, and the most that there is of it.
+const STEP: f64 = 0.02;
+const MOST_CAUTION: f64 = 3.0;
 /// No refusal says to come back sooner.
 const MIN_RETRY: Duration = Duration::from_millis(1);
+
+/// How much longer than predicted a wait is taken for: what is admitted and then dropped shows that predictions are too hopeful,
+/// on a machine that others use as well. Each drop adds to it, and each request that runs takes a little of it away, so that
+/// about two in a hundred are dropped.
+#[derive(Debug)]
+pub(crate) struct Caution(f64);
+
+impl Default for Caution {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+impl Caution {
+    /// An admitted request has been dropped.
+    pub(crate) fn late(&mut self) {
+        self.0 = (self.0 + STEP).min(MOST_CAUTION);
+    }
+
+    /// So many run.
+    pub(crate) fn in_time(&mut self, requests: usize) {
+        self.0 = (self.0 - STEP * DROPS_PER_HUNDRED / 100.0 * requests as f64).max(1.0);
+    }
+}
 
 /// A request and what is known of it on arrival.
 pub(crate) struct Candidate<'a, T> {
@@ -83,7 +112,33 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             _ => 1.0,
         };
         let at_its_share = own as f64 / self.tenants.share(tenant, class);
-        let nanoseconds = at_its_share.min(all as f64 * OTHERS_COME) / part / self.running.slots() as f64;
+        let before = at_its_share.min(all as f64 * OTHERS_COME) * self.caution.0;
+        let nanoseconds = before / part / self.running.slots() as f64;
         Duration::try_from_secs_f64(nanoseconds / 1e9).unwrap_or(Duration::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_in_a_hundred_dropped_keep_the_caution_where_it_is() {
+        let mut caution = Caution::default();
+        for _ in 0..20 {
+            caution.late();
+        }
+        let before = caution.0;
+        for _ in 0..50 {
+            caution.late();
+            caution.in_time(50);
+        }
+        assert!((caution.0 - before).abs() < STEP * 2.0, "{} after {before}", caution.0);
+        caution.in_time(1_000_000);
+        assert!((caution.0 - 1.0).abs() < f64::EPSILON);
+        for _ in 0..10_000 {
+            caution.late();
+        }
+        assert!((caution.0 - MOST_CAUTION).abs() < f64::EPSILON);
     }
 }

@@ -236,6 +236,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             parts,
             contended: [INTERACTIVE, BATCH].map(|class| self.tenants.anyone_waits(class)),
         };
+        self.caution.in_time(filling.entries.len());
         self.use_floor(&run, run.predicted, 1);
         let rows = run.rows;
         let id = self.running.start(now, run);

@@ -32,7 +32,7 @@ const MOST_DISPROPORTION: f64 = 2.0;
 /// The 99th percentile is at most so many times the mean: a machine that stands still is no property of the model.
 const LONGEST_TAIL: f64 = 5.0;
 /// Of the best rate, so much is good enough for the efficient size.
-const EFFICIENT: f64 = 0.985;
+const EFFICIENT: f64 = 0.95;
 /// What it costs to form a batch and to hand it over, in nanoseconds: more batches mean more of it.
 const HANDLING: f64 = 50_000.0;
 /// The percentile of a size that has been seen a few times only, as a multiple of the mean.

@@ -36,7 +36,8 @@ pub use latency::Latency;
 pub use models::{MAX_SHAPES, QUEUES_PER_MODEL};
 pub use queue::AGEING;
 pub use rules::{BatchRules, LevelRules};
-pub use scheduler::{HANDOVER, MAX_PLACES, Outcome, Scheduler};
+pub use running::HANDOVER;
+pub use scheduler::{MAX_PLACES, Outcome, Scheduler};
 pub use tenants::MAX_TENANTS;
 
 #[cfg(test)]

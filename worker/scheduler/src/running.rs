@@ -15,6 +15,11 @@ use crate::{
     waiting::ModelIx,
 };
 
+/// A second batch is handed to a slot no sooner than this before the first is expected to be done, or than this part of its
+/// time: late enough for whoever still comes, soon enough that the slot never idles.
+pub const HANDOVER: Duration = Duration::from_millis(2);
+pub(crate) const HANDOVER_PART: f64 = 0.25;
+
 /// A tenant's part of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Part {
@@ -90,6 +95,17 @@ impl Running {
     pub(crate) fn free_at(&self, slot: usize, now: Instant) -> Instant {
         let known = self.slots.get(slot).and_then(|slot| slot.free_at);
         known.map_or(now, |free_at| free_at.max(now))
+    }
+
+    /// When the slot should be given its next batch: shortly before it is expected to be done. The longer a batch, the further
+    /// off the prediction may be, and a slot that is done before its next batch is there stands idle.
+    pub(crate) fn handover_at(&self, slot: usize, now: Instant) -> Instant {
+        let last = self.slots.get(slot).and_then(|slot| slot.batches.last());
+        let Some(run) = last.and_then(|id| self.runs.get(id)) else {
+            return now;
+        };
+        let early = HANDOVER.max(run.predicted.mul_f64(HANDOVER_PART));
+        self.free_at(slot, now).checked_sub(early).unwrap_or(now).max(now)
     }
 
     /// When the first slot is free.

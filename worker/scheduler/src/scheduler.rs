@@ -9,7 +9,7 @@ use mesh_types::{ServiceClass, TimeoutAction};
 
 use crate::{
     BatchId, BatchRules, Charge, Decision, Gone, Item, Latency, Refused, RefusedFor, ShapeKey,
-    admission::Candidate,
+    admission::{Candidate, Caution},
     floor::Floor,
     forming::nanoseconds,
     models::Models,
@@ -17,10 +17,6 @@ use crate::{
     tenants::{BATCH, INTERACTIVE, TenantIx, Tenants, weighted},
     waiting::{Arrival, Entry, EntryIx, GroupIx, ModelIx, Waiting},
 };
-
-/// A second batch is handed to a slot no sooner than this before the first is expected to be done: late enough for whoever
-/// still comes, soon enough that the slot never idles.
-pub const HANDOVER: Duration = Duration::from_millis(2);
 
 /// The most combinations of model, shape and class that one tenant waits with.
 pub const MAX_PLACES: usize = 64;
@@ -33,6 +29,8 @@ pub struct Scheduler<K, T> {
     pub(crate) waiting: Waiting<T>,
     pub(crate) running: Running,
     pub(crate) floor: Floor,
+    /// How much longer than predicted a wait is taken for.
+    pub(crate) caution: Caution,
 }
 
 /// What became of a batch.
@@ -68,6 +66,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             waiting: Waiting::default(),
             running,
             floor: Floor::default(),
+            caution: Caution::default(),
         }
     }
 
@@ -201,8 +200,8 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let mut gone = Vec::new();
         let mut wake_at = self.expire(now, &mut gone);
         let mut wake = |at: Instant| wake_at = Some(wake_at.map_or(at, |known: Instant| known.min(at)));
-        let handover = self.running.free_at(slot, now).checked_sub(HANDOVER).unwrap_or(now);
-        if self.running.on(slot) > 0 && handover > now {
+        let handover = self.running.handover_at(slot, now);
+        if handover > now {
             if self.waiting.groups().next().is_some() {
                 wake(handover);
             }
@@ -349,6 +348,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     pub(crate) fn take_out(&mut self, entry: EntryIx, reason: Gone, gone: &mut Vec<(Item<T>, Gone)>) {
         if let Some(entry) = self.remove_entry(entry) {
             self.tenants.part(entry.tenant);
+            if matches!(reason, Gone::Expired | Gone::TooLate) {
+                self.caution.late();
+            }
             gone.push((entry.item, reason));
         }
     }

@@ -387,8 +387,8 @@ fn a_second_batch_is_handed_over_just_before_the_first_is_done() {
     bench.offer(MS, 1);
     let decision = bench.poll(MS);
     assert!(decision.batch.is_none());
-    assert_eq!(decision.wake_at, Some(bench.start + predicted - HANDOVER));
-    assert_eq!(bench.batch(predicted - HANDOVER), Some(vec![1]));
+    assert_eq!(decision.wake_at, Some(bench.start + predicted - predicted / 4));
+    assert_eq!(bench.batch(predicted - predicted / 4), Some(vec![1]));
 }
 
 #[test]
