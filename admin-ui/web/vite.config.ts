@@ -12,5 +12,11 @@ export default defineConfig({
     manifest: "manifest.json",
   },
   server: { proxy: { "/admin": "http://127.0.0.1:8080" } },
-  test: { environment: "jsdom", setupFiles: ["src/test/setup.ts"], include: ["src/**/*.test.{ts,tsx}"] },
+  test: {
+    environment: "jsdom",
+    setupFiles: ["src/test/setup.ts"],
+    include: ["src/**/*.test.{ts,tsx}"],
+    // No test is about time, and the machine may be busy with others.
+    testTimeout: 60_000,
+  },
 });

@@ -116,7 +116,8 @@ function overview() {
     endpoints: rows,
     devices: [
       {
-        device: "cpu",
+        device: "cpu:0",
+        draining,
         models: [...store.values()].filter(isVersion).map(({ metadata }) => ({
           tenant: metadata.tenant,
           model: metadata.name.split("/")[0],
@@ -128,6 +129,42 @@ function overview() {
       },
     ],
   };
+}
+let draining = false;
+function devices() {
+  return overview().devices.map((device) => ({
+    ...device,
+    kind: "cpu",
+    threads: 2,
+    abandoned_threads: 0,
+    in_flight: draining ? 0 : 3,
+    up_seconds: (Date.now() - started) / 1000,
+    busy_seconds: (Date.now() - started) / 2500,
+    busy_fraction: 0.2,
+    recent_busy_fraction: draining ? 0 : 0.3 + Math.random() / 10,
+    memory_bytes: 80_000 * device.models.length,
+    models: device.models.map((model) => ({
+      ...model,
+      queue_length: 2,
+      requests: 1000,
+      failed: 0,
+      rows: 4000,
+      executions: 250,
+      mean_batch_rows: 16,
+      mean_latency_ms: 1.4,
+      mean_queue_ms: 0.6,
+      mean_compute_ms: 0.5,
+      cancelled: 1,
+      expired: 0,
+      rejected: 4,
+      non_finite: 0,
+      crashed: 0,
+      out_of_memory: 0,
+      prediction_error: 0.08,
+    })),
+    tenants: [{ tenant: "acme", seconds: (Date.now() - started) / 2500 }],
+    other_tenants_seconds: 0,
+  }));
 }
 const KINDS = { tenants: "Tenant", keys: "ApiKey", models: "Model", versions: "ModelVersion", endpoints: "Endpoint" };
 function softmax(pixels, version) {
@@ -174,6 +211,14 @@ async function api(request, response, path, query) {
     return request.on("close", () => clearInterval(timer));
   }
   if (path === "/overview") return send(200, overview());
+  if (path === "/devices") return send(200, devices());
+  const order = /^\/devices\/cpu%3A0\/(drain|undrain)$/.exec(path)?.[1];
+  if (order && role === "admin") {
+    draining = order === "drain";
+    revision += 1;
+    audit.push({ ...audit.at(-1), revision, time: now(), changes: [], event: `${order} cpu:0` });
+    return send(200, devices()[0]);
+  }
   if (path === "/audit")
     return send(200, {
       items: audit
@@ -181,6 +226,7 @@ async function api(request, response, path, query) {
         .slice(0, Number(query.get("limit") ?? 50)),
       next: null,
       latest: audit.length,
+      begins: 1,
     });
   if (path === "/audit/verify") return send(200, { valid: true, entries: audit.length, head: audit.at(-1).hash });
   if (request.method !== "GET" && role !== "admin") return send(403, { error: "this token may only look" });

@@ -39,6 +39,7 @@ const PAGES = [
   ["models", "/models", "Models"],
   ["model", `/models/${TENANT}/${MODEL}`, MODEL],
   ["publish", `/models/publish?tenant=${TENANT}&model=${MODEL}`, "Publish a version"],
+  ["devices", "/devices", "Devices"],
   ["tenants", "/tenants", "Tenants"],
   ["tenant", `/tenants/${TENANT}`, TENANT],
   ["audit", "/audit", "Audit"],
@@ -376,6 +377,73 @@ await step("a file that is no model is published, and the page says that it does
     gone.every((status) => status === 204),
     `taking it away got ${gone}`,
   );
+});
+await step("a device is drained after a question, refuses, and serves again when undrained", async () => {
+  await open("/devices", "Devices");
+  const device = page.getByRole("region", { name: "cpu:0", exact: true });
+  await device.getByText("serving").waitFor();
+  const busy = device.getByRole("meter", { name: "Busy since the start" });
+  check(Number(await busy.getAttribute("aria-valuenow")) >= 0, "it does not say how busy the device is");
+  await device.getByRole("region", { name: "Models on cpu:0" }).getByText(`${TENANT}/${MODEL}`).first().waitFor();
+  const shares = await device.getByRole("region", { name: "Time of cpu:0 by tenant" }).locator("tbody tr").allInnerTexts();
+  check(
+    shares.some((row) => row.includes(TENANT)),
+    `no time of ${TENANT}: ${shares}`,
+  );
+  // By keyboard, there and back.
+  await device.getByRole("button", { name: "Drain cpu:0" }).focus();
+  await page.keyboard.press("Enter");
+  const sure = page.getByRole("dialog", { name: "Drain cpu:0?" });
+  await sure.getByText("every call is answered with 503").waitFor();
+  await settled();
+  await axe();
+  await page.screenshot({ path: join(out, "drain.png") });
+  await page.keyboard.press("Escape");
+  await sure.waitFor({ state: "hidden" });
+  await device.getByText("serving").waitFor();
+  await device.getByRole("button", { name: "Drain cpu:0" }).click();
+  await sure.getByRole("button", { name: "Drain", exact: true }).click();
+  await sure.waitFor({ state: "hidden" });
+  await device.getByText("drained").waitFor();
+  await settled();
+  await axe();
+  await picture("drained");
+  await device.getByRole("button", { name: "Undrain cpu:0" }).click();
+  const back = page.getByRole("dialog", { name: "Undrain cpu:0?" });
+  await back.getByRole("button", { name: "Undrain", exact: true }).click();
+  await back.waitFor({ state: "hidden" });
+  await device.getByText("serving").waitFor();
+});
+await step("the audit trail names what happened to the device", async () => {
+  await open("/audit", "Audit");
+  await page.getByText("undrain cpu:0").first().waitFor();
+});
+await step("an endpoint's class and a tenant's isolation are changed and kept by other edits", async () => {
+  await open(`/endpoints/${TENANT}/${ENDPOINT}`, ENDPOINT);
+  await page.getByLabel("Service class").selectOption("batch");
+  await page.getByRole("button", { name: "Review and save" }).click();
+  await page.getByRole("dialog", { name: "What changes" }).getByText("service_class").waitFor();
+  await confirm();
+  await saveSplit("v1", 65);
+  await confirm();
+  const kept = (await stored()).spec;
+  check(kept.service_class === "batch" && kept.arms[0].weight === 65, `the mesh has ${JSON.stringify(kept)}`);
+  await page.getByLabel("Service class").selectOption("interactive");
+  await page.getByRole("button", { name: "Review and save" }).click();
+  await page.getByRole("dialog", { name: "What changes" }).waitFor();
+  await confirm();
+  const tenant = () => page.evaluate(async (name) => (await fetch(`/admin/v1/tenants/${name}`)).json(), TENANT);
+  const put = (response) => response.request().method() === "PUT" && response.url().endsWith(`/tenants/${TENANT}`);
+  await open(`/tenants/${TENANT}`, TENANT);
+  for (const isolation of ["isolated", "shared"]) {
+    await page.getByRole("switch", { name: /^Isolated/ }).click();
+    const save = page.getByRole("button", { name: "Save", exact: true });
+    const [saved] = await Promise.all([page.waitForResponse(put), save.click()]);
+    check(saved.ok(), `saving got ${saved.status()}`);
+    const spec = (await tenant()).spec;
+    check((spec.isolation ?? "shared") === isolation, `the mesh has ${JSON.stringify(spec)}`);
+    await settled();
+  }
 });
 await step("the audit chain holds, and names this session's change", async () => {
   await open("/audit", "Audit");

@@ -18,6 +18,7 @@ const ModelPage = lazy(() => import("./pages/Model"));
 const Publish = lazy(() => import("./pages/Publish"));
 const Endpoints = lazy(() => import("./pages/Endpoints"));
 const EndpointPage = lazy(() => import("./pages/Endpoint"));
+const Devices = lazy(() => import("./pages/Devices"));
 const Tenants = lazy(() => import("./pages/Tenants"));
 const TenantPage = lazy(() => import("./pages/Tenant"));
 const Audit = lazy(() => import("./pages/Audit"));
@@ -55,6 +56,7 @@ export function App() {
               <Route path="endpoints" element={<Endpoints />} />
               <Route path="endpoints/new" element={<EndpointPage />} />
               <Route path="endpoints/:tenant/:endpoint" element={<EndpointPage />} />
+              <Route path="devices" element={<Devices />} />
               <Route path="tenants" element={<Tenants />} />
               <Route path="tenants/:tenant" element={<TenantPage />} />
               <Route path="audit" element={<Audit />} />

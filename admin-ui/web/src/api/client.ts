@@ -120,6 +120,7 @@ export function upload(file: Blob, progress: (fraction: number) => void): Promis
 
 export const segment = encodeURIComponent;
 export const paths = {
+  device: (device: string, action: "drain" | "undrain") => `/devices/${segment(device)}/${action}`,
   tenant: (tenant: string) => `/tenants/${segment(tenant)}`,
   keys: (tenant: string) => `/tenants/${segment(tenant)}/keys`,
   key: (tenant: string, key: string) => `/tenants/${segment(tenant)}/keys/${segment(key)}`,

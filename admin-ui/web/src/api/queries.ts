@@ -2,7 +2,7 @@
 import { queryOptions } from "@tanstack/react-query";
 
 import { call, listAll, paths } from "./client";
-import type { AuditPage, Endpoint, Model, ModelVersion, Session, Tenant, ApiKey } from "./types";
+import type { AuditPage, DeviceDetail, Endpoint, Model, ModelVersion, Session, Tenant, ApiKey } from "./types";
 
 export const session = queryOptions({
   queryKey: ["session"],
@@ -23,6 +23,13 @@ export const endpoint = (tenantName: string, name: string) =>
     queryKey: ["endpoints", tenantName, name],
     queryFn: () => call<Endpoint>(paths.endpoint(tenantName, name)),
   });
+/** How often the numbers of devices are asked for again. */
+const DEVICES_MS = 2_000;
+export const devices = queryOptions({
+  queryKey: ["devices"],
+  queryFn: () => call<DeviceDetail[]>("/devices"),
+  refetchInterval: DEVICES_MS,
+});
 /** The changes up to one, at most `limit` of them; without one, the newest. */
 export const audit = (upTo: number | null, limit: number) =>
   queryOptions({

@@ -32,6 +32,7 @@ export interface TenantSpec {
   weight: number;
   limits?: { requests?: Rate; concurrency?: number };
   suspended: boolean;
+  isolation?: "shared" | "isolated";
 }
 export interface ApiKeySpec {
   hash: string;
@@ -75,12 +76,14 @@ export interface ArmSpec {
   version?: string;
   weight: number;
 }
+export type ServiceClass = "interactive" | "batch";
 export interface EndpointSpec {
   description?: string;
   arms: ArmSpec[];
   sticky_by?: string;
   salt?: string;
   timeout_ms?: number;
+  service_class?: ServiceClass;
 }
 
 export type Tenant = Resource<TenantSpec>;
@@ -129,7 +132,42 @@ export interface DeviceModel {
 }
 export interface Device {
   device: string;
+  draining: boolean;
   models: DeviceModel[];
+}
+export interface ModelDetail extends DeviceModel {
+  queue_length: number;
+  requests: number;
+  failed: number;
+  rows: number;
+  executions: number;
+  mean_batch_rows?: number | null;
+  mean_latency_ms?: number | null;
+  mean_queue_ms?: number | null;
+  mean_compute_ms?: number | null;
+  cancelled: number;
+  expired: number;
+  rejected: number;
+  non_finite: number;
+  crashed: number;
+  out_of_memory: number;
+  prediction_error?: number | null;
+}
+export interface DeviceDetail {
+  device: string;
+  kind: string;
+  threads: number;
+  abandoned_threads: number;
+  draining: boolean;
+  in_flight: number;
+  up_seconds: number;
+  busy_seconds: number;
+  busy_fraction: number;
+  recent_busy_fraction?: number | null;
+  memory_bytes: number;
+  models: ModelDetail[];
+  tenants: { tenant: string; seconds: number }[];
+  other_tenants_seconds: number;
 }
 export interface Overview {
   time: string | number;
@@ -146,6 +184,7 @@ export interface AuditPage {
   items: AuditEntry[];
   next?: number | null;
   latest: number;
+  begins: number;
 }
 export interface AuditEntry {
   revision: number;
@@ -154,11 +193,13 @@ export interface AuditEntry {
   source: string;
   request?: string | null;
   changes: { key: string; action: "created" | "changed" | "deleted" }[];
+  event?: string;
   hash: string;
 }
 export interface AuditVerdict {
   valid: boolean;
   entries: number;
+  begins?: number | null;
   head?: string | null;
   problem?: string | null;
 }

@@ -2,14 +2,14 @@
  * Edits an endpoint: draft, a look at what would change, save. A draft is never lost: when somebody else saved first, it
  * stays, and the two can be compared before it is put on top.
  */
-import { Alert, Button, Group, Modal, NumberInput, Stack, Text, TextInput } from "@mantine/core";
+import { Alert, Button, Group, Modal, NativeSelect, NumberInput, Stack, Text, TextInput } from "@mantine/core";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { useNavigate } from "react-router";
 
 import { ApiError, call, paths } from "../api/client";
 import { endpoint as endpointQuery } from "../api/queries";
-import type { DryRun, Endpoint, EndpointSpec } from "../api/types";
+import type { DryRun, Endpoint, EndpointSpec, ServiceClass } from "../api/types";
 import { clean, diff, faults } from "../lib/split";
 import { Curl } from "./Copy";
 import { Diff } from "./Diff";
@@ -104,6 +104,17 @@ export function EndpointForm({ server, choices, readOnly, create }: Props) {
             allowDecimal={false}
             disabled={readOnly}
             onChange={(value) => edit({ timeout_ms: value === "" ? undefined : Number(value) })}
+          />
+          <NativeSelect
+            label="Service class"
+            description="How urgent its requests are on a busy device; a caller may lower it"
+            data={[
+              { value: "interactive", label: "Interactive" },
+              { value: "batch", label: "Batch: when nothing interactive waits" },
+            ]}
+            value={spec.service_class ?? "interactive"}
+            disabled={readOnly}
+            onChange={(event) => edit({ service_class: event.currentTarget.value as ServiceClass })}
           />
         </div>
         {behind && (

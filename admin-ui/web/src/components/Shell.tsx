@@ -26,6 +26,11 @@ const PAGES: { to: string; label: string; icon: ReactNode }[] = [
   { to: "/endpoints", label: "Endpoints", icon: <path d="M4 12h5m0 0 5-6h6M9 12l5 6h6" /> },
   { to: "/models", label: "Models", icon: <path d="m12 3 8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9" /> },
   {
+    to: "/devices",
+    label: "Devices",
+    icon: <path d="M7 7h10v10H7zM10 3v4M14 3v4M10 17v4M14 17v4M3 10h4M3 14h4M17 10h4M17 14h4" />,
+  },
+  {
     to: "/tenants",
     label: "Tenants",
     icon: <path d="M9 11a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM2 21c0-4 3-6 7-6s7 2 7 6M16 4a4 4 0 0 1 0 7M19 15c2 1 3 3 3 6" />,

@@ -26,17 +26,24 @@ export function TenantForm({ tenant, readOnly, done }: Props) {
   const [burst, setBurst] = useState<Amount>(was?.limits?.requests?.burst ?? "");
   const [concurrency, setConcurrency] = useState<Amount>(was?.limits?.concurrency ?? "");
   const [suspended, setSuspended] = useState(was?.suspended ?? false);
+  const [isolated, setIsolated] = useState(was?.isolation === "isolated");
   const client = useQueryClient();
 
-  const limits: NonNullable<TenantSpec["limits"]> = {};
+  const limits: NonNullable<TenantSpec["limits"]> = { ...was?.limits };
+  delete limits.requests;
+  delete limits.concurrency;
   if (filled(perSecond)) limits.requests = { per_second: perSecond, burst: filled(burst) ? burst : perSecond };
   if (filled(concurrency)) limits.concurrency = concurrency;
+  // A PUT writes all of it: what this form does not know stays as it was.
   const spec: TenantSpec = {
-    ...(title && { display_name: title }),
+    ...was,
     weight: filled(weight) ? weight : 1,
     limits,
     suspended,
+    isolation: isolated ? "isolated" : "shared",
   };
+  if (title) spec.display_name = title;
+  else delete spec.display_name;
   const body: Tenant = { apiVersion: "mesh/v1", kind: "Tenant", metadata: { name }, spec };
   const save = useMutation({
     mutationFn: () =>
@@ -119,6 +126,13 @@ export function TenantForm({ tenant, readOnly, done }: Props) {
             disabled={readOnly}
           />
         </div>
+        <Switch
+          label="Isolated"
+          description="Its rows are never in one batch with another tenant's; that costs throughput where traffic is thin"
+          checked={isolated}
+          disabled={readOnly}
+          onChange={(event) => setIsolated(event.currentTarget.checked)}
+        />
         <Switch
           label="Suspended"
           description="Every call is refused until it is lifted"

@@ -49,6 +49,11 @@ export function Failure({ error, retry }: { error: unknown; retry?: () => void }
   );
 }
 
+/** Why something is as it is, below it. */
+export const Reason = ({ children }: { children: ReactNode }) => (
+  <div style={{ color: "var(--mantine-color-dimmed)", fontSize: "0.82rem", maxWidth: 560 }}>{children}</div>
+);
+
 export type Tone = "good" | "warn" | "bad" | "plain";
 export const Dot = ({ tone, children }: { tone: Tone; children: ReactNode }) => (
   <span className="dot" data-tone={tone}>
@@ -59,7 +64,7 @@ export const Dot = ({ tone, children }: { tone: Tone; children: ReactNode }) => 
 export function stateTone(state: string): Tone {
   const word = state.toLowerCase();
   if (word === "ready" || word === "available") return "good";
-  if (word.includes("fail") || word.includes("error") || word.includes("unavailable")) return "bad";
+  if (/fail|error|unavailable|quarantine/.test(word)) return "bad";
   return word.includes("load") || word.includes("warm") || word === "pending" || word.includes("evict")
     ? "warn"
     : "plain";

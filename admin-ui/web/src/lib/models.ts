@@ -1,5 +1,5 @@
 /** What follows from models and their versions: which version an arm means, and what an input looks like. */
-import type { ArmSpec, Model, ModelVersion, TensorSpec, VersionSpec } from "../api/types";
+import type { ArmSpec, Device, Model, ModelVersion, TensorSpec, VersionSpec } from "../api/types";
 
 export const modelOf = (version: ModelVersion): string => version.metadata.name.split("/")[0] ?? "";
 export const numberOf = (version: ModelVersion): number => Number(version.metadata.name.split("/").at(-1));
@@ -10,6 +10,14 @@ export function versionsOf(all: ModelVersion[], tenant: string, model: string): 
     .filter((version) => version.metadata.tenant === tenant && modelOf(version) === model)
     .sort((a, b) => numberOf(b) - numberOf(a));
 }
+
+/** Where devices hold a model's versions, and how far each is. */
+export const heldBy = (devices: Device[], tenant: string, model: string) =>
+  devices.flatMap((device) =>
+    device.models
+      .filter((item) => item.tenant === tenant && item.model === model)
+      .map((item) => ({ device: device.device, ...item })),
+  );
 
 /** The version that an arm's reference means now: a number, a label, or the model's default. */
 export function resolve(arm: ArmSpec, tenant: string, models: Model[], all: ModelVersion[]): ModelVersion | undefined {

@@ -46,6 +46,11 @@ describe("editing", () => {
     expect(newArm([]).weight).toBe(100);
   });
   it("leaves empty texts out of what is sent", () => {
+    const batch = { arms: [arm("a", 100)], service_class: "batch" as const };
+    expect(clean(batch)).toEqual(batch);
+    expect(clean({ ...batch, service_class: "interactive" })).toEqual({ arms: batch.arms });
+    const newer = { ...batch, of_a_newer_mesh: 1 };
+    expect(clean(newer)).toEqual(newer);
     expect(clean({ arms: [{ ...arm("a", 100), version: "" }], sticky_by: "", description: "" })).toEqual({
       arms: [arm("a", 100)],
     });

@@ -87,13 +87,15 @@ function show(value: unknown): string {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-/** An endpoint's spec as it should be sent: empty texts are left out. */
+/** An endpoint's spec as it should be sent: empty values are left out, and what an editor does not know is kept. */
 export function clean(spec: EndpointSpec): EndpointSpec {
-  const out: EndpointSpec = { arms: spec.arms.map((arm) => ({ ...arm })) };
+  const out: EndpointSpec = { ...spec, arms: spec.arms.map((arm) => ({ ...arm })) };
   for (const arm of out.arms) if (!arm.version) delete arm.version;
-  if (spec.description) out.description = spec.description;
-  if (spec.sticky_by) out.sticky_by = spec.sticky_by;
-  if (spec.salt) out.salt = spec.salt;
-  if (spec.timeout_ms) out.timeout_ms = spec.timeout_ms;
+  if (!out.description) delete out.description;
+  if (!out.sticky_by) delete out.sticky_by;
+  if (!out.salt) delete out.salt;
+  if (!out.timeout_ms) delete out.timeout_ms;
+  // The mesh leaves the default out, so that choosing it again is no change.
+  if (out.service_class === "interactive") delete out.service_class;
   return out;
 }

@@ -20,7 +20,7 @@ export default function Audit() {
   const page = useQuery({ ...audit(upTo, PAGE), placeholderData: keepPreviousData });
   const verify = useMutation({ mutationFn: () => call<AuditVerdict>("/audit/verify") });
   const items = [...(page.data?.items ?? [])].reverse();
-  const { last = 0, latest = 0 } = page.data ?? {};
+  const { last = 0, latest = 0, begins = 1 } = page.data ?? {};
   return (
     <>
       <PageHead title="Audit" note="Every change, chained by hash: none can be altered or left out unnoticed.">
@@ -32,7 +32,8 @@ export default function Audit() {
         <Text component="div" mb="md" role="status">
           {verify.data.valid ? (
             <>
-              <Dot tone="good">The chain holds.</Dot> {verify.data.entries} changes, and the hash of all is{" "}
+              <Dot tone="good">The chain holds.</Dot> {verify.data.entries} changes
+              {(verify.data.begins ?? 1) > 1 && `, from number ${verify.data.begins} on`}, and the hash of all is{" "}
               <span className="mono" style={{ wordBreak: "break-all" }}>
                 {verify.data.head}
               </span>
@@ -78,6 +79,11 @@ export default function Audit() {
                       </span>
                     </td>
                     <td>
+                      {entry.event && (
+                        <div>
+                          happened: <span className="mono">{entry.event}</span>
+                        </div>
+                      )}
                       {entry.changes.slice(0, SHOWN).map((change) => (
                         <div key={change.key}>
                           {change.action} <span className="mono">{change.key}</span>
@@ -99,6 +105,11 @@ export default function Audit() {
             </table>
           </Scroll>
         )}
+        {begins > 1 && (
+          <Text size="sm" c="dimmed" mt="md">
+            History begins with number {begins}. What was changed before is in the resources as they are, and in backups.
+          </Text>
+        )}
         <Group justify="space-between" mt="md">
           <Button
             variant="default"
@@ -111,7 +122,7 @@ export default function Audit() {
           <Button
             variant="default"
             size="xs"
-            disabled={last <= PAGE}
+            disabled={last - PAGE < Math.max(1, begins)}
             onClick={() => setQuery({ upto: String(last - PAGE) })}
           >
             Older

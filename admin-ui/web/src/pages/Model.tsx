@@ -8,9 +8,9 @@ import { call, paths } from "../api/client";
 import { models, versions as versionsQuery } from "../api/queries";
 import type { Device, Model, ModelVersion, TensorSpec } from "../api/types";
 import { Copy, Curl } from "../components/Copy";
-import { Dot, Empty, Failure, PageHead, Rows, Scroll, stateTone, Surface } from "../components/states";
+import { Dot, Empty, Failure, PageHead, Reason, Rows, Scroll, stateTone, Surface } from "../components/states";
 import { bytes, when } from "../lib/format";
-import { numberOf, versionsOf } from "../lib/models";
+import { heldBy, numberOf, versionsOf } from "../lib/models";
 import { useReadOnly } from "../lib/session";
 import { useLive } from "../live/LiveProvider";
 
@@ -56,13 +56,8 @@ function Version({ version, model, devices }: { version: ModelVersion; model: Mo
   const number = numberOf(version);
   const { spec, metadata } = version;
   const labels = Object.entries(model.spec.labels ?? {}).filter(([, to]) => to === number);
-  const held = devices.flatMap((device) =>
-    device.models
-      .filter(
-        (item) =>
-          item.tenant === metadata.tenant && item.model === model.metadata.name && Number(item.version) === number,
-      )
-      .map((item) => ({ device: device.device, ...item })),
+  const held = heldBy(devices, metadata.tenant ?? "", model.metadata.name).filter(
+    (item) => Number(item.version) === number,
   );
   return (
     <Surface
@@ -88,10 +83,12 @@ function Version({ version, model, devices }: { version: ModelVersion; model: Mo
                 ) : (
                   <Group gap="md">
                     {held.map((item) => (
-                      <Dot key={item.device} tone={stateTone(item.state)}>
-                        {item.device}: {item.state.toLowerCase()}
-                        {item.reason ? ` (${item.reason})` : ""}
-                      </Dot>
+                      <div key={item.device}>
+                        <Dot tone={stateTone(item.state)}>
+                          {item.device}: {item.state.toLowerCase()}
+                        </Dot>
+                        {item.reason && <Reason>{item.reason}</Reason>}
+                      </div>
                     ))}
                   </Group>
                 )}

@@ -4,14 +4,16 @@ import { useQuery } from "@tanstack/react-query";
 import { Link } from "react-router";
 
 import { models, versions } from "../api/queries";
-import { Empty, Failure, PageHead, Rows, Scroll, Surface } from "../components/states";
-import { numberOf, versionsOf } from "../lib/models";
+import { Dot, Empty, Failure, PageHead, Reason, Rows, Scroll, stateTone, Surface } from "../components/states";
+import { heldBy, numberOf, versionsOf } from "../lib/models";
 import { useReadOnly } from "../lib/session";
+import { useLive } from "../live/LiveProvider";
 
 export default function Models() {
   const list = useQuery(models);
   const all = useQuery(versions);
   const readOnly = useReadOnly();
+  const { latest } = useLive();
   const items = list.data ?? [];
   return (
     <>
@@ -38,6 +40,7 @@ export default function Models() {
                   <th scope="col">Model</th>
                   <th scope="col">Tenant</th>
                   <th scope="col">Versions</th>
+                  <th scope="col">State</th>
                   <th scope="col">Labels</th>
                   <th scope="col">Default</th>
                   <th scope="col">Granted to</th>
@@ -63,6 +66,11 @@ export default function Models() {
                         .join(", ") || "–"}
                     </td>
                     <td>
+                      {latest && (
+                        <State held={heldBy(latest.devices, model.metadata.tenant ?? "", model.metadata.name)} />
+                      )}
+                    </td>
+                    <td>
                       {Object.entries(model.spec.labels ?? {}).map(([label, version]) => (
                         <span className="chip" key={label} style={{ marginRight: 6 }}>
                           {label} → {version}
@@ -81,4 +89,19 @@ export default function Models() {
       </Surface>
     </>
   );
+}
+
+/** In a word when all is well; otherwise what is not, where, and why. */
+function State({ held }: { held: ReturnType<typeof heldBy> }) {
+  const off = held.filter((item) => item.state !== "READY");
+  if (held.length === 0) return <Dot tone="plain">on no device</Dot>;
+  if (off.length === 0) return <Dot tone="good">ready</Dot>;
+  return off.map((item) => (
+    <div key={`${item.device}/${item.version}`}>
+      <Dot tone={stateTone(item.state)}>
+        version {item.version} {item.state.toLowerCase()} on {item.device}
+      </Dot>
+      {item.reason && <Reason>{item.reason}</Reason>}
+    </div>
+  ));
 }

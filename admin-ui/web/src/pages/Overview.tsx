@@ -6,7 +6,7 @@ import { Link } from "react-router";
 import type { Device } from "../api/types";
 import { Chart } from "../components/Chart";
 import { LiveTable } from "../components/LiveTable";
-import { Dot, Empty, PageHead, Rows, Scroll, stateTone, Surface, type Tone } from "../components/states";
+import { Dot, Empty, PageHead, Reason, Rows, Scroll, stateTone, Surface, type Tone } from "../components/states";
 import { bytes, count, duration, millis, rate } from "../lib/format";
 import { useLive } from "../live/LiveProvider";
 
@@ -100,6 +100,19 @@ export function Overview() {
   );
 }
 
+const DeviceName = ({ device }: { device: Device }) => (
+  <>
+    <Anchor component={Link} to="/devices" className="mono">
+      {device.device}
+    </Anchor>
+    {device.draining && (
+      <div>
+        <Dot tone="warn">draining</Dot>
+      </div>
+    )}
+  </>
+);
+
 function Devices({ devices }: { devices: Device[] }) {
   return (
     <Scroll label="Devices and their models">
@@ -119,13 +132,15 @@ function Devices({ devices }: { devices: Device[] }) {
           {devices.map((device) =>
             device.models.length === 0 ? (
               <tr key={device.device}>
-                <td className="mono">{device.device}</td>
+                <td>
+                  <DeviceName device={device} />
+                </td>
                 <td colSpan={4}>holds no model</td>
               </tr>
             ) : (
               device.models.map((model, at) => (
                 <tr key={`${device.device}/${model.tenant}/${model.model}/${model.version}`}>
-                  <td className="mono">{at === 0 ? device.device : ""}</td>
+                  <td>{at === 0 && <DeviceName device={device} />}</td>
                   <td>
                     <Anchor component={Link} to={`/models/${model.tenant}/${model.model}`}>
                       {model.tenant}/{model.model}
@@ -134,9 +149,7 @@ function Devices({ devices }: { devices: Device[] }) {
                   <td>{model.version}</td>
                   <td>
                     <Dot tone={stateTone(model.state)}>{model.state.toLowerCase()}</Dot>
-                    {model.reason && (
-                      <div style={{ color: "var(--mantine-color-dimmed)", fontSize: "0.82rem" }}>{model.reason}</div>
-                    )}
+                    {model.reason && <Reason>{model.reason}</Reason>}
                   </td>
                   <td className="num">{model.memory_bytes ? bytes(model.memory_bytes) : "–"}</td>
                 </tr>

@@ -1,5 +1,5 @@
 /** What Mantine asks of a browser and jsdom has not. */
-import { cleanup } from "@testing-library/react";
+import { cleanup, configure } from "@testing-library/react";
 import { afterEach } from "vitest";
 
 window.matchMedia ??= (query: string) =>
@@ -20,4 +20,5 @@ class NoResize {
 }
 window.ResizeObserver ??= NoResize as unknown as typeof ResizeObserver;
 Element.prototype.scrollIntoView ??= () => undefined;
+configure({ asyncUtilTimeout: 20_000 });
 afterEach(cleanup);
