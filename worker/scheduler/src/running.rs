@@ -19,6 +19,8 @@ use crate::{
 /// time: late enough for whoever still comes, soon enough that the slot never idles.
 pub const HANDOVER: Duration = Duration::from_millis(2);
 pub(crate) const HANDOVER_PART: f64 = 0.25;
+/// A batch that is so much longer under way than predicted, and at least as much again, holds back the next.
+const OVERDUE: Duration = Duration::from_millis(100);
 
 /// A tenant's part of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -98,14 +100,22 @@ impl Running {
     }
 
     /// When the slot should be given its next batch: shortly before it is expected to be done. The longer a batch, the further
-    /// off the prediction may be, and a slot that is done before its next batch is there stands idle.
-    pub(crate) fn handover_at(&self, slot: usize, now: Instant) -> Instant {
-        let last = self.slots.get(slot).and_then(|slot| slot.batches.last());
-        let Some(run) = last.and_then(|id| self.runs.get(id)) else {
-            return now;
+    /// off the prediction may be, and a slot that is done before its next batch is there stands idle. None while its batch is
+    /// long overdue: it may hang, and nobody should wait behind it.
+    pub(crate) fn handover_at(&self, slot: usize, now: Instant) -> Option<Instant> {
+        let Some(known) = self.slots.get(slot) else {
+            return Some(now);
         };
+        let Some(run) = known.batches.last().and_then(|id| self.runs.get(id)) else {
+            return Some(now);
+        };
+        let patience = run.predicted.max(OVERDUE);
+        let overdue = known.free_at.is_some_and(|free_at| now > free_at + patience);
+        if overdue && run.predicted > Duration::ZERO {
+            return None;
+        }
         let early = HANDOVER.max(run.predicted.mul_f64(HANDOVER_PART));
-        self.free_at(slot, now).checked_sub(early).unwrap_or(now).max(now)
+        Some(self.free_at(slot, now).checked_sub(early).unwrap_or(now).max(now))
     }
 
     /// When the first slot is free.

@@ -201,9 +201,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let mut wake_at = self.expire(now, &mut gone);
         let mut wake = |at: Instant| wake_at = Some(wake_at.map_or(at, |known: Instant| known.min(at)));
         let handover = self.running.handover_at(slot, now);
-        if handover > now {
+        if handover.is_none_or(|handover| handover > now) {
             if self.waiting.groups().next().is_some() {
-                wake(handover);
+                handover.into_iter().for_each(&mut wake);
             }
             return Decision {
                 batch: None,

