@@ -57,7 +57,7 @@ impl DeviceActor {
     }
 
     /// If the request was a quarantined model's probe, the next one is.
-    fn lost_before_running(&mut self, key: &ModelVersionKey) {
+    pub(crate) fn lost_before_running(&mut self, key: &ModelVersionKey) {
         if let Some(model) = self.models.get_mut(key) {
             model.quarantine.probe_lost();
         }

@@ -41,9 +41,12 @@ impl DeviceActor {
         let released: Vec<_> = self.models.iter_mut().filter_map(over).collect();
         let any = !released.is_empty();
         for key in released {
-            tracing::info!(model = %key, "a quarantine is over: one request is let through");
-            self.enlist(&key);
-            self.settle(&key);
+            // One that is being unloaded takes no more requests.
+            if self.models.get(&key).is_some_and(|model| model.phase == Phase::Serving) {
+                tracing::info!(model = %key, "a quarantine is over: one request is let through");
+                self.enlist(&key);
+                self.settle(&key);
+            }
         }
         if any {
             self.publish();
@@ -69,6 +72,9 @@ impl DeviceActor {
             if let Some(model) = self.models.get_mut(&batch.model) {
                 model.running = model.running.saturating_sub(1);
             }
+        }
+        for batch in &hung.behind {
+            self.lost_before_running(&batch.model);
         }
         for (index, batch) in hung.batch.iter().chain(&hung.behind).enumerate() {
             let hangs = hung.batch.is_some() && index == 0;

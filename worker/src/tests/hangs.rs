@@ -145,6 +145,43 @@ fn a_model_that_hangs_again_and_again_is_quarantined() {
 }
 
 #[test]
+fn a_probe_that_waited_behind_another_models_hang_is_lost_and_the_next_request_is_one() {
+    with_rig(&WorkerConfig::default(), |mut rig| async move {
+        rig.load(named("probed", HANGING, |_| {})).await;
+        rig.load(named("other", HANGING, |_| {})).await;
+        for _ in 0..crate::quarantine::MAX_CRASHES {
+            rig.until_state("probed", ModelState::Ready).await;
+            let hung = rig.hang("probed").await;
+            rig.advance(LIMIT);
+            assert!(hung.await.is_err());
+            rig.release();
+        }
+        rig.until_state("probed", ModelState::Quarantined).await;
+        rig.until_state("other", ModelState::Ready).await;
+        rig.advance(crate::quarantine::COOL_DOWN);
+        rig.until_state("probed", ModelState::Ready).await;
+        let hung = rig.hang("other").await;
+        let probe = rig.submit("probed", &[1.0]);
+        rig.settled().await;
+        let refused = rig.infer("probed", 1.0).await.unwrap_err();
+        assert!(refused.message.contains("probation"), "{refused}");
+        rig.advance(LIMIT);
+        for reply in [hung, probe] {
+            let fault = reply.await.unwrap_err();
+            assert!(fault.message.contains("took too long"), "{fault}");
+        }
+        rig.release();
+        rig.until(
+            "probed",
+            |report| matches!(report, Some(report) if report.memory_bytes > 0),
+        )
+        .await;
+        assert_eq!(rig.infer("probed", 2.0).await.unwrap(), 2.0);
+        rig
+    });
+}
+
+#[test]
 fn a_worker_stops_though_a_thread_hangs_that_was_given_up() {
     with_rig(&WorkerConfig::default(), |mut rig| async move {
         rig.load(spec(HANGING, batching())).await;
