@@ -12,6 +12,9 @@ import { Dot, Empty, Failure, PageHead, Reason, Rows, Scroll, stateTone, Surface
 import { bytes, count, duration, millis, percent } from "../lib/format";
 import { useReadOnly } from "../lib/session";
 
+/** Memory, where a runtime tells it. */
+const known = (memory: number | null | undefined): string => (memory ? bytes(memory) : "–");
+
 export default function Devices() {
   const list = useQuery(devicesQuery);
   const serving = list.data?.filter((device) => !device.draining).length ?? 0;
@@ -48,7 +51,7 @@ function One({ device, last }: { device: DeviceDetail; last: boolean }) {
     ["Kind", device.kind === "cuda" ? "GPU" : "CPU"],
     ["Threads", count(device.threads)],
     ["In flight", count(device.in_flight)],
-    ["Memory of models", bytes(device.memory_bytes)],
+    ["Memory of models", known(device.memory_bytes)],
     ["Busy", duration(device.busy_seconds)],
     ["Up", duration(device.up_seconds)],
   ];
@@ -147,7 +150,7 @@ function Models({ device }: { device: DeviceDetail }) {
                 <Dot tone={stateTone(model.state)}>{model.state.toLowerCase()}</Dot>
                 {model.reason && <Reason>{model.reason}</Reason>}
               </td>
-              <td className="num">{bytes(model.memory_bytes)}</td>
+              <td className="num">{known(model.memory_bytes)}</td>
               <td className="num">{count(model.queue_length)}</td>
               <td className="num">{count(model.requests)}</td>
               <td className="num">{model.mean_batch_rows?.toFixed(1) ?? "–"}</td>
