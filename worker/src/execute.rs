@@ -81,7 +81,10 @@ pub(crate) fn run(bench: &Bench<'_>, instance: &mut Instance, run: &RunBatch, tr
         instance,
         run,
         trace,
-        tally: Tally::default(),
+        tally: Tally {
+            formed: run.rows,
+            ..Tally::default()
+        },
     };
     batch.split_until_answered();
     batch.tally

@@ -100,7 +100,7 @@ pub(crate) struct BatchNews {
     pub(crate) rows: u32,
     /// How long the thread had it.
     pub(crate) busy: Duration,
-    /// How long it took, if it ran as it was given: once, and well.
+    /// How long it took, if it ran as it was formed: once, well, and with all of its rows.
     pub(crate) whole: Option<Duration>,
     /// Whether it ran at all: not where every caller had gone or every deadline had passed.
     pub(crate) ran: bool,

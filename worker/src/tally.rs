@@ -16,6 +16,8 @@ pub(crate) struct Run {
 /// A batch's account. Its lengths are bounded by the batch's: at most two executions per request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Tally {
+    /// Rows as the batch was formed, those included whose requests left before it ran.
+    pub(crate) formed: u32,
     /// Executions, failed ones included.
     pub(crate) executions: u32,
     /// Those that ended well.
@@ -48,11 +50,38 @@ impl Tally {
         !self.runs.is_empty()
     }
 
-    /// How long the batch took, if it ran as it was given: once, and well.
+    /// How long the batch took, if it ran as it was formed: once, well, and with all of its rows.
     pub(crate) fn whole(&self) -> Option<Duration> {
         match self.runs.as_slice() {
-            [run] if self.executions == 1 => Some(run.input + run.infer + run.output),
+            [run] if self.executions == 1 && run.rows == self.formed => Some(run.input + run.infer + run.output),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_tells_its_duration_only_if_it_ran_once_and_with_all_rows() {
+        let second = Duration::from_secs(1);
+        let run = |rows| Run {
+            rows,
+            input: second,
+            infer: second,
+            output: second,
+        };
+        let tally = |executions, runs| Tally {
+            formed: 8,
+            executions,
+            runs,
+            ..Tally::default()
+        };
+        assert_eq!(tally(1, vec![run(8)]).whole(), Some(second * 3));
+        assert_eq!(tally(1, vec![run(7)]).whole(), None, "one row left before it ran");
+        assert_eq!(tally(2, vec![run(8)]).whole(), None, "it failed once");
+        assert_eq!(tally(2, vec![run(4), run(4)]).whole(), None);
+        assert_eq!(tally(1, Vec::new()).whole(), None);
     }
 }

@@ -101,3 +101,34 @@ fn requests_that_never_ran_are_counted_by_what_became_of_them() {
         rig
     });
 }
+
+#[test]
+fn a_batch_that_ran_without_some_of_its_rows_teaches_nothing() {
+    with_rig(&WorkerConfig::default(), |mut rig| async move {
+        rig.load(named("slow", "hang_on_negative", |_| {})).await;
+        let four = |config: &mut ModelConfig| {
+            when_full(config);
+            config.max_batch_size = 4;
+        };
+        rig.load(named("identity", "identity", four)).await;
+        let mut executions = 0;
+        for (leave, foretold) in [(true, 0), (false, 1)] {
+            let hung = rig.hang("slow").await;
+            // Formed with four rows, and it waits on the thread: three of its callers go, or none.
+            let stays = rig.submit("identity", &[1.0]);
+            let mut others: Vec<_> = (0..3).map(|_| rig.submit("identity", &[2.0])).collect();
+            rig.settled().await;
+            if leave {
+                others.clear();
+            }
+            rig.release();
+            hung.await.unwrap();
+            assert_eq!(stays.await.unwrap().timings.batch_rows, if leave { 1 } else { 4 });
+            executions += 1;
+            rig.until_statistics(|device| device.models[&key("identity")].execution_count == executions)
+                .await;
+            assert_eq!(rig.statistics("identity").prediction.batches, foretold);
+        }
+        rig
+    });
+}
