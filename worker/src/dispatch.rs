@@ -25,14 +25,11 @@ const SWEEP_EVERY: Duration = Duration::from_millis(50);
 impl DeviceActor {
     /// Moves arrivals into the scheduler.
     pub(crate) fn admit(&mut self) {
-        while let Some(mut queued) = self.parts.thread.shared.arrivals.pop() {
+        while let Some(queued) = self.parts.thread.shared.arrivals.pop() {
             let key = queued.job.version.clone();
-            if let Err(fault) = self.admits(&key) {
+            if let Err(fault) = self.has_room_in_line(&queued).and_then(|()| self.admits(&key)) {
                 self.refuse(queued, fault);
                 continue;
-            }
-            if self.models.get(&key).is_some_and(|model| model.ordered) {
-                self.lines.enter(&key, &queued.job.tenant, &mut queued.reply);
             }
             let item = Item {
                 tenant: queued.job.tenant.clone(),
@@ -48,6 +45,16 @@ impl DeviceActor {
                 self.refuse(payload, refusal(reason));
             }
         }
+    }
+
+    /// Behind an answer that is long in coming, those after it pile up: as many of one tenant as may wait in its queue, no more.
+    fn has_room_in_line(&self, queued: &Queued) -> Result<(), Fault> {
+        let key = &queued.job.version;
+        let ordered = self.models.get(key).is_some_and(|model| model.ordered);
+        if ordered && self.lines.held(key, &queued.job.tenant) >= self.parts.queue {
+            return Err(full());
+        }
+        Ok(())
     }
 
     fn refuse(&self, queued: Queued, fault: Fault) {
@@ -143,7 +150,12 @@ impl DeviceActor {
         let waiting = self.scheduler.waiting(&key);
         let (device, observer) = (self.parts.thread.shared.device, &self.parts.thread.observer);
         observer.waiting(device, &key, waiting);
-        let queued = batch.items.into_iter().map(|item| item.payload).collect();
+        let mut queued: Vec<Queued> = batch.items.into_iter().map(|item| item.payload).collect();
+        if self.models.get(&key).is_some_and(|model| model.ordered) {
+            for Queued { job, reply, .. } in &mut queued {
+                self.lines.enter(&key, &job.tenant, reply);
+            }
+        }
         let run = RunBatch::new(batch.id.0, key.clone(), queued, batch.predicted);
         if let Some(model) = self.models.get_mut(&key) {
             model.running += 1;

@@ -60,7 +60,7 @@ pub(crate) struct Model {
     pub(crate) places: Vec<Place>,
     pub(crate) reason: Option<String>,
     pub(crate) quarantine: Quarantine,
-    /// Whether answers leave in the order in which a tenant's requests came.
+    /// Whether answers leave in the order in which a tenant's requests were put into batches.
     pub(crate) ordered: bool,
     profile: Profile,
     /// Batches given to threads and not yet done.

@@ -1,11 +1,14 @@
-//! Answers in the order of arrival, for models whose configuration has `preserve_ordering`.
+//! Answers in the order in which requests went into batches, for models whose configuration has `preserve_ordering`.
 //!
-//! A line is one tenant's requests for one model on one device. Each takes a number when it is admitted; its answer is held
-//! back until all before it have left. Another tenant's requests are another line, because nobody can see the order of two
-//! tenants' answers, and a slow request of one must not hold back the other. A reply that is dropped unanswered leaves the
-//! line as well, so that nobody waits for ever.
+//! A line is one tenant's requests for one model on one device. Each takes a number when its batch is formed, in the batch's
+//! order; its answer is held back until all before it have left. Another tenant's requests are another line, because nobody can
+//! see the order of two tenants' answers, and a slow request of one must not hold back the other. As in Triton, who still waits
+//! for a batch stands in no line: refusals and timeouts are answered at once, and a request that waits longer because others
+//! are in a greater hurry holds up none of them. A reply that is dropped unanswered leaves the line as well, so that nobody
+//! waits for ever.
 //!
-//! Bounded by what the device's queues and threads hold: there is one held answer for each request that has not left.
+//! Bounded: the device takes no more requests of a tenant that has as many answers held back as may wait in its queue. So one
+//! line holds at most these, as many again that waited by then, and what the threads had.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -105,6 +108,12 @@ pub(crate) struct Lines {
 const TIDY_STEP: usize = 64;
 
 impl Lines {
+    /// How many answers of a tenant's line are held back.
+    pub(crate) fn held(&self, model: &Arc<ModelVersionKey>, tenant: &TenantId) -> usize {
+        let line = self.lines.get(&(model.clone(), tenant.clone()));
+        line.map_or(0, |line| line.lock().held.len())
+    }
+
     /// The reply stands in its tenant's line from now on.
     pub(crate) fn enter(&mut self, model: &Arc<ModelVersionKey>, tenant: &TenantId, reply: &mut Reply) {
         if self.lines.len() >= self.tidy_at + TIDY_STEP {
@@ -146,7 +155,10 @@ mod tests {
         let (second, mut two) = standing(&mut lines, "a");
         assert!(second.send(answer("second")));
         assert!(two.try_recv().is_err());
+        let (model, tenant) = (Arc::new(crate::tests::key("identity")), TenantId::parse("a").unwrap());
+        assert_eq!(lines.held(&model, &tenant), 1);
         assert!(first.send(answer("first")));
+        assert_eq!(lines.held(&model, &tenant), 0);
         assert_eq!(one.try_recv().unwrap().unwrap_err().message, "first");
         assert_eq!(two.try_recv().unwrap().unwrap_err().message, "second");
     }

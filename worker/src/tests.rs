@@ -109,6 +109,7 @@ mod faults;
 mod hangs;
 mod instances;
 mod lost;
+mod ordering;
 mod rig;
 mod sharing;
 mod statistics;

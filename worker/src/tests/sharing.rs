@@ -152,9 +152,8 @@ fn answers_leave_in_order_where_that_is_asked_for() {
         worker.load(CPU, busy(ordered)).await.unwrap();
         let order = Arc::new(parking_lot::Mutex::new(Vec::new()));
         let waits = (0..60_u32).map(|index| {
-            // Later ones are in a greater hurry, so the scheduler takes them first.
-            let timeout = LONG - Duration::from_millis(u64::from(index) * 100);
-            let reply = worker.submit(CPU, of("a", "busy", 1.0, timeout)).unwrap();
+            // The nearest deadline goes into a batch first, which here is who came first.
+            let reply = worker.submit(CPU, of("a", "busy", 1.0, LONG)).unwrap();
             let order = order.clone();
             async move {
                 reply.await.unwrap();
