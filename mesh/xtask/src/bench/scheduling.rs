@@ -1,8 +1,8 @@
 //! Instructions per request in the scheduler alone, by part: `worker/scheduler/examples/cost.rs` under callgrind.
 //!
 //! Two runs with different numbers of requests, of which the difference counts: setting up falls out. Parts are of two kinds:
-//! the calls of a device's turn, each with everything below it, and the files of the scheduler, each with the code written
-//! there, inlined or not; what the standard library and the allocator do for them is in parts of its own.
+//! the calls of a device's turn, each with everything below it, and the files of the scheduler, each with what it calls of the
+//! standard library and the allocator.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use anyhow::{Context, ensure};
 use crate::{
     bench::{
         Bench,
-        profile::{self, Profile},
+        profile::{self, Own, Profile},
         table::Row,
     },
     commands, environment, prerequisites, process,
@@ -30,6 +30,11 @@ const CALLS: [(&str, &str); 3] = [
     ("poll", "cost::poll"),
     ("finished", "cost::finished"),
 ];
+
+const SCHEDULER: Own<'_> = Own {
+    krate: "mesh_scheduler",
+    sources: "worker/scheduler/src/",
+};
 
 /// Tenants that are known, and those among them who call.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +86,7 @@ pub(crate) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
             format!("  of {part}"),
             UNIT,
             (of(&crowd), of(&one)),
-            "code written there",
+            "what is done there, and for it",
         ));
     }
     Ok(rows)
@@ -125,12 +130,10 @@ fn per_request(bench: &Bench, program: &Path, crowd: Crowd) -> anyhow::Result<Pe
         };
         calls.insert(function, per_request(many, few));
     }
-    let mut parts: BTreeMap<String, f64> = BTreeMap::new();
+    let mut parts = BTreeMap::new();
     for (file, count) in &many.files {
         let before = few.files.get(file).copied().unwrap_or(0);
-        if let Some(part) = part(file) {
-            *parts.entry(part).or_default() += per_request(*count, before);
-        }
+        parts.insert(file.clone(), per_request(*count, before));
     }
     Ok(PerRequest { calls, parts })
 }
@@ -150,48 +153,5 @@ fn count(bench: &Bench, program: &Path, requests: usize, crowd: Crowd) -> anyhow
         printed.trim()
     );
     let text = std::fs::read_to_string(&file).context("callgrind wrote nothing")?;
-    profile::read(&text).context("callgrind's output cannot be read")
-}
-
-/// The part that a source file belongs to; none for the example's own.
-fn part(file: &str) -> Option<String> {
-    if file.ends_with("examples/cost.rs") {
-        return None;
-    }
-    if let Some((_, name)) = file.rsplit_once("worker/scheduler/src/") {
-        return Some(name.to_owned());
-    }
-    let part = if file.contains("collections/btree") {
-        "ordered sets (std)"
-    } else if file.contains("hashbrown") || file.contains("/hash/") || file.contains("collections/hash") {
-        "hash maps (std)"
-    } else if file.contains("malloc") || file.contains("/alloc.rs") {
-        "allocator"
-    } else if file.contains("smallvec") {
-        "smallvec"
-    } else if file.contains("/library/") || file.contains("/rustc/") {
-        "other of std"
-    } else {
-        "other, memory copies too"
-    };
-    Some(part.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_belong_to_parts() {
-        assert_eq!(
-            part("/x/worker/scheduler/src/waiting.rs").as_deref(),
-            Some("waiting.rs")
-        );
-        assert_eq!(
-            part("/rustc/1/library/alloc/src/collections/btree/map.rs").as_deref(),
-            Some("ordered sets (std)")
-        );
-        assert_eq!(part("./malloc/./malloc/malloc.c").as_deref(), Some("allocator"));
-        assert_eq!(part("/x/worker/scheduler/examples/cost.rs"), None);
-    }
+    profile::read(&text, SCHEDULER).context("callgrind's output cannot be read")
 }

@@ -20,7 +20,7 @@ const KNOWN: usize = 10_000;
 const ACTIVE: usize = 100;
 const CONCURRENCIES: [usize; 2] = [1, 16];
 /// Tenants in one call of the command line.
-const AT_ONCE: usize = 500;
+const AT_ONCE: usize = 250;
 
 fn name(index: usize) -> String {
     format!("known-{index}")
