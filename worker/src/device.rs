@@ -18,8 +18,8 @@ use mesh_types::{Fault, ModelVersionKey};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    alarm::AlarmClock, crew::Crew, memory::Memory, models::Model, ordering::Lines, report::DeviceReport,
-    shared::Queued, thread::ThreadParts,
+    alarm::AlarmClock, crew::Crew, dispatch::MAX_ADMITTED, memory::Memory, models::Model, ordering::Lines,
+    report::DeviceReport, shared::Queued, thread::ThreadParts,
 };
 
 /// Loads, unloads and the one wake-up that may be on their way to the actor.
@@ -98,16 +98,19 @@ impl DeviceActor {
         self.parts.thread.clock.now()
     }
 
-    /// Takes in all news, hands out what can run, and sets the alarm for what only time will change.
+    /// Takes in news, hands out what can run, and sets the alarm for what only time will change.
     fn turn(&mut self) {
         self.hear();
         self.watch();
-        self.admit();
+        self.admit(MAX_ADMITTED);
         let batch = self.dispatch();
         let swept = self.sweep();
         let next = batch.into_iter().chain(swept).chain(self.watch_due()).min();
         if let Some(at) = next {
             self.wake_at(at);
+        }
+        if !self.parts.thread.shared.arrivals.is_empty() {
+            self.parts.thread.shared.wake();
         }
     }
 
@@ -170,9 +173,9 @@ impl Handler<Unload> for DeviceActor {
     type Result = ();
 
     fn handle(&mut self, Unload(key, answer): Unload, context: &mut Self::Context) {
-        // What arrived before the unload was accepted, and is finished first.
+        // What arrived before the unload was accepted, and is finished first; the arrivals' bound is that of this turn.
         self.hear();
-        self.admit();
+        self.admit(usize::MAX);
         let key = Arc::new(key);
         self.begin_unload(&key, answer);
         self.turn();

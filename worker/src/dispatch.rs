@@ -22,10 +22,16 @@ use crate::{
 /// How often all that wait are looked through for callers that have gone. Those who come to be batched are looked at anyway.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
 
+/// Most arrivals that are taken in before threads are given their next batches: a flood must not leave the device idle.
+pub(crate) const MAX_ADMITTED: usize = 256;
+
 impl DeviceActor {
-    /// Moves arrivals into the scheduler.
-    pub(crate) fn admit(&mut self) {
-        while let Some(queued) = self.parts.thread.shared.arrivals.pop() {
+    /// Moves arrivals into the scheduler: those that are there now, and no more than `most`.
+    pub(crate) fn admit(&mut self, most: usize) {
+        for _ in 0..self.parts.thread.shared.arrivals.len().min(most) {
+            let Some(queued) = self.parts.thread.shared.arrivals.pop() else {
+                return;
+            };
             let key = queued.job.version.clone();
             if let Err(fault) = self.has_room_in_line(&queued).and_then(|()| self.admits(&key)) {
                 self.refuse(queued, fault);

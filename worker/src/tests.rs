@@ -104,6 +104,7 @@ pub(crate) fn batching() -> Option<DynamicBatching> {
     Some(DynamicBatching::default())
 }
 
+mod arrivals;
 mod basics;
 mod faults;
 mod hangs;
