@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     item::{Item, RefusedFor},
-    models::Sizing,
+    models::{Model, Sizing},
     scheduler::Scheduler,
     tenants::{BATCH, TenantIx},
     waiting::ModelIx,
@@ -66,13 +66,14 @@ pub(crate) struct Candidate<'a, T> {
 }
 
 impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
-    pub(crate) fn admit(&self, now: Instant, candidate: &Candidate<'_, T>) -> Result<(), RefusedFor> {
+    /// Whether the request may wait, and whether a prediction says so.
+    pub(crate) fn admit(&self, now: Instant, candidate: &Candidate<'_, T>) -> Result<bool, RefusedFor> {
         let Some(predicted) = self.predict(now, candidate) else {
-            return Ok(());
+            return Ok(false);
         };
         let left = candidate.item.deadline.saturating_duration_since(now);
         if predicted <= left {
-            return Ok(());
+            return Ok(true);
         }
         let retry_after = (predicted - left).max(MIN_RETRY);
         Err(RefusedFor::TooLate { retry_after })
@@ -99,21 +100,30 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         } else {
             item.rows
         };
-        let running = self.running.first_free(now).saturating_duration_since(now);
-        Some(running + self.queueing(*tenant, *class) + latency.tail(rows)?)
+        let running = self.running.first_free(now, |slot| model.may_run_on(slot));
+        let running = running.saturating_duration_since(now);
+        Some(
+            running
+                .saturating_add(self.queueing(*tenant, *class, model))
+                .saturating_add(latency.tail(rows)?),
+        )
     }
 
-    /// How long what waits before the tenant's next request keeps the device.
-    fn queueing(&self, tenant: TenantIx, class: usize) -> Duration {
+    /// How long what waits before the tenant's next request keeps the slots that have its model.
+    fn queueing(&self, tenant: TenantIx, class: usize, model: &Model<K>) -> Duration {
         let (own, all) = self.tenants.backlogs(tenant, class);
         let part = match class {
             BATCH => self.floor.part(),
             _ if self.tenants.anyone_waits(BATCH) => INTERACTIVE_PART,
             _ => 1.0,
         };
-        let at_its_share = own as f64 / self.tenants.share(tenant, class);
-        let before = at_its_share.min(all as f64 * OTHERS_COME) * self.caution.0;
-        let nanoseconds = before / part / self.running.slots() as f64;
+        let slots = self.running.slots();
+        let own_slots = (0..slots).filter(|slot| model.may_run_on(*slot)).count().max(1) as f64;
+        let at_its_share = own as f64 / self.tenants.share(tenant, class) / own_slots;
+        // What waits for other models may run elsewhere.
+        let here = model.backlog.min(all);
+        let all = here as f64 / own_slots + (all - here) as f64 / slots as f64;
+        let nanoseconds = at_its_share.min(all * OTHERS_COME) * model.caution.0 / part;
         Duration::try_from_secs_f64(nanoseconds / 1e9).unwrap_or(Duration::MAX)
     }
 }

@@ -37,13 +37,13 @@ enum Wish {
 
 /// A group that could be served now.
 pub(crate) struct Ready {
-    group: GroupIx,
+    pub(crate) group: GroupIx,
     preferred_until: Option<Instant>,
     /// What the clock of each class's next tenant shows, and its weight.
     next: [Option<(Virtual, u32)>; 2],
     tightest: Instant,
     /// How long its batch would take.
-    batch: Duration,
+    pub(crate) batch: Duration,
 }
 
 impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
@@ -115,7 +115,14 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let batch = nanoseconds(leader.batch);
         let near = of_class().filter(|((clock, other), _)| *clock <= least + weighted(batch, weight.max(*other)));
         let (_, chosen) = near.min_by_key(|((clock, _), ready)| (ready.tightest, *clock))?;
+        // Whoever waits elsewhere and has had less goes before those who would ride along here.
+        let others = of_class().filter(|(_, ready)| ready.group != chosen.group);
+        let chosen_batch = nanoseconds(chosen.batch);
+        let limit = others
+            .map(|((clock, other), _)| clock + weighted(chosen_batch, other))
+            .min();
         Some(Plan {
+            limit,
             group: chosen.group,
             slot,
             first,

@@ -17,7 +17,7 @@ use crate::{
     item::{Batch, Gone, Item},
     running::{Part, Run},
     scheduler::Scheduler,
-    tenants::{BATCH, INTERACTIVE, weighted},
+    tenants::{BATCH, CLASSES, INTERACTIVE, Virtual, weighted},
     waiting::{Entry, EntryIx, GroupIx, ModelIx},
 };
 
@@ -29,6 +29,9 @@ pub(crate) struct Plan {
     pub(crate) slot: usize,
     /// The class that goes first.
     pub(crate) first: usize,
+    /// Whose clock shows more than this gives nothing to a batch that has begun, and neither does the other class: somebody
+    /// waits elsewhere who goes before them. None while nobody does.
+    pub(crate) limit: Option<Virtual>,
     /// Only a preferred size will do before this instant.
     pub(crate) preferred_until: Option<Instant>,
 }
@@ -44,6 +47,8 @@ struct Filling<T> {
     cap: u32,
     /// One row's expected device time.
     row_cost: u64,
+    /// What the clocks of the first of each class showed.
+    served: [Option<Virtual>; CLASSES],
     /// Sizes that are preferred.
     sizes: SmallVec<[u32; 4]>,
     /// How many entries make up the largest preferred size so far.
@@ -59,11 +64,11 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         cancelled: &impl Fn(&T) -> bool,
         gone: &mut Vec<(Item<T>, Gone)>,
     ) -> Option<Batch<K, T>> {
-        let (mut filling, hurried) = self.measure(now, plan, gone)?;
+        let (mut filling, hurried) = self.measure(now, plan, cancelled, gone)?;
         if let Some(entry) = hurried {
             self.take_entry(&mut filling, entry, cancelled, gone);
         }
-        while let Some(entry) = self.next_entry(now, plan) {
+        while let Some(entry) = self.next_entry(now, plan, filling.rows > 0) {
             let rows = self.waiting.entry(entry).map_or(0, |entry| entry.item.rows);
             // In order, as in Triton: a request that does not fit any more ends the batch.
             if filling.rows > 0 && filling.rows.saturating_add(rows) > filling.cap {
@@ -81,6 +86,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         &mut self,
         now: Instant,
         plan: Plan,
+        cancelled: &impl Fn(&T) -> bool,
         gone: &mut Vec<(Item<T>, Gone)>,
     ) -> Option<(Filling<T>, Option<EntryIx>)> {
         let start = self.running.free_at(plan.slot, now);
@@ -88,12 +94,12 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let (index, shape, waiting) = (group.model, group.shape.clone(), group.rows);
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         let model = self.models.get_mut(index)?;
-        let full = model.sizing(&shape).full;
+        let (full, most) = (model.sizing(&shape).full, model.sizing(&shape).most);
         let is_full = model.rules.shared && waiting >= full;
         let cap = match (model.rules.shared, is_full) {
             (false, _) => 1,
             (true, true) if plan.preferred_until.is_some() || !model.rules.right_size => full,
-            (true, true) => model.next_full_batch(full),
+            (true, true) => model.next_full_batch(full, most),
             (true, false) => full,
         };
         let size = cap.min(waiting).max(1);
@@ -102,17 +108,26 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let sizing = model.sizing(&shape);
         let latency = sizing.latency;
         let tail = |rows: u32| latency.and_then(|latency| latency.tail(rows)).unwrap_or_default();
-        let mut late: SmallVec<[EntryIx; 8]> = SmallVec::new();
+        let mut out: SmallVec<[(EntryIx, Gone); 8]> = SmallVec::new();
         let mut hurried = None;
-        for entry in group.due_before(start + tail(size)) {
+        // Where requests have one row each, none takes longer than the batch.
+        let widest = if group.has_single_rows() {
+            size
+        } else {
+            size.max(model.rules.max_rows)
+        };
+        for entry in group.due_before(start + tail(widest)) {
             let Some(known) = self.waiting.entry(entry) else {
                 continue;
             };
-            let cannot = is_full || start + tail(known.item.rows) > known.item.deadline;
-            if cannot && !doubtful {
-                late.push(entry);
-            } else {
-                hurried = hurried.or(Some((entry, known.item.deadline)));
+            let (deadline, rows) = (known.item.deadline, known.item.rows);
+            let needs = tail(if is_full { rows.max(size) } else { rows });
+            if cancelled(&known.item.payload) {
+                out.push((entry, Gone::Cancelled));
+            } else if start + needs > deadline && !doubtful {
+                out.push((entry, Gone::TooLate));
+            } else if start + tail(size) > deadline && self.may_hurry(plan, known) {
+                hurried = hurried.or(Some((entry, deadline)));
             }
         }
         let within = |deadline: Instant| {
@@ -126,24 +141,39 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             rows: 0,
             cap: hurried.map_or(cap, |(_, deadline)| within(deadline).max(1)),
             row_cost: nanoseconds(sizing.cost(1)),
+            served: [None; CLASSES],
             sizes: SmallVec::from_slice(&model.rules.preferred),
             preferred: None,
         };
-        for entry in late {
-            self.take_out(entry, Gone::TooLate, gone);
+        for (entry, why) in out {
+            self.take_out(entry, why, gone);
         }
         Some((filling, hurried.map(|(entry, _)| entry)))
     }
 
+    /// Whether a request in a hurry may go first: not before another class, and not before tenants that have had less by more
+    /// than what it is about to use.
+    fn may_hurry(&self, plan: Plan, entry: &Entry<T>) -> bool {
+        let least = self
+            .waiting
+            .group(plan.group)
+            .and_then(|group| group.next_tenant(plan.first));
+        let weight = self.tenants.get(entry.tenant).map_or(1, |tenant| tenant.weight);
+        let clock = self.tenants.clock(entry.tenant, entry.class);
+        entry.class == plan.first && least.is_some_and(|(least, _)| clock <= least + weighted(entry.cost, weight))
+    }
+
     /// Whose request goes next.
-    fn next_entry(&mut self, now: Instant, plan: Plan) -> Option<EntryIx> {
+    fn next_entry(&self, now: Instant, plan: Plan, begun: bool) -> Option<EntryIx> {
         let second = if plan.first == INTERACTIVE { BATCH } else { INTERACTIVE };
         for class in [plan.first, second] {
             let group = self.waiting.group(plan.group)?;
             if let Some((clock, tenant)) = group.next_tenant(class) {
-                let entry = group.next_of(class, tenant, now);
-                self.tenants.serve(class, clock);
-                return entry;
+                let over = |limit: Virtual| class != plan.first || clock > limit;
+                if begun && plan.limit.is_some_and(over) {
+                    return None;
+                }
+                return group.next_of(class, tenant, now);
             }
         }
         None
@@ -170,6 +200,10 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             tenant.batches += 1;
             tenant.weight
         });
+        let clock = self.tenants.clock(tenant, class);
+        if let Some(served) = filling.served.get_mut(class) {
+            served.get_or_insert(clock);
+        }
         let expected = weighted(filling.row_cost.saturating_mul(u64::from(rows)), weight);
         self.waiting.reclock(&mut self.tenants, tenant, class, |tenants| {
             tenants.expect(tenant, class, expected);
@@ -211,6 +245,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     /// The batch is under way.
     fn send(&mut self, now: Instant, plan: Plan, filling: Filling<T>) -> Option<Batch<K, T>> {
         let first = filling.entries.first()?;
+        for (class, clock) in filling.served.iter().enumerate() {
+            clock.iter().for_each(|clock| self.tenants.serve(class, *clock));
+        }
         let (index, shape) = (filling.model, first.item.shape.clone());
         let model = self.models.get(index)?;
         let key = model.key.clone();
@@ -227,6 +264,10 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
                 _ => parts.push(part),
             }
         }
+        let foreseen = filling.entries.iter().filter(|entry| entry.foreseen).count();
+        if let Some(model) = self.models.get_mut(index) {
+            model.caution.in_time(foreseen);
+        }
         let run = Run {
             model: index,
             shape,
@@ -236,7 +277,6 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             parts,
             contended: [INTERACTIVE, BATCH].map(|class| self.tenants.anyone_waits(class)),
         };
-        self.caution.in_time(filling.entries.len());
         self.use_floor(&run, run.predicted, 1);
         let rows = run.rows;
         let id = self.running.start(now, run);

@@ -33,6 +33,8 @@ const MOST_DISPROPORTION: f64 = 2.0;
 const LONGEST_TAIL: f64 = 5.0;
 /// Of the best rate, so much is good enough for the efficient size.
 const EFFICIENT: f64 = 0.95;
+/// No batch takes longer than a day, in nanoseconds: what says so is broken, and sums of durations must not overflow.
+const LONGEST: f64 = 86_400e9;
 /// What it costs to form a batch and to hand it over, in nanoseconds: more batches mean more of it.
 const HANDLING: f64 = 50_000.0;
 /// The percentile of a size that has been seen a few times only, as a multiple of the mean.
@@ -82,7 +84,7 @@ fn nanoseconds(duration: Duration) -> f64 {
 }
 
 fn duration(nanoseconds: f64) -> Duration {
-    Duration::try_from_secs_f64(nanoseconds.max(0.0) / 1e9).unwrap_or(Duration::MAX)
+    Duration::from_secs_f64(nanoseconds.clamp(0.0, LONGEST) / 1e9)
 }
 
 impl Latency {
@@ -141,7 +143,7 @@ impl Latency {
 
     /// A batch of so many rows has taken so long.
     pub fn observe(&mut self, rows: u32, took: Duration) {
-        let took = nanoseconds(took).max(1.0);
+        let took = nanoseconds(took).clamp(1.0, LONGEST);
         let said = self.at(rows, |point| point.fitted.0);
         let drifting = said.is_some_and(|said| self.is_drifting(said, took));
         let said = self.at(rows, |point| point.fitted.0);
@@ -168,10 +170,8 @@ impl Latency {
     pub(crate) fn restored(mut self) -> Self {
         self.points.truncate(MAX_POINTS);
         let sound = |point: &Point| {
-            point.rows > 0
-                && [point.mean, point.deviation, point.tail]
-                    .iter()
-                    .all(|value| value.is_finite())
+            let values = [point.mean, point.deviation, point.tail];
+            point.rows > 0 && values.iter().all(|value| (0.0..=LONGEST).contains(value))
         };
         self.points.retain(sound);
         self.points.sort_by_key(|point| point.rows);

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! Invariants: an item leaves exactly once, in a batch or with a reason; a batch never exceeds its size, mixes shapes or mixes
-//! an isolated tenant with another; two tenants that wait all the time never differ by more than two batches' time for their
-//! weight; charges of a batch add up to the time it took; everything is bounded.
+//! an isolated tenant with another; tenants that wait all the time differ by no more than a few batches' time for their weight,
+//! whatever models they wait for; charges of a batch add up to the time it took; everything is bounded.
 
 mod admission;
 mod choosing;
@@ -40,6 +40,8 @@ pub use running::HANDOVER;
 pub use scheduler::{MAX_PLACES, Outcome, Scheduler};
 pub use tenants::MAX_TENANTS;
 
+#[cfg(test)]
+mod fairness_tests;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 use ahash::AHashMap as HashMap;
 use smallvec::SmallVec;
 
-use crate::{BatchRules, Latency, ShapeKey, item::RefusedFor, tenants::TenantIx, waiting::ModelIx};
+use crate::{BatchRules, Latency, ShapeKey, admission::Caution, item::RefusedFor, tenants::TenantIx, waiting::ModelIx};
 
 /// The most shapes of one model whose latency is remembered; the one used longest ago gives way.
 pub const MAX_SHAPES: usize = 64;
@@ -16,7 +16,7 @@ pub const MAX_SHAPES: usize = 64;
 pub const QUEUES_PER_MODEL: usize = 4;
 /// Every so many full batches of a right-sized model one is larger, so that a gain by larger batches is not overlooked.
 const EXPLORE_EVERY: u32 = 64;
-/// After so many batches without trouble, a limit learnt from running out of memory is raised by a row.
+/// After so many batches without trouble, a limit learnt from running out of memory is raised by a quarter.
 const RAISE_AFTER: u32 = 64;
 /// An idle device takes a request that it believes to be too late once nothing of the model has run for so long.
 const FRESH: Duration = Duration::from_millis(100);
@@ -27,6 +27,9 @@ pub(crate) struct Known {
     pub(crate) latency: Latency,
     /// The rows at which a batch is full, as of the last observation.
     efficient: u32,
+    /// Rows that fit into the device's memory, where it ran out.
+    fitting: Option<u32>,
+    untroubled: u32,
     used: u64,
 }
 
@@ -51,22 +54,22 @@ pub(crate) struct Model<K> {
     pub(crate) rules: BatchRules,
     pub(crate) latencies: Latencies,
     pub(crate) waiting: usize,
+    /// Device time that waits for it, in nanoseconds.
+    pub(crate) backlog: u64,
     held: HashMap<TenantIx, Held>,
-    /// Rows that fit into the device's memory, where it ran out.
-    fitting: Option<u32>,
-    untroubled: u32,
+    /// How much longer than predicted a wait is taken for.
+    pub(crate) caution: Caution,
+    /// The slots that have said that they can run it, a bit for each of the first 64.
+    slots: u64,
     full_batches: u32,
     /// When a batch ended last.
     ran: Option<Instant>,
 }
 
 impl Latencies {
-    fn known(&self, shape: &ShapeKey) -> Option<&Known> {
-        self.by_shape.get(shape).filter(|known| known.latency.is_known())
-    }
-
     pub(crate) fn get(&self, shape: &ShapeKey) -> Option<&Latency> {
-        self.known(shape).map(|known| &known.latency)
+        let known = self.by_shape.get(shape);
+        known.map(|known| &known.latency).filter(|latency| latency.is_known())
     }
 
     /// What is known of a shape, made if need be.
@@ -98,6 +101,8 @@ impl Latencies {
 pub(crate) struct Sizing<'a> {
     pub(crate) latency: Option<&'a Latency>,
     pub(crate) full: u32,
+    /// The most rows that a batch may have.
+    pub(crate) most: u32,
     shared: bool,
 }
 
@@ -130,8 +135,9 @@ impl<K> Model<K> {
             latencies: Latencies::default(),
             waiting: 0,
             held: HashMap::default(),
-            fitting: None,
-            untroubled: 0,
+            backlog: 0,
+            caution: Caution::default(),
+            slots: 0,
             full_batches: 0,
             ran: None,
         }
@@ -148,21 +154,36 @@ impl<K> Model<K> {
         self.ran = Some(now);
     }
 
-    /// The most rows that a batch may have now.
-    pub(crate) fn most_rows(&self) -> u32 {
-        self.fitting
-            .map_or(self.rules.largest(), |fitting| fitting.min(self.rules.largest()))
+    /// The slot can run it, or not.
+    pub(crate) fn runs_on(&mut self, slot: usize, runs: bool) {
+        let bit = u32::try_from(slot)
+            .ok()
+            .and_then(|slot| 1_u64.checked_shl(slot))
+            .unwrap_or(0);
+        self.slots = if runs { self.slots | bit } else { self.slots & !bit };
+    }
+
+    /// Whether the slot can run it, as far as is known.
+    pub(crate) fn may_run_on(&self, slot: usize) -> bool {
+        let bit = u32::try_from(slot).ok().and_then(|slot| 1_u64.checked_shl(slot));
+        self.slots == 0 || bit.is_none_or(|bit| self.slots & bit != 0)
     }
 
     /// What is known of batches of this shape.
     pub(crate) fn sizing(&self, shape: &ShapeKey) -> Sizing<'_> {
-        let (most, known) = (self.most_rows(), self.latencies.known(shape));
+        let known = self.latencies.by_shape.get(shape);
+        let largest = self.rules.largest();
+        let most = known
+            .and_then(|known| known.fitting)
+            .map_or(largest, |fitting| fitting.min(largest));
+        let latency = known.map(|known| &known.latency).filter(|latency| latency.is_known());
         Sizing {
-            latency: known.map(|known| &known.latency),
+            latency,
             full: match known {
-                Some(known) if self.rules.right_size => known.efficient.clamp(1, most),
+                Some(known) if self.rules.right_size && latency.is_some() => known.efficient.clamp(1, most),
                 _ => most,
             },
+            most,
             shared: self.rules.shared,
         }
     }
@@ -176,28 +197,33 @@ impl<K> Model<K> {
     }
 
     /// A batch is about to be formed of as many rows as it can take; the size to use, now and then a larger one.
-    pub(crate) fn next_full_batch(&mut self, full: u32) -> u32 {
+    pub(crate) fn next_full_batch(&mut self, full: u32, most: u32) -> u32 {
         self.full_batches = self.full_batches.wrapping_add(1);
-        let most = self.most_rows();
         if full < most && self.full_batches.is_multiple_of(EXPLORE_EVERY) {
             return full.saturating_mul(2).min(most);
         }
         full
     }
 
-    /// The device ran out of memory at so many rows.
-    pub(crate) fn too_large(&mut self, rows: u32) {
-        self.fitting = Some((rows / 2).max(1).min(self.most_rows()));
-        self.untroubled = 0;
+    /// The device ran out of memory at so many rows of this shape.
+    pub(crate) fn too_large(&mut self, shape: &ShapeKey, rows: u32) {
+        let known = self.latencies.of(shape);
+        let fits = (rows / 2).max(1);
+        known.fitting = Some(known.fitting.map_or(fits, |fitting| fitting.min(fits)));
+        known.untroubled = 0;
     }
 
-    /// A batch went well.
-    pub(crate) fn went_well(&mut self) {
-        let Some(fitting) = self.fitting else { return };
-        self.untroubled += 1;
-        if self.untroubled >= RAISE_AFTER {
-            self.untroubled = 0;
-            self.fitting = Some(fitting + 1).filter(|fitting| *fitting < self.rules.largest());
+    /// A batch of this shape went well.
+    pub(crate) fn went_well(&mut self, shape: &ShapeKey) {
+        let largest = self.rules.largest();
+        let Some(known) = self.latencies.by_shape.get_mut(shape) else {
+            return;
+        };
+        let Some(fitting) = known.fitting else { return };
+        known.untroubled += 1;
+        if known.untroubled >= RAISE_AFTER {
+            known.untroubled = 0;
+            known.fitting = Some(fitting + (fitting / 4).max(1)).filter(|fitting| *fitting < largest);
         }
     }
 
@@ -221,8 +247,9 @@ impl<K> Model<K> {
         Ok(())
     }
 
-    pub(crate) fn entered(&mut self, tenant: TenantIx, level: usize) {
+    pub(crate) fn entered(&mut self, tenant: TenantIx, level: usize, cost: u64) {
         self.waiting += 1;
+        self.backlog = self.backlog.saturating_add(cost);
         let held = self.held.entry(tenant).or_default();
         held.all += 1;
         if held.levels.len() <= level {
@@ -233,8 +260,9 @@ impl<K> Model<K> {
         }
     }
 
-    pub(crate) fn left(&mut self, tenant: TenantIx, level: usize) {
+    pub(crate) fn left(&mut self, tenant: TenantIx, level: usize, cost: u64) {
         self.waiting = self.waiting.saturating_sub(1);
+        self.backlog = self.backlog.saturating_sub(cost);
         let Some(held) = self.held.get_mut(&tenant) else { return };
         held.all = held.all.saturating_sub(1);
         if let Some(count) = held.levels.get_mut(level) {
@@ -355,18 +383,19 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_learnt_from_running_out_of_memory_is_raised_slowly() {
+    fn a_limit_learnt_from_running_out_of_memory_is_of_one_shape_and_is_raised_slowly() {
         let mut model = model();
-        model.too_large(12);
-        assert_eq!(model.most_rows(), 6);
+        let (tight, other) = (ShapeKey::default(), ShapeKey::of([[1, 7].as_slice()].into_iter()));
+        model.too_large(&tight, 12);
+        assert_eq!((model.sizing(&tight).most, model.sizing(&other).most), (6, 16));
         for _ in 0..RAISE_AFTER {
-            model.went_well();
+            model.went_well(&tight);
         }
-        assert_eq!(model.most_rows(), 7);
+        assert_eq!(model.sizing(&tight).most, 7);
         for _ in 0..RAISE_AFTER * 20 {
-            model.went_well();
+            model.went_well(&tight);
         }
-        assert_eq!(model.most_rows(), 16);
+        assert_eq!(model.sizing(&tight).most, 16);
     }
 
     #[test]
@@ -378,7 +407,7 @@ mod tests {
         for _ in 0..100 {
             for tenant in &flooding {
                 if model.has_room(*tenant, 0).is_ok() {
-                    model.entered(*tenant, 0);
+                    model.entered(*tenant, 0, 0);
                 }
             }
         }

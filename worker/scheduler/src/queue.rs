@@ -25,6 +25,8 @@ pub(crate) struct Stand {
     /// The order of arrival, unique.
     pub(crate) sequence: u64,
     pub(crate) delayed: bool,
+    /// Whether there are other levels, which it may overtake by waiting.
+    pub(crate) ages: bool,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +35,7 @@ struct Level {
     timely: BTreeSet<(Instant, u64, EntryIx)>,
     /// In the order of arrival.
     delayed: BTreeSet<(u64, EntryIx)>,
-    /// When each came; only kept where there are several levels.
+    /// When each came; only kept where the model has several levels.
     arrivals: BTreeSet<(Instant, u64)>,
 }
 
@@ -55,7 +57,6 @@ impl TenantQueue {
         while self.levels.len() <= stand.level {
             self.levels.push(Level::default());
         }
-        let aged = self.levels.len() > 1;
         let Some(level) = self.levels.get_mut(stand.level) else {
             return;
         };
@@ -64,7 +65,7 @@ impl TenantQueue {
         } else {
             level.timely.insert((stand.deadline, stand.sequence, entry));
         }
-        if aged {
+        if stand.ages {
             level.arrivals.insert((stand.arrived, stand.sequence));
         }
     }
@@ -113,6 +114,7 @@ mod tests {
             arrived: now,
             sequence,
             delayed: false,
+            ages: true,
         }
     }
 

@@ -118,9 +118,10 @@ impl Running {
         Some(self.free_at(slot, now).checked_sub(early).unwrap_or(now).max(now))
     }
 
-    /// When the first slot is free.
-    pub(crate) fn first_free(&self, now: Instant) -> Instant {
+    /// When the first of these slots is free.
+    pub(crate) fn first_free(&self, now: Instant, wanted: impl Fn(usize) -> bool) -> Instant {
         (0..self.slots.len())
+            .filter(|slot| wanted(*slot))
             .map(|slot| self.free_at(slot, now))
             .min()
             .unwrap_or(now)

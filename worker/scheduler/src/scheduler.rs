@@ -6,10 +6,12 @@ use std::{
 };
 
 use mesh_types::{ServiceClass, TimeoutAction};
+use smallvec::SmallVec;
 
 use crate::{
     BatchId, BatchRules, Charge, Decision, Gone, Item, Latency, Refused, RefusedFor, ShapeKey,
-    admission::{Candidate, Caution},
+    admission::Candidate,
+    choosing::Ready,
     floor::Floor,
     forming::nanoseconds,
     models::Models,
@@ -18,6 +20,8 @@ use crate::{
     waiting::{Arrival, Entry, EntryIx, GroupIx, ModelIx, Waiting},
 };
 
+/// How far a tenant that waits may lag behind who was served last, besides two batches.
+const LAG: Duration = Duration::from_millis(200);
 /// The most combinations of model, shape and class that one tenant waits with.
 pub const MAX_PLACES: usize = 64;
 
@@ -29,8 +33,6 @@ pub struct Scheduler<K, T> {
     pub(crate) waiting: Waiting<T>,
     pub(crate) running: Running,
     pub(crate) floor: Floor,
-    /// How much longer than predicted a wait is taken for.
-    pub(crate) caution: Caution,
 }
 
 /// What became of a batch.
@@ -50,8 +52,10 @@ struct Placed {
     tenant: TenantIx,
     class: usize,
     level: usize,
+    ages: bool,
     /// Nanoseconds.
     cost: u64,
+    foreseen: bool,
     timeout: Option<(Instant, TimeoutAction)>,
 }
 
@@ -66,7 +70,6 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             waiting: Waiting::default(),
             running,
             floor: Floor::default(),
-            caution: Caution::default(),
         }
     }
 
@@ -144,11 +147,13 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
                     tenant,
                     class,
                     level,
+                    ages,
                     cost,
+                    foreseen,
                     timeout,
                 } = placed;
                 if let Some(known) = self.models.get_mut(model) {
-                    known.entered(tenant, level);
+                    known.entered(tenant, level, cost);
                 }
                 let arrival = Arrival {
                     item,
@@ -156,7 +161,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
                     tenant,
                     class,
                     level,
+                    ages,
                     cost,
+                    foreseen,
                     timeout,
                 };
                 self.waiting.insert(&mut self.tenants, arrival);
@@ -211,11 +218,16 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
                 wake_at,
             };
         }
-        let mut batch = None;
-        // Each turn but the last drops somebody.
+        self.note_slots(slot, &eligible);
+        let (mut batch, mut barren) = (None, SmallVec::<[GroupIx; 4]>::new());
+        // Each turn but the last drops somebody, or leaves out a group.
         loop {
-            let (ready, next) = self.ready(now, &eligible);
+            let (mut ready, next) = self.ready(now, &eligible);
             next.into_iter().for_each(&mut wake);
+            if self.catch_up(&ready) {
+                ready = self.ready(now, &eligible).0;
+            }
+            ready.retain(|ready| !barren.contains(&ready.group));
             let Some(plan) = self.choose(slot, &ready) else { break };
             let before = gone.len();
             batch = self.form(now, plan, &cancelled, &mut gone);
@@ -224,9 +236,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             }
             if gone.len() == before {
                 // No preferred size could be reached with the requests as they are: they go when they have waited for long
-                // enough.
+                // enough, and others go meanwhile.
                 plan.preferred_until.into_iter().for_each(&mut wake);
-                break;
+                barren.push(plan.group);
             }
         }
         Decision { batch, gone, wake_at }
@@ -241,9 +253,12 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             model.has_run(now);
             if outcome.telling {
                 model.learn(&run.shape, |latency| latency.observe(run.rows, outcome.busy));
-                model.went_well();
+                model.went_well(&run.shape);
             }
-            outcome.too_large.into_iter().for_each(|rows| model.too_large(rows));
+            outcome
+                .too_large
+                .into_iter()
+                .for_each(|rows| model.too_large(&run.shape, rows));
         }
         self.use_floor(&run, run.predicted, -1);
         self.use_floor(&run, outcome.busy, 1);
@@ -282,6 +297,44 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         charges
     }
 
+    /// Which models the slot can run, of those that anybody waits for.
+    fn note_slots(&mut self, slot: usize, eligible: &impl Fn(&K) -> bool) {
+        for (_, group) in self.waiting.groups() {
+            if let Some(model) = self.models.get_mut(group.model) {
+                let runs = eligible(&model.key);
+                model.runs_on(slot, runs);
+            }
+        }
+    }
+
+    /// Nobody lags far behind who was served last, whatever kept them from being served: a model with a long delay, or one that
+    /// other threads have. Otherwise one could save up by waiting, and whoever comes would wait for those who did. True if
+    /// any clock was set forward.
+    fn catch_up(&mut self, ready: &[Ready]) -> bool {
+        let longest = ready.iter().map(|ready| ready.batch).max().unwrap_or_default();
+        let lag = weighted(nanoseconds(LAG + longest * 2), 1);
+        let groups: SmallVec<[GroupIx; 8]> = self.waiting.groups().map(|(index, _)| index).collect();
+        let mut lifted = false;
+        for group in groups {
+            for class in [INTERACTIVE, BATCH] {
+                let floor = self.tenants.served(class).saturating_sub(lag);
+                let next = |scheduler: &Self| {
+                    scheduler
+                        .waiting
+                        .group(group)
+                        .and_then(|group| group.next_tenant(class))
+                };
+                while let Some((clock, tenant)) = next(self).filter(|(clock, _)| *clock < floor) {
+                    self.waiting.reclock(&mut self.tenants, tenant, class, |tenants| {
+                        tenants.lift(tenant, class, floor - clock);
+                    });
+                    lifted = true;
+                }
+            }
+        }
+        lifted
+    }
+
     /// Where the request goes, or why not here.
     fn consider(&mut self, now: Instant, key: &K, item: &Item<T>) -> Result<Placed, RefusedFor> {
         let index = self.models.find(key).ok_or(RefusedFor::UnknownModel)?;
@@ -313,13 +366,15 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             tenant,
             class,
         };
-        self.admit(now, &candidate)?;
+        let foreseen = self.admit(now, &candidate)?;
         let timeout = model.rules.timeout(level, item.standing.queue_timeout);
         Ok(Placed {
             model: index,
             tenant,
             class,
             level,
+            ages: model.rules.levels.len() > 1,
+            foreseen,
             cost: nanoseconds(sizing.cost(item.rows)),
             timeout: timeout.map(|(wait, action)| (item.arrived + wait, action)),
         })
@@ -348,8 +403,10 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     pub(crate) fn take_out(&mut self, entry: EntryIx, reason: Gone, gone: &mut Vec<(Item<T>, Gone)>) {
         if let Some(entry) = self.remove_entry(entry) {
             self.tenants.part(entry.tenant);
-            if matches!(reason, Gone::Expired | Gone::TooLate) {
-                self.caution.late();
+            // Only what a prediction has let in says anything about predictions.
+            let misjudged = entry.foreseen && reason == Gone::TooLate;
+            if let Some(model) = self.models.get_mut(entry.model).filter(|_| misjudged) {
+                model.caution.late();
             }
             gone.push((entry.item, reason));
         }
@@ -358,14 +415,14 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     pub(crate) fn remove_entry(&mut self, index: EntryIx) -> Option<Entry<T>> {
         let entry = self.waiting.remove(&mut self.tenants, index)?;
         if let Some(model) = self.models.get_mut(entry.model) {
-            model.left(entry.tenant, entry.stand.level);
+            model.left(entry.tenant, entry.stand.level, entry.cost);
         }
         Some(entry)
     }
 
     pub(crate) fn put_back(&mut self, entry: Entry<T>) {
         if let Some(model) = self.models.get_mut(entry.model) {
-            model.entered(entry.tenant, entry.stand.level);
+            model.entered(entry.tenant, entry.stand.level, entry.cost);
         }
         self.waiting.put_back(&mut self.tenants, entry);
     }

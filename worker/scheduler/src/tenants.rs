@@ -14,12 +14,14 @@ use smallvec::SmallVec;
 
 use crate::waiting::GroupIx;
 
-/// The most tenants that are remembered while they are idle. Beyond it the one owed most is forgotten, to its advantage.
+/// The most tenants that are remembered while they are idle. At the bound those that owe most are forgotten, to their advantage.
 pub const MAX_TENANTS: usize = 65_536;
 /// Device nanoseconds are counted in parts this small, so that dividing by a weight loses nothing that matters.
 const SCALE: u128 = 1 << 16;
 /// Idle tenants are looked through once there are so many more than after the last time.
 const PRUNE_STEP: usize = 256;
+/// So many are forgotten when the bound is reached.
+const FORGOTTEN_AT_ONCE: usize = 4_096;
 
 /// The service classes, as indices.
 pub(crate) const CLASSES: usize = 2;
@@ -167,6 +169,18 @@ impl Tenants {
         take(&mut self.backlog, class, backlog);
     }
 
+    /// What the clock of whoever was served last showed.
+    pub(crate) fn served(&self, class: usize) -> Virtual {
+        self.served.get(class).copied().unwrap_or(0)
+    }
+
+    /// Sets a clock forward.
+    pub(crate) fn lift(&mut self, index: TenantIx, class: usize, by: Virtual) {
+        if let Some(clock) = self.get_mut(index).and_then(|tenant| tenant.clocks.get_mut(class)) {
+            clock.charged += by;
+        }
+    }
+
     /// Whoever shows this goes now.
     pub(crate) fn serve(&mut self, class: usize, clock: Virtual) {
         if let Some(served) = self.served.get_mut(class) {
@@ -252,8 +266,14 @@ impl Tenants {
                 .values()
                 .copied()
                 .filter(|index| self.get(*index).is_some_and(Tenant::is_idle));
-            let most = idle.max_by_key(|index| self.clock(*index, INTERACTIVE) + self.clock(*index, BATCH));
-            most.into_iter().for_each(|index| self.forget(index));
+            let owes = |index: &TenantIx| self.clock(*index, INTERACTIVE) + self.clock(*index, BATCH);
+            let mut idle: Vec<(Virtual, TenantIx)> = idle.map(|index| (owes(&index), index)).collect();
+            // Many at once, because looking through them all takes long.
+            let keep = idle.len().saturating_sub(FORGOTTEN_AT_ONCE);
+            if keep > 0 {
+                idle.select_nth_unstable(keep);
+            }
+            idle.drain(keep..).for_each(|(_, index)| self.forget(index));
         }
         self.pruned_at = self.by_id.len();
     }

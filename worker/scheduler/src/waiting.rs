@@ -43,6 +43,8 @@ pub(crate) struct Entry<T> {
     pub(crate) stand: Stand,
     /// The device time that it is expected to take, in nanoseconds.
     pub(crate) cost: u64,
+    /// Whether it was admitted by a prediction.
+    pub(crate) foreseen: bool,
     /// When it has waited for too long, and what happens then.
     pub(crate) timeout: Option<(Instant, TimeoutAction)>,
 }
@@ -104,7 +106,10 @@ pub(crate) struct Arrival<T> {
     pub(crate) tenant: TenantIx,
     pub(crate) class: usize,
     pub(crate) level: usize,
+    /// Whether its model has several levels.
+    pub(crate) ages: bool,
     pub(crate) cost: u64,
+    pub(crate) foreseen: bool,
     pub(crate) timeout: Option<(Instant, TimeoutAction)>,
 }
 
@@ -133,6 +138,11 @@ impl Group {
     /// Requests that have waited for as long as their queue allows, and when the next will have.
     pub(crate) fn timed_out(&self, now: Instant) -> (impl Iterator<Item = EntryIx> + '_, Option<Instant>) {
         passed(&self.timeouts, now)
+    }
+
+    /// Whether all its requests have one row.
+    pub(crate) fn has_single_rows(&self) -> bool {
+        usize::try_from(self.rows) == Ok(self.count)
     }
 
     /// Who is next in a class, and what its clock shows.
@@ -206,7 +216,9 @@ impl<T> Waiting<T> {
             tenant,
             class,
             level,
+            ages,
             cost,
+            foreseen,
             timeout,
         } = arrival;
         let isolated = item.standing.share.isolated.then_some(tenant);
@@ -217,6 +229,7 @@ impl<T> Waiting<T> {
             arrived: item.arrived,
             sequence: self.sequence,
             delayed: false,
+            ages,
         };
         let group = self.group_for(model, &item.shape, isolated);
         let entry = Entry {
@@ -227,6 +240,7 @@ impl<T> Waiting<T> {
             class,
             stand,
             cost,
+            foreseen,
             timeout,
         };
         self.put(tenants, entry);
