@@ -241,15 +241,18 @@ impl Crew {
         for place in 0..self.posts.len() {
             let Some(post) = self.posts.get_mut(place) else { break };
             let Some(started) = &post.started else { continue };
-            let Some((taken, number)) = started.link.pulse.overdue(now) else {
-                continue;
-            };
-            // Counted before the thread can see it, which counts itself out again.
-            let within = self.parts.shared.gave_up() <= MAX_ABANDONED;
-            if !started.link.abandon() {
-                self.parts.shared.came_back();
-                continue;
-            }
+            let (shared, link) = (&self.parts.shared, &started.link);
+            let mut within = false;
+            let given_up = link.pulse.give_up_overdue(now, || {
+                // Counted before the thread can see it, which counts itself out again.
+                within = shared.gave_up() <= MAX_ABANDONED;
+                let abandoned = link.abandon();
+                if !abandoned {
+                    shared.came_back();
+                }
+                abandoned
+            });
+            let Some((taken, number)) = given_up else { continue };
             let mut behind: Vec<InFlight> = post.in_flight.drain(..).collect();
             let position = behind.iter().position(|batch| Some(batch.number) == number);
             let batch = position.map(|position| behind.remove(position));

@@ -36,11 +36,18 @@ impl Pulse {
         *self.call.lock() = None;
     }
 
-    /// How long the call has taken and the batch that it is for, if it takes longer than it may.
-    pub(crate) fn overdue(&self, now: Instant) -> Option<(Duration, Option<u64>)> {
-        let call = (*self.call.lock())?;
-        let taken = now.saturating_duration_since(call.since);
-        (taken >= call.limit).then_some((taken, call.batch))
+    /// If the call takes longer than it may: gives it up, and answers how long it has taken and the batch that it is for. The
+    /// call cannot come back meanwhile: either its thread sees that it was given up, or it is not. None also where `give_up`
+    /// says that there was nothing to give up.
+    pub(crate) fn give_up_overdue(
+        &self,
+        now: Instant,
+        give_up: impl FnOnce() -> bool,
+    ) -> Option<(Duration, Option<u64>)> {
+        let call = self.call.lock();
+        let Call { since, limit, batch } = (*call)?;
+        let taken = now.saturating_duration_since(since);
+        (taken >= limit && give_up()).then_some((taken, batch))
     }
 
     /// When the call will have taken too long.
@@ -56,12 +63,27 @@ mod tests {
     #[test]
     fn a_call_is_overdue_at_its_limit_and_not_before() {
         let (pulse, now, limit) = (Pulse::default(), Instant::now(), Duration::from_secs(3));
-        assert_eq!((pulse.overdue(now), pulse.due()), (None, None));
+        let overdue = |now| pulse.give_up_overdue(now, || true);
+        assert_eq!((overdue(now), pulse.due()), (None, None));
         pulse.begin(now, limit, Some(7));
         assert_eq!(pulse.due(), Some(now + limit));
-        assert_eq!(pulse.overdue(now + Duration::from_millis(2_999)), None);
-        assert_eq!(pulse.overdue(now + limit), Some((limit, Some(7))));
+        assert_eq!(overdue(now + Duration::from_millis(2_999)), None);
+        assert_eq!(overdue(now + limit), Some((limit, Some(7))));
         pulse.end();
-        assert_eq!(pulse.overdue(now + limit), None);
+        assert_eq!(overdue(now + limit), None);
+    }
+
+    #[test]
+    fn a_call_does_not_come_back_while_it_is_given_up() {
+        let (pulse, now) = (Pulse::default(), Instant::now());
+        pulse.begin(now, Duration::ZERO, None);
+        let given_up = pulse.give_up_overdue(now, || {
+            assert!(pulse.call.try_lock().is_none(), "its end would wait");
+            true
+        });
+        assert_eq!(given_up, Some((Duration::ZERO, None)));
+        assert_eq!(pulse.give_up_overdue(now, || false), None, "nothing to give up");
+        pulse.end();
+        assert_eq!(pulse.give_up_overdue(now, || panic!("it came back first")), None);
     }
 }
