@@ -19,7 +19,7 @@ use crate::{
     credentials,
     fleet::FleetReport,
     records::{ModelName, ModelRecord, Records},
-    standing::{Standings, Trouble, standings},
+    standing::{Standing, Standings, Trouble, standings},
 };
 
 type RouteName = (TenantId, EndpointId);
@@ -93,7 +93,7 @@ fn model(
         let known = record.versions.get(&version)?;
         standings.get(&*known.key)
     };
-    let able = |version: &Version| of(*version).is_some_and(|standing| standing.able.is_ready());
+    let able = |version: &Version| of(*version).is_some_and(Standing::holds);
     let mut held = BTreeSet::new();
     // Where it should go, or where it was while that is still on its way.
     let mut settle = |wanted: Version, before: Option<Version>| {
@@ -170,7 +170,7 @@ impl Desk<'_> {
             return route;
         };
         let before: Vec<Arm> = previous.arms.iter().map(|arm| self.renewed(&name.0, arm)).collect();
-        if before.iter().all(|arm| arm.hundredths == 0 || is_ready(arm)) {
+        if before.iter().all(|arm| arm.hundredths == 0 || self.holds(arm)) {
             // Half a new split would fail the other half's requests: the whole one waits.
             return Route {
                 arms: before,
@@ -178,7 +178,9 @@ impl Desk<'_> {
             };
         }
         let keep = |arm: Arm| {
-            let former = before.iter().find(|former| former.name == arm.name && is_ready(former));
+            let former = before
+                .iter()
+                .find(|former| former.name == arm.name && self.holds(former));
             match former.filter(|_| self.is_on_its_way(&arm)) {
                 Some(former) => Arm {
                     hundredths: arm.hundredths,
@@ -237,6 +239,11 @@ impl Desk<'_> {
         }
     }
 
+    fn holds(&self, arm: &Arm) -> bool {
+        let version = arm.version.as_ref();
+        version.is_some_and(|version| self.standings.get(&*version.key).is_some_and(Standing::holds))
+    }
+
     fn is_on_its_way(&self, arm: &Arm) -> bool {
         let expected = |version: &Arc<VersionEntry>| {
             self.standings
@@ -257,10 +264,6 @@ fn nothing(owner: &TenantId, model: &ModelId) -> ModelEntry {
         labels: BTreeMap::new(),
         default: None,
     }
-}
-
-fn is_ready(arm: &Arm) -> bool {
-    arm.version.as_ref().is_some_and(|version| version.is_ready())
 }
 
 fn tenants(

@@ -239,6 +239,35 @@ fn a_version_on_a_draining_device_only_is_not_ready_and_says_why() {
 }
 
 #[test]
+fn what_waits_for_a_version_that_loads_still_waits_after_a_drain() {
+    let resources = |label: u32, revision| {
+        let all = [
+            a_tenant("acme"),
+            a_model("acme", "m", &[("stable", label)], &[]),
+            a_version("acme/m/1", false),
+            a_version("acme/m/2", false),
+            an_endpoint("acme", "front", &[("a", "m", "stable", 100.0)]),
+        ];
+        records(revision, &all)
+    };
+    let report = report(&[("acme/m/1", ModelState::Ready), ("acme/m/2", ModelState::Loading)]);
+    let first = compiled(&resources(1, 1), &report, &Compiled::default());
+    let moved = resources(2, 2);
+    let waiting = compiled(&moved, &report, &first);
+    assert_eq!(answers(&waiting, "acme", "front"), one("m/1", true));
+    let drained = compiled(&moved, &draining(report.clone()), &waiting);
+    assert_eq!(answers(&drained, "acme", "front"), one("m/1", false));
+    let undrained = compiled(&moved, &report, &drained);
+    assert_eq!(
+        answers(&undrained, "acme", "front"),
+        one("m/1", true),
+        "it did not move to what is not loaded yet"
+    );
+    let loaded = compiled(&moved, &ready(&["acme/m/1", "acme/m/2"]), &undrained);
+    assert_eq!(answers(&loaded, "acme", "front"), one("m/2", true));
+}
+
+#[test]
 fn a_quarantined_version_is_not_ready_and_says_why() {
     let records = records(1, &[a_tenant("acme"), a_version("acme/m/1", false)]);
     let report = report(&[("acme/m/1", ModelState::Quarantined)]);

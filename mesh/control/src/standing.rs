@@ -33,6 +33,15 @@ pub(crate) struct Standing {
     pub(crate) serves: bool,
     /// Meant to become ready, if it is not.
     pub(crate) expected: bool,
+    /// Ready, but only on devices that take no requests for now.
+    rests: bool,
+}
+
+impl Standing {
+    /// Whether it may stay where it is led to: it answers, or will as soon as a device is undrained.
+    pub(crate) fn holds(&self) -> bool {
+        self.able.is_ready() || self.rests
+    }
 }
 
 pub(crate) type Standings = BTreeMap<ModelVersionKey, Standing>;
@@ -99,6 +108,7 @@ fn standing(record: &VersionRecord, reported: &Reported, trouble: &Trouble) -> S
         shown: if leaving { entry(&[]) } else { able.clone() },
         serves: !leaving && able.is_ready(),
         expected: !record.unloaded,
+        rests: reported.draining && !able.is_ready(),
         able,
     }
 }
