@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
-use mesh_types::{ServiceClass, TenantShare};
+use mesh_types::ServiceClass;
 
-use super::*;
+use super::{
+    rig::{FAR, named, when_full, with_rig},
+    *,
+};
 
 fn of(tenant: &str, builtin: &str, value: f32, timeout: Duration) -> InferJob {
     InferJob {
@@ -91,28 +94,30 @@ fn interactive_requests_go_before_those_of_the_batch_class() {
 
 #[test]
 fn an_isolated_tenant_is_alone_in_its_batches() {
-    with_worker(&WorkerConfig::default(), |worker| async move {
-        worker.load(CPU, busy(|_| {})).await.unwrap();
-        let jobs = (0..40).map(|index| {
-            let alone = index % 2 == 0;
-            let mut job = of(if alone { "alone" } else { "other" }, "busy", 1.0, LONG);
-            job.standing.share = TenantShare {
-                weight: 1,
-                isolated: alone,
+    with_rig(&WorkerConfig::default(), |rig| async move {
+        rig.load(named("identity", "identity", when_full)).await;
+        // Eight rows are a full batch, and whoever is not in one waits for it.
+        let submit = |tenant: &str| {
+            let mut job = of(tenant, "identity", 1.0, FAR);
+            job.standing.share.isolated = tenant.starts_with("alone");
+            rig.worker.submit(CPU, job).unwrap()
+        };
+        let shared: Vec<_> = (0..8).map(|index| submit(["a", "b"][index % 2])).collect();
+        for reply in shared {
+            assert_eq!(reply.await.unwrap().timings.batch_rows, 8, "others share");
+        }
+        let tenants = ["alone-1", "a", "alone-2", "b", "alone-1", "a", "alone-2", "alone-1"];
+        let replies = tenants.map(submit);
+        rig.settled().await;
+        rig.advance(Duration::from_secs(601));
+        for (tenant, reply) in tenants.into_iter().zip(replies) {
+            let rows = match tenant {
+                "alone-2" => 2,
+                _ => 3,
             };
-            job
-        });
-        let replies: Vec<_> = jobs.map(|job| worker.submit(CPU, job).unwrap()).collect();
-        for reply in join_all(replies).await {
-            reply.unwrap();
+            assert_eq!(reply.await.unwrap().timings.batch_rows, rows, "{tenant}");
         }
-        let executions = || worker.statistics().devices[0].models[&key("busy")].execution_count;
-        // Answers come a moment before their batch is in the books.
-        while worker.statistics().devices[0].models[&key("busy")].success.count < 40 {
-            tokio::task::yield_now().await;
-        }
-        // Twenty requests of each: with four to a batch, five batches of each at least.
-        assert!(executions() >= 10, "{}", executions());
+        rig
     });
 }
 
@@ -168,24 +173,44 @@ fn answers_leave_in_order_where_that_is_asked_for() {
 #[test]
 fn what_was_learnt_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let config = WorkerConfig {
-        latency_folder: Some(folder.path().to_owned()),
-        ..WorkerConfig::default()
-    };
-    let run = |config: &WorkerConfig| {
+    // Runs one batch that takes so many microseconds; how long it was foretold to take.
+    let run = |busy_us: i64, latency_folder: Option<&std::path::Path>| {
+        let config = WorkerConfig {
+            latency_folder: latency_folder.map(std::path::Path::to_owned),
+            ..WorkerConfig::default()
+        };
         System::new().block_on(async {
             let tasks = Tasks::new();
             let backends: Vec<Arc<dyn mesh_backend::Backend>> = vec![Arc::new(BuiltinBackend::new())];
-            let worker = Worker::start(config, backends, &unobserved(), Arc::new(SystemClock), &tasks).unwrap();
+            let worker = Worker::start(&config, backends, &unobserved(), Arc::new(SystemClock), &tasks).unwrap();
             let handle = worker.handle();
-            handle.load(CPU, busy(|_| {})).await.unwrap();
+            let takes = |config: &mut ModelConfig| {
+                config
+                    .parameters
+                    .insert("busy_us".to_owned(), ParameterValue::Int(busy_us));
+            };
+            handle.load(CPU, busy(takes)).await.unwrap();
             handle.submit(CPU, of("a", "busy", 1.0, LONG)).unwrap().await.unwrap();
+            // Answers come a moment before their batch is in the books.
+            let prediction = loop {
+                let prediction = handle.statistics().models()[&key("busy")].prediction;
+                if prediction.batches > 0 {
+                    break prediction;
+                }
+                tokio::task::yield_now().await;
+            };
             assert!(tasks.end(Duration::from_secs(10)).await.is_empty());
             tokio::task::spawn_blocking(|| worker.stop()).await.unwrap();
-        });
+            prediction.predicted
+        })
     };
-    run(&config);
+    let slow = Duration::from_millis(40);
+    assert!(run(40_000, Some(folder.path())) >= slow / 2, "as warm-up measured it");
     let written = std::fs::read_to_string(folder.path().join("latency-cpu-0.json")).unwrap();
     assert!(written.contains("t/busy/1"), "{written}");
-    run(&config);
+    // The same model takes next to no time now, as its warm-up shows: what was learnt before counts.
+    let remembered = run(1, Some(folder.path()));
+    assert!(remembered >= slow / 2, "{remembered:?}");
+    let forgotten = run(1, None);
+    assert!(forgotten < remembered, "{forgotten:?} and {remembered:?}");
 }

@@ -111,8 +111,7 @@ fn a_batch_that_ran_without_some_of_its_rows_teaches_nothing() {
             config.max_batch_size = 4;
         };
         rig.load(named("identity", "identity", four)).await;
-        let mut executions = 0;
-        for (leave, foretold) in [(true, 0), (false, 1)] {
+        for (executions, leave, foretold) in [(1, true, 0), (2, false, 1)] {
             let hung = rig.hang("slow").await;
             // Formed with four rows, and it waits on the thread: three of its callers go, or none.
             let stays = rig.submit("identity", &[1.0]);
@@ -124,7 +123,6 @@ fn a_batch_that_ran_without_some_of_its_rows_teaches_nothing() {
             rig.release();
             hung.await.unwrap();
             assert_eq!(stays.await.unwrap().timings.batch_rows, if leave { 1 } else { 4 });
-            executions += 1;
             rig.until_statistics(|device| device.models[&key("identity")].execution_count == executions)
                 .await;
             assert_eq!(rig.statistics("identity").prediction.batches, foretold);
