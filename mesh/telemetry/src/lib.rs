@@ -15,16 +15,18 @@ mod metrics;
 mod otlp;
 mod series;
 mod spans;
+mod stages;
 
 use std::sync::Arc;
 
 pub use devices::{DeviceReading, DeviceSource, ModelReading};
 pub use latency::{LatencyHistogram, LatencySnapshot};
 pub use logs::{LogFormat, LogSetupError, init_logs};
-pub use metrics::{BatchSample, Metrics, RequestSample, Stage};
+pub use metrics::{BatchSample, Metrics, RequestSample};
 pub use otlp::{OtlpConfig, TelemetryError};
 pub use series::{LiveSeries, LiveSnapshot, MAX_SERIES, MAX_TENANT_LABELS};
 pub use spans::{BatchSpan, MAX_BATCH_LINKS, RequestSpan, SpanSink};
+pub use stages::Stage;
 
 /// How telemetry is set up.
 #[derive(Debug, Clone, Default)]

@@ -17,7 +17,7 @@ use mesh_types::{DeviceId, FaultSource, ModelVersionKey, StageTimings};
 use parking_lot::RwLock;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 
@@ -25,76 +25,13 @@ use crate::{
     devices::{self, DeviceMetrics, DeviceSource},
     labels::{BoundedLabels, LabelText},
     series::{LiveSnapshot, OUTCOMES, SeriesTable, outcome_index},
+    stages::StageHistograms,
 };
 
 /// The most models that have a label of their own in the metrics of devices.
 const MAX_MODEL_LABELS: usize = 4_000;
 /// The most distinct reasons for refusals before authentication.
 const MAX_REASON_LABELS: usize = 64;
-/// Upper edges of the exported latency histograms, in seconds.
-const LATENCY_BUCKETS: [f64; 16] = [
-    1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0, 5.0,
-];
-
-/// The stages of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is documented at mesh_types::StageTimings")]
-pub enum Stage {
-    Decode,
-    Authenticate,
-    Admit,
-    Choose,
-    Queue,
-    ComputeInput,
-    ComputeInfer,
-    ComputeOutput,
-    Encode,
-}
-
-impl Stage {
-    /// Every stage, in the order a request goes through them.
-    pub const ALL: [Self; 9] = [
-        Self::Decode,
-        Self::Authenticate,
-        Self::Admit,
-        Self::Choose,
-        Self::Queue,
-        Self::ComputeInput,
-        Self::ComputeInfer,
-        Self::ComputeOutput,
-        Self::Encode,
-    ];
-
-    /// The name in metrics and spans.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Decode => "decode",
-            Self::Authenticate => "authenticate",
-            Self::Admit => "admit",
-            Self::Choose => "choose",
-            Self::Queue => "queue",
-            Self::ComputeInput => "compute_input",
-            Self::ComputeInfer => "compute_infer",
-            Self::ComputeOutput => "compute_output",
-            Self::Encode => "encode",
-        }
-    }
-
-    /// This stage's share of a request's time.
-    pub const fn of(self, timings: &StageTimings) -> Duration {
-        match self {
-            Self::Decode => timings.decode,
-            Self::Authenticate => timings.authenticate,
-            Self::Admit => timings.admit,
-            Self::Choose => timings.choose,
-            Self::Queue => timings.queue,
-            Self::ComputeInput => timings.compute_input,
-            Self::ComputeInfer => timings.compute_infer,
-            Self::ComputeOutput => timings.compute_output,
-            Self::Encode => timings.encode,
-        }
-    }
-}
 
 /// One finished request.
 #[derive(Debug, Clone, Copy)]
@@ -133,11 +70,6 @@ pub struct BatchSample<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StageLabels {
-    stage: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModelLabels {
     device: LabelText,
     model: LabelText,
@@ -154,7 +86,7 @@ pub struct Metrics {
     registry: RwLock<Registry>,
     pub(crate) requests: SeriesTable,
     in_flight: AtomicI64,
-    stages: Vec<Histogram>,
+    stages: StageHistograms,
     models: BoundedLabels,
     reasons: BoundedLabels,
     batches: Family<ModelLabels, Counter>,
@@ -176,15 +108,11 @@ impl Default for Metrics {
 impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
-        let stages = Family::<StageLabels, Histogram>::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS));
-        let handles = Stage::ALL
-            .iter()
-            .map(|stage| stages.get_or_create_owned(&StageLabels { stage: stage.as_str() }));
         let metrics = Self {
             registry: RwLock::default(),
             requests: SeriesTable::new(),
             in_flight: AtomicI64::new(0),
-            stages: handles.collect(),
+            stages: StageHistograms::default(),
             models: BoundedLabels::new(MAX_MODEL_LABELS),
             reasons: BoundedLabels::new(MAX_REASON_LABELS),
             batches: Family::default(),
@@ -196,13 +124,12 @@ impl Metrics {
             refused: Family::default(),
             devices: DeviceMetrics::default(),
         };
-        metrics.register(stages);
+        metrics.register();
         metrics
     }
 
-    fn register(&self, stages: Family<StageLabels, Histogram, fn() -> Histogram>) {
+    fn register(&self) {
         let mut registry = self.registry.write();
-        registry.register_with_unit("mesh_stage", "Time of a request in each stage", Unit::Seconds, stages);
         registry.register("mesh_batches", "Batches executed", self.batches.clone());
         registry.register(
             "mesh_batch_failures",
@@ -259,9 +186,7 @@ impl Metrics {
         series.latency.record(sample.total);
         let nanoseconds = u64::try_from(sample.total.as_nanos()).unwrap_or(u64::MAX);
         series.latency_sum_ns.fetch_add(nanoseconds, Ordering::Relaxed);
-        for (stage, histogram) in Stage::ALL.iter().zip(&self.stages) {
-            histogram.observe(stage.of(sample.stages).as_secs_f64());
-        }
+        self.stages.record(sample.stages);
     }
 
     /// A request was refused before it had a tenant. Reasons are the mesh's own words, never the caller's.
@@ -341,6 +266,7 @@ impl Metrics {
     pub fn encode_prometheus(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         self.encode_requests(&mut text)?;
+        self.stages.encode(&mut text)?;
         devices::encode(&self.device_values(), &mut text)?;
         encode(&mut text, &self.registry.read())?;
         Ok(text)

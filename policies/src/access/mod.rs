@@ -10,6 +10,7 @@
 mod cache;
 mod claims;
 mod jwt;
+mod recent;
 mod secret;
 
 use std::{collections::HashMap, fmt, sync::Arc};
@@ -17,7 +18,6 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use mesh_types::{Fault, FaultClass, FaultSource, KeyId, TenantId};
 use smallvec::SmallVec;
 
-use self::cache::VerifiedTokens;
 pub use self::{
     cache::MAX_VERIFIED_TOKENS,
     jwt::{
@@ -29,6 +29,7 @@ pub use self::{
         generate_admin_token_as, generate_api_key, generate_api_key_as, hash_secret, verify_admin_token,
     },
 };
+use self::{cache::VerifiedTokens, recent::RecentKeys};
 
 /// How API keys begin; everything else is taken for a token.
 const API_KEY_PREFIX: &str = "mesh_";
@@ -214,6 +215,7 @@ pub struct Credentials {
     keys: Arc<HashMap<KeyId, SmallVec<[Arc<StoredKey>; 1]>>>,
     issuers: Arc<HashMap<String, Arc<IssuerEntry>>>,
     verified: Arc<VerifiedTokens>,
+    recent: Arc<RecentKeys<StoredKey>>,
 }
 
 impl fmt::Debug for Credentials {
@@ -246,6 +248,7 @@ impl Credentials {
         let id = entry.id.clone();
         let stored = Arc::new(StoredKey { entry, principal });
         Arc::make_mut(&mut self.keys).entry(id).or_default().push(stored);
+        self.recent = Arc::default();
         self
     }
 
@@ -269,6 +272,25 @@ impl Credentials {
     }
 
     fn by_key(&self, text: &str, now_unix: i64) -> Result<Principal, AuthError> {
+        let fingerprint = self.recent.fingerprint(text);
+        let stored = match self.recent.get(fingerprint) {
+            Some(stored) => stored,
+            None => {
+                let stored = self.find_key(text)?.clone();
+                self.recent.insert(fingerprint, stored.clone());
+                stored
+            }
+        };
+        if stored.entry.revoked {
+            return Err(AuthError::Invalid);
+        }
+        if stored.entry.expires.is_some_and(|expires| now_unix >= expires) {
+            return Err(AuthError::Expired);
+        }
+        Ok(stored.principal.clone())
+    }
+
+    fn find_key(&self, text: &str) -> Result<&Arc<StoredKey>, AuthError> {
         let (id, secret) = secret::parse_api_key(text).ok_or(AuthError::Invalid)?;
         // Hashed before the look-up: an unknown identifier takes as long as a wrong secret.
         let hash = self.pepper.hash(secret);
@@ -280,14 +302,7 @@ impl Credentials {
                 found = Some(stored);
             }
         }
-        let stored = found.ok_or(AuthError::Invalid)?;
-        if stored.entry.revoked {
-            return Err(AuthError::Invalid);
-        }
-        if stored.entry.expires.is_some_and(|expires| now_unix >= expires) {
-            return Err(AuthError::Expired);
-        }
-        Ok(stored.principal.clone())
+        found.ok_or(AuthError::Invalid)
     }
 
     fn by_token(&self, token: &str, now_unix: i64) -> Result<Principal, AuthError> {
