@@ -1,6 +1,9 @@
 //! Loading, batching, queues and unloading.
 
-use super::*;
+use super::{
+    rig::{named, with_rig},
+    *,
+};
 
 #[test]
 fn each_request_gets_its_own_rows_back_from_shared_batches() {
@@ -229,4 +232,37 @@ fn a_drained_device_finishes_what_it_has_and_takes_nothing_new() {
         assert_eq!(infer(&worker, "busy", &[2.0]).await.unwrap(), [2.0]);
         assert!(worker.drain(DeviceId::cpu(9), true).is_err());
     });
+}
+
+#[test]
+fn preferred_sizes_are_kept_to_as_the_readme_says() {
+    let cases = [(vec![4, 8], 0, [6; 6]), (vec![2, 4], 1_000, [4, 4, 4, 4, 2, 2])];
+    for (preferred_batch_size, max_queue_delay_microseconds, expected) in cases {
+        with_rig(&WorkerConfig::default(), |mut rig| async move {
+            rig.load(named("slow", "hang_on_negative", |_| {})).await;
+            let preferring = |config: &mut ModelConfig| {
+                config.dynamic_batching = Some(DynamicBatching {
+                    preferred_batch_size,
+                    max_queue_delay_microseconds,
+                    ..DynamicBatching::default()
+                });
+            };
+            rig.load(named("identity", "identity", preferring)).await;
+            let hung = rig.hang("slow").await;
+            let behind = rig.submit("slow", &[1.0]);
+            rig.settled().await;
+            // The thread has all that it takes; these wait, and longer than the delay.
+            let waiting: Vec<_> = (0..6).map(|_| rig.submit("identity", &[1.0])).collect();
+            rig.settled().await;
+            rig.advance(Duration::from_millis(2));
+            rig.settled().await;
+            rig.release();
+            hung.await.unwrap();
+            behind.await.unwrap();
+            for (reply, rows) in waiting.into_iter().zip(expected) {
+                assert_eq!(reply.await.unwrap().timings.batch_rows, rows);
+            }
+            rig
+        });
+    }
 }
