@@ -235,7 +235,9 @@ impl Latency {
                 point.tail *= moved;
             }
         }
-        let step = (point.deviation * 0.5).max(point.mean * 0.002);
+        // The further the tail is from the mean, the longer its steps: what one bad minute has put there is soon gone.
+        let spread = (point.tail - point.mean) * 0.1;
+        let step = (point.deviation * 0.5).max(spread).max(point.mean * 0.002);
         point.tail += if took > point.tail { step * 0.99 } else { -step * 0.01 };
         point.tail = point.tail.max(point.mean);
         if self.settling > 0 {
@@ -267,7 +269,10 @@ impl Latency {
         self.suspicious += 1;
         if self.suspicious >= DRIFT_PATIENCE {
             self.scale_all_but(None, 1.0 + self.bias);
-            self.points.iter_mut().for_each(|point| point.seen = point.seen.min(1));
+            for point in &mut self.points {
+                point.seen = point.seen.min(1);
+                point.tail = point.mean * EARLY_TAIL;
+            }
             (self.suspicious, self.bias, self.settling) = (0, 0.0, SETTLING);
             self.relearned = self.relearned.saturating_add(1);
             self.fit();

@@ -144,6 +144,25 @@ fn a_thread_that_is_put_aside_for_a_while_now_and_then_is_soon_forgotten() {
 }
 
 #[test]
+fn a_tail_that_is_far_too_long_is_forgotten_within_some_hundred_batches() {
+    let mut latency = Latency::default();
+    latency.seed(&[(8, Duration::from_millis(10))]);
+    let mut random = Noise(3);
+    for _ in 0..400 {
+        latency.observe(8, duration(30e6 * random.next() + 10e6));
+    }
+    let spoilt = latency.tail(8).unwrap();
+    for _ in 0..2_000 {
+        latency.observe(8, duration(10e6 * (1.0 + 0.05 * random.next())));
+    }
+    let tail = latency.tail(8).unwrap();
+    assert!(
+        spoilt > Duration::from_millis(25) && tail < Duration::from_millis(13),
+        "{spoilt:?} then {tail:?}"
+    );
+}
+
+#[test]
 fn steady_noise_is_no_drift() {
     assert_eq!(taught(0.1, 5_000, 1.0).relearned(), 0);
 }
