@@ -29,17 +29,8 @@ pub struct Account {
     pub(crate) version: u32,
     pub(crate) stages: StageTimings,
     fault: Option<Fault>,
-    /// Whether dropping it tells. Not while it is lent: then its [`Lent`] does.
+    /// Whether dropping it tells.
     open: bool,
-}
-
-/// Stands for an account that is with the router's actor. Dropped before the account is back, it tells that the caller left;
-/// so a request is told once, whatever becomes of the actor's copy.
-pub(crate) struct Lent<'a> {
-    parts: &'a RouterParts,
-    opening: Opening,
-    trace: TraceContext,
-    is_back: bool,
 }
 
 impl std::fmt::Debug for Account {
@@ -66,13 +57,8 @@ impl Account {
     /// Opens the account of a request.
     pub(crate) fn open(parts: &RouterParts, opening: Opening) -> Self {
         parts.telemetry.metrics().request_started();
-        Self::begun(parts, opening, parts.telemetry.spans().begin(opening.parent))
-    }
-
-    /// An account that knows no more than how the request began.
-    fn begun(parts: &RouterParts, opening: Opening, trace: TraceContext) -> Self {
         Self {
-            trace,
+            trace: parts.telemetry.spans().begin(opening.parent),
             telemetry: parts.telemetry.clone(),
             clock: parts.clock.clone(),
             request_id: opening.request_id,
@@ -88,17 +74,6 @@ impl Account {
             },
             fault: None,
             open: true,
-        }
-    }
-
-    /// Gives the account to somebody who may lose it; what is returned tells in its stead until [`Lent::back`].
-    pub(crate) fn lend<'a>(&mut self, parts: &'a RouterParts, opening: Opening) -> Lent<'a> {
-        self.open = false;
-        Lent {
-            parts,
-            opening,
-            trace: self.trace,
-            is_back: false,
         }
     }
 
@@ -184,29 +159,6 @@ impl Account {
             request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, target = self.target_name(),
             arm = ?self.arm, version = self.version, micros = total.as_micros(), error = ?self.fault, "request ended"
         );
-    }
-}
-
-impl Lent<'_> {
-    /// The account is here again.
-    pub(crate) fn back(mut self, account: &mut Account) {
-        self.is_back = true;
-        account.open = true;
-    }
-
-    /// The account is lost with the actor: another in its place, which knows how the request began.
-    pub(crate) fn lost(mut self) -> Account {
-        self.is_back = true;
-        Account::begun(self.parts, self.opening, self.trace)
-    }
-}
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        if !self.is_back {
-            // Told as every account that is dropped unfinished.
-            drop(Account::begun(self.parts, self.opening, self.trace));
-        }
     }
 }
 

@@ -1,10 +1,10 @@
-//! The router actor: one per front-door arbiter. Its handler runs the pipeline up to the device; the caller waits for the
-//! answer itself, so that a caller that leaves takes everything with it.
+//! The router actor: one per front-door arbiter. Its handler runs the pipeline up to the device, for all calls that lie on the
+//! desk; the caller waits for the answer, so that a caller that leaves takes everything with it.
 //!
-//! Admission to the mailbox is by permit, so it holds at most as many calls as the router takes at once. A panic in the
-//! pipeline is caught at its call: the actor itself holds nothing that could be left half changed, and the calls behind it in
-//! the mailbox are others'. An actor that died all the same is made anew by the next call that meets it; what was in its
-//! mailbox is answered as unavailable, and told once.
+//! Admission to the desk is by permit, so it holds at most as many calls as the router takes at once. A panic in the
+//! pipeline is caught at its call: the actor itself holds nothing that could be left half changed, and the calls behind it
+//! are others'. An actor that died all the same is made anew by the next call that meets it; what lay on its desk is answered
+//! as unavailable, and told once.
 
 use std::{
     cell::RefCell,
@@ -13,15 +13,15 @@ use std::{
     sync::Arc,
 };
 
-use actix::{Actor, Addr, Context, Handler, Message, MessageResult};
-use mesh_actors::{Permit, Permits};
-use mesh_types::{Fault, FaultSource, RequestId, VersionSelector};
+use actix::{Actor, Addr, Context, Handler, Message};
+use mesh_actors::Permits;
+use mesh_types::{Fault, FaultSource, VersionSelector};
 
 use crate::{
     Account, Answer, Call, Credential, RouterParts,
     account::Opening,
     describe::{ModelDescription, describe},
-    flight::InFlight,
+    desk::{Desk, Ticket, Waiting},
     pipeline::Pipeline,
     place::Loads,
 };
@@ -29,49 +29,70 @@ use crate::{
 /// Runs the pipeline.
 pub struct RouterActor {
     pipeline: Pipeline,
+    desk: Rc<Desk>,
 }
 
-/// A call with its permit and account; answered once it is on a device, or refused.
-struct Begin {
-    call: Call,
-    permit: Permit,
-    account: Account,
-}
+/// There are calls on the desk.
+struct Look;
 
-impl Message for Begin {
-    type Result = Begun;
-}
-
-struct Begun {
-    account: Account,
-    result: Result<InFlight, Fault>,
+impl Message for Look {
+    type Result = ();
 }
 
 impl Actor for RouterActor {
     type Context = Context<Self>;
+}
 
-    fn started(&mut self, context: &mut Self::Context) {
-        context.set_mailbox_capacity(self.pipeline.parts.max_in_flight.max(1));
+impl Handler<Look> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Look, _: &mut Self::Context) {
+        self.desk.looks();
+        while let Some((ticket, waiting)) = self.desk.next() {
+            self.begin(&ticket, waiting);
+        }
     }
 }
 
-impl Handler<Begin> for RouterActor {
-    type Result = MessageResult<Begin>;
-
-    fn handle(&mut self, message: Begin, _: &mut Self::Context) -> Self::Result {
-        let Begin {
+impl RouterActor {
+    fn begin(&self, ticket: &Ticket, waiting: Waiting) {
+        let Waiting {
             call,
             permit,
             mut account,
-        } = message;
+            waker,
+        } = waiting;
         let id = call.request_id;
         let begun = catch_unwind(AssertUnwindSafe(|| self.pipeline.begin(call, permit, &mut account)));
-        let result = begun.unwrap_or_else(|_| {
+        let begun = begun.unwrap_or_else(|_| {
             tracing::error!(request = %id, "the router panicked on a request");
             Err(Fault::internal("the router failed on this request"))
         });
-        MessageResult(Begun { account, result })
+        match begun {
+            Err(fault) => ticket.answer((account, Err(fault)), waker),
+            Ok(in_flight) => {
+                let answer = async move {
+                    let result = in_flight.complete(&mut account).await;
+                    (account, result)
+                };
+                ticket.run(answer, waker);
+            }
+        }
     }
+}
+
+impl Drop for RouterActor {
+    /// By a panic too: what lies on the desk may be sent again, and whoever comes next makes another actor.
+    fn drop(&mut self) {
+        self.desk.looks();
+        while let Some((ticket, waiting)) = self.desk.next() {
+            ticket.answer((waiting.account, Err(restarted())), waiting.waker);
+        }
+    }
+}
+
+fn restarted() -> Fault {
+    Fault::unavailable(FaultSource::Mesh, "the router was restarted: try again")
 }
 
 impl RouterActor {
@@ -79,10 +100,12 @@ impl RouterActor {
     pub fn start_here(parts: RouterParts) -> RouterHandle {
         let loads = Arc::new(Loads::default());
         let permits = Permits::new(parts.max_in_flight);
-        let address = RefCell::new(make(&parts, &loads));
+        let desk = Rc::default();
+        let address = RefCell::new(make(&parts, &loads, &desk));
         RouterHandle {
             inner: Rc::new(Inner {
                 address,
+                desk,
                 permits,
                 loads,
                 parts,
@@ -91,16 +114,18 @@ impl RouterActor {
     }
 }
 
-fn make(parts: &RouterParts, loads: &Arc<Loads>) -> Addr<RouterActor> {
+fn make(parts: &RouterParts, loads: &Arc<Loads>, desk: &Rc<Desk>) -> Addr<RouterActor> {
     let pipeline = Pipeline {
         parts: parts.clone(),
         loads: loads.clone(),
     };
-    RouterActor { pipeline }.start()
+    let desk = desk.clone();
+    RouterActor { pipeline, desk }.start()
 }
 
 struct Inner {
     address: RefCell<Addr<RouterActor>>,
+    desk: Rc<Desk>,
     permits: Permits,
     loads: Arc<Loads>,
     parts: RouterParts,
@@ -131,16 +156,17 @@ impl RouterHandle {
                 account,
             };
         };
-        let lent = account.lend(&inner.parts, opening);
-        let sent = inner.address.borrow().send(Begin { call, permit, account });
-        let Begun { mut account, result } = match sent.await {
-            Ok(begun) => begun,
-            Err(_) => return self.rebuilt(lent.lost(), opening.request_id),
-        };
-        lent.back(&mut account);
-        let result = match result {
-            Ok(in_flight) => in_flight.complete(&mut account).await,
-            Err(fault) => Err(fault),
+        let awaited = inner.desk.put(call, permit, account);
+        if inner.desk.must_tell() {
+            inner.tell();
+        }
+        let Some((mut account, result)) = awaited.await else {
+            // Cannot be: a ticket has one caller, and its answer is taken once.
+            let fault = Fault::internal("the answer was taken before");
+            return Answer {
+                result: Err(fault),
+                account: Account::open(&inner.parts, opening),
+            };
         };
         if let Err(fault) = &result {
             account.failed(fault);
@@ -175,19 +201,19 @@ impl RouterHandle {
         // Refused by a full mailbox only, which no test fills.
         let _ = self.inner.address.borrow().try_send(tests::Die);
     }
+}
 
-    /// The actor is gone: another takes its place, and the call that was in its mailbox may be sent again.
-    fn rebuilt(&self, mut account: Account, request: RequestId) -> Answer {
-        let inner = &*self.inner;
-        tracing::error!(%request, "the router died and is made anew");
-        if !inner.address.borrow().connected() {
-            inner.address.replace(make(&inner.parts, &inner.loads));
+impl Inner {
+    /// Tells the actor that there are calls on the desk; if it is gone, another takes its place.
+    fn tell(&self) {
+        if self.address.borrow().try_send(Look).is_ok() {
+            return;
         }
-        let fault = Fault::unavailable(FaultSource::Mesh, "the router was restarted: try again");
-        account.failed(&fault);
-        Answer {
-            result: Err(fault),
-            account,
+        tracing::error!("the router died and is made anew");
+        self.address.replace(make(&self.parts, &self.loads, &self.desk));
+        // A new mailbox has room; if not even that, the actor has died again and has answered the desk.
+        if self.address.borrow().try_send(Look).is_err() {
+            self.desk.looks();
         }
     }
 }

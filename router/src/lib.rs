@@ -16,6 +16,7 @@ mod account;
 mod actor;
 mod call;
 mod describe;
+mod desk;
 mod flight;
 mod pipeline;
 mod place;
