@@ -116,36 +116,41 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<()> {
         workers: NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN),
         interrupt: Interrupt::listen()?,
     };
-    let wanted = |group| arguments.only.is_empty() || arguments.only.contains(&group);
     let mut rows = Vec::new();
-    models::trace(&bench)?;
-    if wanted(Group::Mlp) || wanted(Group::Encoder) || wanted(Group::Stages) {
-        rows.extend(at_full_speed(&bench, &wanted)?);
-    }
-    if wanted(Group::Fairness) || wanted(Group::Goodput) || wanted(Group::Memory) {
-        rows.extend(overloaded(&bench, &wanted)?);
-    }
-    if wanted(Group::Tenants) {
-        let node = bench.start("tenants", &[], PATIENCE)?;
-        rows.extend(tenants::rows(&bench, &node)?);
-        node.stop()?;
-    }
-    if wanted(Group::Instructions) {
-        rows.push(callgrind::row(&bench)?);
-    }
-    if wanted(Group::Scheduling) {
-        rows.extend(scheduling::rows(&bench)?);
-    }
+    let measured = measure(&bench, &arguments.only, &mut rows);
+    // What was measured before something failed is told nevertheless.
     println!("{}", table::text(&rows));
     if let Some(path) = &arguments.json {
         let json = serde_json::to_vec_pretty(&rows)?;
         std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    measured
+}
+
+fn measure(bench: &Bench, only: &[Group], rows: &mut Vec<table::Row>) -> anyhow::Result<()> {
+    let wanted = |group| only.is_empty() || only.contains(&group);
+    models::trace(bench)?;
+    if wanted(Group::Mlp) || wanted(Group::Encoder) || wanted(Group::Stages) {
+        at_full_speed(bench, &wanted, rows)?;
+    }
+    if wanted(Group::Fairness) || wanted(Group::Goodput) || wanted(Group::Memory) {
+        overloaded(bench, &wanted, rows)?;
+    }
+    if wanted(Group::Tenants) {
+        let node = bench.start("tenants", &[], PATIENCE)?;
+        rows.extend(tenants::rows(bench, &node)?);
+        node.stop()?;
+    }
+    if wanted(Group::Instructions) {
+        rows.push(callgrind::row(bench)?);
+    }
+    if wanted(Group::Scheduling) {
+        rows.extend(scheduling::rows(bench)?);
+    }
     Ok(())
 }
 
-fn at_full_speed(bench: &Bench, wanted: &impl Fn(Group) -> bool) -> anyhow::Result<Vec<table::Row>> {
-    let mut rows = Vec::new();
+fn at_full_speed(bench: &Bench, wanted: &impl Fn(Group) -> bool, rows: &mut Vec<table::Row>) -> anyhow::Result<()> {
     let node = bench.start("node", &[], PATIENCE)?;
     let keys = models::declare(&node, &bench.folder, &[&models::MLP, &models::ENCODER])?;
     let target = rows::Target {
@@ -162,12 +167,10 @@ fn at_full_speed(bench: &Bench, wanted: &impl Fn(Group) -> bool) -> anyhow::Resu
     if wanted(Group::Stages) {
         rows.extend(target.stages()?);
     }
-    node.stop()?;
-    Ok(rows)
+    node.stop()
 }
 
-fn overloaded(bench: &Bench, wanted: &impl Fn(Group) -> bool) -> anyhow::Result<Vec<table::Row>> {
-    let mut rows = Vec::new();
+fn overloaded(bench: &Bench, wanted: &impl Fn(Group) -> bool, rows: &mut Vec<table::Row>) -> anyhow::Result<()> {
     let node = bench.start("overload", &[], PATIENCE)?;
     let overload = overload::Overload::prepare(bench, &node)?;
     if wanted(Group::Fairness) {
@@ -179,8 +182,7 @@ fn overloaded(bench: &Bench, wanted: &impl Fn(Group) -> bool) -> anyhow::Result<
     if wanted(Group::Memory) {
         rows.push(memory::row(bench, &overload, bench.minutes)?);
     }
-    node.stop()?;
-    Ok(rows)
+    node.stop()
 }
 
 impl Bench {
