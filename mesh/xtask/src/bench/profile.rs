@@ -121,30 +121,30 @@ mod tests {
     use super::*;
 
     const OWN: Own<'_> = Own {
-        krate: "work",
-        sources: "work/src/",
+        krate: "made",
+        sources: "made/src/",
     };
 
     #[test]
     fn what_a_file_causes_is_its_own_and_what_it_calls_of_others() {
         let text = "version: 1\nevents: Ir\n\
-            fl=(1) main.rs\nfn=(1) main\n16 400\ncfi=(2) /x/work/src/a.rs\ncfn=(2) work::go\ncalls=3 50\n16 900\n\n\
-            fl=(2)\nfn=(2)\n51 300\nfi=(3) /std/map.rs\n+4 20\ncfn=(3) malloc\ncalls=1 1\n* 80\nfe=(4) /x/work/src/b.rs\n-1 7\n\
-            cfn=(4) <work::Thing as Drop>::drop\ncalls=1 1\n* 500\n\n\
+            fl=(1) main.rs\nfn=(1) main\n16 400\ncfi=(2) /x/made/src/a.rs\ncfn=(2) made::go\ncalls=3 50\n16 900\n\n\
+            fl=(2)\nfn=(2)\n51 300\nfi=(3) /std/map.rs\n+4 20\ncfn=(3) malloc\ncalls=1 1\n* 80\nfe=(4) /x/made/src/b.rs\n-1 7\n\
+            cfn=(4) <made::Thing as Drop>::drop\ncalls=1 1\n* 500\n\n\
             fl=(4)\nfn=(4)\n9 500\n\nfl=(5) malloc.c\nfn=(3)\n1 80\n\ntotals: 1321\n";
         let profile = read(text, OWN).unwrap();
         assert_eq!(
             profile.files,
             BTreeMap::from([("a.rs".to_owned(), 400), ("b.rs".to_owned(), 507)])
         );
-        assert_eq!(profile.calls.get("work::go"), Some(&900));
+        assert_eq!(profile.calls.get("made::go"), Some(&900));
         assert_eq!(profile.calls.get("malloc"), Some(&80));
     }
 
     #[test]
     fn what_is_no_profile_is_none() {
         assert_eq!(read("events: Ir\n", OWN), None);
-        assert_eq!(read("fl=(1) /work/src/a.rs\nfn=(1) work::go\n16 x\n", OWN), None);
+        assert_eq!(read("fl=(1) /made/src/a.rs\nfn=(1) made::go\n16 x\n", OWN), None);
         // Nothing of the crate.
         assert_eq!(read("fl=(1) main.rs\nfn=(1) main\n16 4\n", OWN), None);
     }
