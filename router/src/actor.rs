@@ -161,11 +161,13 @@ impl RouterHandle {
             inner.tell();
         }
         let Some((mut account, result)) = awaited.await else {
-            // Cannot be: a ticket has one caller, and its answer is taken once.
-            let fault = Fault::internal("the answer was taken before");
+            // Its account went with what panicked, and has told that the call ended; this one tells why.
+            let fault = Fault::internal("the router failed on this request");
+            let mut account = Account::open(&inner.parts, opening);
+            account.failed(&fault);
             return Answer {
                 result: Err(fault),
-                account: Account::open(&inner.parts, opening),
+                account,
             };
         };
         if let Err(fault) = &result {

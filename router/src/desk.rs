@@ -12,6 +12,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -113,17 +114,22 @@ impl Ticket {
         waker.wake();
     }
 
-    /// The call is on a device: its answer is waited for in the caller's name.
+    /// The call is on a device: its answer is waited for in the caller's name. A panic costs this call only: its caller is woken
+    /// and finds no answer.
     pub(crate) fn run(&self, answer: impl Future<Output = Done> + 'static, waker: Waker) {
         let mut answer: Pin<Box<dyn Future<Output = Done>>> = Box::pin(answer);
-        match answer.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(done) => self.answer(done, waker),
-            Poll::Pending => *self.0.borrow_mut() = State::Running(answer),
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            answer.as_mut().poll(&mut Context::from_waker(&waker))
+        }));
+        match polled {
+            Ok(Poll::Ready(done)) => self.answer(done, waker),
+            Ok(Poll::Pending) => *self.0.borrow_mut() = State::Running(answer),
+            Err(_) => waker.wake(),
         }
     }
 }
 
-/// The answer to a call on the desk. Dropping it cancels the call. None if it was taken before.
+/// The answer to a call on the desk. Dropping it cancels the call. None if there will be none: what waited for it panicked.
 pub(crate) struct Awaited(Rc<Ticket>);
 
 impl Future for Awaited {
@@ -146,5 +152,52 @@ impl Future for Awaited {
                 _ => Poll::Ready(None),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A ticket that has been looked at, and its caller's end.
+    fn looked_at() -> (Rc<Ticket>, Awaited) {
+        let ticket = Rc::new(Ticket(RefCell::new(State::Taken)));
+        (ticket.clone(), Awaited(ticket))
+    }
+
+    #[test]
+    fn a_caller_is_not_woken_before_its_answer_can_come() {
+        let (ticket, mut awaited) = looked_at();
+        let woken = Arc::new(Woken::default());
+        ticket.run(std::future::pending(), woken.clone().into());
+        assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+        let waker = Waker::from(woken);
+        let polled = Pin::new(&mut awaited).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+    }
+
+    #[test]
+    fn a_panic_while_waiting_wakes_the_caller_which_finds_no_answer() {
+        let (ticket, mut awaited) = looked_at();
+        let woken = Arc::new(Woken::default());
+        ticket.run(async { panic!("told to") }, woken.clone().into());
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        let waker = Waker::from(woken);
+        let polled = Pin::new(&mut awaited).poll(&mut Context::from_waker(&waker));
+        assert!(matches!(polled, Poll::Ready(None)));
     }
 }
