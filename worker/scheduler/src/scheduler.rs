@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_types::{ServiceClass, TimeoutAction};
+use mesh_types::ServiceClass;
 use smallvec::SmallVec;
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     models::Models,
     running::{Run, Running},
     tenants::{BATCH, INTERACTIVE, TenantIx, Tenants, weighted},
-    waiting::{Arrival, Entry, EntryIx, GroupIx, ModelIx, Waiting},
+    waiting::{Entry, EntryIx, GroupIx, ModelIx, Placed, Waiting},
 };
 
 /// How far a tenant that waits may lag behind who was served last, besides two batches.
@@ -44,19 +44,6 @@ pub struct Outcome {
     pub telling: bool,
     /// The rows for which the device had not enough memory.
     pub too_large: Option<u32>,
-}
-
-/// Where a request goes.
-struct Placed {
-    model: ModelIx,
-    tenant: TenantIx,
-    class: usize,
-    level: usize,
-    ages: bool,
-    /// Nanoseconds.
-    cost: u64,
-    foreseen: bool,
-    timeout: Option<(Instant, TimeoutAction)>,
 }
 
 impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
@@ -142,31 +129,10 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     pub fn offer(&mut self, now: Instant, model: &K, item: Item<T>) -> Result<(), Refused<T>> {
         match self.consider(now, model, &item) {
             Ok(placed) => {
-                let Placed {
-                    model,
-                    tenant,
-                    class,
-                    level,
-                    ages,
-                    cost,
-                    foreseen,
-                    timeout,
-                } = placed;
-                if let Some(known) = self.models.get_mut(model) {
-                    known.entered(tenant, level, cost);
+                if let Some(known) = self.models.get_mut(placed.model) {
+                    known.entered(placed.tenant, placed.level, placed.cost);
                 }
-                let arrival = Arrival {
-                    item,
-                    model,
-                    tenant,
-                    class,
-                    level,
-                    ages,
-                    cost,
-                    foreseen,
-                    timeout,
-                };
-                self.waiting.insert(&mut self.tenants, arrival);
+                self.waiting.insert(&mut self.tenants, item, &placed);
                 Ok(())
             }
             Err(reason) => Err(Refused {

@@ -99,17 +99,19 @@ impl<T> Default for Waiting<T> {
     }
 }
 
-/// A request and where it goes.
-pub(crate) struct Arrival<T> {
-    pub(crate) item: Item<T>,
+/// Where a request goes.
+pub(crate) struct Placed {
     pub(crate) model: ModelIx,
     pub(crate) tenant: TenantIx,
     pub(crate) class: usize,
     pub(crate) level: usize,
     /// Whether its model has several levels.
     pub(crate) ages: bool,
+    /// The device time that it is expected to take, in nanoseconds.
     pub(crate) cost: u64,
+    /// Whether it was admitted by a prediction.
     pub(crate) foreseen: bool,
+    /// When it will have waited for too long, and what happens then.
     pub(crate) timeout: Option<(Instant, TimeoutAction)>,
 }
 
@@ -209,39 +211,27 @@ impl<T> Waiting<T> {
     }
 
     /// Takes a request in.
-    pub(crate) fn insert(&mut self, tenants: &mut Tenants, arrival: Arrival<T>) {
-        let Arrival {
-            item,
-            model,
-            tenant,
-            class,
-            level,
-            ages,
-            cost,
-            foreseen,
-            timeout,
-        } = arrival;
-        let isolated = item.standing.share.isolated.then_some(tenant);
+    pub(crate) fn insert(&mut self, tenants: &mut Tenants, item: Item<T>, placed: &Placed) {
+        let isolated = item.standing.share.isolated.then_some(placed.tenant);
         self.sequence += 1;
         let stand = Stand {
-            level,
+            level: placed.level,
             deadline: item.deadline,
             arrived: item.arrived,
             sequence: self.sequence,
             delayed: false,
-            ages,
+            ages: placed.ages,
         };
-        let group = self.group_for(model, &item.shape, isolated);
         let entry = Entry {
+            group: self.group_for(placed.model, &item.shape, isolated),
             item,
-            tenant,
-            model,
-            group,
-            class,
+            tenant: placed.tenant,
+            model: placed.model,
+            class: placed.class,
             stand,
-            cost,
-            foreseen,
-            timeout,
+            cost: placed.cost,
+            foreseen: placed.foreseen,
+            timeout: placed.timeout,
         };
         self.put(tenants, entry);
     }
