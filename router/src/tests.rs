@@ -71,12 +71,7 @@ fn tenant(name: &str) -> TenantId {
 }
 
 fn version(model: &str, number: u32, ready_on: Vec<DeviceId>) -> Arc<VersionEntry> {
-    let spec = |name: &str| TensorSpec {
-        name: name.to_owned(),
-        datatype: DataType::Int32,
-        dims: vec![2],
-        allow_ragged_batch: false,
-    };
+    let spec = |name: &str| TensorSpec::new(name, DataType::Int32, &[2]);
     Arc::new(VersionEntry {
         key: Arc::new(ModelVersionKey {
             tenant: tenant("acme"),

@@ -2,34 +2,43 @@
 
 use bytes::Bytes;
 use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs};
-use mesh_types::{DataType, ModelConfig, Shape, Tensor};
+use mesh_scheduler::{ShapeKey, ShapePart};
+use mesh_types::{DataType, ModelConfig, Shape, Tensor, TensorSpec};
 
 use crate::order::Member;
 
-/// Gathers by reference; nothing is copied here.
+/// Gathers by reference; nothing is copied here. An input that the requests leave out has no parts; of one that stands for the
+/// whole batch the first request's part is taken, which is equal to the others' (see `dispatch::shape_beside`).
 pub(crate) fn gather<'a>(config: &'a ModelConfig, members: &[&'a Member], rows: u32) -> BatchInputs<'a> {
-    let input = |(index, spec)| {
-        let of = |member: &&'a Member| member.job.inputs.get(index);
-        let parts = members
-            .iter()
-            .filter_map(of)
-            .map(|tensor: &Tensor| tensor.data.as_ref())
-            .collect();
-        let mut shape = members
-            .first()
-            .and_then(of)
-            .map(|tensor| tensor.shape.clone())
-            .unwrap_or_default();
-        if config.batches()
+    let first = members.first().map_or(&[][..], |member| member.job.inputs.as_slice());
+    // Members of a batch leave out the same inputs, so one's order is that of all.
+    let mut next = 0;
+    let input = |spec: &'a TensorSpec| {
+        let tensor = first
+            .get(next)
+            .filter(|tensor| !spec.optional || *tensor.name == *spec.name);
+        let Some(tensor) = tensor else {
+            return BatchInput::absent(spec);
+        };
+        let mut shape = tensor.shape.clone();
+        let mut parts = Vec::with_capacity(if spec.unbatched { 1 } else { members.len() });
+        if spec.unbatched {
+            parts.push(tensor.data.as_ref());
+        } else {
+            let of = |member: &&'a Member| member.job.inputs.get(next).map(|tensor| tensor.data.as_ref());
+            parts.extend(members.iter().filter_map(of));
+        }
+        if config.has_rows(spec)
             && let Some(first) = shape.first_mut()
         {
             *first = u64::from(rows);
         }
+        next += 1;
         BatchInput { spec, shape, parts }
     };
     BatchInputs {
         rows,
-        inputs: config.input.iter().enumerate().map(input).collect(),
+        inputs: config.input.iter().map(input).collect(),
     }
 }
 
@@ -109,7 +118,7 @@ pub(crate) fn zeros(config: &ModelConfig, index: usize, rows: u32) -> (Shape, Ve
     let Some(spec) = config.input.get(index) else {
         return (Shape::new(), Vec::new());
     };
-    let batch = config.batches().then_some(u64::from(rows));
+    let batch = config.has_rows(spec).then_some(u64::from(rows));
     let extents = spec.dims.iter().map(|dim| u64::try_from(*dim).unwrap_or(1));
     let shape: Shape = batch.into_iter().chain(extents).collect();
     let elements = usize::try_from(shape.iter().product::<u64>()).unwrap_or(0);
@@ -118,4 +127,70 @@ pub(crate) fn zeros(config: &ModelConfig, index: usize, rows: u32) -> (Shape, Ve
         datatype => datatype.element_bytes().unwrap_or(1),
     };
     (shape, vec![0; elements * size])
+}
+
+/// What warm-up's inputs share a batch with.
+pub(crate) fn shape_of_zeros(config: &ModelConfig) -> ShapeKey {
+    let zeros: Vec<_> = (0..config.input.len()).map(|index| zeros(config, index, 1)).collect();
+    let parts = config.input.iter().zip(&zeros).map(|(spec, (shape, data))| {
+        if spec.unbatched {
+            ShapePart::Value(shape, data)
+        } else {
+            ShapePart::Rows(shape)
+        }
+    });
+    ShapeKey::of_parts(parts)
+}
+
+/// Tensors to compare variants of a model on: floating-point numbers between -1 and 1, always the same ones; zeros elsewhere,
+/// which any model takes that looks things up by them.
+pub(crate) fn samples(config: &ModelConfig, rows: u32) -> Vec<(Shape, Vec<u8>)> {
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    // A xorshift generator: only that the numbers differ matters.
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let [low, high, ..] = state.to_le_bytes();
+        f32::from(i16::from_le_bytes([low, high])) / 32_768.0
+    };
+    let mut fill = |index: usize| {
+        let (shape, mut data) = zeros(config, index, rows);
+        let size = config.input.get(index).map_or(DataType::Bytes, |spec| spec.datatype);
+        match size {
+            DataType::Fp32 => each(&mut data, || next().to_le_bytes()),
+            DataType::Fp64 => each(&mut data, || f64::from(next()).to_le_bytes()),
+            // The upper half of an FP32 is a BF16.
+            DataType::Bf16 => each(&mut data, || {
+                let [_, _, low, high] = next().to_le_bytes();
+                [low, high]
+            }),
+            // Its sign and some of its digits, with the exponent of a quarter.
+            DataType::Fp16 => each(&mut data, || {
+                let [_, digits, _, sign] = next().to_le_bytes();
+                [digits, (sign & 0x80) | 0x34]
+            }),
+            _ => {}
+        }
+        (shape, data)
+    };
+    (0..config.input.len()).map(&mut fill).collect()
+}
+
+/// Writes one value after the other.
+fn each<const SIZE: usize>(data: &mut [u8], mut value: impl FnMut() -> [u8; SIZE]) {
+    for chunk in data.chunks_exact_mut(SIZE) {
+        chunk.copy_from_slice(&value());
+    }
+}
+
+/// The bytes that samples of so many rows take.
+pub(crate) fn sample_bytes(config: &ModelConfig, rows: u32) -> usize {
+    let of = |spec: &TensorSpec| {
+        let extents = spec.dims.iter().map(|dim| usize::try_from(*dim).unwrap_or(1));
+        let elements = extents.fold(1usize, usize::saturating_mul);
+        elements.saturating_mul(spec.datatype.element_bytes().unwrap_or(4))
+    };
+    let row = config.input.iter().map(of).fold(0usize, usize::saturating_add);
+    row.saturating_mul(usize::try_from(rows).unwrap_or(usize::MAX))
 }

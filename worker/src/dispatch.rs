@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_scheduler::{Batch, BatchId, Gone, Item, Outcome, Refused, RefusedFor, ShapeKey};
-use mesh_types::{Fault, FaultSource, ModelVersionKey, Retry, Tensor};
+use mesh_scheduler::{Batch, BatchId, Gone, Item, Outcome, Refused, RefusedFor, ShapeKey, ShapePart};
+use mesh_types::{Fault, FaultSource, ModelConfig, ModelVersionKey, Retry, Tensor, TensorSpec};
 
 use crate::{
     device::DeviceActor,
@@ -33,15 +33,22 @@ impl DeviceActor {
                 return;
             };
             let key = queued.job.version.clone();
-            if let Err(fault) = self.has_room_in_line(&queued).and_then(|()| self.admits(&key)) {
-                self.refuse(queued, fault);
-                continue;
-            }
+            let admitted = self.has_room_in_line(&queued);
+            let particular = match admitted.and_then(|config| self.admits(&key).map(|()| config)) {
+                Ok(particular) => particular,
+                Err(fault) => {
+                    self.refuse(queued, fault);
+                    continue;
+                }
+            };
             let item = Item {
                 tenant: queued.job.tenant.clone(),
                 standing: queued.job.standing,
                 rows: queued.job.rows,
-                shape: shape_of(&queued.job.inputs),
+                shape: match particular {
+                    None => shape_of(&queued.job.inputs),
+                    Some(config) => shape_beside(&config, &queued.job.inputs),
+                },
                 arrived: queued.arrived,
                 deadline: queued.job.deadline.instant(),
                 payload: queued,
@@ -54,13 +61,15 @@ impl DeviceActor {
     }
 
     /// Behind an answer that is long in coming, those after it pile up: as many of one tenant as may wait in its queue, no more.
-    fn has_room_in_line(&self, queued: &Queued) -> Result<(), Fault> {
+    /// Answers with the model's configuration where more than extents decides which requests share a batch.
+    fn has_room_in_line(&self, queued: &Queued) -> Result<Option<Arc<ModelConfig>>, Fault> {
         let key = &queued.job.version;
-        let ordered = self.models.get(key).is_some_and(|model| model.ordered);
-        if ordered && self.lines.held(key, &queued.job.tenant) >= self.parts.queue {
+        let model = self.models.get(key);
+        if model.is_some_and(|model| model.ordered) && self.lines.held(key, &queued.job.tenant) >= self.parts.queue {
             return Err(full());
         }
-        Ok(())
+        let particular = model.filter(|model| model.particular);
+        Ok(particular.map(|model| model.spec.config.clone()))
     }
 
     fn refuse(&self, queued: Queued, fault: Fault) {
@@ -204,6 +213,18 @@ impl DeviceActor {
 /// What must be equal for two jobs to share a batch.
 pub(crate) fn shape_of(inputs: &[Tensor]) -> ShapeKey {
     ShapeKey::of(inputs.iter().map(|tensor| tensor.shape.as_slice()))
+}
+
+/// The same where inputs may be left out, or are one value for a whole batch: then who leaves out the same ones, and gives the
+/// same values.
+pub(crate) fn shape_beside(config: &ModelConfig, inputs: &[Tensor]) -> ShapeKey {
+    let mut rest = inputs.iter().peekable();
+    let part = |spec: &TensorSpec| match rest.next_if(|tensor| *tensor.name == *spec.name) {
+        None => ShapePart::Absent,
+        Some(tensor) if spec.unbatched => ShapePart::Value(&tensor.shape, &tensor.data),
+        Some(tensor) => ShapePart::Rows(&tensor.shape),
+    };
+    ShapeKey::of_parts(config.input.iter().map(part))
 }
 
 fn refusal(reason: RefusedFor) -> Fault {

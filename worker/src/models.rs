@@ -7,8 +7,8 @@
 use std::{sync::Arc, time::Duration};
 
 use mesh_backend::LoadSpec;
-use mesh_scheduler::{BatchRules, Item, ShapeKey};
-use mesh_types::{Fault, FaultClass, FaultSource, ModelVersionKey, Retry};
+use mesh_scheduler::{BatchRules, Item};
+use mesh_types::{Fault, FaultClass, FaultSource, LoadReport, ModelVersionKey, Retry};
 
 use crate::{
     batch,
@@ -62,7 +62,10 @@ pub(crate) struct Model {
     pub(crate) quarantine: Quarantine,
     /// Whether answers leave in the order in which a tenant's requests were put into batches.
     pub(crate) ordered: bool,
+    /// Whether inputs may be left out, or are one value for a whole batch.
+    pub(crate) particular: bool,
     profile: Profile,
+    report: LoadReport,
     /// Batches given to threads and not yet done.
     pub(crate) running: usize,
     answers: Vec<Answer>,
@@ -155,7 +158,9 @@ impl DeviceActor {
                 .dynamic_batching
                 .as_ref()
                 .is_some_and(|batching| batching.preserve_ordering),
+            particular: spec.config.input.iter().any(|spec| spec.optional || spec.unbatched),
             profile: Profile::default(),
+            report: LoadReport::default(),
             running: 0,
             answers: answer.into_iter().collect(),
         };
@@ -229,6 +234,9 @@ impl DeviceActor {
                 if model.profile.sizes.is_empty() {
                     model.profile = news.profile;
                 }
+                if model.report.runtime.is_empty() {
+                    model.report = news.report;
+                }
             }
             Err(fault) => {
                 *slot = Place::Gone;
@@ -300,11 +308,7 @@ impl DeviceActor {
             self.scheduler.restore(key, shape, latency.clone());
         }
         if known.is_empty() && !model.profile.sizes.is_empty() {
-            let config = &model.spec.config;
-            let shapes: Vec<_> = (0..config.input.len())
-                .map(|index| batch::zeros(config, index, 1).0)
-                .collect();
-            let shape = ShapeKey::of(shapes.iter().map(|shape| shape.as_slice()));
+            let shape = batch::shape_of_zeros(&model.spec.config);
             self.scheduler.seed(key, &shape, &model.profile.sizes);
         }
     }
@@ -358,6 +362,7 @@ impl DeviceActor {
             reason: model.reason.clone(),
             memory_bytes: model.memory_bytes(),
             warm_up: model.profile.sizes.clone(),
+            load: model.report.clone(),
         });
         self.parts.report.send_replace(DeviceReport {
             device: self.parts.thread.shared.device,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mesh_backend::LoadSpec;
-use mesh_types::{Fault, InferJob, ModelVersionKey};
+use mesh_types::{Fault, InferJob, LoadReport, ModelVersionKey};
 
 use crate::{replies::Replies, shared::Queued};
 
@@ -113,10 +113,11 @@ pub(crate) struct BatchNews {
 }
 
 /// A model is ready on a thread.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LoadedNews {
     pub(crate) memory_bytes: u64,
     pub(crate) profile: Profile,
+    pub(crate) report: LoadReport,
 }
 
 /// What warm-up measured.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_types::{DeviceId, ModelVersionKey};
+use mesh_types::{DeviceId, LoadReport, ModelVersionKey};
 
 /// Where a model stands on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum ModelState {
 }
 
 /// One model on one device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelReport {
     /// The version.
     pub key: ModelVersionKey,
@@ -32,10 +32,12 @@ pub struct ModelReport {
     pub memory_bytes: u64,
     /// Batch sizes and what one execution of each took in warm-up, ascending.
     pub warm_up: Vec<(u32, Duration)>,
+    /// What its runtime says of loading it: that of the first instance that was ready.
+    pub load: LoadReport,
 }
 
 /// One device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DeviceReport {
     /// The device.
     pub device: DeviceId,
@@ -46,7 +48,7 @@ pub struct DeviceReport {
 }
 
 /// All devices.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct WorkerReport {
     /// In the order of their ids.
     pub devices: Vec<DeviceReport>,

@@ -18,12 +18,7 @@ use crate::{BatchObserver, ModelState, Unobserved, Worker, WorkerConfig, WorkerH
 pub(crate) const CPU: DeviceId = DeviceId::cpu(0);
 
 pub(crate) fn spec(builtin: &str, batching: Option<DynamicBatching>) -> LoadSpec {
-    let tensor = |name: &str| TensorSpec {
-        name: name.into(),
-        datatype: DataType::Fp32,
-        dims: vec![1],
-        allow_ragged_batch: false,
-    };
+    let tensor = |name: &str| TensorSpec::new(name, DataType::Fp32, &[1]);
     let parameters = [
         ("builtin".to_owned(), ParameterValue::String(builtin.into())),
         ("busy_us".to_owned(), ParameterValue::Int(20_000)),

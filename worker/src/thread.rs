@@ -149,6 +149,7 @@ impl Runner {
                 pulse: &self.link.pulse,
                 limit: self.parts.limit(&spec),
             };
+            warm::optimize(&stove, loaded.as_mut(), &spec.config);
             let profile = match warm::warm(&stove, loaded.as_mut(), &spec.config) {
                 Err(error) if warm::is_telling(&spec.config) => return Err(error),
                 Err(error) => {
@@ -161,13 +162,17 @@ impl Runner {
         });
         self.link.pulse.end();
         let result = loaded.map(|(loaded, profile)| {
-            let memory_bytes = loaded.memory_bytes();
+            let (memory_bytes, report) = (loaded.memory_bytes(), loaded.report());
             let instance = Instance {
                 spec,
                 model: Some(loaded),
             };
             self.models.insert(model.clone(), instance);
-            LoadedNews { memory_bytes, profile }
+            LoadedNews {
+                memory_bytes,
+                profile,
+                report,
+            }
         });
         News::Loaded {
             model,

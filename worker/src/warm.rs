@@ -7,9 +7,9 @@
 use std::time::{Duration, Instant};
 
 use mesh_backend::{BackendError, BatchInput, BatchInputs, LoadedModel};
-use mesh_types::{Clock, ModelConfig};
+use mesh_types::{Clock, ModelConfig, Shape};
 
-use crate::{batch, order::Profile, pulse::Pulse};
+use crate::{batch, order::Profile, pulse::Pulse, thread::LOAD_LIMIT};
 
 /// Runs at each size that do not count: the profiling run and the compiling run.
 const UNCOUNTED: usize = 2;
@@ -17,6 +17,10 @@ const UNCOUNTED: usize = 2;
 const COUNTED: usize = 3;
 /// A run that takes longer ends the doubling, and counts for its size alone.
 const LONG_RUN: Duration = Duration::from_millis(250);
+
+/// The most sizes at which variants of a model are compared, and the most bytes of one size's inputs.
+const SAMPLE_SIZES: usize = 4;
+const SAMPLE_BYTES: usize = 64 * 1024 * 1024;
 
 /// What warm-up runs with.
 pub(crate) struct Stove<'a> {
@@ -52,6 +56,57 @@ pub(crate) fn warm(
     }
 }
 
+/// Lets the runtime try what would run faster at the sizes that matter: one row, the preferred ones and the largest.
+pub(crate) fn optimize(stove: &Stove<'_>, model: &mut dyn LoadedModel, config: &ModelConfig) {
+    if config.optimization.unwrap_or_default().is_off() {
+        return;
+    }
+    let data: Vec<(u32, Vec<_>)> = sizes_that_matter(config)
+        .into_iter()
+        .map(|rows| (rows, batch::samples(config, rows)))
+        .collect();
+    let samples: Vec<BatchInputs<'_>> = data.iter().map(|(rows, data)| inputs_of(config, *rows, data)).collect();
+    stove.pulse.begin(stove.clock.now(), LOAD_LIMIT, None);
+    model.optimize(&samples, stove.clock);
+    stove.pulse.end();
+}
+
+/// At most [`SAMPLE_SIZES`], ascending, those left out whose inputs would take too much memory.
+fn sizes_that_matter(config: &ModelConfig) -> Vec<u32> {
+    let max = config.max_batch_size.max(1);
+    let preferred = config
+        .dynamic_batching
+        .iter()
+        .flat_map(|batching| &batching.preferred_batch_size);
+    let mut sizes: Vec<u32> = [1, max]
+        .into_iter()
+        .chain(preferred.copied())
+        .filter(|rows| *rows <= max)
+        .collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes.retain(|rows| *rows == 1 || batch::sample_bytes(config, *rows) <= SAMPLE_BYTES);
+    // Of too many, the smallest and the largest ones.
+    if sizes.len() > SAMPLE_SIZES {
+        let tail = sizes.split_off(sizes.len() - (SAMPLE_SIZES - 1));
+        sizes.truncate(1);
+        sizes.extend(tail);
+    }
+    sizes
+}
+
+fn inputs_of<'a>(config: &'a ModelConfig, rows: u32, data: &'a [(Shape, Vec<u8>)]) -> BatchInputs<'a> {
+    let inputs = config.input.iter().zip(data).map(|(spec, (shape, data))| BatchInput {
+        spec,
+        shape: shape.clone(),
+        parts: vec![data.as_slice()],
+    });
+    BatchInputs {
+        rows,
+        inputs: inputs.collect(),
+    }
+}
+
 /// The median of the runs that count.
 fn measure(
     stove: &Stove<'_>,
@@ -62,15 +117,7 @@ fn measure(
     let zeros: Vec<_> = (0..config.input.len())
         .map(|index| batch::zeros(config, index, rows))
         .collect();
-    let inputs = config.input.iter().zip(&zeros).map(|(spec, (shape, data))| BatchInput {
-        spec,
-        shape: shape.clone(),
-        parts: vec![data.as_slice()],
-    });
-    let inputs = BatchInputs {
-        rows,
-        inputs: inputs.collect(),
-    };
+    let inputs = inputs_of(config, rows, &zeros);
     for _ in 0..UNCOUNTED {
         timed(stove, model, &inputs)?;
     }

@@ -120,12 +120,7 @@ mod tests {
 
     #[test]
     fn bodies_are_json_with_the_protocols_fields() {
-        let spec = |name: &str| TensorSpec {
-            name: name.to_owned(),
-            datatype: DataType::Fp32,
-            dims: vec![64],
-            allow_ragged_batch: false,
-        };
+        let spec = |name: &str| TensorSpec::new(name, DataType::Fp32, &[64]);
         let config = ModelConfig {
             max_batch_size: 8,
             input: vec![spec("INPUT\"0")],

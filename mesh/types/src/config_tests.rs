@@ -1,86 +1,14 @@
-//! Facts about model configurations and the check of inputs against them.
-
-use std::sync::Arc;
-
-use bytes::Bytes;
+//! Facts about model configurations.
 
 use super::*;
-use crate::Shape;
 
 fn config(max_batch_size: u32) -> ModelConfig {
-    let spec = |name: &str| TensorSpec {
-        name: name.into(),
-        datatype: DataType::Int8,
-        dims: vec![-1, 2],
-        allow_ragged_batch: false,
-    };
+    let spec = |name: &str| TensorSpec::new(name, DataType::Int8, &[-1, 2]);
     ModelConfig {
         max_batch_size,
         input: vec![spec("a"), spec("b")],
         output: vec![spec("c")],
         ..ModelConfig::default()
-    }
-}
-
-fn tensor(name: &str, shape: &[u64]) -> Tensor {
-    let bytes = usize::try_from(shape.iter().product::<u64>()).unwrap();
-    Tensor::new(
-        Arc::from(name),
-        DataType::Int8,
-        Shape::from_slice(shape),
-        Bytes::from(vec![0; bytes]),
-    )
-    .unwrap()
-}
-
-fn check(max_batch_size: u32, mut inputs: Vec<Tensor>) -> Result<(u32, Vec<String>), String> {
-    let model = ModelId::parse("m").unwrap();
-    let rows = config(max_batch_size)
-        .check_inputs(&model, &mut inputs)
-        .map_err(|error| error.to_string())?;
-    Ok((rows, inputs.iter().map(|tensor| tensor.name.to_string()).collect()))
-}
-
-#[test]
-fn inputs_are_put_in_the_models_order_and_rows_counted() {
-    let answer = check(8, vec![tensor("b", &[3, 5, 2]), tensor("a", &[3, 1, 2])]).unwrap();
-    assert_eq!(answer, (3, vec!["a".to_owned(), "b".to_owned()]));
-}
-
-#[test]
-fn a_batch_of_the_maximum_passes_and_one_more_does_not() {
-    assert!(check(8, vec![tensor("a", &[8, 1, 2]), tensor("b", &[8, 1, 2])]).is_ok());
-    let refused = check(8, vec![tensor("a", &[9, 1, 2]), tensor("b", &[9, 1, 2])]).unwrap_err();
-    assert!(
-        refused.contains("inference request batch-size must be <= 8"),
-        "{refused}"
-    );
-    assert!(check(8, vec![tensor("a", &[0, 1, 2]), tensor("b", &[0, 1, 2])]).is_err());
-}
-
-#[test]
-fn without_a_batch_dimension_shapes_are_whole() {
-    assert_eq!(check(0, vec![tensor("a", &[1, 2]), tensor("b", &[4, 2])]).unwrap().0, 1);
-    assert!(check(0, vec![tensor("a", &[1, 1, 2]), tensor("b", &[4, 2])]).is_err());
-}
-
-#[test]
-fn wrong_names_counts_shapes_and_rows_are_told_apart() {
-    let a = || tensor("a", &[1, 1, 2]);
-    let cases = [
-        (vec![a()], "expected 2 inputs but got 1"),
-        (vec![a(), a()], "already exists"),
-        (vec![a(), tensor("x", &[1, 1, 2])], "unexpected inference input 'x'"),
-        (
-            vec![a(), tensor("b", &[1, 1, 3])],
-            "unexpected shape for input 'b' for model 'm'. Expected [-1,-1,2], got [1,1,3]",
-        ),
-        (vec![a(), tensor("b", &[2, 1, 2])], "batch size does not match"),
-        (vec![a(), tensor("b", &[])], "unexpected shape for input 'b'"),
-    ];
-    for (inputs, text) in cases {
-        let refused = check(8, inputs).unwrap_err();
-        assert!(refused.contains(text), "{refused} should contain {text}");
     }
 }
 
@@ -117,4 +45,16 @@ fn every_problem_of_a_configuration_is_named_at_once() {
             "dynamic_batching.preferred_batch_size"
         ]
     );
+}
+
+#[test]
+fn only_inputs_are_optional_or_unbatched_and_a_batch_needs_rows() {
+    let mut odd = config(4);
+    odd.output[0].optional = true;
+    odd.input.iter_mut().for_each(|spec| spec.unbatched = true);
+    let fields: Vec<_> = odd.problems().into_iter().map(|problem| problem.field).collect();
+    assert_eq!(fields, ["output[0]", "input"]);
+    odd.max_batch_size = 0;
+    odd.output[0].optional = false;
+    assert!(odd.problems().is_empty());
 }

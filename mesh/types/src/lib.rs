@@ -9,7 +9,9 @@ mod config;
 mod fault;
 mod ids;
 mod infer;
+mod inputs;
 mod job;
+mod optimization;
 mod parameters;
 mod tensor;
 mod trace;
@@ -19,7 +21,7 @@ pub use batching::{
 };
 pub use clock::{Clock, Deadline, ManualClock, SystemClock};
 pub use config::{
-    ArtifactFormat, InputError, InstanceGroup, InstanceKind, MAX_INSTANCES, ModelConfig, ModelConfigError, TensorSpec,
+    ArtifactFormat, InstanceGroup, InstanceKind, MAX_INSTANCES, ModelConfig, ModelConfigError, TensorSpec,
 };
 pub use fault::{Fault, FaultClass, FaultSource, Retry};
 pub use ids::{
@@ -27,7 +29,11 @@ pub use ids::{
     RequestId, TenantId, Version, VersionError, VersionSelector,
 };
 pub use infer::{InferRequest, InferResponse};
+pub use inputs::InputError;
 pub use job::{InferJob, JobOutcome, ServiceClass, StageTimings, Standing, TenantShare};
+pub use optimization::{
+    Attempt, Difference, LoadReport, Optimization, Precision, Variant, VariantReport, VariantTime, Verdict,
+};
 pub use parameters::{ParameterValue, Parameters};
 pub use tensor::{DataType, MAX_RANK, Shape, Tensor, TensorError, UnknownDataType, bytes_element_count};
 pub use trace::{TraceContext, TraceContextError};

@@ -79,12 +79,7 @@ struct Bed {
 }
 
 fn model(name: &str) -> Arc<ModelEntry> {
-    let spec = |name: &str| TensorSpec {
-        name: name.to_owned(),
-        datatype: DataType::Int32,
-        dims: vec![-1],
-        allow_ragged_batch: false,
-    };
+    let spec = |name: &str| TensorSpec::new(name, DataType::Int32, &[-1]);
     let (owner, model) = (TenantId::parse("acme").unwrap(), ModelId::parse(name).unwrap());
     let version = VersionEntry {
         key: Arc::new(ModelVersionKey {

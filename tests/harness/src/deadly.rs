@@ -12,7 +12,7 @@ use std::{
 
 use mesh_backend::{Backend, BackendError, BatchInputs, BatchOutputs, DeviceInfo, LoadSpec, LoadedModel};
 use mesh_backend_builtin::BuiltinBackend;
-use mesh_types::{ArtifactFormat, DeviceId};
+use mesh_types::{ArtifactFormat, DeviceId, LoadReport};
 use tokio::sync::watch;
 
 use crate::PATIENCE;
@@ -91,6 +91,10 @@ impl LoadedModel for DeadlyModel {
 
     fn memory_bytes(&self) -> u64 {
         self.model.memory_bytes()
+    }
+
+    fn report(&self) -> LoadReport {
+        self.model.report()
     }
 }
 

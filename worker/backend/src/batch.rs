@@ -9,11 +9,26 @@ pub struct BatchInput<'a> {
     pub spec: &'a TensorSpec,
     /// The whole batch's shape, rows first where the model batches.
     pub shape: Shape,
-    /// Each request's bytes, in the wire's raw form.
+    /// Each request's bytes, in the wire's raw form; one part for all where the input has no batch dimension, and none where
+    /// the requests leave it out.
     pub parts: Vec<&'a [u8]>,
 }
 
-impl BatchInput<'_> {
+impl<'a> BatchInput<'a> {
+    /// An input that the requests leave out.
+    pub fn absent(spec: &'a TensorSpec) -> Self {
+        Self {
+            spec,
+            shape: Shape::new(),
+            parts: Vec::new(),
+        }
+    }
+
+    /// Whether the requests leave it out.
+    pub fn is_absent(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     /// The batch's size in bytes.
     pub fn byte_len(&self) -> usize {
         self.parts.iter().map(|part| part.len()).sum()

@@ -8,9 +8,14 @@
 //! batch's rows first where the model batches.
 
 mod batch;
+mod binding;
 mod error;
 mod load;
+mod naming;
+mod signature;
 
 pub use batch::{BatchInput, BatchInputs, BatchOutputs};
+pub use binding::{Binding, Source, Step};
 pub use error::BackendError;
 pub use load::{Backend, DeviceInfo, LoadSpec, LoadedModel};
+pub use signature::{Argument, MAX_DEPTH, Signature, ValueType};

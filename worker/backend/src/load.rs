@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use mesh_types::{ArtifactFormat, DeviceId, ModelConfig, ModelVersionKey};
+use mesh_types::{ArtifactFormat, Clock, DeviceId, LoadReport, ModelConfig, ModelVersionKey};
 
 use crate::{BackendError, BatchInputs, BatchOutputs};
 
@@ -50,6 +50,24 @@ pub trait LoadedModel {
     /// Runs one batch.
     fn execute(&mut self, batch: &BatchInputs<'_>) -> Result<BatchOutputs, BackendError>;
 
-    /// Memory that the model takes, in bytes, as far as it can tell.
+    /// Runs one batch, and says how many bytes of the device's memory it took at its peak above what was taken before; none
+    /// where that cannot be told. Costs more than [`LoadedModel::execute`]: for warm-up, not for live traffic.
+    fn execute_measured(&mut self, batch: &BatchInputs<'_>) -> Result<(BatchOutputs, Option<u64>), BackendError> {
+        self.execute(batch).map(|outputs| (outputs, None))
+    }
+
+    /// Tries what would run faster on these inputs, as far as the configuration allows it, and keeps what does and agrees;
+    /// what came of it is in the report. Called once, after loading and before the first batch, with inputs of the batch
+    /// sizes that matter, smallest first. May take long; never makes the model unusable.
+    fn optimize(&mut self, samples: &[BatchInputs<'_>], clock: &dyn Clock) {
+        let _ = (samples, clock);
+    }
+
+    /// What loading came to.
+    fn report(&self) -> LoadReport {
+        LoadReport::default()
+    }
+
+    /// Memory of the device that the model holds between executions, in bytes: weights, buffers and constants.
     fn memory_bytes(&self) -> u64;
 }

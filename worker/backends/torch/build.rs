@@ -2,8 +2,10 @@
 
 use std::{env, path::PathBuf};
 
+const SOURCES: [&str; 2] = ["shim/shim.cpp", "shim/memory.cpp"];
+
 fn main() {
-    println!("cargo:rerun-if-changed=shim/shim.cpp");
+    println!("cargo:rerun-if-changed=shim");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
     println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     let Some(lib) = env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
@@ -23,6 +25,6 @@ fn main() {
         .include(include.join("torch/csrc/api/include"))
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .define("GLOG_USE_GLOG_EXPORT", None)
-        .file("shim/shim.cpp")
+        .files(SOURCES)
         .compile("mesh_torch_shim");
 }

@@ -21,6 +21,45 @@ impl ShapeKey {
         }
         Self(key)
     }
+
+    /// The key of inputs that may be left out, or stand for a whole batch.
+    pub fn of_parts<'a>(parts: impl Iterator<Item = ShapePart<'a>>) -> Self {
+        let mut key = SmallVec::new();
+        let long = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+        for part in parts {
+            match part {
+                // No input has so many extents.
+                ShapePart::Absent => key.push(u64::MAX),
+                ShapePart::Rows(extents) => {
+                    let rest = extents.get(1..).unwrap_or_default();
+                    key.push(long(rest.len()));
+                    key.extend_from_slice(rest);
+                }
+                ShapePart::Value(extents, bytes) => {
+                    key.push(long(extents.len()));
+                    key.extend_from_slice(extents);
+                    key.push(long(bytes.len()));
+                    let words = bytes.chunks(8).map(|chunk| {
+                        let bytes = chunk.iter().rev();
+                        bytes.fold(0u64, |word, byte| (word << 8) | u64::from(*byte))
+                    });
+                    key.extend(words);
+                }
+            }
+        }
+        Self(key)
+    }
+}
+
+/// One input in a [`ShapeKey`].
+#[derive(Debug, Clone, Copy)]
+pub enum ShapePart<'a> {
+    /// It is left out.
+    Absent,
+    /// It has these extents, the first being its rows.
+    Rows(&'a [u64]),
+    /// It has these extents and this value, both for the whole batch.
+    Value(&'a [u64], &'a [u8]),
 }
 
 /// A request that wants to wait here.

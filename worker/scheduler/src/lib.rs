@@ -31,7 +31,7 @@ mod scheduler;
 mod tenants;
 mod waiting;
 
-pub use item::{Batch, BatchId, Charge, Decision, Gone, Item, Refused, RefusedFor, ShapeKey};
+pub use item::{Batch, BatchId, Charge, Decision, Gone, Item, Refused, RefusedFor, ShapeKey, ShapePart};
 pub use latency::Latency;
 pub use models::{MAX_SHAPES, QUEUES_PER_MODEL};
 pub use queue::AGEING;

@@ -236,6 +236,24 @@ fn shapes_with_the_same_extents_in_other_places_differ() {
 }
 
 #[test]
+fn inputs_left_out_and_values_of_whole_batches_tell_shapes_apart() {
+    let key = |parts: &[ShapePart<'_>]| ShapeKey::of_parts(parts.iter().copied());
+    let rows = ShapePart::Rows(&[3, 2]);
+    assert_eq!(
+        key(&[rows]),
+        ShapeKey::of([[9, 2].as_slice()].into_iter()),
+        "the same without either"
+    );
+    assert_ne!(key(&[rows, ShapePart::Absent]), key(&[rows, rows]));
+    assert_ne!(key(&[ShapePart::Absent, rows]), key(&[rows, ShapePart::Absent]));
+    let value = |bytes: &'static [u8]| key(&[rows, ShapePart::Value(&[1], bytes)]);
+    assert_eq!(value(&[1, 2, 3, 4, 5, 6, 7, 8, 9]), value(&[1, 2, 3, 4, 5, 6, 7, 8, 9]));
+    assert_ne!(value(&[1, 2, 3, 4, 5, 6, 7, 8, 9]), value(&[1, 2, 3, 4, 5, 6, 7, 8, 8]));
+    assert_ne!(value(&[1]), value(&[1, 0]));
+    assert_ne!(value(&[0; 8]), value(&[]));
+}
+
+#[test]
 fn an_isolated_tenant_shares_a_batch_with_nobody() {
     let mut bench = Bench::new(plain());
     for (tenant, isolated) in [("a", false), ("b", true), ("c", false), ("b", true)] {

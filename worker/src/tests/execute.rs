@@ -108,12 +108,7 @@ impl Scene {
     }
 
     fn run(&self, queued: Vec<Queued>) -> Tally {
-        let tensor = |name: &str| TensorSpec {
-            name: name.into(),
-            datatype: DataType::Fp32,
-            dims: vec![1],
-            allow_ragged_batch: false,
-        };
+        let tensor = |name: &str| TensorSpec::new(name, DataType::Fp32, &[1]);
         let config = ModelConfig {
             max_batch_size: 8,
             input: vec![tensor("x")],

@@ -34,12 +34,7 @@ fn profile(
     millis: fn(u32) -> Option<u64>,
 ) -> (Result<Profile, BackendError>, BTreeMap<u32, usize>) {
     let clock = Arc::new(ManualClock::at(0));
-    let input = TensorSpec {
-        name: "x".into(),
-        datatype: DataType::Fp32,
-        dims: vec![1],
-        allow_ragged_batch: false,
-    };
+    let input = TensorSpec::new("x", DataType::Fp32, &[1]);
     let config = ModelConfig {
         max_batch_size,
         input: vec![input],

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs, LoadSpec, LoadedModel};
-use mesh_types::{DataType, ModelConfig, Tensor, TensorSpec};
+use mesh_types::{DataType, LoadReport, ModelConfig, Tensor, TensorSpec};
 
 use crate::{arithmetic, gate::Gate};
 
@@ -94,6 +94,12 @@ fn kind_of(config: &ModelConfig) -> Result<Kind, BackendError> {
 fn check_signature(kind: Kind, config: &ModelConfig) -> Result<(), BackendError> {
     let alike = |a: &TensorSpec, b: &TensorSpec| a.datatype == b.datatype && a.dims == b.dims;
     let refuse = |problem: &str| Err(BackendError::Load(problem.to_owned()));
+    if config.batches() && config.input.iter().any(|spec| spec.unbatched) {
+        return refuse("built-in models answer every row of every input: leave 'unbatched' out");
+    }
+    if kind != Kind::Identity && config.input.iter().any(|spec| spec.optional) {
+        return refuse("of the built-in models only identity has optional inputs");
+    }
     if kind == Kind::AddSub {
         let all: Vec<_> = config.input.iter().chain(&config.output).collect();
         let [a, rest @ ..] = all.as_slice() else {
@@ -166,6 +172,7 @@ impl LoadedModel for BuiltinModel {
             .iter()
             .zip(&batch.inputs)
             .zip(data)
+            .filter(|((_, input), _)| !input.is_absent())
             .map(|((spec, input), data)| Tensor {
                 name: Arc::from(spec.name.as_str()),
                 datatype: spec.datatype,
@@ -179,5 +186,9 @@ impl LoadedModel for BuiltinModel {
 
     fn memory_bytes(&self) -> u64 {
         0
+    }
+
+    fn report(&self) -> LoadReport {
+        LoadReport::plain("builtin")
     }
 }

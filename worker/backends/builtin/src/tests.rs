@@ -10,12 +10,7 @@ use mesh_types::{
 use super::*;
 
 fn spec(name: &str, datatype: DataType) -> TensorSpec {
-    TensorSpec {
-        name: name.into(),
-        datatype,
-        dims: vec![-1],
-        allow_ragged_batch: false,
-    }
+    TensorSpec::new(name, datatype, &[-1])
 }
 
 fn config(builtin: &str, inputs: Vec<TensorSpec>, outputs: Vec<TensorSpec>) -> ModelConfig {

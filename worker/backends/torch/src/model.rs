@@ -3,15 +3,24 @@
 use std::sync::Arc;
 
 use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs, LoadSpec, LoadedModel};
-use mesh_types::{DeviceId, DeviceKind, ModelConfig};
+use mesh_types::{DeviceId, DeviceKind, LoadReport, ModelConfig};
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
-use crate::{element, fault, lane::Lane, names, outputs, shim::InferenceMode};
+use crate::{
+    element, fault,
+    lane::Lane,
+    names, outputs,
+    shim::{InferenceMode, Meter},
+};
+
+/// The runtime's name in reports.
+const RUNTIME: &str = "libtorch 2.11.0";
 
 /// A loaded module; lives on one device thread.
 #[derive(Debug)]
 pub(crate) struct TorchModel {
     module: CModule,
+    device: Device,
     lane: Lane,
     config: Arc<ModelConfig>,
     /// Spec of each argument.
@@ -35,16 +44,14 @@ impl TorchModel {
             DeviceKind::Cpu => Device::Cpu,
             DeviceKind::Cuda => Device::Cuda(usize::from(device.index)),
         };
+        let meter = Meter::begin(device);
         let mut module = CModule::load_on_device(path, device).map_err(|error| fault::load(&error))?;
         module.f_set_eval().map_err(|error| fault::load(&error))?;
-        let parameters = module.named_parameters().map_err(|error| fault::load(&error))?;
-        let bytes_of = |tensor: &Tensor| tensor.numel() * tensor.f_kind().map_or(4, Kind::elt_size_in_bytes);
-        let memory_bytes = parameters
-            .iter()
-            .map(|(_, tensor)| u64::try_from(bytes_of(tensor)).unwrap_or(0))
-            .sum();
+        let memory_bytes = meter.held().unwrap_or_else(|| parameter_bytes(&module));
+        drop(meter);
         Ok(Self {
             module,
+            device,
             lane: Lane::to(device),
             config: spec.config.clone(),
             arguments,
@@ -71,6 +78,16 @@ impl TorchModel {
         fill(&tensor, length, &input.parts);
         self.lane.send(tensor)
     }
+}
+
+/// What the module's parameters take, where nothing could be measured.
+fn parameter_bytes(module: &CModule) -> u64 {
+    let bytes_of = |tensor: &Tensor| tensor.numel() * tensor.f_kind().map_or(4, Kind::elt_size_in_bytes);
+    let parameters = module.named_parameters().unwrap_or_default();
+    let bytes = parameters
+        .iter()
+        .map(|(_, tensor)| u64::try_from(bytes_of(tensor)).unwrap_or(0));
+    bytes.sum()
 }
 
 /// Copies the parts one behind the other into a new, contiguous tensor of exactly `length` bytes.
@@ -108,6 +125,16 @@ impl LoadedModel for TorchModel {
         // Only now: an output that is one of them must be seen to be shared.
         drop(arguments);
         outputs
+    }
+
+    fn execute_measured(&mut self, batch: &BatchInputs<'_>) -> Result<(BatchOutputs, Option<u64>), BackendError> {
+        let meter = Meter::begin(self.device);
+        let outputs = self.execute(batch)?;
+        Ok((outputs, meter.peak()))
+    }
+
+    fn report(&self) -> LoadReport {
+        LoadReport::plain(RUNTIME)
     }
 
     fn memory_bytes(&self) -> u64 {

@@ -36,12 +36,7 @@ mod tests {
     use mesh_types::DataType;
 
     fn check(names: &[&str]) -> Result<Vec<usize>, BackendError> {
-        let spec = |name: &&str| TensorSpec {
-            name: (*name).into(),
-            datatype: DataType::Fp32,
-            dims: vec![1],
-            allow_ragged_batch: false,
-        };
+        let spec = |name: &&str| TensorSpec::new(*name, DataType::Fp32, &[1]);
         positions("input", &names.iter().map(spec).collect::<Vec<_>>())
     }
 

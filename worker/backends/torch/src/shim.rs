@@ -2,7 +2,7 @@
 
 use std::{ffi::c_int, marker::PhantomData, ptr::NonNull};
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// A C++ object of which only the address is known here.
 macro_rules! opaque {
@@ -14,9 +14,9 @@ macro_rules! opaque {
     )* };
 }
 
-opaque!(RawGuard, RawStream, RawStreamGuard);
+opaque!(RawGuard, RawStream, RawStreamGuard, RawMeter);
 
-// SAFETY: the signatures are those of shim/shim.cpp, which is compiled with this crate; none of the functions throws.
+// SAFETY: the signatures are those of shim/*.cpp, which are compiled with this crate; none of the functions throws.
 unsafe extern "C" {
     fn mesh_torch_owns_alone(tensor: *const torch_sys::C_tensor) -> bool;
     fn mesh_torch_inference_begin() -> *mut RawGuard;
@@ -26,6 +26,10 @@ unsafe extern "C" {
     fn mesh_torch_stream_free(stream: *mut RawStream);
     fn mesh_torch_stream_begin(stream: *const RawStream) -> *mut RawStreamGuard;
     fn mesh_torch_stream_end(guard: *mut RawStreamGuard);
+    fn mesh_torch_meter_begin(cuda: bool) -> *mut RawMeter;
+    fn mesh_torch_meter_held(meter: *const RawMeter) -> i64;
+    fn mesh_torch_meter_peak(meter: *const RawMeter) -> i64;
+    fn mesh_torch_meter_end(meter: *mut RawMeter);
 }
 
 /// Whether nobody but this reference can reach the tensor's bytes, and these lie one behind the other on the CPU.
@@ -119,6 +123,53 @@ impl Drop for InStream<'_> {
     fn drop(&mut self) {
         // SAFETY: made by `enter` on this same thread (the type is not Send) and ended once.
         unsafe { mesh_torch_stream_end(self.guard.as_ptr()) }
+    }
+}
+
+/// Counts what this thread allocates through libtorch, on the host or on CUDA devices, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    meter: Option<NonNull<RawMeter>>,
+    /// It is the thread's.
+    _stays_here: PhantomData<*const ()>,
+}
+
+impl Meter {
+    /// Begins to count.
+    pub(crate) fn begin(device: Device) -> Self {
+        // SAFETY: takes a flag and gives a new guard of this thread, or null.
+        let meter = NonNull::new(unsafe { mesh_torch_meter_begin(device != Device::Cpu) });
+        Self {
+            meter,
+            _stays_here: PhantomData,
+        }
+    }
+
+    /// Bytes allocated since the beginning and not freed; none if nothing is counted.
+    pub(crate) fn held(&self) -> Option<u64> {
+        // SAFETY: the meter is alive.
+        let held = self
+            .meter
+            .map(|meter| unsafe { mesh_torch_meter_held(meter.as_ptr()) })?;
+        u64::try_from(held).ok()
+    }
+
+    /// The most bytes that were held at once since the beginning; none if nothing is counted.
+    pub(crate) fn peak(&self) -> Option<u64> {
+        // SAFETY: the meter is alive.
+        let peak = self
+            .meter
+            .map(|meter| unsafe { mesh_torch_meter_peak(meter.as_ptr()) })?;
+        u64::try_from(peak).ok()
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if let Some(meter) = self.meter {
+            // SAFETY: made by `begin` on this same thread (the type is not Send) and ended once.
+            unsafe { mesh_torch_meter_end(meter.as_ptr()) }
+        }
     }
 }
 

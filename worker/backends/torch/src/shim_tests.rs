@@ -1,6 +1,6 @@
 //! Which tensors are owned alone, and what inference mode changes.
 
-use tch::{Device, Kind};
+use tch::Kind;
 
 use super::*;
 
@@ -56,4 +56,25 @@ fn without_cuda_there_are_neither_streams_nor_pinned_memory_and_asking_is_no_err
         assert!(stream.enter().is_some());
         assert_eq!(empty_pinned_like(&ones()).unwrap().size(), [4, 4]);
     }
+}
+
+#[test]
+fn a_meter_counts_what_is_held_and_the_most_that_was() {
+    let before = ones();
+    let meter = Meter::begin(Device::Cpu);
+    assert_eq!((meter.held(), meter.peak()), (Some(0), Some(0)));
+    let kept = Tensor::ones([1_000], (Kind::Float, Device::Cpu));
+    drop(Tensor::ones([10_000], (Kind::Float, Device::Cpu)));
+    drop(before);
+    assert_eq!(
+        meter.held(),
+        Some(4_000),
+        "what was there before does not count, freed or not"
+    );
+    assert_eq!(meter.peak(), Some(44_000));
+    drop(kept);
+    assert_eq!(meter.held(), Some(0));
+    drop(meter);
+    let again = Meter::begin(Device::Cpu);
+    assert_eq!(again.held(), Some(0));
 }

@@ -10,12 +10,7 @@ use tempfile::TempDir;
 use super::*;
 
 pub(crate) fn spec(name: &str, datatype: DataType, dims: &[i64]) -> TensorSpec {
-    TensorSpec {
-        name: name.into(),
-        datatype,
-        dims: dims.to_vec(),
-        allow_ragged_batch: false,
-    }
+    TensorSpec::new(name, datatype, dims)
 }
 
 fn load_spec(artifact: Option<PathBuf>, config: ModelConfig) -> LoadSpec {
@@ -307,5 +302,41 @@ fn every_supported_element_type_goes_through_unchanged() {
         }];
         let outputs = model.execute(&BatchInputs { rows: 1, inputs }).unwrap().outputs;
         assert_eq!(outputs[0].data, data, "{datatype}");
+    }
+}
+
+#[test]
+fn memory_is_what_loading_took_also_of_constants_and_an_executions_peak_is_measured() {
+    let weight = Tensor::ones([256, 512], (Kind::Float, Device::Cpu));
+    let example = [Tensor::ones([2, 256], (Kind::Float, Device::Cpu))];
+    let (_folder, path) = traced(&example, &mut |inputs| vec![inputs[0].matmul(&weight)]);
+    let config = ModelConfig {
+        max_batch_size: 8,
+        input: vec![spec("x", DataType::Fp32, &[256])],
+        output: vec![spec("y", DataType::Fp32, &[512])],
+        ..ModelConfig::default()
+    };
+    let mut model = load(Some(path), config.clone()).unwrap();
+    let weights = 256 * 512 * 4;
+    let held = model.memory_bytes();
+    assert!(
+        (weights..weights + 64 * 1024).contains(&held),
+        "{held} for weights of {weights}"
+    );
+    assert!(model.report().runtime.starts_with("libtorch"));
+    let data = raw(&vec![1.0; 8 * 256]);
+    let batch = BatchInputs {
+        rows: 8,
+        inputs: vec![BatchInput {
+            spec: &config.input[0],
+            shape: Shape::from_slice(&[8, 256]),
+            parts: vec![&data],
+        }],
+    };
+    for _ in 0..4 {
+        let (outputs, peak) = model.execute_measured(&batch).unwrap();
+        assert_eq!(outputs.outputs[0].shape.as_slice(), [8, 512]);
+        let (least, peak) = (8 * (256 + 512) * 4, peak.unwrap());
+        assert!((least..least + 1_000_000).contains(&peak), "{peak}");
     }
 }
