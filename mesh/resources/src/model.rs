@@ -161,7 +161,7 @@ impl ArtifactRef {
 #[serde(deny_unknown_fields)]
 pub struct ModelVersionSpec {
     /// What kind of file it is.
-    #[schema(value_type = String, examples("torchscript", "builtin"))]
+    #[schema(value_type = String, examples("torchscript", "torch_aoti", "builtin"))]
     pub format: ArtifactFormat,
     /// Its file; built-in models have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,10 +192,10 @@ impl ModelVersionSpec {
                     "a built-in model has no file: leave it out",
                 ));
             }
-            (ArtifactFormat::TorchScript, None) => {
+            (ArtifactFormat::TorchScript | ArtifactFormat::TorchAoti, None) => {
                 problems.push(Problem::new(
                     "spec.artifact",
-                    "a torchscript model needs its file: upload it first",
+                    "this format needs its file: upload it first",
                 ));
             }
             (_, Some(artifact)) if !artifact.is_well_formed() => {

@@ -136,7 +136,7 @@ spec: {format: torchscript, config: {max_batch_size: 8}}
     assert_eq!(
         problems(text),
         [
-            "spec.artifact: a torchscript model needs its file: upload it first",
+            "spec.artifact: this format needs its file: upload it first",
             "spec.config.input: a model has at least one input",
             "spec.config.output: a model has at least one output",
         ]

@@ -19,6 +19,9 @@ pub const MAX_INSTANCES: u32 = 32;
 pub enum ArtifactFormat {
     /// A TorchScript archive (`.pt`), run by libtorch.
     TorchScript,
+    /// A package compiled by AOTInductor (`.pt2`), run by libtorch.
+    #[serde(rename = "torch_aoti")]
+    TorchAoti,
     /// A model that is part of the mesh; it has no file.
     Builtin,
 }
@@ -28,6 +31,7 @@ impl ArtifactFormat {
     pub const fn platform(self) -> &'static str {
         match self {
             Self::TorchScript => "pytorch_libtorch",
+            Self::TorchAoti => "torch_aoti",
             Self::Builtin => "mesh_builtin",
         }
     }

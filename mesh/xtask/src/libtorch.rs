@@ -9,6 +9,7 @@ mod index;
 mod pins;
 
 pub(crate) use fetch::digest;
+pub(crate) use pins::LIBTORCH_VERSION;
 
 use std::{
     fs::File,
@@ -105,13 +106,14 @@ fn cached() -> anyhow::Result<PathBuf> {
 }
 
 /// Points the link at the folder, replacing it in one step.
-fn put_link(link: &Path, folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn put_link(link: &Path, folder: &Path) -> anyhow::Result<()> {
     if std::fs::read_link(link).is_ok_and(|target| target == folder) {
         return Ok(());
     }
     let fresh = link.with_extension(format!("new-{}", std::process::id()));
-    std::os::unix::fs::symlink(folder, &fresh).context("cannot make the .libtorch link")?;
-    std::fs::rename(&fresh, link).context("cannot replace .libtorch; remove it if it is not a link")?;
+    std::os::unix::fs::symlink(folder, &fresh).with_context(|| format!("cannot make the link {}", link.display()))?;
+    std::fs::rename(&fresh, link)
+        .with_context(|| format!("cannot replace {}; remove it if it is not a link", link.display()))?;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ mod environment;
 mod interrupt;
 mod libtorch;
 mod node;
+mod packages;
 mod prerequisites;
 mod process;
 mod programs;
@@ -41,6 +42,13 @@ enum Command {
     Setup,
     /// Print the environment that cargo builds with, as shell exports.
     Env,
+    /// Make the test models that only PyTorch can make, and link them as .packages. Safe to run again.
+    #[command(
+        long_about = "Make the test models that only PyTorch can make, and link them as .packages. Safe to run again.\n\n\
+        Installs PyTorch into the user's cache folder (once, about 5 GB), and compiles each model with AOTInductor for this\n\
+        processor. The tests of the libtorch backend and the bench need them."
+    )]
+    Packages,
     /// Build the admin web app, unless it was built from the same sources.
     BuildWeb,
     /// Start a mesh with two tenants, two trained models, a 90/10 split and steady traffic. Ctrl-C stops it.
@@ -53,7 +61,8 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Run every test.
     #[command(long_about = "Run every test, in phases that are timed:\n\n\
-        1. prerequisites: Rust, a C++ compiler, Node.js with npm, Python 3 with pip and venv; libtorch is fetched\n\
+        1. prerequisites: Rust, a C++ compiler, Node.js with npm, Python 3 with pip and venv; libtorch is fetched,\n   \
+        and PyTorch to make test models with\n\
         2. the admin web app: its build with type check, and its own tests\n\
         3. every Rust test of the workspace (with cargo-nextest where it is installed), Python clients among them, and the\n   \
         examples in the documentation\n\
@@ -94,6 +103,7 @@ fn perform(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Setup => commands::setup().map(drop),
         Command::Env => commands::env(),
+        Command::Packages => packages::provide().map(drop),
         Command::BuildWeb => commands::build_web(),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test { rest } => test::run(&rest),

@@ -14,7 +14,7 @@ use crate::{
     environment::{self, Environment},
     interrupt::Interrupt,
     node::{Node, NodeSettings, PATIENCE, Ports},
-    prerequisites, process,
+    packages, prerequisites, process,
     programs::Programs,
     web,
 };
@@ -36,6 +36,7 @@ fn all(rest: &[String], phases: &mut Phases) -> anyhow::Result<()> {
         prerequisites::check_python()?;
         commands::setup()
     })?;
+    phases.run("test models of PyTorch", || packages::provide().map(drop))?;
     phases.run("admin web app, build", web::build)?;
     if rest.is_empty() {
         phases.run("admin web app, tests", web_tests)?;

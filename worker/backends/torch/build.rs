@@ -2,7 +2,15 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 2] = ["shim/shim.cpp", "shim/memory.cpp"];
+const SOURCES: [&str; 7] = [
+    "shim/shim.cpp",
+    "shim/error.cpp",
+    "shim/memory.cpp",
+    "shim/module.cpp",
+    "shim/package.cpp",
+    "shim/schema.cpp",
+    "shim/variants.cpp",
+];
 
 fn main() {
     println!("cargo:rerun-if-changed=shim");

@@ -1,6 +1,6 @@
 //! CUDA, if its library is there: opened by name, so that one program serves machines with and without a GPU.
 
-use std::sync::OnceLock;
+use std::{ffi::c_int, sync::OnceLock};
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use mesh_backend::DeviceInfo;
@@ -36,6 +36,31 @@ pub(crate) fn devices() -> Vec<DeviceInfo> {
         .collect()
 }
 
+/// CUDA's runtime, which libtorch's CUDA half has opened.
+const RUNTIME: &str = "libcudart.so.13";
+/// CUDA's numbers for the two parts of a device's compute capability.
+const CAPABILITY_MAJOR: c_int = 75;
+const CAPABILITY_MINOR: c_int = 76;
+
+/// A device's compute capability as AOTInductor writes it, such as `90`; none where CUDA does not say.
+pub(crate) fn compute_capability(index: usize) -> Option<String> {
+    type Attribute = unsafe extern "C" fn(value: *mut c_int, attribute: c_int, device: c_int) -> c_int;
+    if !library_opened() {
+        return None;
+    }
+    let device = c_int::try_from(index).ok()?;
+    // SAFETY: the library is there already (libtorch's CUDA half wants it), so nothing is run by opening it again.
+    let runtime = unsafe { Library::open(Some(RUNTIME), RTLD_NOW) }.ok()?;
+    // SAFETY: the function has had this signature in all versions of CUDA.
+    let attribute = unsafe { runtime.get::<Attribute>(b"cudaDeviceGetAttribute") }.ok()?;
+    let of = |number: c_int| {
+        let mut value = 0;
+        // SAFETY: the pointer is to a number of this frame; the answer is 0 where it was written.
+        (unsafe { attribute(&raw mut value, number, device) } == 0).then_some(value)
+    };
+    Some(format!("{}{}", of(CAPABILITY_MAJOR)?, of(CAPABILITY_MINOR)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +70,7 @@ mod tests {
         assert_eq!(devices(), devices());
         if !library_opened() {
             assert!(devices().is_empty());
+            assert_eq!(compute_capability(0), None);
         }
     }
 }

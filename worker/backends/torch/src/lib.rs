@@ -1,4 +1,4 @@
-//! TorchScript models through libtorch, on the CPU and on CUDA where its library is found.
+//! TorchScript modules and packages compiled by AOTInductor, through libtorch, on the CPU and on CUDA where its library is found.
 //!
 //! The only room that links libtorch, and with the built-in models the only one that may hold `unsafe`. It implements
 //! [`mesh_backend::Backend`] and nothing else: batching, queues and warm-up belong to the worker.
@@ -9,8 +9,8 @@
 //! no model ever sees or keeps a caller's buffer.
 //!
 //! Settings were chosen by measurement (one thread, a small perceptron and a transformer encoder): inference mode saves 2 to
-//! 5 % of a small model's call beside `no_grad`; the fuser of the profiling executor saves a third, and stays on; freezing
-//! saves nothing beyond noise and is not done.
+//! 5 % of a small model's call beside `no_grad`; the fuser of the profiling executor saves a third, and stays on. Whether
+//! freezing saves anything depends on the model and the processor: it is tried on each ([`variants`]).
 
 #![expect(
     unsafe_code,
@@ -18,16 +18,28 @@
 )]
 
 mod cuda;
+mod decisions;
+mod difference;
 mod element;
 mod fault;
 mod lane;
 mod model;
-mod names;
+mod module;
 mod outputs;
+mod package;
+mod schema;
 mod shim;
+mod variants;
 
-use mesh_backend::{Backend, BackendError, DeviceInfo, LoadSpec, LoadedModel};
+use std::{path::Path, sync::Arc};
+
+use mesh_backend::{Backend, BackendError, DeviceInfo, LoadSpec, LoadedModel, Signature};
 use mesh_types::{ArtifactFormat, DeviceId};
+
+use crate::decisions::Decisions;
+
+/// The libtorch that the bindings are written for.
+pub(crate) const LIBTORCH_VERSION: &str = "2.11.0";
 
 /// How libtorch is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +59,7 @@ impl Default for TorchOptions {
 pub struct TorchBackend {
     options: TorchOptions,
     devices: Vec<DeviceInfo>,
+    decisions: Arc<Decisions>,
 }
 
 impl TorchBackend {
@@ -55,7 +68,21 @@ impl TorchBackend {
         Self {
             options,
             devices: cuda::devices(),
+            decisions: Arc::default(),
         }
+    }
+}
+
+/// What a file takes and gives. A TorchScript file is loaded for it, onto the host, which runs its author's code as loading it
+/// anywhere does; of a package no code is run.
+pub fn signature(path: &Path, format: ArtifactFormat) -> Result<Signature, BackendError> {
+    match format {
+        ArtifactFormat::TorchAoti => package::signature(path),
+        ArtifactFormat::TorchScript => {
+            let read = module::Module::load(path, tch::Device::Cpu).and_then(|module| module.signature());
+            read.map_err(|failure| fault::load(&failure))
+        }
+        ArtifactFormat::Builtin => Err(BackendError::Unsupported("a built-in model has no file".to_owned())),
     }
 }
 
@@ -69,15 +96,19 @@ impl Backend for TorchBackend {
     }
 
     fn formats(&self) -> &'static [ArtifactFormat] {
-        &[ArtifactFormat::TorchScript]
+        &[ArtifactFormat::TorchScript, ArtifactFormat::TorchAoti]
     }
 
     fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError> {
         // libtorch keeps this per calling thread (OpenMP), so it is set where the model will run.
         tch::set_num_threads(i32::from(self.options.intra_op_threads.max(1)));
-        Ok(Box::new(model::TorchModel::load(spec, device)?))
+        Ok(Box::new(model::TorchModel::load(spec, device, self.decisions.clone())?))
     }
 }
 
+#[cfg(test)]
+mod conformance_tests;
+#[cfg(test)]
+mod signature_tests;
 #[cfg(test)]
 mod tests;

@@ -1,66 +1,152 @@
-//! One TorchScript module on one device.
+//! One model on one device: a TorchScript module, or a compiled package.
 
 use std::sync::Arc;
 
-use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs, LoadSpec, LoadedModel};
-use mesh_types::{DeviceId, DeviceKind, LoadReport, ModelConfig};
-use tch::{CModule, Device, IValue, Kind, Tensor};
+use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs, Binding, LoadSpec, LoadedModel};
+use mesh_types::{ArtifactFormat, Clock, DeviceId, DeviceKind, LoadReport, ModelConfig, Variant};
+use tch::{Device, Tensor};
 
 use crate::{
+    decisions::Decisions,
     element, fault,
     lane::Lane,
-    names, outputs,
+    module::{Failure, Module},
+    outputs,
+    package::Package,
     shim::{InferenceMode, Meter},
+    variants,
 };
 
-/// The runtime's name in reports.
-const RUNTIME: &str = "libtorch 2.11.0";
+/// What runs a model.
+#[derive(Debug)]
+pub(crate) enum Runner {
+    /// TorchScript, in one of its forms.
+    Module(Module, Variant),
+    /// Compiled code.
+    Package(Package),
+}
 
-/// A loaded module; lives on one device thread.
+impl Runner {
+    fn call(&self, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Failure> {
+        match self {
+            Self::Module(module, _) => module.call(inputs),
+            Self::Package(package) => package.call(inputs),
+        }
+    }
+
+    /// Whether it computes in another type than the model was written in.
+    const fn converts(&self) -> bool {
+        matches!(self, Self::Module(_, Variant::Bf16 | Variant::Fp16))
+    }
+}
+
+/// A loaded model; lives on one device thread.
 #[derive(Debug)]
 pub(crate) struct TorchModel {
-    module: CModule,
-    device: Device,
-    lane: Lane,
-    config: Arc<ModelConfig>,
-    /// Spec of each argument.
-    arguments: Vec<usize>,
-    /// Spec of each result.
-    results: Vec<usize>,
+    runner: Runner,
+    way: Way,
+    spec: LoadSpec,
+    on: DeviceId,
     memory_bytes: u64,
+    report: LoadReport,
+    decisions: Arc<Decisions>,
+}
+
+/// How inputs get to a runner and outputs back.
+#[derive(Debug)]
+pub(crate) struct Way {
+    pub(crate) device: Device,
+    lane: Lane,
+    pub(crate) config: Arc<ModelConfig>,
+    /// The inputs that are numbers: they stay with the host.
+    plain: Vec<usize>,
 }
 
 impl TorchModel {
-    pub(crate) fn load(spec: &LoadSpec, device: DeviceId) -> Result<Self, BackendError> {
+    pub(crate) fn load(spec: &LoadSpec, on: DeviceId, decisions: Arc<Decisions>) -> Result<Self, BackendError> {
         let Some(path) = &spec.artifact else {
-            return Err(BackendError::Load("a TorchScript model needs an artifact".to_owned()));
+            return Err(BackendError::Load("a model of libtorch needs an artifact".to_owned()));
         };
-        for tensor in spec.config.input.iter().chain(&spec.config.output) {
+        let config = &spec.config;
+        for tensor in config.input.iter().chain(&config.output) {
             element::kind_of(tensor.datatype)?;
         }
-        let arguments = names::positions("input", &spec.config.input)?;
-        let results = names::positions("output", &spec.config.output)?;
-        let device = match device.kind {
+        let device = match on.kind {
             DeviceKind::Cpu => Device::Cpu,
-            DeviceKind::Cuda => Device::Cuda(usize::from(device.index)),
+            DeviceKind::Cuda => Device::Cuda(usize::from(on.index)),
         };
         let meter = Meter::begin(device);
-        let mut module = CModule::load_on_device(path, device).map_err(|error| fault::load(&error))?;
-        module.f_set_eval().map_err(|error| fault::load(&error))?;
-        let memory_bytes = meter.held().unwrap_or_else(|| parameter_bytes(&module));
+        let (runner, counted, plain) = match spec.format {
+            ArtifactFormat::TorchAoti => {
+                let package = Package::load(path, device, config)?;
+                let bytes = package.bytes();
+                (Runner::Package(package), bytes, Vec::new())
+            }
+            _ => {
+                let mut module = Module::load(path, device).map_err(|failure| fault::load(&failure))?;
+                let signature = module.signature().map_err(|failure| fault::load(&failure))?;
+                let binding = Binding::of(&signature, config)?;
+                module.plan(&binding).map_err(|failure| fault::load(&failure))?;
+                let bytes = module.bytes();
+                (Runner::Module(module, Variant::Original), bytes, binding.plain)
+            }
+        };
+        let held = meter.held().unwrap_or(0);
         drop(meter);
+        let kind = if matches!(runner, Runner::Package(_)) {
+            ", AOTInductor"
+        } else {
+            ", TorchScript"
+        };
         Ok(Self {
-            module,
-            device,
-            lane: Lane::to(device),
-            config: spec.config.clone(),
-            arguments,
-            results,
-            memory_bytes,
+            runner,
+            way: Way {
+                device,
+                lane: Lane::to(device),
+                config: config.clone(),
+                plain,
+            },
+            spec: spec.clone(),
+            on,
+            memory_bytes: held.max(counted),
+            report: LoadReport::plain(format!("libtorch {}{kind}", crate::LIBTORCH_VERSION)),
+            decisions,
         })
     }
 
-    fn gather(&self, input: &BatchInput<'_>) -> Result<Tensor, BackendError> {
+    /// Takes a form of the module as what runs from now on.
+    fn take(&mut self, module: Module, variant: Variant) {
+        self.memory_bytes = module.bytes();
+        self.runner = Runner::Module(module, variant);
+    }
+}
+
+impl Way {
+    /// Runs one batch.
+    pub(crate) fn run(&self, runner: &Runner, batch: &BatchInputs<'_>) -> Result<BatchOutputs, BackendError> {
+        let _inference = InferenceMode::begin();
+        let _stream = self.lane.enter();
+        let inputs = batch.inputs.iter().enumerate();
+        let inputs: Result<Vec<Option<Tensor>>, _> = inputs.map(|(index, input)| self.gather(index, input)).collect();
+        let inputs = inputs?;
+        if inputs.len() != self.config.input.len() {
+            return Err(BackendError::InvalidInput("an input is missing".to_owned()));
+        }
+        let called = runner.call(&inputs);
+        let mut tensors = called.map_err(|failure| fault::call(&failure, &self.config))?;
+        if runner.converts() {
+            tensors = outputs::in_their_own_type(tensors, &self.config)?;
+        }
+        let outputs = outputs::read(tensors, &self.config, batch.rows);
+        // Only now: an output that is one of them must be seen to be shared.
+        drop(inputs);
+        outputs
+    }
+
+    fn gather(&self, index: usize, input: &BatchInput<'_>) -> Result<Option<Tensor>, BackendError> {
+        if input.is_absent() {
+            return Ok(None);
+        }
         let kind = element::kind_of(input.spec.datatype)?;
         let extents: Result<Vec<i64>, _> = input.shape.iter().map(|extent| i64::try_from(*extent)).collect();
         let extents =
@@ -76,18 +162,11 @@ impl TorchModel {
             return Err(BackendError::InvalidInput(problem));
         }
         fill(&tensor, length, &input.parts);
-        self.lane.send(tensor)
+        if self.plain.contains(&index) {
+            return Ok(Some(tensor));
+        }
+        self.lane.send(tensor).map(Some)
     }
-}
-
-/// What the module's parameters take, where nothing could be measured.
-fn parameter_bytes(module: &CModule) -> u64 {
-    let bytes_of = |tensor: &Tensor| tensor.numel() * tensor.f_kind().map_or(4, Kind::elt_size_in_bytes);
-    let parameters = module.named_parameters().unwrap_or_default();
-    let bytes = parameters
-        .iter()
-        .map(|(_, tensor)| u64::try_from(bytes_of(tensor)).unwrap_or(0));
-    bytes.sum()
 }
 
 /// Copies the parts one behind the other into a new, contiguous tensor of exactly `length` bytes.
@@ -107,37 +186,66 @@ fn fill(tensor: &Tensor, length: usize, parts: &[&[u8]]) {
 
 impl LoadedModel for TorchModel {
     fn execute(&mut self, batch: &BatchInputs<'_>) -> Result<BatchOutputs, BackendError> {
-        let _inference = InferenceMode::begin();
-        let _stream = self.lane.enter();
-        let mut arguments = Vec::with_capacity(self.arguments.len());
-        for index in &self.arguments {
-            let input = batch
-                .inputs
-                .get(*index)
-                .ok_or_else(|| BackendError::InvalidInput("an input is missing".to_owned()))?;
-            arguments.push(IValue::Tensor(self.gather(input)?));
-        }
-        let result = self
-            .module
-            .forward_is(&arguments)
-            .map_err(|error| fault::execution(&error))?;
-        let outputs = outputs::read(result, &self.config, &self.results, batch.rows);
-        // Only now: an output that is one of them must be seen to be shared.
-        drop(arguments);
-        outputs
+        self.way.run(&self.runner, batch)
     }
 
     fn execute_measured(&mut self, batch: &BatchInputs<'_>) -> Result<(BatchOutputs, Option<u64>), BackendError> {
-        let meter = Meter::begin(self.device);
+        let meter = Meter::begin(self.way.device);
         let outputs = self.execute(batch)?;
         Ok((outputs, meter.peak()))
     }
 
+    fn optimize(&mut self, samples: &[BatchInputs<'_>], clock: &dyn Clock) {
+        let options = self.way.config.optimization.unwrap_or_default();
+        if options.is_off()
+            || matches!(
+                self.runner,
+                Runner::Package(_) | Runner::Module(_, Variant::Bf16 | Variant::Fp16)
+            )
+        {
+            return;
+        }
+        if let Some(known) = self.decisions.of(&self.spec, self.on) {
+            self.adopt(known);
+            return;
+        }
+        let report = variants::compare(&self.way, &self.runner, samples, clock);
+        self.report.variants = report.variants;
+        self.report.remark = report.remark;
+        if let Some(Runner::Module(module, variant)) = report.chosen {
+            self.take(module, variant);
+            self.report.chosen = variant;
+        }
+        self.decisions.remember(&self.spec, self.on, &self.report);
+    }
+
     fn report(&self) -> LoadReport {
-        LoadReport::plain(RUNTIME)
+        self.report.clone()
     }
 
     fn memory_bytes(&self) -> u64 {
         self.memory_bytes
+    }
+}
+
+impl TorchModel {
+    /// Does what was found to be best when the same version was loaded before.
+    fn adopt(&mut self, known: LoadReport) {
+        let made = match (&self.runner, known.chosen) {
+            (_, Variant::Original) | (Runner::Package(_), _) => None,
+            (Runner::Module(module, _), variant) => Some(module.variant(variant).map(|module| (module, variant))),
+        };
+        match made {
+            None => self.report = known,
+            Some(Ok((module, variant))) => {
+                self.take(module, variant);
+                self.report = known;
+            }
+            // It could be made before: that it cannot now is worth a word, and no reason not to serve.
+            Some(Err(failure)) => {
+                let said = fault::sentence(&failure.text);
+                self.report.remark = format!("what was chosen before, {}, cannot be made now: {said}", known.chosen);
+            }
+        }
     }
 }

@@ -1,11 +1,11 @@
-//! A module's result as the configuration's outputs: a tensor, a tuple or list of tensors, or a dictionary by name.
+//! A model's results as the configuration's outputs.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_backend::{BackendError, BatchOutputs};
 use mesh_types::{ModelConfig, Shape, Tensor as WireTensor, TensorSpec};
-use tch::{Device, IValue, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{element, fault, shim};
 
@@ -15,13 +15,7 @@ const WORTH_KEEPING: usize = 16 * 1024;
 /// Reads every output and checks it against the configuration. Its bytes are the tensor's own where nobody else can reach
 /// them, and a copy otherwise. The arguments of the call must still be alive, so that a model that returns one of them is
 /// seen to share it.
-pub(crate) fn read(
-    result: IValue,
-    config: &ModelConfig,
-    positions: &[usize],
-    rows: u32,
-) -> Result<BatchOutputs, BackendError> {
-    let tensors = by_spec(result, config, positions)?;
+pub(crate) fn read(tensors: Vec<Tensor>, config: &ModelConfig, rows: u32) -> Result<BatchOutputs, BackendError> {
     let outputs: Result<Vec<_>, _> = config
         .output
         .iter()
@@ -31,63 +25,18 @@ pub(crate) fn read(
     Ok(BatchOutputs { outputs: outputs? })
 }
 
-/// The tensors in the configuration's order.
-fn by_spec(result: IValue, config: &ModelConfig, positions: &[usize]) -> Result<Vec<Tensor>, BackendError> {
-    let in_order = match result {
-        IValue::Tensor(tensor) => vec![tensor],
-        IValue::TensorList(tensors) => tensors,
-        IValue::Tuple(values) | IValue::GenericList(values) => {
-            values.into_iter().map(tensor_of).collect::<Result<_, _>>()?
+/// What a module that computes in another type returns, in the type that the configuration says.
+pub(crate) fn in_their_own_type(tensors: Vec<Tensor>, config: &ModelConfig) -> Result<Vec<Tensor>, BackendError> {
+    let convert = |(tensor, spec): (Tensor, &TensorSpec)| {
+        let kind = element::kind_of(spec.datatype)?;
+        let floating = |kind: Kind| matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16);
+        let own = tensor.f_kind().map_err(|error| fault::execution(&error))?;
+        if own == kind || !floating(own) || !floating(kind) {
+            return Ok(tensor);
         }
-        IValue::GenericDict(entries) => return by_name(entries, config),
-        _ => {
-            return Err(BackendError::Output(
-                "the model returns neither a tensor nor a collection of tensors".to_owned(),
-            ));
-        }
+        tensor.f_to_kind(kind).map_err(|error| fault::execution(&error))
     };
-    if in_order.len() < positions.len() {
-        let problem = format!(
-            "the model returns {} tensors, the configuration has {} outputs",
-            in_order.len(),
-            positions.len()
-        );
-        return Err(BackendError::Output(problem));
-    }
-    let mut placed: Vec<Option<Tensor>> = positions.iter().map(|_| None).collect();
-    for (tensor, spec) in in_order.into_iter().zip(positions) {
-        if let Some(slot) = placed.get_mut(*spec) {
-            *slot = Some(tensor);
-        }
-    }
-    Ok(placed.into_iter().flatten().collect())
-}
-
-fn by_name(entries: Vec<(IValue, IValue)>, config: &ModelConfig) -> Result<Vec<Tensor>, BackendError> {
-    let mut named: Vec<(String, Option<IValue>)> = Vec::with_capacity(entries.len());
-    for (key, value) in entries {
-        if let IValue::String(key) = key {
-            named.push((key, Some(value)));
-        }
-    }
-    let find = |spec: &TensorSpec| {
-        let found = named
-            .iter_mut()
-            .find(|(name, _)| *name == spec.name)
-            .and_then(|(_, value)| value.take());
-        let missing = || BackendError::Output(format!("the model returns no '{}'", spec.name));
-        tensor_of(found.ok_or_else(missing)?)
-    };
-    config.output.iter().map(find).collect()
-}
-
-fn tensor_of(value: IValue) -> Result<Tensor, BackendError> {
-    match value {
-        IValue::Tensor(tensor) => Ok(tensor),
-        _ => Err(BackendError::Output(
-            "the model returns a value that is not a tensor".to_owned(),
-        )),
-    }
+    tensors.into_iter().zip(&config.output).map(convert).collect()
 }
 
 fn read_one(config: &ModelConfig, spec: &TensorSpec, tensor: Tensor, rows: u32) -> Result<WireTensor, BackendError> {

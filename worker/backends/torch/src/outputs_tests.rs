@@ -70,7 +70,7 @@ fn a_fresh_result_is_handed_out_as_it_is() {
     let tensor = Tensor::ones([1, WIDE], (Kind::Float, Device::Cpu));
     let address = tensor.data_ptr().cast::<u8>().cast_const();
     let config = config(1);
-    let read = read(IValue::Tensor(tensor), &config, &[0], 1).unwrap();
+    let read = read(vec![tensor], &config, 1).unwrap();
     assert!(ptr::eq(read.outputs[0].data.as_ptr(), address), "not copied");
     let (_folder, path) = traced(&example(), &mut |inputs| vec![&inputs[0] * 2.0]);
     stays_as_it_was(path, &config, |value| value * 2.0);
@@ -84,7 +84,7 @@ fn a_result_whose_bytes_do_not_lie_in_order_is_put_in_order_once() {
     let expected: Vec<f32> = (0..2u16)
         .flat_map(|row| (0..8_192u16).map(move |column| 2.0 * f32::from(column) + f32::from(row)))
         .collect();
-    let read = read(IValue::Tensor(tensor), &config(1), &[0], 2).unwrap();
+    let read = read(vec![tensor], &config(1), 2).unwrap();
     assert_eq!(read.outputs[0].data, raw(&expected));
 }
 
@@ -94,7 +94,7 @@ fn a_small_result_is_copied() {
     let address = tensor.data_ptr().cast::<u8>().cast_const();
     let mut config = config(1);
     config.output[0].dims = vec![4];
-    let read = read(IValue::Tensor(tensor), &config, &[0], 1).unwrap();
+    let read = read(vec![tensor], &config, 1).unwrap();
     assert!(!ptr::eq(read.outputs[0].data.as_ptr(), address));
 }
 
@@ -104,7 +104,7 @@ fn a_result_that_somebody_else_holds_is_copied() {
     let address = tensor.data_ptr().cast::<u8>().cast_const();
     let held = [tensor.shallow_clone(), tensor.view([WIDE, 1])];
     let config = config(1);
-    let read = read(IValue::Tensor(tensor), &config, &[0], 1).unwrap();
+    let read = read(vec![tensor], &config, 1).unwrap();
     assert!(!ptr::eq(read.outputs[0].data.as_ptr(), address));
     drop(held);
 }

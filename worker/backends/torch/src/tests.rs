@@ -13,7 +13,7 @@ pub(crate) fn spec(name: &str, datatype: DataType, dims: &[i64]) -> TensorSpec {
     TensorSpec::new(name, datatype, dims)
 }
 
-fn load_spec(artifact: Option<PathBuf>, config: ModelConfig) -> LoadSpec {
+pub(crate) fn load_spec(artifact: Option<PathBuf>, config: ModelConfig) -> LoadSpec {
     let key = ModelVersionKey {
         tenant: TenantId::parse("t").unwrap(),
         model: ModelId::parse("m").unwrap(),
@@ -25,6 +25,19 @@ fn load_spec(artifact: Option<PathBuf>, config: ModelConfig) -> LoadSpec {
         artifact,
         format: ArtifactFormat::TorchScript,
     }
+}
+
+/// The same of another kind of file.
+pub(crate) fn load_as(
+    format: ArtifactFormat,
+    artifact: PathBuf,
+    config: ModelConfig,
+) -> Result<Box<dyn LoadedModel>, BackendError> {
+    let spec = LoadSpec {
+        format,
+        ..load_spec(Some(artifact), config)
+    };
+    TorchBackend::new(TorchOptions::default()).load(&spec, DeviceId::cpu(0))
 }
 
 pub(crate) fn load(artifact: Option<PathBuf>, config: ModelConfig) -> Result<Box<dyn LoadedModel>, BackendError> {
@@ -43,7 +56,7 @@ pub(crate) fn traced(inputs: &[Tensor], closure: &mut dyn FnMut(&[Tensor]) -> Ve
     (folder, path)
 }
 
-fn floats(bytes: &[u8]) -> Vec<f32> {
+pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes
         .chunks_exact(4)
         .map(|chunk| f32::from_le_bytes(chunk.try_into().unwrap()))
@@ -87,11 +100,28 @@ pub(crate) fn add_sub_with(inputs: &[Tensor], lines: &str) -> (TempDir, PathBuf)
     } else {
         "a: Tensor"
     };
-    let code = format!(
-        "class Model(Module):\n  __parameters__ = []\n  __buffers__ = []\n  def forward(self: __torch__.Model, \
-         {arguments}) -> Tuple[Tensor, Tensor]:\n{lines}"
+    let rewritten = rewrite(
+        &folder,
+        &path,
+        &format!("{arguments}) -> Tuple[Tensor, Tensor]:\n{lines}"),
     );
-    let mut archive = zip::ZipArchive::new(std::fs::File::open(&path).unwrap()).unwrap();
+    (folder, rewritten)
+}
+
+/// A module without weights, whose forward takes, gives and does what is written.
+pub(crate) fn scripted(arguments: &str, result: &str, lines: &str) -> (TempDir, PathBuf) {
+    let example = [Tensor::ones([2, 2], (Kind::Float, Device::Cpu))];
+    let (folder, path) = traced(&example, &mut |inputs| vec![inputs[0].alias_copy()]);
+    let rewritten = rewrite(&folder, &path, &format!("{arguments}) -> {result}:\n{lines}"));
+    (folder, rewritten)
+}
+
+/// Writes the code of a module's forward again, from its arguments on.
+fn rewrite(folder: &TempDir, path: &Path, forward: &str) -> PathBuf {
+    let code = format!(
+        "class Model(Module):\n  __parameters__ = []\n  __buffers__ = []\n  def forward(self: __torch__.Model, {forward}"
+    );
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
     let rewritten = folder.path().join("rewritten.pt");
     let mut writer = zip::ZipWriter::new(std::fs::File::create(&rewritten).unwrap());
     let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
@@ -111,7 +141,7 @@ pub(crate) fn add_sub_with(inputs: &[Tensor], lines: &str) -> (TempDir, PathBuf)
         std::io::Write::write_all(&mut writer, content).unwrap();
     }
     writer.finish().unwrap();
-    (folder, rewritten)
+    rewritten
 }
 
 #[test]
@@ -236,7 +266,7 @@ fn outputs_of_another_type_shape_or_row_count_are_named() {
 }
 
 #[test]
-fn a_model_that_returns_too_few_tensors_says_so() {
+fn a_model_that_returns_too_few_tensors_is_refused_at_load() {
     let (_folder, path) = traced(&[Tensor::ones([1, 2], (Kind::Float, Device::Cpu))], &mut |inputs| {
         vec![&inputs[0] * 2.0]
     });
@@ -244,18 +274,9 @@ fn a_model_that_returns_too_few_tensors_says_so() {
         input: add_sub_config().input[..1].to_vec(),
         ..add_sub_config()
     };
-    let mut model = load(Some(path), config.clone()).unwrap();
-    let data = raw(&[1.0, 2.0]);
-    let inputs = vec![BatchInput {
-        spec: &config.input[0],
-        shape: Shape::from_slice(&[1, 2]),
-        parts: vec![&data],
-    }];
-    let error = model.execute(&BatchInputs { rows: 1, inputs }).unwrap_err();
+    let error = load(Some(path), config).err().unwrap().to_string();
     assert!(
-        error
-            .to_string()
-            .contains("returns 1 tensors, the configuration has 2 outputs"),
+        error.contains("returns 1 tensor, the configuration has 2 outputs"),
         "{error}"
     );
 }

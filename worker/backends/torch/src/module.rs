@@ -1,0 +1,254 @@
+//! A TorchScript module behind the shim: loading, its signature, its calls and its other forms.
+
+use std::{
+    ffi::{CStr, CString, c_char, c_int},
+    path::Path,
+    ptr::{self, NonNull},
+};
+
+use mesh_backend::{Binding, Signature, Source, Step};
+use mesh_types::Variant;
+use tch::{Device, Tensor};
+
+use crate::schema;
+
+#[repr(C)]
+struct RawModule {
+    _private: [u8; 0],
+}
+
+#[repr(C)]
+struct RawText {
+    _private: [u8; 0],
+}
+
+// SAFETY: the signatures are those of shim/*.cpp, which are compiled with this crate; none of the functions throws.
+unsafe extern "C" {
+    fn mesh_torch_error() -> *const c_char;
+    fn mesh_torch_error_output() -> c_int;
+    fn mesh_torch_module_load(path: *const c_char, cuda: c_int) -> *mut RawModule;
+    fn mesh_torch_module_free(module: *mut RawModule);
+    fn mesh_torch_module_signature(module: *const RawModule) -> *mut RawText;
+    fn mesh_torch_text(text: *const RawText) -> *const c_char;
+    fn mesh_torch_text_free(text: *mut RawText);
+    fn mesh_torch_module_plan(
+        module: *mut RawModule,
+        numbers: *const i64,
+        number_count: usize,
+        keys: *const *const c_char,
+        key_count: usize,
+    ) -> bool;
+    fn mesh_torch_module_call(
+        module: *const RawModule,
+        inputs: *const *const torch_sys::C_tensor,
+        outputs: *mut *mut torch_sys::C_tensor,
+    ) -> bool;
+    fn mesh_torch_module_variant(original: *const RawModule, form: c_int) -> *mut RawModule;
+    fn mesh_torch_module_bytes(module: *const RawModule) -> u64;
+}
+
+/// What libtorch said when a call failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Its words, uncut.
+    pub(crate) text: String,
+    /// The output that it is about, where the model ran.
+    pub(crate) output: Option<usize>,
+}
+
+impl Failure {
+    /// What the thread's last call had to say.
+    pub(crate) fn last() -> Self {
+        // SAFETY: the text is the thread's own and stays until its next call that fails.
+        let text = unsafe { CStr::from_ptr(mesh_torch_error()) };
+        // SAFETY: only reads a number of this thread.
+        let output = unsafe { mesh_torch_error_output() };
+        Self {
+            text: text.to_string_lossy().into_owned(),
+            output: usize::try_from(output).ok(),
+        }
+    }
+
+    pub(crate) fn of(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            output: None,
+        }
+    }
+}
+
+/// The shim's number for a device: -1 is the host.
+pub(crate) fn device_number(device: Device) -> c_int {
+    match device {
+        Device::Cuda(index) => c_int::try_from(index).unwrap_or(c_int::MAX),
+        _ => -1,
+    }
+}
+
+pub(crate) fn path_text(path: &Path) -> Result<CString, Failure> {
+    CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Failure::of("the path holds a zero byte"))
+}
+
+/// A loaded module. Not `Send`: it lives on one thread.
+#[derive(Debug)]
+pub(crate) struct Module {
+    module: NonNull<RawModule>,
+    outputs: usize,
+}
+
+impl Module {
+    /// Loads a file onto a device.
+    pub(crate) fn load(path: &Path, device: Device) -> Result<Self, Failure> {
+        let path = path_text(path)?;
+        // SAFETY: the path ends in a zero byte; the answer is null or a new object.
+        let module = unsafe { mesh_torch_module_load(path.as_ptr(), device_number(device)) };
+        let module = NonNull::new(module).ok_or_else(Failure::last)?;
+        Ok(Self { module, outputs: 0 })
+    }
+
+    /// What it takes and gives.
+    pub(crate) fn signature(&self) -> Result<Signature, Failure> {
+        // SAFETY: the module is alive; the answer is null or a new text.
+        let text =
+            NonNull::new(unsafe { mesh_torch_module_signature(self.module.as_ptr()) }).ok_or_else(Failure::last)?;
+        // SAFETY: the text is alive and ends in a zero byte.
+        let json = unsafe { CStr::from_ptr(mesh_torch_text(text.as_ptr())) };
+        let signature = schema::read(&json.to_string_lossy());
+        // SAFETY: made above and freed once; nothing borrows it any more.
+        unsafe { mesh_torch_text_free(text.as_ptr()) };
+        signature.map_err(|error| Failure::of(format!("the module's signature cannot be read: {error}")))
+    }
+
+    /// Says how it is called from now on.
+    pub(crate) fn plan(&mut self, binding: &Binding) -> Result<(), Failure> {
+        let plan = Plan::of(binding)?;
+        let keys: Vec<*const c_char> = plan.keys.iter().map(|key| key.as_ptr()).collect();
+        // SAFETY: the module is alive, the arrays are as long as is said and only read during the call.
+        let planned = unsafe {
+            mesh_torch_module_plan(
+                self.module.as_ptr(),
+                plan.numbers.as_ptr(),
+                plan.numbers.len(),
+                keys.as_ptr(),
+                keys.len(),
+            )
+        };
+        self.outputs = binding.results.len();
+        planned.then_some(()).ok_or_else(Failure::last)
+    }
+
+    /// Calls it as planned, with an input for each of the configuration; one that is none is left out.
+    pub(crate) fn call(&self, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Failure> {
+        let inputs: Vec<*const torch_sys::C_tensor> = inputs
+            .iter()
+            .map(|input| input.as_ref().map_or(ptr::null(), |tensor| tensor.as_ptr()))
+            .collect();
+        let mut outputs = vec![ptr::null_mut(); self.outputs];
+        // SAFETY: the module is alive; the plan speaks of the configuration's inputs only, each of which has a place in
+        // `inputs` with a live tensor or null, and of as many outputs as `outputs` has places for.
+        let called = unsafe { mesh_torch_module_call(self.module.as_ptr(), inputs.as_ptr(), outputs.as_mut_ptr()) };
+        if !called {
+            return Err(Failure::last());
+        }
+        // SAFETY: a call that succeeded has written a new tensor into each place, which the wrapper then owns.
+        Ok(outputs
+            .into_iter()
+            .map(|output| unsafe { Tensor::from_ptr(output) })
+            .collect())
+    }
+
+    /// Another form, called in the same way.
+    pub(crate) fn variant(&self, variant: Variant) -> Result<Self, Failure> {
+        let form = match variant {
+            Variant::Original => 0,
+            Variant::Frozen => 1,
+            Variant::Optimized => 2,
+            Variant::Bf16 => 3,
+            Variant::Fp16 => 4,
+        };
+        // SAFETY: the module is alive; the answer is null or a new object.
+        let module = unsafe { mesh_torch_module_variant(self.module.as_ptr(), form) };
+        let module = NonNull::new(module).ok_or_else(Failure::last)?;
+        Ok(Self {
+            module,
+            outputs: self.outputs,
+        })
+    }
+
+    /// Bytes of its parameters, buffers, other attributes and constants.
+    pub(crate) fn bytes(&self) -> u64 {
+        // SAFETY: the module is alive and only looked at.
+        unsafe { mesh_torch_module_bytes(self.module.as_ptr()) }
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: made by the shim, freed once.
+        unsafe { mesh_torch_module_free(self.module.as_ptr()) }
+    }
+}
+
+/// A binding in the shim's numbers.
+#[derive(Debug, Default)]
+struct Plan {
+    numbers: Vec<i64>,
+    keys: Vec<CString>,
+}
+
+impl Plan {
+    fn of(binding: &Binding) -> Result<Self, Failure> {
+        let mut plan = Self::default();
+        for source in &binding.arguments {
+            plan.source(source)?;
+        }
+        plan.count(binding.results.len());
+        for way in &binding.results {
+            plan.count(way.len());
+            for step in way {
+                match step {
+                    Step::Index(index) => plan.count(*index),
+                    Step::Key(key) => {
+                        plan.numbers.push(-1);
+                        plan.key(key)?;
+                    }
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    fn count(&mut self, count: usize) {
+        self.numbers.push(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    fn key(&mut self, key: &str) -> Result<(), Failure> {
+        let key = CString::new(key).map_err(|_| Failure::of("a name holds a zero byte"))?;
+        self.keys.push(key);
+        Ok(())
+    }
+
+    fn source(&mut self, source: &Source) -> Result<(), Failure> {
+        match source {
+            Source::Input(input) => {
+                self.numbers.push(0);
+                self.count(*input);
+            }
+            Source::Absent => self.numbers.push(1),
+            Source::List(members) | Source::Tuple(members) => {
+                self.numbers.push(if matches!(source, Source::List(_)) { 2 } else { 3 });
+                self.count(members.len());
+                members.iter().try_for_each(|member| self.source(member))?;
+            }
+            Source::Dict(members) => {
+                self.numbers.push(4);
+                self.count(members.len());
+                for (key, member) in members {
+                    self.key(key)?;
+                    self.source(member)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! Real forms of real modules, on clocks that say how long each took.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
+
+use mesh_backend::{Backend as _, BatchInput, LoadedModel};
+use mesh_types::{DataType, DeviceId, LoadReport, ModelConfig, Optimization, Shape, SystemClock};
+use tch::{Device, Kind, Tensor};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    TorchBackend, TorchOptions,
+    tests::{floats, load_spec, raw, scripted, spec, traced},
+};
+
+/// A clock that moves by what a function says of each question's number.
+struct Told {
+    began: Instant,
+    asked: AtomicUsize,
+    moved: std::sync::Mutex<Duration>,
+    moves: fn(usize) -> u64,
+}
+
+impl Told {
+    fn by(moves: fn(usize) -> u64) -> Self {
+        Self {
+            began: Instant::now(),
+            asked: AtomicUsize::new(0),
+            moved: std::sync::Mutex::default(),
+            moves,
+        }
+    }
+}
+
+impl Clock for Told {
+    fn now(&self) -> Instant {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        let mut moved = self.moved.lock().unwrap();
+        *moved += Duration::from_micros((self.moves)(number));
+        self.began + *moved
+    }
+
+    fn unix_seconds(&self) -> i64 {
+        0
+    }
+}
+
+/// Which form a question ends the run of: from its first run on, the clock is asked at the begin and the end of each form's, in
+/// turns (original, frozen, optimized).
+fn ended(number: usize, first: usize) -> Option<usize> {
+    let number = number.checked_sub(first)?;
+    (number % 2 == 1).then_some(number % 6 / 2)
+}
+
+/// The same for the first sample: one question for the end and one for each of two forms come before.
+fn turn(number: usize) -> Option<usize> {
+    ended(number, 3)
+}
+
+/// A product with a constant, which freezing leaves as it is.
+fn product() -> (TempDir, PathBuf) {
+    let weight = Tensor::arange_start(1, 9, (Kind::Float, Device::Cpu)).view([2, 4]) / 3.0;
+    traced(&[Tensor::ones([2, 2], (Kind::Float, Device::Cpu))], &mut |inputs| {
+        vec![inputs[0].matmul(&weight).sigmoid()]
+    })
+}
+
+fn config(optimization: Optimization) -> ModelConfig {
+    ModelConfig {
+        max_batch_size: 8,
+        input: vec![spec("x", DataType::Fp32, &[2])],
+        output: vec![spec("y", DataType::Fp32, &[4])],
+        optimization: Some(optimization),
+        ..ModelConfig::default()
+    }
+}
+
+fn with_samples<T>(config: &ModelConfig, sizes: &[u32], then: impl FnOnce(&[BatchInputs<'_>]) -> T) -> T {
+    let data: Vec<Vec<u8>> = sizes
+        .iter()
+        .map(|rows| {
+            raw(&(0..rows * 2)
+                .map(|index| f32::from(u16::try_from(index).unwrap()) / 7.0)
+                .collect::<Vec<f32>>())
+        })
+        .collect();
+    let sample = |(rows, data): (&u32, &'_ Vec<u8>)| (*rows, Shape::from_slice(&[u64::from(*rows), 2]), data.clone());
+    let all: Vec<_> = sizes.iter().zip(&data).map(sample).collect();
+    let samples: Vec<BatchInputs<'_>> = all
+        .iter()
+        .map(|(rows, shape, data)| BatchInputs {
+            rows: *rows,
+            inputs: vec![BatchInput {
+                spec: &config.input[0],
+                shape: shape.clone(),
+                parts: vec![data],
+            }],
+        })
+        .collect();
+    then(&samples)
+}
+
+fn optimized(
+    path: PathBuf,
+    config: &ModelConfig,
+    sizes: &[u32],
+    clock: &dyn Clock,
+) -> (Box<dyn LoadedModel>, LoadReport) {
+    let backend = TorchBackend::new(TorchOptions::default());
+    let mut model = backend
+        .load(&load_spec(Some(path), config.clone()), DeviceId::cpu(0))
+        .unwrap();
+    with_samples(config, sizes, |samples| model.optimize(samples, clock));
+    let report = model.report();
+    (model, report)
+}
+
+fn answer(model: &mut dyn LoadedModel, config: &ModelConfig) -> Vec<f32> {
+    with_samples(config, &[3], |samples| {
+        floats(&model.execute(&samples[0]).unwrap().outputs[0].data)
+    })
+}
+
+#[test]
+fn the_fastest_form_that_agrees_is_kept_and_the_report_says_why() {
+    let (_folder, path) = product();
+    let config = config(Optimization::default());
+    // Original 10, frozen 5, optimized 8.
+    let clock = Told::by(|number| turn(number).map_or(0, |form| [10, 5, 8][form]));
+    let (mut model, report) = optimized(path.clone(), &config, &[4], &clock);
+    assert_eq!(report.chosen, Variant::Frozen);
+    let verdicts: Vec<_> = report
+        .variants
+        .iter()
+        .map(|tried| (tried.variant, tried.verdict.clone()))
+        .collect();
+    assert_eq!(
+        verdicts,
+        [
+            (Variant::Original, Verdict::Slower),
+            (Variant::Frozen, Verdict::Chosen),
+            (Variant::Optimized, Verdict::Slower)
+        ]
+    );
+    let times: Vec<_> = report
+        .variants
+        .iter()
+        .map(|tried| tried.times[0].took.as_micros())
+        .collect();
+    assert_eq!((times, report.variants[0].times[0].rows), (vec![10, 5, 8], 4));
+    for tried in &report.variants[1..] {
+        let found = tried.difference.unwrap();
+        assert!(found.relative <= 1e-5 && tried.tolerance == Some(1e-5), "{tried:?}");
+    }
+    let (mut plain, _) = optimized(path, &self::config(off()), &[4], &SystemClock);
+    let worst = answer(model.as_mut(), &config)
+        .into_iter()
+        .zip(answer(plain.as_mut(), &config))
+        .map(|(a, b)| (a - b).abs());
+    assert!(worst.fold(0.0, f32::max) <= 1e-5);
+    assert!(model.memory_bytes() >= 32, "the weight: {}", model.memory_bytes());
+}
+
+fn off() -> Optimization {
+    Optimization {
+        freeze: Attempt::Off,
+        ..Optimization::default()
+    }
+}
+
+#[test]
+fn what_is_not_faster_beyond_noise_is_not_kept() {
+    let (_folder, path) = product();
+    let config = config(Optimization::default());
+    let clock = Told::by(|number| turn(number).map_or(0, |form| [1_000, 980, 1_010][form]));
+    let (_, report) = optimized(path.clone(), &config, &[4], &clock);
+    assert_eq!(report.chosen, Variant::Original);
+    assert_eq!(report.variants[0].verdict, Verdict::Chosen);
+    assert!(
+        report.variants[1..]
+            .iter()
+            .all(|tried| tried.verdict == Verdict::Slower)
+    );
+    // Twice as fast in the first sample's 15 rounds, a tenth slower in the second's, which two questions precede.
+    let clock = Told::by(|number| match number {
+        ..93 => turn(number).map_or(0, |form| [1_000, 500, 500][form]),
+        _ => ended(number, 95).map_or(0, |form| [1_000, 1_100, 1_100][form]),
+    });
+    let (_, report) = optimized(path, &config, &[1, 4], &clock);
+    assert_eq!(report.chosen, Variant::Original, "{report:?}");
+    assert_eq!(report.variants[1].times.len(), 2, "{report:?}");
+}
+
+#[test]
+fn a_form_that_differs_by_more_than_the_tolerance_is_not_kept() {
+    let (_folder, path) = product();
+    let strict = Optimization {
+        freeze: Attempt::Off,
+        precision: Precision::Bf16,
+        tolerance: Some(1e-7),
+    };
+    let (_, report) = optimized(path.clone(), &config(strict), &[1, 8], &SystemClock);
+    assert_eq!((report.chosen, report.variants.len()), (Variant::Original, 2));
+    let tried = &report.variants[1];
+    assert_eq!(
+        (tried.variant, &tried.verdict, tried.tolerance),
+        (Variant::Bf16, &Verdict::Differs, Some(1e-7))
+    );
+    assert!(tried.difference.unwrap().relative > 1e-7, "{tried:?}");
+    // With its own tolerance it agrees, and gives what the configuration says.
+    for precision in [Precision::Bf16, Precision::Fp16] {
+        let own = Optimization {
+            precision,
+            tolerance: None,
+            ..strict
+        };
+        // Original 10, the other 1.
+        let clock = Told::by(|number| match number.checked_sub(2) {
+            Some(number) if number % 2 == 1 => [10, 1][number % 4 / 2],
+            _ => 0,
+        });
+        let config = config(own);
+        let (mut model, report) = optimized(path.clone(), &config, &[4], &clock);
+        assert_ne!(report.chosen, Variant::Original, "{report:?}");
+        let (mut plain, _) = optimized(path.clone(), &self::config(off()), &[4], &SystemClock);
+        let pairs = answer(model.as_mut(), &config)
+            .into_iter()
+            .zip(answer(plain.as_mut(), &config));
+        let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst > 0.0 && worst <= 3e-2, "{worst}");
+    }
+}
+
+#[test]
+fn nothing_is_tried_where_the_configuration_says_so() {
+    let (_folder, path) = product();
+    let clock = Told::by(|_| panic!("nothing is to be measured"));
+    let (_, report) = optimized(path, &config(off()), &[1], &clock);
+    assert!(report.variants.is_empty() && report.chosen == Variant::Original);
+}
+
+#[test]
+fn a_module_that_draws_numbers_is_left_as_it_is() {
+    let (_folder, path) = scripted("x: Tensor", "Tensor", "    return torch.add(x, torch.rand_like(x))\n");
+    let config = ModelConfig {
+        output: vec![spec("y", DataType::Fp32, &[2])],
+        ..config(Optimization::default())
+    };
+    let (mut model, report) = optimized(path, &config, &[2], &SystemClock);
+    assert_eq!(report.chosen, Variant::Original);
+    assert!(report.remark.contains("outputs change from run to run"), "{report:?}");
+    assert_eq!(answer(model.as_mut(), &config).len(), 6);
+}
+
+#[test]
+fn a_module_that_fails_on_the_samples_is_left_as_it_is() {
+    let (_folder, path) = scripted("x: Tensor", "Tensor", "    return torch.mm(x, x)\n");
+    let config = ModelConfig {
+        output: vec![spec("y", DataType::Fp32, &[2])],
+        ..config(Optimization::default())
+    };
+    let (_, report) = optimized(path, &config, &[3], &SystemClock);
+    assert!(
+        report.remark.contains("not compared") && report.remark.contains("shapes cannot be multiplied"),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn a_version_that_comes_back_is_not_measured_again() {
+    let (_folder, path) = product();
+    let config = config(Optimization::default());
+    let backend = TorchBackend::new(TorchOptions::default());
+    let load = || {
+        backend
+            .load(&load_spec(Some(path.clone()), config.clone()), DeviceId::cpu(0))
+            .unwrap()
+    };
+    let clock = Told::by(|number| turn(number).map_or(0, |form| [10, 5, 8][form]));
+    let mut first = load();
+    with_samples(&config, &[4], |samples| first.optimize(samples, &clock));
+    let mut again = load();
+    let never = Told::by(|_| panic!("nothing is to be measured"));
+    with_samples(&config, &[4], |samples| again.optimize(samples, &never));
+    assert_eq!(again.report(), first.report());
+    assert_eq!(again.report().chosen, Variant::Frozen);
+    assert_eq!(answer(again.as_mut(), &config), answer(first.as_mut(), &config));
+}
