@@ -106,6 +106,7 @@ mod hangs;
 mod instances;
 mod lost;
 mod ordering;
+mod particular;
 mod rig;
 mod sharing;
 mod statistics;

@@ -17,6 +17,7 @@ use crate::{
     AdminState, HeldModel,
     auth::Caller,
     error::ApiError,
+    loaded::LoadView,
     overview::WINDOW_TICKS,
     parts::{DeviceFacts, ModelFacts, ModelNumbers},
 };
@@ -96,6 +97,8 @@ pub(crate) struct ModelDetail {
     out_of_memory: u64,
     /// By how much batches' durations differ from what is foretold, as a share of it; null before the first.
     prediction_error: Option<f64>,
+    /// What loading it came to; null where it has not been loaded yet.
+    load: Option<LoadView>,
 }
 
 /// A tenant's share of a device.
@@ -149,7 +152,12 @@ fn mean_ms(total: Duration, count: u64) -> Option<f64> {
 
 impl From<ModelFacts> for ModelDetail {
     fn from(facts: ModelFacts) -> Self {
-        let ModelFacts { held, waiting, numbers } = facts;
+        let ModelFacts {
+            held,
+            waiting,
+            numbers,
+            load,
+        } = facts;
         let ModelNumbers {
             requests,
             failed,
@@ -188,6 +196,7 @@ impl From<ModelFacts> for ModelDetail {
             crashed,
             out_of_memory,
             prediction_error: ratio(prediction_error, predicted),
+            load: LoadView::of(&load),
         }
     }
 }

@@ -16,8 +16,8 @@ use mesh_registry::{Author, Change, Expected, Registry, RegistryConfig, Registry
 use mesh_resources::{AdminRole, AdminTokenSpec, Resource, ResourceKey};
 use mesh_telemetry::Telemetry;
 use mesh_types::{
-    Clock, DataType, DeviceId, Fault, InferJob, JobOutcome, ManualClock, ModelId, StageTimings, TenantId, Tensor,
-    Version,
+    Clock, DataType, DeviceId, Difference, Fault, InferJob, JobOutcome, LoadReport, ManualClock, ModelId, StageTimings,
+    TenantId, Tensor, Variant, VariantReport, VariantTime, Verdict, Version,
 };
 use serde_json::{Value, json};
 
@@ -81,6 +81,7 @@ impl FleetView for Fleet {
                 held: held(),
                 waiting: 6,
                 numbers,
+                load: load(),
             }],
             tenants: tenants.map(|number| (tenant(number), second * number as u32)).collect(),
             other_tenants: 2 * second,
@@ -90,6 +91,32 @@ impl FleetView for Fleet {
     fn drain(&self, _: DeviceId, draining: bool) -> BoxFuture<'static, Result<(), Fault>> {
         self.draining.store(draining, Ordering::SeqCst);
         Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// A model that was frozen.
+fn load() -> LoadReport {
+    let tried = |variant, verdict, micros| VariantReport {
+        variant,
+        verdict,
+        difference: Some(Difference {
+            absolute: 2e-7,
+            relative: 1e-7,
+        }),
+        tolerance: Some(1e-5),
+        times: vec![VariantTime {
+            rows: 8,
+            took: Duration::from_micros(micros),
+        }],
+    };
+    LoadReport {
+        chosen: Variant::Frozen,
+        variants: vec![
+            tried(Variant::Original, Verdict::Slower, 1_500),
+            tried(Variant::Frozen, Verdict::Chosen, 1_000),
+            tried(Variant::Optimized, Verdict::Failed("no kernel".into()), 0),
+        ],
+        ..LoadReport::plain("libtorch 2.11.0, TorchScript")
     }
 }
 

@@ -19,6 +19,7 @@ mod entry;
 mod error;
 mod keys;
 mod live;
+mod loaded;
 mod openapi;
 mod overview;
 mod parts;

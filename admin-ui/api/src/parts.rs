@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use mesh_policies::Pepper;
 use mesh_registry::RegistryHandle;
 use mesh_telemetry::Telemetry;
-use mesh_types::{Clock, DeviceId, Fault, InferJob, JobOutcome, ModelId, TenantId, Version};
+use mesh_types::{Clock, DeviceId, Fault, InferJob, JobOutcome, LoadReport, ModelId, TenantId, Version};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -71,6 +71,8 @@ pub struct ModelFacts {
     pub waiting: u64,
     /// What it has done since it was loaded.
     pub numbers: ModelNumbers,
+    /// What loading it came to.
+    pub load: LoadReport,
 }
 
 /// What a version has done on a device since it was loaded.

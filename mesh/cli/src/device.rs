@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     DeviceArgs, DeviceCommand, DeviceListArgs, DrainArgs, Failure, OutputFormat, Terminal, UndrainArgs, apply::yaml,
-    client::AdminClient, get::pretty, status::milliseconds, table,
+    client::AdminClient, get::pretty, loaded::Load, status::milliseconds, table,
 };
 
 /// How often `--wait` looks.
@@ -56,6 +56,7 @@ struct Model {
     out_of_memory: u64,
     non_finite: u64,
     prediction_error: Option<f64>,
+    load: Option<Load>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -198,6 +199,10 @@ fn tell(device: &Device, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
             writeln!(out, "{tenant}/{model}/{version}: {reason}")?;
         }
     }
+    let loads = loads(device);
+    if !loads.is_empty() {
+        write!(out, "\nLoaded\n{loads}")?;
+    }
     Ok(())
 }
 
@@ -240,6 +245,35 @@ fn models(device: &Device) -> String {
         return "no models\n".to_owned();
     }
     table::text(&table)
+}
+
+/// What loading came to, of models of a runtime that tries other forms.
+fn loads(device: &Device) -> String {
+    let of = |model: &Model| {
+        let name = format!("{}/{}/{}", model.tenant, model.model, model.version);
+        model.load.as_ref().map(|load| load.text(&name))
+    };
+    device.models.iter().filter_map(of).collect()
+}
+
+/// The same of one model, on every device.
+pub(crate) async fn loads_of(
+    client: &AdminClient,
+    wanted: impl Fn(&str, &str, u32) -> bool,
+) -> Result<String, Failure> {
+    let mut text = String::new();
+    for device in all(client).await? {
+        for model in device
+            .models
+            .iter()
+            .filter(|model| wanted(&model.tenant, &model.model, model.version))
+        {
+            if let Some(load) = &model.load {
+                text.push_str(&load.text(&format!("{} version {}", device.device, model.version)));
+            }
+        }
+    }
+    Ok(text)
 }
 
 /// What did not go well, of models where anything did not.

@@ -8,7 +8,7 @@ use crate::{
     DescribeArgs, Failure, GetArgs, OutputFormat, Terminal,
     apply::{declared, yaml},
     client::AdminClient,
-    paths, status, table,
+    device, paths, status, table,
 };
 
 /// Resources per answer, and the most that are listed.
@@ -142,9 +142,18 @@ async fn live(client: &AdminClient, key: &ResourceKey) -> Result<Option<String>,
     Ok(Some(match key.kind {
         Kind::Tenant => overview.endpoints_table(|row| row.tenant == tenant),
         Kind::Endpoint => overview.endpoints_table(|row| row.tenant == tenant && row.target == key.name),
-        _ => overview.devices_table(|held| {
-            held.tenant == tenant && held.model == model && (version.is_empty() || held.version.to_string() == version)
-        }),
+        _ => {
+            let wanted = |of: &str, name: &str, number: u32| {
+                of == tenant && name == model && (version.is_empty() || number.to_string() == version)
+            };
+            let table = overview.devices_table(|held| wanted(&held.tenant, &held.model, held.version));
+            let loads = device::loads_of(client, wanted).await?;
+            if loads.is_empty() {
+                table
+            } else {
+                format!("{table}\n{loads}")
+            }
+        }
     }))
 }
 

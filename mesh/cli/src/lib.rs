@@ -17,7 +17,9 @@ mod failure;
 mod files;
 mod get;
 mod infer;
+mod inspect;
 mod keys;
+mod loaded;
 mod options;
 mod paths;
 mod publish;
@@ -34,10 +36,11 @@ use std::{
 use clap::CommandFactory as _;
 
 pub use failure::Failure;
+pub use inspect::{SignatureReader, inspect};
 pub use options::{
     ApplyArgs, BackupArgs, Command, DeleteArgs, DescribeArgs, DeviceArgs, DeviceCommand, DeviceListArgs, DiffArgs,
-    DrainArgs, GetArgs, GlobalOptions, InferArgs, KeyCommand, KeyCreateArgs, ModelCommand, OutputFormat, PublishArgs,
-    StatusArgs, UndrainArgs,
+    DrainArgs, GetArgs, GlobalOptions, InferArgs, InspectArgs, InspectOutput, KeyCommand, KeyCreateArgs, ModelCommand,
+    OutputFormat, PublishArgs, StatusArgs, UndrainArgs,
 };
 
 /// Where a command reads from and prints to.
@@ -68,6 +71,18 @@ pub fn run(command: Command, globals: GlobalOptions) -> ExitCode {
         interactive,
     };
     ExitCode::from(run_with(command, &globals, &mut terminal))
+}
+
+/// Runs `model inspect` on the process' own streams.
+pub fn run_inspect(args: &InspectArgs, read: &SignatureReader) -> ExitCode {
+    let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr());
+    let mut terminal = Terminal {
+        out: &mut out,
+        err: &mut err,
+        input: &mut std::io::empty(),
+        interactive: false,
+    };
+    ExitCode::from(inspect(args, read, &mut terminal))
 }
 
 /// Runs a command on the given streams; the answer is the exit code.
@@ -117,6 +132,8 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Describe(args) => get::describe(&globals.admin()?, &args, terminal).await,
         Command::Delete(args) => delete::delete(&globals.admin()?, &args, terminal).await,
         Command::Model(ModelCommand::Publish(args)) => publish::publish(&globals.admin()?, &args, terminal).await,
+        // It needs whoever can read models: see `inspect`.
+        Command::Model(ModelCommand::Inspect(_)) => Err(Failure::refused("models are read by the program itself")),
         Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,

@@ -37,10 +37,16 @@ pub(crate) async fn publish(
         });
     }
     let (format, artifact) = match (args.format, &args.file) {
-        (Format::Builtin, None) => (ArtifactFormat::Builtin, None),
-        (Format::Builtin, Some(_)) => return Err(Failure::refused("a built-in model has no file: leave it out")),
-        (Format::Torchscript, Some(path)) => (ArtifactFormat::TorchScript, Some(upload(client, path, terminal).await?)),
-        (Format::Torchscript, None) => return Err(Failure::refused("which file? a torchscript model has one")),
+        (Some(Format::Builtin), None) => (ArtifactFormat::Builtin, None),
+        (_, Some(path)) => {
+            let format = format_of(args.format, path)?;
+            (format, Some(upload(client, path, terminal).await?))
+        }
+        (_, None) => {
+            return Err(Failure::refused(
+                "which file? only built-in models have none (--format builtin)",
+            ));
+        }
     };
     let spec = ModelVersionSpec {
         format,
@@ -59,6 +65,37 @@ pub(crate) async fn publish(
         wait(client, &version, args.wait_timeout, terminal).await?;
     }
     Ok(())
+}
+
+/// The kind of a file: what is said, unless the file holds another, or else what it holds.
+pub(crate) fn format_of(said: Option<Format>, path: &Path) -> Result<ArtifactFormat, Failure> {
+    let failed = |error: std::io::Error| Failure::refused(format!("cannot read {}: {error}", path.display()));
+    let said = match said {
+        Some(Format::Builtin) => return Err(Failure::refused("a built-in model has no file: leave it out")),
+        Some(Format::Torchscript) => Some(ArtifactFormat::TorchScript),
+        Some(Format::TorchAoti) => Some(ArtifactFormat::TorchAoti),
+        None => None,
+    };
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let holds = mesh_resources::recognise(&mut file).map_err(failed)?;
+    match (said, holds) {
+        (Some(said), Some(holds)) if said != holds => Err(Failure::refused(format!(
+            "{} is of the format {}, not {}: leave --format out",
+            path.display(),
+            name(holds),
+            name(said)
+        ))),
+        // Of no kind that is known: whoever loads it says what is wrong with it.
+        (said, holds) => Ok(said.or(holds).unwrap_or(ArtifactFormat::TorchScript)),
+    }
+}
+
+const fn name(format: ArtifactFormat) -> &'static str {
+    match format {
+        ArtifactFormat::TorchScript => "torchscript",
+        ArtifactFormat::TorchAoti => "torch_aoti",
+        ArtifactFormat::Builtin => "builtin",
+    }
 }
 
 fn read_config(args: &PublishArgs) -> Result<ModelConfig, Failure> {

@@ -1,6 +1,6 @@
 //! What the admin door needs of the rest: the view of the devices, trials, and the files of the web app.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 use mesh_admin_api::{
@@ -8,7 +8,7 @@ use mesh_admin_api::{
 };
 use mesh_control::{ControllerHandle, ModelReport, ModelState};
 use mesh_telemetry::Telemetry;
-use mesh_types::{DeviceId, Fault, FaultSource, InferJob, JobOutcome};
+use mesh_types::{DeviceId, Fault, FaultSource, InferJob, JobOutcome, LoadReport, ModelVersionKey};
 use mesh_worker::{DeviceStatistics, ModelStatistics};
 
 use tokio::time::{sleep, timeout};
@@ -45,7 +45,8 @@ impl FleetView for Devices {
             let shown = view.iter().find(|shown| shown.device == known.device);
             let models = shown.map(|shown| shown.models.clone()).unwrap_or_default();
             let draining = report.draining || self.fleet.is_leaving(known.device);
-            facts.push(self.facts(known, draining, models));
+            let loads = report.models.into_iter().map(|model| (model.key, model.load)).collect();
+            facts.push(self.facts(known, draining, models, loads));
         }
         facts
     }
@@ -77,10 +78,17 @@ impl FleetView for Devices {
 }
 
 impl Devices {
-    fn facts(&self, known: DeviceStatistics, draining: bool, models: Vec<ModelReport>) -> DeviceFacts {
+    fn facts(
+        &self,
+        known: DeviceStatistics,
+        draining: bool,
+        models: Vec<ModelReport>,
+        mut loads: BTreeMap<ModelVersionKey, LoadReport>,
+    ) -> DeviceFacts {
         let model = |report: ModelReport| ModelFacts {
             waiting: self.telemetry.metrics().queue_length(known.device, &report.key),
             numbers: known.models.get(&report.key).map(numbers).unwrap_or_default(),
+            load: loads.remove(&report.key).unwrap_or_default(),
             held: held(report),
         };
         DeviceFacts {

@@ -15,9 +15,11 @@ mod observer;
 mod options;
 mod restore;
 pub mod signals;
+mod signature;
 
 pub use config::{ConfigError, NodeConfig};
 pub use data::DataError;
 pub use node::{Addresses, Node, StartError};
 pub use options::{ServeOptions, Text};
 pub use restore::{RestoreError, RestoreOptions, Restored, restore};
+pub use signature::signature;

@@ -61,6 +61,9 @@ fn main() -> ExitCode {
             mesh_cli::print_completions(shell, Cli::command(), &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+        Command::Admin(mesh_cli::Command::Model(mesh_cli::ModelCommand::Inspect(args))) => {
+            mesh_cli::run_inspect(&args, &mesh_node::signature)
+        }
         Command::Admin(command) => mesh_cli::run(command, cli.globals),
     }
 }

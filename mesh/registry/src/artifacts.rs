@@ -15,8 +15,8 @@ use std::{
 
 use bytes::Bytes;
 use mesh_actors::{Permit, Permits};
-use mesh_resources::ArtifactRef;
-use mesh_types::{Fault, FaultClass, FaultSource};
+use mesh_resources::{ArtifactRef, recognise};
+use mesh_types::{ArtifactFormat, Fault, FaultClass, FaultSource};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt as _;
@@ -175,6 +175,13 @@ impl Artifacts {
             });
         }
         Ok(())
+    }
+
+    /// What kind of model its file is, where it is of a kind that is known.
+    pub(crate) fn kind(&self, artifact: &ArtifactRef) -> Result<Option<ArtifactFormat>, ArtifactError> {
+        let file = File::open(self.path(artifact)?);
+        let kind = file.and_then(|mut file| recognise(&mut file));
+        kind.map_err(ArtifactError::io("read an artifact"))
     }
 
     /// The file, after it was hashed and is what its name says. Reads all of it: call it off the request path.

@@ -10,7 +10,7 @@ use mesh_resources::{
     AdminRole, EndpointSpec, IssuerSpec, Kind, ModelSpec, ModelVersionSpec, Problem, Resource, ResourceKey, Spec,
     TenantBinding, VersionRef,
 };
-use mesh_types::{ModelId, ModelVersionKey, TenantId, Version, VersionSelector};
+use mesh_types::{ArtifactFormat, ModelId, ModelVersionKey, TenantId, Version, VersionSelector};
 
 use crate::{
     Artifacts, RegistryError,
@@ -67,6 +67,14 @@ pub(crate) fn named(problem: Problem, key: &ResourceKey, of: usize) -> Problem {
 
 fn unreadable(error: &mesh_resources::ResourceError) -> RegistryError {
     RegistryError::Invalid(vec![Problem::new("metadata", error.to_string())])
+}
+
+const fn described(kind: ArtifactFormat) -> &'static str {
+    match kind {
+        ArtifactFormat::TorchScript => "a TorchScript archive (format: torchscript)",
+        ArtifactFormat::TorchAoti => "a package compiled by AOTInductor (format: torch_aoti)",
+        ArtifactFormat::Builtin => "no file (format: builtin)",
+    }
 }
 
 struct Rules<'a> {
@@ -193,10 +201,21 @@ impl Rules<'_> {
             let text = format!("there is no model '{}': create it first", version.model);
             problems.push(Problem::new("metadata.name", text));
         }
-        if let Some(artifact) = &spec.artifact
-            && let Err(error) = self.artifacts.check_present(artifact)
-        {
-            problems.push(Problem::new("spec.artifact", error.to_string()));
+        let Some(artifact) = &spec.artifact else {
+            return Ok(());
+        };
+        let kind = self
+            .artifacts
+            .check_present(artifact)
+            .and_then(|()| self.artifacts.kind(artifact));
+        match kind {
+            Err(error) => problems.push(Problem::new("spec.artifact", error.to_string())),
+            // A file of no kind that is known is left to the device, which says what is wrong with it.
+            Ok(Some(kind)) if kind != spec.format => {
+                let text = format!("the file is {}: say that, or upload the other file", described(kind));
+                problems.push(Problem::new("spec.format", text));
+            }
+            Ok(_) => {}
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ mod envelope;
 mod key;
 mod model;
 mod problem;
+mod recognise;
 mod schema;
 mod tenant;
 
@@ -25,6 +26,7 @@ pub use envelope::{API_VERSION, Metadata, Resource, Spec};
 pub use key::{Kind, ResourceKey};
 pub use model::{ArtifactRef, MAX_GRANTS, MAX_LABELS, ModelSpec, ModelVersionSpec, VersionRef};
 pub use problem::{Problem, ResourceError};
+pub use recognise::recognise;
 pub use schema::ModelConfigSchema;
 pub use tenant::{Isolation, LimitsSpec, RateSpec, TenantSpec};
 

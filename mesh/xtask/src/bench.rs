@@ -4,6 +4,7 @@
 //! compared, so that a noisy neighbour meets both.
 
 mod callgrind;
+mod compiled;
 mod load;
 mod memory;
 mod models;
@@ -35,6 +36,8 @@ pub(crate) enum Group {
     Mlp,
     /// A compute-bound encoder, beside libtorch alone.
     Encoder,
+    /// One PyTorch module as TorchScript and as a compiled package, beside libtorch alone.
+    Compiled,
     /// Where a request's time goes.
     Stages,
     /// Two polite tenants beside one that asks for three times what the device can do.
@@ -130,7 +133,8 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<()> {
 fn measure(bench: &Bench, only: &[Group], rows: &mut Vec<table::Row>) -> anyhow::Result<()> {
     let wanted = |group| only.is_empty() || only.contains(&group);
     models::trace(bench)?;
-    if wanted(Group::Mlp) || wanted(Group::Encoder) || wanted(Group::Stages) {
+    let at_full = [Group::Mlp, Group::Encoder, Group::Compiled, Group::Stages];
+    if at_full.into_iter().any(wanted) {
         at_full_speed(bench, &wanted, rows)?;
     }
     if wanted(Group::Fairness) || wanted(Group::Goodput) || wanted(Group::Memory) {
@@ -163,6 +167,9 @@ fn at_full_speed(bench: &Bench, wanted: &impl Fn(Group) -> bool, rows: &mut Vec<
     }
     if wanted(Group::Encoder) {
         rows.extend(target.encoder()?);
+    }
+    if wanted(Group::Compiled) {
+        rows.extend(compiled::rows(bench, &target)?);
     }
     if wanted(Group::Stages) {
         rows.extend(target.stages()?);

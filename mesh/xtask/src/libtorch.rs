@@ -75,20 +75,17 @@ fn check_version(folder: &Path) -> anyhow::Result<()> {
 
 fn ensure_version(version: &str, whose: &str) -> anyhow::Result<()> {
     let number = version.split('+').next().unwrap_or_default();
-    if number == pins::LIBTORCH_VERSION {
+    if number == LIBTORCH_VERSION {
         return Ok(());
     }
-    bail!(
-        "the libtorch {whose} is {version}; the mesh needs {}",
-        pins::LIBTORCH_VERSION
-    )
+    bail!("the libtorch {whose} is {version}; the mesh needs {}", LIBTORCH_VERSION)
 }
 
 fn cached() -> anyhow::Result<PathBuf> {
     ensure!(
         cfg!(all(target_os = "linux", target_arch = "x86_64")),
         "libtorch is fetched for Linux on x86-64 only; elsewhere set LIBTORCH to libtorch {}",
-        pins::LIBTORCH_VERSION
+        LIBTORCH_VERSION
     );
     let cache = environment::cache()?;
     std::fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
@@ -97,7 +94,7 @@ fn cached() -> anyhow::Result<PathBuf> {
         eprintln!("another run is fetching libtorch; waiting for it");
         lock.lock()?;
     }
-    let folder = cache.join(format!("libtorch-{}-cpu", pins::LIBTORCH_VERSION));
+    let folder = cache.join(format!("libtorch-{}-cpu", LIBTORCH_VERSION));
     if assemble::is_complete(&folder) {
         return Ok(folder);
     }
@@ -125,10 +122,7 @@ mod tests {
     fn another_version_is_refused_by_name() {
         assert!(ensure_version("2.11.0+cu130", "x").is_ok());
         let error = ensure_version("2.4.1", "that LIBTORCH names").unwrap_err().to_string();
-        assert!(
-            error.contains("2.4.1") && error.contains(pins::LIBTORCH_VERSION),
-            "{error}"
-        );
+        assert!(error.contains("2.4.1") && error.contains(LIBTORCH_VERSION), "{error}");
     }
 
     #[test]

@@ -20,7 +20,8 @@ use crate::{
 };
 
 const SCRIPT: &str = "worker/backends/torch/packages/make.py";
-const LINK: &str = ".packages";
+/// Where the models are linked, from the repository's root.
+pub(crate) const LINK: &str = ".packages";
 /// The oldest Python that there is a PyTorch of this version for.
 const MIN_PYTHON: &str = "3.10";
 

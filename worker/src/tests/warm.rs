@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_backend::BatchOutputs;
-use mesh_types::{DataType, ManualClock, TensorSpec};
+use mesh_types::{Attempt, DataType, DynamicBatching, ManualClock, Optimization, TensorSpec};
 
 use super::*;
 
@@ -89,4 +89,65 @@ fn no_memory_for_a_larger_batch_is_said_and_for_the_smallest_is_an_error() {
     assert_eq!((sizes(&measured), measured.oom_rows), (vec![(1, 1), (2, 1)], Some(4)));
     let (measured, _) = profile(8, |_| None);
     assert!(matches!(measured, Err(BackendError::OutOfMemory(_))));
+}
+
+/// Remembers which sizes it was offered.
+#[derive(Default)]
+struct Offered(Vec<u32>);
+
+impl LoadedModel for Offered {
+    fn execute(&mut self, _: &BatchInputs<'_>) -> Result<BatchOutputs, BackendError> {
+        Ok(BatchOutputs { outputs: Vec::new() })
+    }
+
+    fn optimize(&mut self, samples: &[BatchInputs<'_>], _: &dyn Clock) {
+        self.0 = samples.iter().map(|sample| sample.rows).collect();
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+}
+
+fn offered(change: impl FnOnce(&mut ModelConfig)) -> Vec<u32> {
+    let (clock, pulse) = (ManualClock::at(0), Pulse::default());
+    let stove = Stove {
+        clock: &clock,
+        pulse: &pulse,
+        limit: Duration::from_secs(30),
+    };
+    let mut config = ModelConfig {
+        max_batch_size: 64,
+        input: vec![TensorSpec::new("x", DataType::Fp32, &[1])],
+        ..ModelConfig::default()
+    };
+    change(&mut config);
+    let mut model = Offered::default();
+    optimize(&stove, &mut model, &config);
+    assert_eq!(pulse.due(), None, "no call is left open");
+    model.0
+}
+
+#[test]
+fn forms_are_compared_at_one_row_the_preferred_sizes_and_the_largest() {
+    let preferred = |sizes: &[u32]| {
+        let batching = DynamicBatching {
+            preferred_batch_size: sizes.to_vec(),
+            ..DynamicBatching::default()
+        };
+        move |config: &mut ModelConfig| config.dynamic_batching = Some(batching)
+    };
+    assert_eq!(offered(|_| {}), [1, 64]);
+    assert_eq!(offered(preferred(&[16, 8])), [1, 8, 16, 64]);
+    assert_eq!(offered(preferred(&[4, 8, 16, 32])), [1, 16, 32, 64], "four at most");
+    assert_eq!(offered(|config| config.max_batch_size = 0), [1]);
+    let off = Optimization {
+        freeze: Attempt::Off,
+        ..Optimization::default()
+    };
+    assert!(offered(|config| config.optimization = Some(off)).is_empty());
+    let row = i64::try_from(SAMPLE_BYTES / 4 / 64).unwrap();
+    let wide = |extent: i64| move |config: &mut ModelConfig| config.input[0].dims = vec![extent];
+    assert_eq!(offered(wide(row)), [1, 64]);
+    assert_eq!(offered(wide(row + 1)), [1], "too much memory for the larger one");
 }

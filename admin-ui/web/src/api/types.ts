@@ -51,6 +51,8 @@ export interface TensorSpec {
   name: string;
   datatype: string;
   dims: number[];
+  optional?: boolean;
+  unbatched?: boolean;
 }
 export interface ModelConfig {
   max_batch_size: number;
@@ -64,7 +66,7 @@ export interface ArtifactRef {
   bytes: number;
 }
 export interface VersionSpec {
-  format: "torchscript" | "builtin";
+  format: "torchscript" | "torch_aoti" | "builtin";
   artifact?: ArtifactRef;
   config: ModelConfig;
   unloaded?: boolean;
@@ -152,6 +154,22 @@ export interface ModelDetail extends DeviceModel {
   crashed: number;
   out_of_memory: number;
   prediction_error?: number | null;
+  load?: LoadReport | null;
+}
+export interface LoadReport {
+  runtime: string;
+  chosen: string;
+  remark?: string | null;
+  variants: VariantReport[];
+}
+export interface VariantReport {
+  variant: string;
+  verdict: "chosen" | "slower" | "differs" | "failed";
+  reason?: string | null;
+  absolute_difference?: number | null;
+  relative_difference?: number | null;
+  tolerance?: number | null;
+  times: { rows: number; milliseconds: number }[];
 }
 export interface DeviceDetail {
   device: string;

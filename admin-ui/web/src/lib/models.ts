@@ -1,5 +1,5 @@
 /** What follows from models and their versions: which version an arm means, and what an input looks like. */
-import type { ArmSpec, Device, Model, ModelVersion, TensorSpec, VersionSpec } from "../api/types";
+import type { ArmSpec, Device, DeviceDetail, Model, ModelVersion, TensorSpec, VersionSpec } from "../api/types";
 
 export const modelOf = (version: ModelVersion): string => version.metadata.name.split("/")[0] ?? "";
 export const numberOf = (version: ModelVersion): number => Number(version.metadata.name.split("/").at(-1));
@@ -18,6 +18,29 @@ export const heldBy = (devices: Device[], tenant: string, model: string) =>
       .filter((item) => item.tenant === tenant && item.model === model)
       .map((item) => ({ device: device.device, ...item })),
   );
+
+/** What loading a version came to, on each device that has loaded it. */
+export const loadsOf = (devices: DeviceDetail[], tenant: string, model: string, version: number) =>
+  devices.flatMap(({ device, models }) =>
+    models
+      .filter((item) => item.tenant === tenant && item.model === model && Number(item.version) === version)
+      .flatMap(({ load }) => (load ? [{ device, load }] : [])),
+  );
+
+/** How much of a file's end is looked at: a zip file's directory is there. */
+const TAIL_BYTES = 4 << 20;
+
+/** The format of a model's file by what it holds; the mesh looks again. */
+export function formatOf(file: File): Promise<VersionSpec["format"]> {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () =>
+      resolve(String(reader.result).includes("data/aotinductor/") ? "torch_aoti" : "torchscript");
+    reader.onerror = () => reject(reader.error ?? new Error("the file cannot be read"));
+    // Bytes as they are: names in a zip file are ASCII.
+    reader.readAsText(file.slice(Math.max(0, file.size - TAIL_BYTES)), "latin1");
+  });
+}
 
 /** The version that an arm's reference means now: a number, a label, or the model's default. */
 export function resolve(arm: ArmSpec, tenant: string, models: Model[], all: ModelVersion[]): ModelVersion | undefined {
@@ -51,8 +74,8 @@ export const shapeOf = (input: TensorSpec, batched: boolean): number[] => [
 /** One row of something for every input. */
 export function exampleInputs(spec: VersionSpec | undefined, sample: number[] | undefined) {
   const batched = (spec?.config.max_batch_size ?? 0) > 0;
-  return (spec?.config.input ?? []).map((input) => {
-    const shape = shapeOf(input, batched);
+  return (spec?.config.input ?? []).filter((input) => !input.optional).map((input) => {
+    const shape = shapeOf(input, batched && !input.unbatched);
     const length = shape.reduce((product, extent) => product * extent, 1);
     const zero: unknown = input.datatype === "BYTES" ? "text" : input.datatype === "BOOL" ? false : 0;
     const data = sample?.length === length ? sample : Array.from({ length: Math.min(length, 4096) }, () => zero);

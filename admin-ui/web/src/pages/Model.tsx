@@ -8,6 +8,7 @@ import { call, paths } from "../api/client";
 import { models, versions as versionsQuery } from "../api/queries";
 import type { Device, Model, ModelVersion, TensorSpec } from "../api/types";
 import { Copy, Curl } from "../components/Copy";
+import { Loaded } from "../components/Loaded";
 import { Dot, Empty, Failure, PageHead, Reason, Rows, Scroll, stateTone, Surface } from "../components/states";
 import { bytes, when } from "../lib/format";
 import { heldBy, numberOf, versionsOf } from "../lib/models";
@@ -15,7 +16,12 @@ import { useReadOnly } from "../lib/session";
 import { useLive } from "../live/LiveProvider";
 
 const tensors = (list: TensorSpec[]) =>
-  list.map((tensor) => `${tensor.name} ${tensor.datatype}[${tensor.dims.join(",")}]`).join("\n");
+  list
+    .map((tensor) => {
+      const marks = [tensor.optional && "optional", tensor.unbatched && "one for a batch"].filter(Boolean);
+      return `${tensor.name} ${tensor.datatype}[${tensor.dims.join(",")}] ${marks.join(", ")}`.trim();
+    })
+    .join("\n");
 
 export default function ModelPage() {
   const { tenant = "", model: name = "" } = useParams();
@@ -130,6 +136,12 @@ function Version({ version, model, devices }: { version: ModelVersion; model: Mo
               <th scope="row">Batches</th>
               <td>
                 {spec.config.max_batch_size === 0 ? "no batch dimension" : `up to ${spec.config.max_batch_size} rows`}
+              </td>
+            </tr>
+            <tr>
+              <th scope="row">Loaded</th>
+              <td>
+                <Loaded tenant={metadata.tenant ?? ""} model={model.metadata.name} version={number} />
               </td>
             </tr>
             <tr>

@@ -29,7 +29,7 @@ export default function Models() {
         {list.isError && <Failure error={list.error} retry={() => void list.refetch()} />}
         {list.isSuccess && items.length === 0 && (
           <Empty title="No models yet">
-            Publish the first version of one: a TorchScript file and how it is called.
+            Publish the first version of one: a TorchScript file or a compiled .pt2, and how it is called.
           </Empty>
         )}
         {items.length > 0 && (

@@ -10,6 +10,7 @@ import type { ModelConfig, ModelVersion, VersionSpec } from "../api/types";
 import { Curl } from "../components/Copy";
 import { Failure, PageHead, Surface } from "../components/states";
 import { bytes } from "../lib/format";
+import { formatOf } from "../lib/models";
 import { useReadOnly } from "../lib/session";
 
 const EXAMPLE = `{
@@ -48,7 +49,7 @@ export default function Publish() {
     mutationFn: async () => {
       if (!file || !config || !tenant) throw new Error("choose a tenant and a file first");
       const artifact = await upload(file, setSent);
-      const spec: VersionSpec = { format: "torchscript", artifact, config };
+      const spec: VersionSpec = { format: await formatOf(file), artifact, config };
       return call<ModelVersion>(paths.versions(tenant, model), {
         method: "POST",
         json: { spec, ...(wanted.length > 0 && { labels: wanted }) },
@@ -131,7 +132,7 @@ export default function Publish() {
                   path: paths.versions(tenant ?? "TENANT", model || "MODEL"),
                   json: {
                     spec: {
-                      format: "torchscript",
+                      format: file?.name.endsWith(".pt2") ? "torch_aoti" : "torchscript",
                       artifact: { sha256: "SHA256", bytes: file?.size ?? 0 },
                       config: config ?? {},
                     },
@@ -175,7 +176,7 @@ function Drop({ file, choose }: { file: File | null; choose: (file: File | null)
       <Text mb="xs" fw={600}>
         {file ? `${file.name}, ${bytes(file.size)}` : "Drop a TorchScript file here"}
       </Text>
-      <FileButton onChange={choose} accept=".pt,.pth,.ts">
+      <FileButton onChange={choose} accept=".pt,.pt2,.pth,.ts">
         {(props) => (
           <Button {...props} variant="default">
             {file ? "Choose another" : "Choose a file"}

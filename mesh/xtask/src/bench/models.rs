@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use crate::{
     bench::Bench,
+    environment,
     node::{Node, document, write_secret},
-    process,
+    packages, process,
 };
 
 /// The tenant that the bench calls as.
@@ -23,7 +24,9 @@ pub(crate) struct Model {
     pub(crate) name: &'static str,
     /// Extents of a row.
     pub(crate) row: &'static [usize],
-    config: &'static str,
+    pub(crate) config: &'static str,
+    /// Its file among the test models that PyTorch made; none for what the workshop traces.
+    pub(crate) made: Option<&'static str>,
 }
 
 /// A perceptron of 30-64-32-2: the mesh's own cost shows.
@@ -36,6 +39,7 @@ input: [{name: x, datatype: FP32, dims: [30]}]
 output: [{name: y, datatype: FP32, dims: [2]}]
 dynamic_batching: {}
 ",
+    made: None,
 };
 
 /// A transformer encoder of 4 layers, 256 wide, over 64 tokens: compute-bound.
@@ -48,6 +52,7 @@ input: [{name: x, datatype: FP32, dims: [64, 256]}]
 output: [{name: y, datatype: FP32, dims: [64, 256]}]
 dynamic_batching: {max_queue_delay_microseconds: 1000}
 ",
+    made: None,
 };
 
 /// A request of one row, as a file holds it.
@@ -68,9 +73,12 @@ pub(crate) fn trace(bench: &Bench) -> anyhow::Result<()> {
     process::output(command.arg("trace-bench").arg("--out").arg(folder)).map(drop)
 }
 
-/// The TorchScript file.
+/// The model's file.
 pub(crate) fn file(folder: &Path, model: &Model) -> PathBuf {
-    folder.join("models").join(format!("{}.pt", model.name))
+    match (model.made, environment::root()) {
+        (Some(made), Ok(root)) => root.join(packages::LINK).join(made),
+        _ => folder.join("models").join(format!("{}.pt", model.name)),
+    }
 }
 
 /// Creates the tenant and publishes models, unless they are there; returns the file of the tenant's key.

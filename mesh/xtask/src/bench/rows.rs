@@ -33,11 +33,11 @@ pub(crate) struct Target<'a> {
 
 /// libtorch alone at one setting.
 #[derive(Debug, Clone, Deserialize)]
-struct Measured {
-    batch: i64,
+pub(crate) struct Measured {
+    pub(crate) batch: i64,
     intra_op_threads: u16,
-    instances: u16,
-    rows_per_second: f64,
+    pub(crate) instances: u16,
+    pub(crate) rows_per_second: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,7 +46,7 @@ struct Alone {
 }
 
 impl Target<'_> {
-    fn amount(&self, concurrency: usize) -> Amount {
+    pub(crate) fn amount(&self, concurrency: usize) -> Amount {
         Amount {
             concurrency,
             warm_up: WARM_UP_SECONDS,
@@ -55,7 +55,7 @@ impl Target<'_> {
         }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.node.ports.inference))
     }
 
@@ -140,16 +140,13 @@ impl Target<'_> {
     }
 
     fn alone(&self, setting: &[&str], seconds: f64) -> anyhow::Result<Measured> {
-        let shape: Vec<String> = ENCODER.row.iter().map(usize::to_string).collect();
-        let mut command = self.bench.programs.command(&self.bench.programs.workshop());
-        command
-            .arg("floor")
-            .arg("--model")
-            .arg(models::file(&self.bench.folder, &ENCODER))
-            .args(["--shape", &shape.join(","), "--seconds", &seconds.to_string()])
-            .args(setting);
-        let alone: Alone = serde_json::from_str(&process::output(&mut command)?)?;
-        Ok(alone.best)
+        alone(
+            self.bench,
+            &models::file(&self.bench.folder, &ENCODER),
+            ENCODER.row,
+            setting,
+            seconds,
+        )
     }
 
     /// The mean time of each stage, from the mesh's own metrics.
@@ -190,6 +187,26 @@ impl Target<'_> {
         rows.push(Row::pair(name, "ns", (sum, sent.p50_us * 1_000.0), note));
         (rows.len() > 1).then_some(rows).context("the metrics name no stages")
     }
+}
+
+/// A model under libtorch alone, at the best of the settings.
+pub(crate) fn alone(
+    bench: &Bench,
+    file: &Path,
+    row: &[usize],
+    setting: &[&str],
+    seconds: f64,
+) -> anyhow::Result<Measured> {
+    let shape: Vec<String> = row.iter().map(usize::to_string).collect();
+    let mut command = bench.programs.command(&bench.programs.workshop());
+    command
+        .arg("floor")
+        .arg("--model")
+        .arg(file)
+        .args(["--shape", &shape.join(","), "--seconds", &seconds.to_string()])
+        .args(setting);
+    let alone: Alone = serde_json::from_str(&process::output(&mut command)?)?;
+    Ok(alone.best)
 }
 
 /// Seconds and count of each stage.

@@ -1,7 +1,7 @@
 //! libtorch's own floor: rows per second of a model with nothing around it.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Barrier},
     time::{Duration, Instant},
 };
@@ -11,12 +11,17 @@ use clap::Args;
 use serde::Serialize;
 use tch::{CModule, Device, Kind, Tensor};
 
+use crate::package::Package;
+
 /// What to measure.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct FloorArguments {
-    /// The TorchScript file.
+    /// The TorchScript file, or the package (`.pt2`).
     #[arg(long)]
     model: PathBuf,
+    /// Extents of one row that a package gives.
+    #[arg(long, value_delimiter = ',')]
+    output_shape: Vec<i64>,
     /// Extents of one row, such as 64,256.
     #[arg(long, value_delimiter = ',', required = true)]
     shape: Vec<i64>,
@@ -62,7 +67,7 @@ pub(crate) fn run(arguments: &FloorArguments) -> anyhow::Result<()> {
                     instances,
                     duration,
                 };
-                all.push(measure(&arguments.model, &arguments.shape, setting)?);
+                all.push(measure(arguments, setting)?);
             }
         }
     }
@@ -88,12 +93,12 @@ struct Setting {
     duration: Duration,
 }
 
-fn measure(model: &Path, shape: &[i64], setting: Setting) -> anyhow::Result<Measured> {
+fn measure(arguments: &FloorArguments, setting: Setting) -> anyhow::Result<Measured> {
     let start = Arc::new(Barrier::new(usize::from(setting.instances)));
     let rates: anyhow::Result<Vec<f64>> = std::thread::scope(|scope| {
         let one = |_| {
             let start = start.clone();
-            scope.spawn(move || instance(model, shape, setting, &start))
+            scope.spawn(move || instance(arguments, setting, &start))
         };
         let threads: Vec<_> = (0..setting.instances).map(one).collect();
         threads
@@ -115,29 +120,51 @@ fn measure(model: &Path, shape: &[i64], setting: Setting) -> anyhow::Result<Meas
     })
 }
 
-fn instance(model: &Path, shape: &[i64], setting: Setting, start: &Barrier) -> anyhow::Result<f64> {
+fn instance(arguments: &FloorArguments, setting: Setting, start: &Barrier) -> anyhow::Result<f64> {
     tch::set_num_threads(i32::from(setting.intra_op_threads));
     let _no_grad = tch::no_grad_guard();
-    let prepared = prepare(model, shape, setting.batch);
+    let prepared = prepare(arguments, setting.batch);
     // Every instance comes here, also one that failed: the others wait for it.
     start.wait();
-    let (module, input) = prepared?;
+    let mut alone = prepared?;
     let began = Instant::now();
     let mut rows = 0.0;
     #[expect(clippy::cast_precision_loss, reason = "batch sizes are small")]
     while began.elapsed() < setting.duration {
-        let _ = module.forward_ts(&[&input])?;
+        alone.call()?;
         rows += setting.batch as f64;
     }
     Ok(rows / began.elapsed().as_secs_f64())
 }
 
-fn prepare(model: &Path, shape: &[i64], batch: i64) -> anyhow::Result<(CModule, Tensor)> {
-    let module = CModule::load(model).with_context(|| format!("cannot load {}", model.display()))?;
-    let input = Tensor::randn([&[batch], shape].concat(), (Kind::Float, Device::Cpu));
+/// A model with nothing around it.
+enum Alone {
+    Script(CModule, Tensor),
+    Package(Package),
+}
+
+impl Alone {
+    fn call(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Script(module, input) => drop(module.forward_ts(&[&*input])?),
+            Self::Package(package) => package.call()?,
+        }
+        Ok(())
+    }
+}
+
+fn prepare(arguments: &FloorArguments, batch: i64) -> anyhow::Result<Alone> {
+    let (model, shape) = (&arguments.model, &arguments.shape);
+    let mut alone = if model.extension().is_some_and(|end| end == "pt2") {
+        Alone::Package(Package::open(model, shape, &arguments.output_shape, batch)?)
+    } else {
+        let module = CModule::load(model).with_context(|| format!("cannot load {}", model.display()))?;
+        let input = Tensor::randn([&[batch], shape.as_slice()].concat(), (Kind::Float, Device::Cpu));
+        Alone::Script(module, input)
+    };
     // The first calls profile and compile.
     for _ in 0..5 {
-        let _ = module.forward_ts(&[&input])?;
+        alone.call()?;
     }
-    Ok((module, input))
+    Ok(alone)
 }

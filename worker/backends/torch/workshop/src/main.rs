@@ -6,6 +6,7 @@
 mod bench_models;
 mod digits;
 mod floor;
+mod package;
 mod train;
 
 use std::path::PathBuf;
