@@ -94,7 +94,7 @@ fn cached() -> anyhow::Result<PathBuf> {
         eprintln!("another run is fetching libtorch; waiting for it");
         lock.lock()?;
     }
-    let folder = cache.join(format!("libtorch-{}-cpu", LIBTORCH_VERSION));
+    let folder = cache.join(format!("libtorch-{LIBTORCH_VERSION}-cpu"));
     if assemble::is_complete(&folder) {
         return Ok(folder);
     }
