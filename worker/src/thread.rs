@@ -9,9 +9,9 @@
 
 use std::{collections::HashMap, ops::Range, sync::Arc, thread::JoinHandle, time::Duration};
 
-use crossbeam::channel::{Receiver, Sender, bounded};
 use mesh_backend::{Backend, BackendError, LoadSpec, LoadedModel};
 use mesh_types::{Clock, Fault, ModelVersionKey, TraceContext};
+use tokio::sync::mpsc;
 
 use crate::{
     affinity,
@@ -58,7 +58,7 @@ impl ThreadParts {
 /// The actor's end of a running thread.
 #[derive(Debug)]
 pub(crate) struct Started {
-    pub(crate) orders: Sender<Order>,
+    pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) link: Arc<Link>,
     pub(crate) handle: JoinHandle<()>,
 }
@@ -80,7 +80,7 @@ impl Drop for LastAct {
 
 /// Starts a thread at a place among its device's threads.
 pub(crate) fn start(id: ThreadId, parts: ThreadParts) -> std::io::Result<Started> {
-    let (orders, received) = bounded(MAX_OUTSTANDING);
+    let (orders, mut received) = mpsc::channel(MAX_OUTSTANDING);
     let name = format!("{}-{}", parts.shared.device, id.place);
     let link = Arc::new(Link::default());
     let last_act = LastAct {
@@ -101,7 +101,7 @@ pub(crate) fn start(id: ThreadId, parts: ThreadParts) -> std::io::Result<Started
             link,
             models,
         }
-        .run(&received);
+        .run(&mut received);
     };
     let handle = std::thread::Builder::new().name(name).spawn(run)?;
     Ok(Started { orders, link, handle })
@@ -115,8 +115,9 @@ struct Runner {
 }
 
 impl Runner {
-    fn run(mut self, orders: &Receiver<Order>) {
-        for order in orders {
+    fn run(mut self, orders: &mut mpsc::Receiver<Order>) {
+        // Sleeps at once where there is nothing to do: a channel that spins first takes the processor from the doors.
+        while let Some(order) = orders.blocking_recv() {
             if self.link.is_abandoned() {
                 break;
             }

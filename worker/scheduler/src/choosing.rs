@@ -2,7 +2,8 @@
 //!
 //! A group is ready when its batch is full or has reached a preferred size, when its oldest request has waited for
 //! `max_queue_delay`, when its tightest deadline leaves no more time to wait, or when the device is idle and the model does
-//! not want it to wait. Of the ready ones goes the one whose next tenant's clock shows least; among those within one batch of
+//! not want it to wait. Brief batches go one after another and not side by side: what comes meanwhile makes the next one larger.
+//! Of the ready ones goes the one whose next tenant's clock shows least; among those within one batch of
 //! it, the one with the nearest deadline.
 //!
 //! Cost: a look at every group that holds something, which are as many as there are models and shapes with requests waiting,
@@ -26,6 +27,12 @@ use crate::{
 
 /// A batch starts this long before it would have to, for what a prediction cannot know.
 const MARGIN: Duration = Duration::from_micros(500);
+
+/// Waking a thread for a batch takes some tens of microseconds of everybody's processors: one that takes no longer than this is
+/// not worth a thread of its own while another of its model is under way ..
+const BRIEF: Duration = Duration::from_micros(500);
+/// .. and so long past its expected end.
+const BRIEF_PATIENCE: Duration = Duration::from_millis(5);
 
 /// What a group wants.
 enum Wish {
@@ -79,7 +86,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             let Some(model) = self.models.get(group.model).filter(|model| eligible(&model.key)) else {
                 continue;
             };
-            let sizing = model.sizing(&group.shape);
+            let sizing = model.sizing(&group.shape, self.company.is_there(now));
             match self.wish(now, group, model, sizing) {
                 Wish::Wait(until) => next = Some(next.map_or(until, |known| known.min(until))),
                 Wish::Send { preferred_until } => {
@@ -130,7 +137,22 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         })
     }
 
+    /// Until when the group waits for a brief batch of its model, unless its own batch is full or somebody is in a hurry.
+    fn waits_for_brief(&self, now: Instant, group: &Group, model: &Model<K>, sizing: Sizing<'_>) -> Option<Instant> {
+        if !model.rules.shared || !model.rules.right_size || group.rows >= u64::from(sizing.full) {
+            return None;
+        }
+        let rows = u32::try_from(group.rows).unwrap_or(u32::MAX);
+        sizing.latency?.mean(rows).filter(|mean| *mean <= BRIEF)?;
+        let until = self.running.has_until(group.model)? + BRIEF_PATIENCE;
+        let latest = group.tightest()?.checked_sub(sizing.tail(rows) + MARGIN)?;
+        (now < until.min(latest)).then(|| until.min(latest))
+    }
+
     fn wish(&self, now: Instant, group: &Group, model: &Model<K>, sizing: Sizing<'_>) -> Wish {
+        if let Some(until) = self.waits_for_brief(now, group, model, sizing) {
+            return Wish::Wait(until);
+        }
         let send = Wish::Send { preferred_until: None };
         let rules = &model.rules;
         let waits = !rules.max_delay.is_zero() || rules.defer_percent > 0;

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use crate::{
     item::{Batch, Gone, Item},
+    models::Sizing,
     running::{Part, Run},
     scheduler::Scheduler,
     tenants::{BATCH, CLASSES, INTERACTIVE, Virtual, weighted},
@@ -93,8 +94,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let group = self.waiting.group(plan.group)?;
         let (index, shape, waiting) = (group.model, group.shape.clone(), group.rows);
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+        let company = self.company.is_there(now);
         let model = self.models.get_mut(index)?;
-        let (full, most) = (model.sizing(&shape).full, model.sizing(&shape).most);
+        let Sizing { full, most, .. } = model.sizing(&shape, company);
         let is_full = model.rules.shared && waiting >= full;
         let cap = match (model.rules.shared, is_full) {
             (false, _) => 1,
@@ -105,7 +107,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let size = cap.min(waiting).max(1);
         let model = self.models.get(index)?;
         let doubtful = self.running.is_idle() && !model.is_fresh(now);
-        let sizing = model.sizing(&shape);
+        let sizing = model.sizing(&shape, company);
         let latency = sizing.latency;
         let tail = |rows: u32| latency.and_then(|latency| latency.tail(rows)).unwrap_or_default();
         let mut out: SmallVec<[(EntryIx, Gone); 8]> = SmallVec::new();

@@ -31,14 +31,29 @@ const SETTLING: u32 = 20;
 const MOST_DISPROPORTION: f64 = 2.0;
 /// The 99th percentile is at most so many times the mean: a machine that stands still is no property of the model.
 const LONGEST_TAIL: f64 = 5.0;
-/// Of the best rate, so much is good enough for the efficient size.
-const EFFICIENT: f64 = 0.95;
 /// No batch takes longer than a day, in nanoseconds: what says so is broken, and sums of durations must not overflow.
 const LONGEST: f64 = 86_400e9;
 /// What it costs to form a batch and to hand it over, in nanoseconds: more batches mean more of it.
 const HANDLING: f64 = 50_000.0;
 /// The percentile of a size that has been seen a few times only, as a multiple of the mean.
 const EARLY_TAIL: f64 = 1.25;
+
+/// How much of the best rate is enough for a size to be taken, and to be kept: where the rate is flat, noise must not move the
+/// size to and fro.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Enough {
+    /// Of the best rate, so much makes a size the one to take.
+    take: f64,
+    /// So much lets it stay.
+    keep: f64,
+}
+
+impl Enough {
+    /// For one tenant, which only makes itself wait.
+    pub const ALONE: Self = Self { take: 0.97, keep: 0.94 };
+    /// Where several tenants use the device: each waits for the others' batches, and smaller ones are worth a little of the rate.
+    pub const IN_COMPANY: Self = Self { take: 0.92, keep: 0.89 };
+}
 
 /// What is known of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -127,9 +142,9 @@ impl Latency {
         fitting
     }
 
-    /// The smallest size at which the rate is all but the best there is up to `max` rows. More than that only makes requests
-    /// wait longer.
-    pub fn efficient_rows(&self, max: u32) -> u32 {
+    /// The smallest size at which the rate is `enough` of the best there is up to `max` rows: more than that only makes requests
+    /// wait longer. The `current` one stays as long as it is nearly as good and no smaller one is good.
+    pub fn efficient_rows(&self, max: u32, current: Option<u32>, enough: Enough) -> u32 {
         let rate = |rows: u32, mean: f64| f64::from(rows) / (mean + HANDLING);
         let known = || {
             let within = self.points.iter().filter(|point| point.rows < max);
@@ -137,7 +152,14 @@ impl Latency {
             sizes.chain(self.at(max, |point| point.fitted.0).map(|mean| (max, mean)))
         };
         let best = known().map(|(rows, mean)| rate(rows, mean)).fold(0.0, f64::max);
-        let good = |(rows, mean): &(u32, f64)| rate(*rows, *mean) >= best * EFFICIENT;
+        let good = |(rows, mean): &(u32, f64)| {
+            let needed = if current == Some(*rows) {
+                enough.keep
+            } else {
+                enough.take
+            };
+            rate(*rows, *mean) >= best * needed
+        };
         known().find(good).map_or(max, |(rows, _)| rows)
     }
 

@@ -47,7 +47,7 @@ fn nothing_is_known_at_first_and_everything_fits() {
     let latency = Latency::default();
     assert_eq!((latency.mean(1), latency.tail(1)), (None, None));
     assert_eq!(latency.rows_within(Duration::ZERO, 32), 32);
-    assert_eq!(latency.efficient_rows(32), 32);
+    assert_eq!(latency.efficient_rows(32, None, Enough::ALONE), 32);
 }
 
 #[test]
@@ -170,13 +170,65 @@ fn steady_noise_is_no_drift() {
 #[test]
 fn a_device_that_gains_by_batching_is_filled_and_one_that_does_not_is_not() {
     let gains = taught(0.0, 500, 1.0);
-    assert!(gains.efficient_rows(32) >= 31, "{}", gains.efficient_rows(32));
+    assert!(
+        gains.efficient_rows(32, None, Enough::ALONE) >= 31,
+        "{}",
+        gains.efficient_rows(32, None, Enough::ALONE)
+    );
     let mut flat = Latency::default();
     let sweep: Vec<_> = [1, 2, 4, 8, 16, 32]
         .map(|rows| (rows, Duration::from_millis(20 * u64::from(rows))))
         .into();
     flat.seed(&sweep);
-    assert_eq!(flat.efficient_rows(32), 1);
+    assert_eq!(flat.efficient_rows(32, None, Enough::ALONE), 1);
+}
+
+#[test]
+fn where_the_rate_is_flat_noise_does_not_move_the_size() {
+    let mut latency = Latency::default();
+    let per_row = |rows: u32| f64::from(rows) * 2.3e6 * if rows < 4 { 1.03 } else { 1.0 };
+    latency.seed(&[1, 2, 4, 8].map(|rows| (rows, duration(per_row(rows)))));
+    let (mut random, mut current, mut moves, mut restless) = (Noise(11), None, 0, 0);
+    for turn in 0..4_000_u32 {
+        let rows = [2, 4, 2, 8][turn as usize % 4];
+        latency.observe(rows, duration(per_row(rows) * (1.0 + 0.06 * (random.next() - 0.5))));
+        let next = latency.efficient_rows(8, current, Enough::ALONE);
+        moves += u32::from(current.is_some_and(|current| current != next));
+        restless += u32::from(current != Some(latency.efficient_rows(8, None, Enough::ALONE)));
+        current = Some(next);
+    }
+    assert!(moves <= 2, "moved {moves} times");
+    assert!(
+        restless > 100,
+        "without what it was it would not have moved: {restless}"
+    );
+}
+
+#[test]
+fn in_company_a_smaller_size_is_enough() {
+    let mut latency = Latency::default();
+    // 89, 94, 98.5 and 100 % of the best rate.
+    latency.seed(&[(1, 11.24), (2, 21.28), (4, 40.6), (8, 80.0)].map(|(rows, ms)| (rows, duration(ms * 1e6))));
+    assert_eq!(latency.efficient_rows(8, None, Enough::ALONE), 4);
+    assert_eq!(latency.efficient_rows(8, None, Enough::IN_COMPANY), 2);
+}
+
+#[test]
+fn a_size_that_has_become_bad_is_left() {
+    let mut latency = Latency::default();
+    latency.seed(&[2, 4, 8].map(|rows| (rows, Duration::from_millis(2 * u64::from(rows)))));
+    assert_eq!(
+        latency.efficient_rows(8, Some(4), Enough::ALONE),
+        2,
+        "a smaller one that is good is taken"
+    );
+    let mut gains = Latency::default();
+    gains.seed(&[
+        (2, Duration::from_millis(10)),
+        (4, Duration::from_millis(12)),
+        (8, Duration::from_millis(16)),
+    ]);
+    assert_eq!(gains.efficient_rows(8, Some(2), Enough::ALONE), 8);
 }
 
 #[test]

@@ -19,6 +19,7 @@
 
 mod admission;
 mod choosing;
+mod company;
 mod floor;
 mod forming;
 mod item;

@@ -8,7 +8,10 @@ use std::{
 use ahash::AHashMap as HashMap;
 use smallvec::SmallVec;
 
-use crate::{BatchRules, Latency, ShapeKey, admission::Caution, item::RefusedFor, tenants::TenantIx, waiting::ModelIx};
+use crate::{
+    BatchRules, Latency, ShapeKey, admission::Caution, item::RefusedFor, latency::Enough, tenants::TenantIx,
+    waiting::ModelIx,
+};
 
 /// The most shapes of one model whose latency is remembered; the one used longest ago gives way.
 pub const MAX_SHAPES: usize = 64;
@@ -25,8 +28,9 @@ const FRESH: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     pub(crate) latency: Latency,
-    /// The rows at which a batch is full, as of the last observation.
+    /// The rows at which a batch is full, as of the last observation: for one tenant, and for several.
     efficient: u32,
+    in_company: u32,
     /// Rows that fit into the device's memory, where it ran out.
     fitting: Option<u32>,
     untroubled: u32,
@@ -169,8 +173,8 @@ impl<K> Model<K> {
         self.slots == 0 || bit.is_none_or(|bit| self.slots & bit != 0)
     }
 
-    /// What is known of batches of this shape.
-    pub(crate) fn sizing(&self, shape: &ShapeKey) -> Sizing<'_> {
+    /// What is known of batches of this shape, for one tenant or for several that use the device together.
+    pub(crate) fn sizing(&self, shape: &ShapeKey, company: bool) -> Sizing<'_> {
         let known = self.latencies.by_shape.get(shape);
         let largest = self.rules.largest();
         let most = known
@@ -180,7 +184,12 @@ impl<K> Model<K> {
         Sizing {
             latency,
             full: match known {
-                Some(known) if self.rules.right_size && latency.is_some() => known.efficient.clamp(1, most),
+                Some(known) if self.rules.right_size && latency.is_some() => {
+                    // A little of the rate is worth it only where everybody waits half as long.
+                    let smaller = company && known.in_company <= known.efficient / 2;
+                    let rows = if smaller { known.in_company } else { known.efficient };
+                    rows.clamp(1, most)
+                }
                 _ => most,
             },
             most,
@@ -193,7 +202,11 @@ impl<K> Model<K> {
         let largest = self.rules.largest();
         let known = self.latencies.of(shape);
         learn(&mut known.latency);
-        known.efficient = known.latency.efficient_rows(largest);
+        let Known { latency, .. } = &*known;
+        let now = |current: u32, enough| latency.efficient_rows(largest, (current > 0).then_some(current), enough);
+        let efficient = now(known.efficient, Enough::ALONE);
+        let in_company = now(known.in_company, Enough::IN_COMPANY);
+        (known.efficient, known.in_company) = (efficient, in_company);
     }
 
     /// A batch is about to be formed of as many rows as it can take; the size to use, now and then a larger one.
@@ -387,15 +400,18 @@ mod tests {
         let mut model = model();
         let (tight, other) = (ShapeKey::default(), ShapeKey::of([[1, 7].as_slice()].into_iter()));
         model.too_large(&tight, 12);
-        assert_eq!((model.sizing(&tight).most, model.sizing(&other).most), (6, 16));
+        assert_eq!(
+            (model.sizing(&tight, false).most, model.sizing(&other, false).most),
+            (6, 16)
+        );
         for _ in 0..RAISE_AFTER {
             model.went_well(&tight);
         }
-        assert_eq!(model.sizing(&tight).most, 7);
+        assert_eq!(model.sizing(&tight, false).most, 7);
         for _ in 0..RAISE_AFTER * 20 {
             model.went_well(&tight);
         }
-        assert_eq!(model.sizing(&tight).most, 16);
+        assert_eq!(model.sizing(&tight, false).most, 16);
     }
 
     #[test]

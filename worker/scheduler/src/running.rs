@@ -118,6 +118,12 @@ impl Running {
         Some(self.free_at(slot, now).checked_sub(early).unwrap_or(now).max(now))
     }
 
+    /// Until when batches of the model are expected to be under way; none where none is.
+    pub(crate) fn has_until(&self, model: ModelIx) -> Option<Instant> {
+        let runs = self.runs.values().filter(|run| run.model == model);
+        runs.filter_map(|run| self.slots.get(run.slot)?.free_at).max()
+    }
+
     /// When the first of these slots is free.
     pub(crate) fn first_free(&self, now: Instant, wanted: impl Fn(usize) -> bool) -> Instant {
         (0..self.slots.len())

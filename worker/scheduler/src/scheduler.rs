@@ -12,6 +12,7 @@ use crate::{
     BatchId, BatchRules, Charge, Decision, Gone, Item, Latency, Refused, RefusedFor, ShapeKey,
     admission::Candidate,
     choosing::Ready,
+    company::Company,
     floor::Floor,
     forming::nanoseconds,
     models::Models,
@@ -33,6 +34,7 @@ pub struct Scheduler<K, T> {
     pub(crate) waiting: Waiting<T>,
     pub(crate) running: Running,
     pub(crate) floor: Floor,
+    pub(crate) company: Company,
 }
 
 /// What became of a batch.
@@ -57,6 +59,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             waiting: Waiting::default(),
             running,
             floor: Floor::default(),
+            company: Company::default(),
         }
     }
 
@@ -129,6 +132,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     pub fn offer(&mut self, now: Instant, model: &K, item: Item<T>) -> Result<(), Refused<T>> {
         match self.consider(now, model, &item) {
             Ok(placed) => {
+                self.company.came(now, placed.tenant);
                 if let Some(known) = self.models.get_mut(placed.model) {
                     known.entered(placed.tenant, placed.level, placed.cost);
                 }
@@ -323,7 +327,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let isolated = item.standing.share.isolated.then_some(tenant);
         let beside = self.waiting.find(index, &item.shape, isolated);
         self.has_place(tenant, beside.map(|(group, _)| (group, class)))?;
-        let sizing = model.sizing(&item.shape);
+        let sizing = model.sizing(&item.shape, self.company.is_there(now));
         let candidate = Candidate {
             item,
             model: index,

@@ -9,6 +9,7 @@ use mesh_types::{
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
+const US: Duration = Duration::from_micros(1);
 
 fn shape(extent: u64) -> ShapeKey {
     ShapeKey::of([[1, extent].as_slice()].into_iter())
@@ -711,4 +712,81 @@ fn shares_and_weights_are_those_of_the_request() {
         .unwrap();
     let batch = bench.poll(Duration::ZERO).batch.unwrap();
     assert_eq!(batch.items[0].standing.share, share);
+}
+
+/// Two slots, and a batch of one row under way on the first that takes this long and a little.
+fn one_under_way(per_batch: Duration, right_size: bool) -> (Bench, BatchId) {
+    let mut bench = Bench::new(rules(DynamicBatching {
+        right_size: Some(right_size),
+        ..DynamicBatching::default()
+    }));
+    bench.scheduler.set_slots(2);
+    let sweep = [1, 2, 4, 8].map(|rows| (rows, per_batch + Duration::from_micros(1) * rows));
+    bench.scheduler.seed(&"m", &shape(0), &sweep);
+    bench.offer(Duration::ZERO, 1);
+    let id = bench.poll(Duration::ZERO).batch.unwrap().id;
+    (bench, id)
+}
+
+fn on_second(bench: &mut Bench, at: Duration) -> Option<u32> {
+    let decision = bench.scheduler.poll(bench.start + at, 1, |_| true, |_| false);
+    decision.batch.map(|batch| batch.rows)
+}
+
+#[test]
+fn brief_batches_go_one_after_another_and_grow_meanwhile() {
+    let (mut bench, first) = one_under_way(100 * US, true);
+    bench.offer(10 * US, 1);
+    assert_eq!(on_second(&mut bench, 10 * US), None);
+    bench.offer(20 * US, 1);
+    assert_eq!(bench.poll(20 * US).batch.map(|batch| batch.rows), None);
+    bench
+        .scheduler
+        .finished(bench.start + 100 * US, first, Outcome::default());
+    assert_eq!(on_second(&mut bench, 100 * US), Some(2));
+}
+
+#[test]
+fn a_brief_batch_goes_at_once_when_it_is_full_or_in_a_hurry_or_the_other_is_late() {
+    let (mut bench, _) = one_under_way(100 * US, true);
+    for _ in 0..8 {
+        bench.offer(10 * US, 1);
+    }
+    assert_eq!(on_second(&mut bench, 10 * US), Some(8));
+
+    let (mut bench, _) = one_under_way(100 * US, true);
+    let soon = |item: &mut Item<u32>| item.deadline = item.arrived + MS;
+    bench.offer_with(10 * US, soon).unwrap();
+    assert_eq!(on_second(&mut bench, 700 * US), Some(1));
+
+    let (mut bench, _) = one_under_way(100 * US, true);
+    bench.offer(10 * US, 1);
+    assert_eq!(on_second(&mut bench, 4 * MS), None);
+    assert_eq!(on_second(&mut bench, 6 * MS), Some(1));
+}
+
+#[test]
+fn batches_that_are_not_brief_and_models_of_a_fixed_size_use_every_slot() {
+    for (per_batch, right_size) in [(MS, true), (100 * US, false)] {
+        let (mut bench, _) = one_under_way(per_batch, right_size);
+        bench.offer(10 * US, 1);
+        assert_eq!(on_second(&mut bench, 10 * US), Some(1), "{per_batch:?}");
+    }
+}
+
+#[test]
+fn where_several_tenants_use_a_device_batches_are_smaller() {
+    let mut bench = Bench::new(plain());
+    // 89, 94, 98.5 and 100 % of the best rate.
+    let sweep = [(1, 11_240), (2, 21_280), (4, 40_600), (8, 80_000)].map(|(rows, us)| (rows, US * us));
+    bench.scheduler.seed(&"m", &shape(0), &sweep);
+    let size = |bench: &mut Bench, others: usize| {
+        for turn in 0..12 {
+            bench.of(if turn < others { "other" } else { "t" });
+        }
+        let batch = bench.poll(Duration::ZERO).batch.unwrap();
+        bench.scheduler.finished(bench.start, batch.id, Outcome::default());
+        batch.rows
+    };
+    assert_eq!((size(&mut bench, 0), size(&mut bench, 1)), (4, 2));
 }
