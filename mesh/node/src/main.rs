@@ -5,6 +5,10 @@ use std::{io::Write as _, process::ExitCode};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use mesh_node::{Node, NodeConfig, RestoreOptions, ServeOptions, signals};
 
+/// A request allocates some forty times; libtorch keeps its own allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The configuration is not valid (EX_USAGE of sysexits).
 const EXIT_CONFIGURATION: u8 = 64;
 /// Something could not be started or ended in order.

@@ -15,9 +15,6 @@ use crate::{
     },
 };
 
-/// The request parameter that asks for all outputs as binary data.
-const BINARY_DATA_OUTPUT: &str = "binary_data_output";
-
 /// How the caller wants each output written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OutputOptions {
@@ -83,8 +80,7 @@ pub fn decode_infer(
     };
     let inputs = read_inputs(&json.inputs, &mut binary)?;
     binary.finish()?;
-    let mut parameters = json.parameters;
-    let binary_by_default = match parameters.shift_remove(BINARY_DATA_OUTPUT) {
+    let binary_by_default = match &json.parameters.binary_data_output {
         None => false,
         Some(value) => value
             .as_bool()
@@ -98,7 +94,7 @@ pub fn decode_infer(
             version,
             inputs,
             outputs: names,
-            parameters,
+            parameters: json.parameters.others,
         },
         outputs: OutputOptions {
             binary_by_default,

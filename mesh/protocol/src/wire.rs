@@ -17,6 +17,8 @@ use smallvec::SmallVec;
 pub const MAX_TENSORS: usize = 64;
 /// The most parameters of a request, and of a tensor.
 pub const MAX_PARAMETERS: usize = 64;
+/// The request's parameter that asks for outputs as binary data.
+const BINARY_DATA_OUTPUT: &str = "binary_data_output";
 /// The longest id of a request, in bytes.
 pub const MAX_ID_BYTES: usize = 1_024;
 /// The longest name of a tensor, in bytes.
@@ -31,7 +33,7 @@ pub(crate) const MARK_PARAMETERS: &str = "too many parameters";
 #[derive(Debug, Default)]
 pub(crate) struct RequestJson<'a> {
     pub(crate) id: Option<Cow<'a, str>>,
-    pub(crate) parameters: Parameters,
+    pub(crate) parameters: RequestParameters,
     pub(crate) inputs: Vec<InputJson<'a>>,
     pub(crate) outputs: Vec<OutputJson<'a>>,
 }
@@ -153,9 +155,7 @@ object!(RequestJson<'a>, "a request object", |map| {
     }
     Ok(RequestJson {
         id: id.map(|Text(id)| id),
-        parameters: parameters
-            .map(|RequestParameters(parameters)| parameters)
-            .unwrap_or_default(),
+        parameters: parameters.unwrap_or_default(),
         inputs: inputs.map(|Bounded(inputs)| inputs).unwrap_or_default(),
         outputs: outputs.map(|Bounded(outputs)| outputs).unwrap_or_default(),
     })
@@ -332,8 +332,30 @@ impl<'de> Deserialize<'de> for ShapeJson {
     }
 }
 
-// Request parameters: a string, a number or a boolean each, none twice.
-struct RequestParameters(Parameters);
+/// Request parameters: a string, a number or a boolean each, none twice.
+#[derive(Debug, Default)]
+pub(crate) struct RequestParameters {
+    /// Whether outputs are binary data unless they say otherwise. Apart from the others, because most requests have this one
+    /// and no other, and a map of one costs as much as the rest of a small request.
+    pub(crate) binary_data_output: Option<ParameterValue>,
+    /// All others.
+    pub(crate) others: Parameters,
+}
+
+impl RequestParameters {
+    fn len(&self) -> usize {
+        self.others.len() + usize::from(self.binary_data_output.is_some())
+    }
+
+    // What was there under this name.
+    fn insert(&mut self, name: Cow<'_, str>, value: ParameterValue) -> Option<ParameterValue> {
+        if name == BINARY_DATA_OUTPUT {
+            self.binary_data_output.replace(value)
+        } else {
+            self.others.insert(name.into_owned(), value)
+        }
+    }
+}
 
 impl<'de> Deserialize<'de> for RequestParameters {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -344,17 +366,17 @@ impl<'de> Deserialize<'de> for RequestParameters {
                 f.write_str("an object of parameters")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut parameters = Parameters::new();
+                let mut parameters = RequestParameters::default();
                 while let Some(Text(name)) = map.next_key()? {
                     let Scalar(value) = map.next_value()?;
                     if parameters.len() == MAX_PARAMETERS {
                         return Err(A::Error::custom(MARK_PARAMETERS));
                     }
-                    if parameters.insert(name.into_owned(), value).is_some() {
+                    if parameters.insert(name, value).is_some() {
                         return Err(A::Error::custom("the same parameter more than once"));
                     }
                 }
-                Ok(RequestParameters(parameters))
+                Ok(parameters)
             }
         }
         deserializer.deserialize_map(ParametersVisitor)

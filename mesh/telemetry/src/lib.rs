@@ -12,6 +12,7 @@ mod labels;
 mod latency;
 mod logs;
 mod metrics;
+mod models;
 mod otlp;
 mod series;
 mod spans;

@@ -8,7 +8,7 @@ use std::{
     fmt::Write as _,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -17,19 +17,18 @@ use mesh_types::{DeviceId, FaultSource, ModelVersionKey, StageTimings};
 use parking_lot::RwLock;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::{Registry, Unit},
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
 };
 
 use crate::{
     devices::{self, DeviceMetrics, DeviceSource},
     labels::{BoundedLabels, LabelText},
+    models::ModelMetrics,
     series::{LiveSnapshot, OUTCOMES, SeriesTable, outcome_index},
     stages::StageHistograms,
 };
 
-/// The most models that have a label of their own in the metrics of devices.
-const MAX_MODEL_LABELS: usize = 4_000;
 /// The most distinct reasons for refusals before authentication.
 const MAX_REASON_LABELS: usize = 64;
 
@@ -70,12 +69,6 @@ pub struct BatchSample<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ModelLabels {
-    device: LabelText,
-    model: LabelText,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: LabelText,
 }
@@ -87,14 +80,8 @@ pub struct Metrics {
     pub(crate) requests: SeriesTable,
     in_flight: AtomicI64,
     stages: StageHistograms,
-    models: BoundedLabels,
+    models: ModelMetrics,
     reasons: BoundedLabels,
-    batches: Family<ModelLabels, Counter>,
-    batch_failures: Family<ModelLabels, Counter>,
-    batch_rows: Family<ModelLabels, Counter>,
-    batch_busy: Family<ModelLabels, Counter<f64, AtomicU64>>,
-    queue_length: Family<ModelLabels, Gauge>,
-    memory: Family<ModelLabels, Gauge>,
     refused: Family<ReasonLabels, Counter>,
     devices: DeviceMetrics,
 }
@@ -113,14 +100,8 @@ impl Metrics {
             requests: SeriesTable::new(),
             in_flight: AtomicI64::new(0),
             stages: StageHistograms::default(),
-            models: BoundedLabels::new(MAX_MODEL_LABELS),
+            models: ModelMetrics::default(),
             reasons: BoundedLabels::new(MAX_REASON_LABELS),
-            batches: Family::default(),
-            batch_failures: Family::default(),
-            batch_rows: Family::default(),
-            batch_busy: Family::default(),
-            queue_length: Family::default(),
-            memory: Family::default(),
             refused: Family::default(),
             devices: DeviceMetrics::default(),
         };
@@ -130,30 +111,7 @@ impl Metrics {
 
     fn register(&self) {
         let mut registry = self.registry.write();
-        registry.register("mesh_batches", "Batches executed", self.batches.clone());
-        registry.register(
-            "mesh_batch_failures",
-            "Batches that failed",
-            self.batch_failures.clone(),
-        );
-        registry.register("mesh_batch_rows", "Rows executed", self.batch_rows.clone());
-        registry.register_with_unit(
-            "mesh_device_busy",
-            "Time devices spent on batches",
-            Unit::Seconds,
-            self.batch_busy.clone(),
-        );
-        registry.register(
-            "mesh_queue_length",
-            "Requests waiting for a batch",
-            self.queue_length.clone(),
-        );
-        registry.register_with_unit(
-            "mesh_model_memory",
-            "Memory of loaded models",
-            Unit::Bytes,
-            self.memory.clone(),
-        );
+        self.models.register(&mut registry);
         registry.register(
             "mesh_refused",
             "Requests refused before they had a tenant, by reason",
@@ -200,28 +158,19 @@ impl Metrics {
 
     /// A batch has been executed.
     pub fn batch_executed(&self, sample: &BatchSample<'_>) {
-        let labels = self.model_labels(sample.device, sample.model);
-        self.batches.get_or_create(&labels).inc();
-        self.batch_rows.get_or_create(&labels).inc_by(u64::from(sample.rows));
-        self.batch_busy.get_or_create(&labels).inc_by(sample.busy.as_secs_f64());
+        self.models
+            .executed(sample.device, sample.model, sample.rows, sample.busy, sample.failed);
         self.devices.was_busy(sample.device, sample.busy);
-        if sample.failed {
-            self.batch_failures.get_or_create(&labels).inc();
-        }
     }
 
     /// How many requests wait for this model on this device.
     pub fn set_queue_length(&self, device: DeviceId, model: &ModelVersionKey, length: usize) {
-        let length = i64::try_from(length).unwrap_or(i64::MAX);
-        self.queue_length
-            .get_or_create(&self.model_labels(device, model))
-            .set(length);
+        self.models.set_queue_length(device, model, length);
     }
 
     /// How many requests waited for this model on this device when it was last said.
     pub fn queue_length(&self, device: DeviceId, model: &ModelVersionKey) -> u64 {
-        let known = self.queue_length.get(&self.model_labels(device, model));
-        known.map_or(0, |length| u64::try_from(length.get()).unwrap_or(0))
+        self.models.queue_length(device, model)
     }
 
     /// From where devices are read whenever metrics are; the first call counts, and does not keep the source alive.
@@ -231,20 +180,17 @@ impl Metrics {
 
     /// The values of the metrics of devices now.
     pub(crate) fn device_values(&self) -> BTreeMap<(usize, devices::Labels), f64> {
-        self.devices.read(&self.models, self.requests.tenants())
+        self.devices.read(self.models.names(), self.requests.tenants())
     }
 
     /// How much memory this model takes on this device.
     pub fn set_model_memory(&self, device: DeviceId, model: &ModelVersionKey, bytes: u64) {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.memory.get_or_create(&self.model_labels(device, model)).set(bytes);
+        self.models.set_memory(device, model, bytes);
     }
 
     /// The model is gone from the device: its gauges go too.
     pub fn model_unloaded(&self, device: DeviceId, model: &ModelVersionKey) {
-        let labels = self.model_labels(device, model);
-        self.queue_length.remove(&labels);
-        self.memory.remove(&labels);
+        self.models.unloaded(device, model);
     }
 
     /// Requests being worked on.
@@ -320,13 +266,6 @@ impl Metrics {
             "# HELP mesh_requests_in_flight Requests being worked on.\n# TYPE mesh_requests_in_flight gauge"
         )?;
         writeln!(text, "mesh_requests_in_flight {}", self.in_flight())
-    }
-
-    fn model_labels(&self, device: DeviceId, model: &ModelVersionKey) -> ModelLabels {
-        ModelLabels {
-            device: LabelText::from(device.to_string().as_str()),
-            model: self.models.admit(&model.to_string()),
-        }
     }
 }
 

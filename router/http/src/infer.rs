@@ -6,13 +6,13 @@ use actix_web::{
     HttpRequest, HttpResponse,
     http::{
         ConnectionType,
-        header::{HeaderMap, HeaderValue},
+        header::{HeaderMap, HeaderName, HeaderValue},
     },
     web,
 };
 use mesh_protocol::{HEADER_CONTENT_LENGTH, OutputOptions, decode_infer, encode_infer};
 use mesh_router::{Answer, Call, Completed};
-use mesh_types::{Fault, FaultSource, RequestId};
+use mesh_types::{Fault, FaultSource, RequestId, TraceContext};
 
 use crate::{
     body::{self, BodyError},
@@ -20,8 +20,10 @@ use crate::{
     service::{Service, credential, is_presented, selector},
 };
 
-const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
-const UNIT_HEADER: &str = "x-mesh-unit";
+// Made once: a name that is looked up as text is parsed and copied each time.
+const JSON_BYTES_HEADER: HeaderName = HeaderName::from_static(HEADER_CONTENT_LENGTH);
+const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+const UNIT_HEADER: HeaderName = HeaderName::from_static("x-mesh-unit");
 /// The longest time a caller may ask for: a day.
 const MAX_TIMEOUT_MS: u64 = 86_400_000;
 /// The longest unit of stickiness, in bytes.
@@ -71,24 +73,24 @@ impl Service {
                 credential: credential(request),
                 unit: head.unit,
                 timeout: head.timeout,
-                trace_parent: header(request.headers(), "traceparent").and_then(|value| value.parse().ok()),
+                trace_parent: trace_parent(request.headers()),
                 request_id: id,
                 received,
                 decode: self.clock.now().saturating_duration_since(decode_start),
             })
             .await;
-        self.encode(answer, &decoded.outputs, is_presented(request))
+        self.encode(answer, &decoded.outputs, request)
     }
 
-    fn encode(&self, answer: Answer, outputs: &OutputOptions, credential_presented: bool) -> HttpResponse {
+    fn encode(&self, answer: Answer, outputs: &OutputOptions, request: &HttpRequest) -> HttpResponse {
         let start = self.clock.now();
         let Answer { result, mut account } = answer;
         let mut response = match result {
             Ok(completed) => answered(&completed, outputs).unwrap_or_else(|fault| {
                 account.failed(&fault);
-                reply::fault(&fault, credential_presented)
+                reply::fault(&fault, is_presented(request))
             }),
-            Err(fault) => reply::fault(&fault, credential_presented),
+            Err(fault) => reply::fault(&fault, is_presented(request)),
         };
         reply::trace(&mut response, account.trace());
         account.finish(self.clock.now().saturating_duration_since(start));
@@ -116,18 +118,19 @@ struct Head {
 
 fn read_head(headers: &HeaderMap) -> Result<Head, Fault> {
     Ok(Head {
-        json_bytes: number(headers, HEADER_CONTENT_LENGTH)?,
+        json_bytes: number(headers, &JSON_BYTES_HEADER)?,
         timeout: timeout(headers)?,
         unit: unit(headers)?,
     })
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
+// What is no trace context starts a trace of its own.
+fn trace_parent(headers: &HeaderMap) -> Option<TraceContext> {
+    headers.get(reply::TRACEPARENT)?.to_str().ok()?.parse().ok()
 }
 
 // A header that is a whole number; once, and digits only.
-fn number(headers: &HeaderMap, name: &'static str) -> Result<Option<usize>, Fault> {
+fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<usize>, Fault> {
     let mut values = headers.get_all(name);
     let Some(value) = values.next() else { return Ok(None) };
     let digits = value
@@ -145,7 +148,7 @@ fn number(headers: &HeaderMap, name: &'static str) -> Result<Option<usize>, Faul
 }
 
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
-    match number(headers, TIMEOUT_HEADER)?.map(|milliseconds| milliseconds as u64) {
+    match number(headers, &TIMEOUT_HEADER)?.map(|milliseconds| milliseconds as u64) {
         None => Ok(None),
         Some(milliseconds @ 1..=MAX_TIMEOUT_MS) => Ok(Some(Duration::from_millis(milliseconds))),
         Some(_) => Err(Fault::invalid(format!(
@@ -169,12 +172,11 @@ fn unit(headers: &HeaderMap) -> Result<Option<String>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use actix_web::http::header::HeaderName;
 
-    fn head(pairs: &[(&'static str, &str)]) -> Result<Head, String> {
+    fn head(pairs: &[(HeaderName, &str)]) -> Result<Head, String> {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+            headers.append(name.clone(), HeaderValue::from_str(value).unwrap());
         }
         read_head(&headers).map_err(|fault| fault.to_string())
     }
@@ -195,19 +197,19 @@ mod tests {
         assert_eq!(timeout("1"), Ok(Some(Duration::from_millis(1))));
         assert_eq!(timeout("86400000"), Ok(Some(Duration::from_secs(86_400))));
         for bad in ["0", "86400001", "-1", "+1", "1.5", "1s", "", "99999999999999999999"] {
-            assert!(timeout(bad).unwrap_err().contains(TIMEOUT_HEADER), "{bad}");
+            assert!(timeout(bad).unwrap_err().contains(TIMEOUT_HEADER.as_str()), "{bad}");
         }
     }
 
     #[test]
     fn the_length_of_the_json_is_given_once() {
         assert_eq!(
-            head(&[(HEADER_CONTENT_LENGTH, "12")]).map(|head| head.json_bytes),
+            head(&[(JSON_BYTES_HEADER, "12")]).map(|head| head.json_bytes),
             Ok(Some(12))
         );
-        let twice = [(HEADER_CONTENT_LENGTH, "12"), (HEADER_CONTENT_LENGTH, "12")];
+        let twice = [(JSON_BYTES_HEADER, "12"), (JSON_BYTES_HEADER, "12")];
         assert!(head(&twice).unwrap_err().contains("more than once"));
-        assert!(head(&[(HEADER_CONTENT_LENGTH, "x")]).is_err());
+        assert!(head(&[(JSON_BYTES_HEADER, "x")]).is_err());
     }
 
     #[test]

@@ -25,7 +25,8 @@ const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const ARM: HeaderName = HeaderName::from_static("x-mesh-arm");
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-mesh-version");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const JSON_BYTES: HeaderName = HeaderName::from_static(HEADER_CONTENT_LENGTH);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
@@ -73,10 +74,7 @@ pub(crate) fn inference(encoded: EncodedInfer) -> HttpResponse {
     match header {
         None => headers.insert(CONTENT_TYPE, JSON),
         Some(length) => {
-            headers.insert(
-                HeaderName::from_static(HEADER_CONTENT_LENGTH),
-                HeaderValue::from(length),
-            );
+            headers.insert(JSON_BYTES, HeaderValue::from(length));
             headers.insert(CONTENT_TYPE, BINARY)
         }
     };
