@@ -78,14 +78,13 @@ fn ensure_version(version: &str, whose: &str) -> anyhow::Result<()> {
     if number == LIBTORCH_VERSION {
         return Ok(());
     }
-    bail!("the libtorch {whose} is {version}; the mesh needs {}", LIBTORCH_VERSION)
+    bail!("the libtorch {whose} is {version}; the mesh needs {LIBTORCH_VERSION}")
 }
 
 fn cached() -> anyhow::Result<PathBuf> {
     ensure!(
         cfg!(all(target_os = "linux", target_arch = "x86_64")),
-        "libtorch is fetched for Linux on x86-64 only; elsewhere set LIBTORCH to libtorch {}",
-        LIBTORCH_VERSION
+        "libtorch is fetched for Linux on x86-64 only; elsewhere set LIBTORCH to libtorch {LIBTORCH_VERSION}"
     );
     let cache = environment::cache()?;
     std::fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;

@@ -189,3 +189,71 @@ async fn requests_with_other_numbers_or_other_inputs_left_out_get_their_own_answ
     ensure!(of("rows") > of("executions"), "some shared a batch: {model}");
     Ok(())
 }
+
+/// Runs `mesh model inspect` on a file; what it prints.
+fn inspect(file: &Path, output: mesh_cli::InspectOutput) -> anyhow::Result<String> {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let args = mesh_cli::InspectArgs {
+        file: file.to_path_buf(),
+        format: None,
+        output,
+    };
+    let mut terminal = mesh_cli::Terminal {
+        out: &mut out,
+        err: &mut err,
+        input: &mut std::io::empty(),
+        interactive: false,
+    };
+    let code = mesh_cli::inspect(&args, &mesh_node::signature, &mut terminal);
+    ensure!(code == 0, "{code}: {}", String::from_utf8_lossy(&err));
+    Ok(String::from_utf8(out)?)
+}
+
+#[tokio::test]
+async fn what_inspect_prints_of_a_package_is_a_configuration_that_it_is_served_with() -> anyhow::Result<()> {
+    let package = made("nested.pt2")?;
+    let shown = inspect(&package, mesh_cli::InspectOutput::Table)?;
+    ensure!(
+        shown.starts_with("torch_aoti, forward(INPUT__0: Tuple[Tensor FP32 [-1, 3]"),
+        "{shown}"
+    );
+    let mut config: Value = serde_yaml_ng::from_str(&inspect(&package, mesh_cli::InspectOutput::Yaml)?)?;
+    ensure!(
+        config["input"][1]["name"] == "INPUT__0__1" && config["input"][2]["name"] == "INPUT__1.scale",
+        "{config}"
+    );
+    // A package does not say what it gives: that is marked as a guess, and is the one thing to fill in.
+    for output in config["output"].as_array_mut().context("no outputs")? {
+        output["dims"] = json!([3]);
+    }
+    let mesh = Mesh::start().await?;
+    let (caller, admin) = (mesh.tenant("acme").await?, mesh.admin()?);
+    let artifact = admin.upload(tokio::fs::read(&package).await?).await?;
+    let spec = json!({"format": "torch_aoti", "artifact": artifact, "config": config});
+    admin.publish("acme", "nested", &spec).await?;
+    let input = |name: &str, value: f64| {
+        let data = [value; 3];
+        json!({"name": name, "datatype": "FP32", "shape": [1, 3], "data": data})
+    };
+    let body = json!({"inputs": [
+        input("INPUT__0__0", 10.0), input("INPUT__0__1", 1.0), input("INPUT__1.scale", 2.0), input("INPUT__1.shift", 0.5)
+    ]});
+    let answer = caller.until_answers("nested", &body).await?;
+    ensure!(
+        answer.numbers(0)? == [12.0; 3] && answer.numbers(1)? == [12.5; 3],
+        "{:?}",
+        answer.json()?
+    );
+    let script = inspect(&made("nested.pt")?, mesh_cli::InspectOutput::Yaml)?;
+    for name in [
+        "name: pair__0",
+        "name: pair__1",
+        "name: named.scale",
+        "name: named.shift",
+        "name: total",
+        "name: shifted",
+    ] {
+        ensure!(script.contains(name), "{script}");
+    }
+    Ok(())
+}

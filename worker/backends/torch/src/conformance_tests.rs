@@ -137,7 +137,7 @@ fn both_agree_to_1e_5_at_every_batch_size_and_a_row_is_the_same_in_any_batch() {
         ]
         .concat();
         let [script, package] = &mut models;
-        let one = floats(&run(script.as_mut(), &config, rows, &[data.clone()]).unwrap()[0].data);
+        let one = floats(&run(script.as_mut(), &config, rows, std::slice::from_ref(&data)).unwrap()[0].data);
         let other = floats(&run(package.as_mut(), &config, rows, &[data]).unwrap()[0].data);
         assert_eq!(one.len(), other.len());
         let worst = one
@@ -294,8 +294,11 @@ fn memory_is_known_and_an_executions_peak_is_measured() {
     }
 }
 
+/// What becomes of a member of an archive: other bytes, or nothing.
+type Change = dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>>;
+
 /// The file with some of its members changed.
-fn changed(path: &Path, change: &dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>>) -> (tempfile::TempDir, PathBuf) {
+fn changed(path: &Path, change: &Change) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("changed.pt2");
     let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
@@ -314,7 +317,7 @@ fn changed(path: &Path, change: &dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>>) -> (t
     (folder, copy)
 }
 
-fn refused(change: &dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>>) -> String {
+fn refused(change: &Change) -> String {
     let (_folder, path) = changed(&made("perceptron", "pt2"), change);
     load_as(ArtifactFormat::TorchAoti, path, perceptron())
         .err()
@@ -440,6 +443,30 @@ fn a_package_says_what_it_takes_without_being_run() {
          Tensor FP32 [-1, 3]}) -> {total: Tensor, shifted: Tensor}"
     );
     assert_eq!(found.max_rows, Some(1_024));
+}
+
+/// Memory of this process that is in use, in bytes.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = text.split_whitespace().nth(1).unwrap().parse().unwrap();
+    pages * 4_096
+}
+
+#[test]
+fn a_model_that_comes_and_goes_leaves_memory_as_it_was() {
+    for (format, end) in KINDS {
+        let wide = |name: &str| spec(name, DataType::Fp32, &[8_192]);
+        let config = config(vec![wide("x")], vec![wide("y")]);
+        let cycle = || {
+            let mut model = load_as(format, made("wide", end), config.clone()).unwrap();
+            run(model.as_mut(), &config, 2, &[raw(&vec![1.0; 2 * 8_192])]).unwrap();
+        };
+        (0..20).for_each(|_| cycle());
+        let before = resident();
+        (0..100).for_each(|_| cycle());
+        let after = resident();
+        assert!(after < before + before / 33, "{end}: {before} and then {after} bytes");
+    }
 }
 
 fn unpacked() -> usize {

@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(decisions.of(&spec(0), on), Some(report.clone()));
         decisions.remember(&spec(MAX_DECISIONS), on, &report);
         assert_eq!(decisions.of(&spec(0), on), None);
-        assert_eq!(decisions.of(&spec(1), on), Some(report.clone()));
+        assert_eq!(decisions.of(&spec(1), on), Some(report));
         assert_eq!(decisions.of(&spec(1), DeviceId::cpu(1)), None);
     }
 

