@@ -18,6 +18,7 @@ use mesh_types::{
 
 use crate::{
     access::{AuthError, Credentials, Presented, Principal, Scope},
+    graph::Plan,
     limits::TenantLimits,
     traffic::Route,
 };
@@ -30,6 +31,7 @@ pub struct MeshSnapshot {
     /// Who may come in.
     pub credentials: Credentials,
     tenants: HashMap<TenantId, Arc<TenantEntry>>,
+    ensembles: HashMap<ModelVersionKey, Arc<VersionEntry>>,
 }
 
 impl MeshSnapshot {
@@ -43,7 +45,21 @@ impl MeshSnapshot {
             revision,
             credentials,
             tenants,
+            ensembles: HashMap::new(),
         }
+    }
+
+    /// The same with these ensembles, for who looks at them from outside; requests reach them by their tenants' targets.
+    #[must_use]
+    pub fn with_ensembles(mut self, ensembles: impl IntoIterator<Item = Arc<VersionEntry>>) -> Self {
+        let by_key = |entry: Arc<VersionEntry>| (ModelVersionKey::clone(&entry.key), entry);
+        self.ensembles = ensembles.into_iter().map(by_key).collect();
+        self
+    }
+
+    /// A version that is an ensemble, ready or not.
+    pub fn ensemble(&self, key: &ModelVersionKey) -> Option<&Arc<VersionEntry>> {
+        self.ensembles.get(key)
     }
 
     /// The tenant of this name, if there is one.
@@ -148,14 +164,16 @@ pub struct VersionEntry {
     pub format: ArtifactFormat,
     /// Devices that would run it now.
     pub ready_on: Vec<DeviceId>,
+    /// What an ensemble runs, if its graph holds together; none for other formats.
+    pub plan: Option<Arc<Plan>>,
     /// Why it is ready nowhere, in words for its owner.
     pub unavailable_reason: Option<String>,
 }
 
 impl VersionEntry {
-    /// Whether any device would run it now.
+    /// Whether any device would run it now, or all its steps.
     pub fn is_ready(&self) -> bool {
-        !self.ready_on.is_empty()
+        !self.ready_on.is_empty() || self.plan.as_ref().is_some_and(|plan| plan.ready)
     }
 }
 
@@ -174,6 +192,7 @@ pub(crate) mod tests {
             config: Arc::new(ModelConfig::default()),
             format: ArtifactFormat::Builtin,
             ready_on: if ready { vec![DeviceId::cpu(0)] } else { Vec::new() },
+            plan: None,
             unavailable_reason: None,
         })
     }

@@ -10,7 +10,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mesh_types::{EndpointId, ServiceClass, TenantId, VersionSelector};
+use mesh_types::{EndpointId, ParameterValue, ServiceClass, TenantId, VersionSelector};
 use sha2::{Digest, Sha256};
 
 use crate::snapshot::{ModelEntry, VersionEntry};
@@ -88,15 +88,26 @@ impl Route {
     }
 }
 
+/// A unit as text: `7` and `"7"` are the same unit.
+pub fn unit_text(value: &ParameterValue) -> String {
+    match value {
+        ParameterValue::String(text) => text.clone(),
+        ParameterValue::Int(number) => number.to_string(),
+        ParameterValue::Uint(number) => number.to_string(),
+        ParameterValue::Double(number) => number.to_string(),
+        ParameterValue::Bool(value) => value.to_string(),
+    }
+}
+
 /// The slot of a point, 0 to [`WHOLE`] - 1: `point / 2^64 * WHOLE`, exactly.
-fn slot(point: u64) -> u32 {
+pub(crate) fn slot(point: u64) -> u32 {
     let slot = (u128::from(point) * u128::from(WHOLE)) >> 64;
     u32::try_from(slot).unwrap_or(u32::MAX)
 }
 
 /// Where a unit lies on the 64-bit circle: the first eight bytes of SHA-256 over salt, tenant, unit name and unit, kept
 /// apart by a zero byte. Only the unit, which is last, may hold one itself.
-fn point(salt: &str, tenant: &TenantId, unit_name: &str, unit: &str) -> u64 {
+pub(crate) fn point(salt: &str, tenant: &TenantId, unit_name: &str, unit: &str) -> u64 {
     let mut hash = Sha256::new();
     for part in [salt, tenant.as_str(), unit_name] {
         hash.update(part.as_bytes());

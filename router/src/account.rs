@@ -28,6 +28,8 @@ pub struct Account {
     pub(crate) arm: Option<Arc<str>>,
     pub(crate) version: u32,
     pub(crate) stages: StageTimings,
+    /// Whether it is an ensemble's: its time on devices is told by its steps.
+    pub(crate) composed: bool,
     fault: Option<Fault>,
     /// Whether dropping it tells.
     open: bool,
@@ -72,6 +74,7 @@ impl Account {
                 decode: opening.decode,
                 ..StageTimings::default()
             },
+            composed: false,
             fault: None,
             open: true,
         }
@@ -131,6 +134,26 @@ impl Account {
         if !self.trace.sampled {
             return;
         }
+        let mut stages = self.stages;
+        if self.composed {
+            // Steps run side by side and have spans of their own: what is left are the stages at the door.
+            let StageTimings {
+                decode,
+                authenticate,
+                admit,
+                choose,
+                encode,
+                ..
+            } = stages;
+            stages = StageTimings {
+                decode,
+                authenticate,
+                admit,
+                choose,
+                encode,
+                ..StageTimings::default()
+            };
+        }
         self.telemetry.spans().request(&RequestSpan {
             context: self.trace,
             parent: self.parent,
@@ -140,7 +163,7 @@ impl Account {
             request_id: self.request_id.0,
             ended: SystemTime::now(),
             total,
-            stages: &self.stages,
+            stages: &stages,
             error: self.fault.as_ref().map(|fault| &*fault.message),
         });
     }

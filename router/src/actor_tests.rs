@@ -74,6 +74,7 @@ impl Bed {
             snapshots: Arc::default(),
             limiter: Arc::new(Limiter::new(clock.clone())),
             workers: Arc::new(NoWorkers),
+            gates: Arc::default(),
             telemetry: telemetry.clone(),
             clock: clock.clone(),
             default_timeout: Duration::from_secs(1),

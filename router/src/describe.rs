@@ -61,6 +61,9 @@ pub(crate) fn describe(
             (entry.ok_or_else(unknown)?, versions.into_iter().collect())
         }
     };
+    if entry.plan.as_ref().is_some_and(|plan| !plan.admits(&tenant.id)) {
+        return Err(unknown());
+    }
     Ok(description(name, versions, entry))
 }
 

@@ -1,4 +1,4 @@
-//! A request on a device: what it holds, and how it ends.
+//! A request on a device, or on its way through an ensemble: what it holds, and how it ends.
 //!
 //! Invariants: dropping it gives back its permits and its place and cancels the job; it ends at its deadline even if the
 //! device never answers.
@@ -19,7 +19,8 @@ pub(crate) struct InFlight {
     pub(crate) response: InferResponse,
     pub(crate) arm: Option<Arc<str>>,
     pub(crate) permits: (Permit, Admission),
-    pub(crate) place: OnDevice,
+    /// None for an ensemble, whose steps have places of their own.
+    pub(crate) place: Option<OnDevice>,
 }
 
 impl InFlight {

@@ -9,6 +9,8 @@
 //!            one snapshot per request, in the actor's handler         awaited by the caller
 //! ```
 //!
+//! A request of an ensemble goes from `choose` to [`graph`], which places and dispatches a job for each step.
+//!
 //! Invariants: a request sees one snapshot; permits are held by the future of the answer, so dropping it releases them and
 //! cancels the job; every call is answered by its deadline; an unknown name and a foreign one answer alike.
 
@@ -18,6 +20,7 @@ mod call;
 mod describe;
 mod desk;
 mod flight;
+mod graph;
 mod pipeline;
 mod place;
 mod standing;
@@ -33,6 +36,7 @@ pub use account::Account;
 pub use actor::{RouterActor, RouterHandle};
 pub use call::{Answer, Call, Completed, Credential};
 pub use describe::ModelDescription;
+pub use graph::{Gates, MAX_WAITING, infer_ensemble};
 
 /// The answer of a device; dropping it cancels the job.
 pub type WorkerReply = Pin<Box<dyn Future<Output = Result<JobOutcome, Fault>> + Send>>;
@@ -52,6 +56,8 @@ pub struct RouterParts {
     pub limiter: Arc<Limiter>,
     /// The devices.
     pub workers: Arc<dyn Workers>,
+    /// Bounds on requests in a step of an ensemble; they outlive snapshots.
+    pub gates: Arc<Gates>,
     /// Where requests are told.
     pub telemetry: Telemetry,
     /// Now.

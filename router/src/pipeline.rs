@@ -12,30 +12,33 @@ use std::{
 use mesh_actors::Permit;
 use mesh_policies::{
     MeshSnapshot,
+    graph::Plan,
     limits::Admission,
     snapshot::{Target, TenantEntry, VersionEntry},
-    traffic::Route,
+    traffic::{Route, unit_text},
 };
 use mesh_types::{
-    Deadline, Fault, FaultSource, InferJob, InferRequest, InferResponse, ParameterValue, Parameters, RequestId,
-    ServiceClass, Standing, Tensor, TraceContext, VersionSelector,
+    Deadline, Fault, FaultSource, InferJob, InferRequest, InferResponse, Parameters, ServiceClass, Standing,
+    TraceContext, VersionSelector,
 };
 
 use crate::{
-    Account, Call, RouterParts,
+    Account, Call, RouterParts, WorkerReply,
     flight::InFlight,
+    graph::{self, Ensemble, Manner},
     place::{Loads, OnDevice},
     standing::standing,
 };
 
 /// One router's pipeline.
+#[derive(Clone)]
 pub(crate) struct Pipeline {
     pub(crate) parts: RouterParts,
     pub(crate) loads: Arc<Loads>,
 }
 
 impl Pipeline {
-    /// Takes a call as far as a device, or says why not.
+    /// Takes a call as far as a device, or to the first steps of an ensemble, or says why not.
     pub(crate) fn begin(&self, call: Call, permit: Permit, account: &mut Account) -> Result<InFlight, Fault> {
         let mut lap = Lap::start(self);
         let received = Received {
@@ -49,7 +52,29 @@ impl Pipeline {
         account.stages.admit = lap.next();
         let versioned = admitted?.choose(account).and_then(|versioned| versioned.check(self));
         account.stages.choose = lap.next();
-        versioned?.place(self)?.dispatch(self, account.trace())
+        let checked = versioned?;
+        match checked.versioned.entry.plan.clone().filter(|plan| plan.ready) {
+            None => checked.place(self)?.dispatch(self, account.trace()),
+            Some(plan) => {
+                account.composed = true;
+                Ok(checked.travel(self, &plan, account.trace()))
+            }
+        }
+    }
+
+    /// A place on a device where a version is ready.
+    pub(crate) fn place(&self, entry: &VersionEntry) -> Result<OnDevice, Fault> {
+        let place = self.loads.take(&entry.ready_on, rand::random());
+        place.ok_or_else(|| {
+            let reason = entry.unavailable_reason.as_deref().unwrap_or("it is loading");
+            Fault::unavailable(
+                FaultSource::Model,
+                format!(
+                    "model '{}' version {} is not ready: {reason}",
+                    entry.key.model, entry.key.version
+                ),
+            )
+        })
     }
 }
 
@@ -140,6 +165,9 @@ impl Admitted {
                 (entry, Some(arm), route.timeout, route.class)
             }
         };
+        if entry.plan.as_ref().is_some_and(|plan| !plan.admits(&self.tenant.id)) {
+            return Err(unknown());
+        }
         account.arm.clone_from(&arm);
         account.version = entry.key.version.get();
         Ok(Versioned {
@@ -175,13 +203,7 @@ fn of_route(route: &Route, tenant: &TenantEntry, call: &Call) -> Result<(Arc<Ver
 /// The unit of a sticky route: the request's parameter of that name, else what came in the header.
 fn unit_of(route: &Route, call: &Call) -> Option<String> {
     let name = route.unit.as_deref()?;
-    let parameter = call.request.parameter(name).map(|value| match value {
-        ParameterValue::String(text) => text.clone(),
-        ParameterValue::Int(number) => number.to_string(),
-        ParameterValue::Uint(number) => number.to_string(),
-        ParameterValue::Double(number) => number.to_string(),
-        ParameterValue::Bool(value) => value.to_string(),
-    });
+    let parameter = call.request.parameter(name).map(unit_text);
     parameter.or_else(|| call.unit.clone())
 }
 
@@ -209,54 +231,40 @@ impl Versioned {
 
 impl Checked {
     fn place(self, pipeline: &Pipeline) -> Result<Placed, Fault> {
-        let entry = &self.versioned.entry;
-        let place = pipeline.loads.take(&entry.ready_on, rand::random());
-        let place = place.ok_or_else(|| {
-            let reason = entry.unavailable_reason.as_deref().unwrap_or("it is loading");
-            Fault::unavailable(
-                FaultSource::Model,
-                format!(
-                    "model '{}' version {} is not ready: {reason}",
-                    entry.key.model, entry.key.version
-                ),
-            )
-        })?;
+        let place = pipeline.place(&self.versioned.entry)?;
         Ok(Placed { checked: self, place })
     }
 }
 
-impl Placed {
-    fn dispatch(self, pipeline: &Pipeline, trace: TraceContext) -> Result<InFlight, Fault> {
-        let Self { checked, place } = self;
-        let Checked {
+impl Checked {
+    /// The job that a device is handed, and what is kept of the call until it is answered.
+    fn job(self, trace: TraceContext) -> (InferJob, Kept) {
+        let Self {
             versioned,
             rows,
             deadline,
             standing,
-        } = checked;
+        } = self;
         let InferRequest {
             id,
             model,
             inputs,
             outputs,
+            parameters,
             ..
         } = versioned.call.request;
-        let job = job(
-            &versioned.entry,
-            &versioned.tenant,
-            Work {
-                request: versioned.call.request_id,
-                inputs,
-                outputs: outputs.clone(),
-                rows,
-                deadline,
-                standing,
-                trace,
-            },
-        );
-        let reply = pipeline.parts.workers.submit(place.device, job)?;
-        Ok(InFlight {
-            reply,
+        let job = InferJob {
+            request: versioned.call.request_id,
+            tenant: versioned.tenant.id.clone(),
+            version: versioned.entry.key.clone(),
+            inputs,
+            outputs: outputs.clone(),
+            rows,
+            deadline,
+            standing,
+            trace,
+        };
+        let kept = Kept {
             deadline,
             wanted: outputs,
             response: InferResponse {
@@ -268,32 +276,54 @@ impl Placed {
             },
             arm: versioned.arm,
             permits: versioned.permits,
-            place,
-        })
+            manner: Manner {
+                parameters,
+                unit: versioned.call.unit,
+            },
+        };
+        (job, kept)
+    }
+
+    /// Goes through an ensemble's graph; what its first steps are refused is found when it is waited for.
+    fn travel(self, pipeline: &Pipeline, plan: &Arc<Plan>, trace: TraceContext) -> InFlight {
+        let key = self.versioned.entry.key.clone();
+        let (job, mut kept) = self.job(trace);
+        let manner = Arc::new(std::mem::take(&mut kept.manner));
+        let reply = graph::begin(pipeline, &Ensemble { key: &key, plan }, job, &manner);
+        kept.in_flight(reply, None)
     }
 }
 
-struct Work {
-    request: RequestId,
-    inputs: Vec<Tensor>,
-    outputs: Vec<String>,
-    rows: u32,
-    deadline: Deadline,
-    standing: Standing,
-    trace: TraceContext,
+impl Placed {
+    fn dispatch(self, pipeline: &Pipeline, trace: TraceContext) -> Result<InFlight, Fault> {
+        let Self { checked, place } = self;
+        let (job, kept) = checked.job(trace);
+        let reply = pipeline.parts.workers.submit(place.device, job)?;
+        Ok(kept.in_flight(reply, Some(place)))
+    }
 }
 
-fn job(entry: &VersionEntry, tenant: &TenantEntry, work: Work) -> InferJob {
-    InferJob {
-        request: work.request,
-        tenant: tenant.id.clone(),
-        version: entry.key.clone(),
-        inputs: work.inputs,
-        outputs: work.outputs,
-        rows: work.rows,
-        deadline: work.deadline,
-        standing: work.standing,
-        trace: work.trace,
+/// What is kept of a call until it is answered.
+struct Kept {
+    deadline: Deadline,
+    wanted: Vec<String>,
+    response: InferResponse,
+    arm: Option<Arc<str>>,
+    permits: (Permit, Admission),
+    manner: Manner,
+}
+
+impl Kept {
+    fn in_flight(self, reply: WorkerReply, place: Option<OnDevice>) -> InFlight {
+        InFlight {
+            reply,
+            deadline: self.deadline,
+            wanted: self.wanted,
+            response: self.response,
+            arm: self.arm,
+            permits: self.permits,
+            place,
+        }
     }
 }
 

@@ -23,6 +23,9 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{Answer, Call, Credential, RouterActor, RouterHandle, RouterParts, WorkerReply, Workers};
 
+#[path = "graph/tests.rs"]
+mod graph;
+
 const LONG: Duration = Duration::from_secs(60);
 
 type Sender = oneshot::Sender<Result<JobOutcome, Fault>>;
@@ -86,6 +89,7 @@ fn version(model: &str, number: u32, ready_on: Vec<DeviceId>) -> Arc<VersionEntr
         }),
         format: ArtifactFormat::Builtin,
         ready_on,
+        plan: None,
         unavailable_reason: None,
     })
 }
@@ -194,6 +198,7 @@ impl Bed {
             // Its time stands still.
             limiter: Arc::new(Limiter::new(Arc::new(ManualClock::at(0)))),
             workers: workers.clone(),
+            gates: Arc::default(),
             telemetry: Telemetry::local(),
             clock,
             default_timeout: LONG,

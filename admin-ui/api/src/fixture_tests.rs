@@ -11,13 +11,18 @@ use std::{
 use actix_web::{App, body, cookie::Cookie, http::Method, test, web};
 use futures::future::BoxFuture;
 use mesh_actors::Tasks;
-use mesh_policies::{Pepper, generate_admin_token, hash_secret};
+use mesh_policies::{
+    Pepper, VersionEntry, generate_admin_token,
+    graph::{Plan, StepVersionEntry},
+    hash_secret,
+};
 use mesh_registry::{Author, Change, Expected, Registry, RegistryConfig, RegistryHandle};
 use mesh_resources::{AdminRole, AdminTokenSpec, Resource, ResourceKey};
 use mesh_telemetry::Telemetry;
 use mesh_types::{
-    Clock, DataType, DeviceId, Difference, Fault, InferJob, JobOutcome, LoadReport, ManualClock, ModelId, StageTimings,
-    TenantId, Tensor, Variant, VariantReport, VariantTime, Verdict, Version,
+    ArtifactFormat, Clock, DataType, DeviceId, Difference, Fault, InferJob, JobOutcome, LoadReport, ManualClock,
+    ModelConfig, ModelId, ModelVersionKey, StageTimings, TenantId, Tensor, Variant, VariantReport, VariantTime,
+    Verdict, Version,
 };
 use serde_json::{Value, json};
 
@@ -88,6 +93,10 @@ impl FleetView for Fleet {
         }]
     }
 
+    fn ensemble(&self, key: &ModelVersionKey) -> Option<Arc<VersionEntry>> {
+        (key.model.as_str() == "pipe").then(|| pipe(key))
+    }
+
     fn drain(&self, _: DeviceId, draining: bool) -> BoxFuture<'static, Result<(), Fault>> {
         self.draining.store(draining, Ordering::SeqCst);
         Box::pin(std::future::ready(Ok(())))
@@ -118,6 +127,31 @@ fn load() -> LoadReport {
         ],
         ..LoadReport::plain("libtorch 2.11.0, TorchScript")
     }
+}
+
+/// An ensemble of one step and a switch of two, as the mesh would have compiled it.
+fn pipe(key: &ModelVersionKey) -> Arc<VersionEntry> {
+    let config: ModelConfig = serde_json::from_value(pipe_spec()["config"].clone()).unwrap();
+    let step: Arc<ModelConfig> = Arc::new(serde_json::from_value(version_spec()["config"].clone()).unwrap());
+    let entry = |key: ModelVersionKey, config: Arc<ModelConfig>, plan: Option<Arc<Plan>>| VersionEntry {
+        key: Arc::new(key),
+        config,
+        format: ArtifactFormat::Ensemble,
+        ready_on: vec![DeviceId::cpu(0)],
+        plan,
+        unavailable_reason: None,
+    };
+    let plan = Plan::compile(key, &config, |wanted| {
+        let key = ModelVersionKey {
+            model: wanted.model.clone(),
+            ..key.clone()
+        };
+        Ok(StepVersionEntry {
+            entry: Arc::new(entry(key, step.clone(), None)),
+            callers: [].into(),
+        })
+    });
+    Arc::new(entry(key.clone(), Arc::new(config), Some(Arc::new(plan.unwrap()))))
 }
 
 /// Answers each job with its first input as output `y`; version 9 is broken.
@@ -342,6 +376,21 @@ pub(crate) fn tenant(name: &str) -> Value {
 pub(crate) fn version_spec() -> Value {
     let tensor = |name: &str| json!([{"name": name, "datatype": "FP32", "dims": [2]}]);
     json!({"format": "builtin", "config": {"max_batch_size": 8, "input": tensor("x"), "output": tensor("y")}})
+}
+
+/// An ensemble over the demo's model.
+pub(crate) fn pipe_spec() -> Value {
+    let step = |name: &str, input: &str, output: &str| json!({"name": name, "model": "digits", "version": 1, "inputs": {"x": input}, "outputs": {"y": output}});
+    let graph = json!({"steps": [
+        step("first", "x", "mid"),
+        {"name": "way", "switch": [
+            {"when": "mid > 0", "steps": [step("up", "mid", "y")]}, {"steps": [step("down", "mid", "y")]},
+        ]},
+    ]});
+    let mut spec = version_spec();
+    spec["format"] = json!("ensemble");
+    spec["config"]["graph"] = graph;
+    spec
 }
 
 pub(crate) fn endpoint(first: f64) -> Value {

@@ -17,6 +17,7 @@ mod devices;
 mod door;
 mod entry;
 mod error;
+mod graph;
 mod keys;
 mod live;
 mod loaded;
@@ -50,6 +51,8 @@ pub use state::AdminState;
 mod door_tests;
 #[cfg(test)]
 mod fixture_tests;
+#[cfg(test)]
+mod graph_tests;
 #[cfg(test)]
 mod resources_tests;
 #[cfg(test)]

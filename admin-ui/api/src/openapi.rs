@@ -23,6 +23,7 @@ use crate::{
     devices::DeviceDetail,
     entry::{Body, Entry},
     error::ErrorBody,
+    graph::GraphView,
     routes::{ROOT, entries},
     wire::{
         ApplyBody, ApplyResults, AuditList, AuditVerdict, LoginBody, NewKey, NewKeyBody, NewToken, NewTokenBody,
@@ -54,7 +55,7 @@ fn parameter(name: &str, place: ParameterIn) -> ParameterBuilder {
         "If-Match" => "the revision, in quotes, that the resource must have",
         "If-None-Match" => "*: the resource must be new",
         "x-sha256" => "the file's SHA-256; other bytes are refused",
-        "version" => "the version's number",
+        "version" => "the version's number; in a query a label does as well",
         "device" => "the device, such as cpu:0",
         "tenant" => "the tenant's name",
         "model" => "the model's name",
@@ -216,7 +217,8 @@ fn components() -> ComponentsBuilder {
         .with::<AuditList>()
         .with::<AuditVerdict>()
         .with::<Overview>()
-        .with::<DeviceDetail>();
+        .with::<DeviceDetail>()
+        .with::<GraphView>();
     let devices = ArrayBuilder::new().items(reference("DeviceDetail")).build();
     let document = ObjectBuilder::new().description(Some("An OpenAPI document."));
     components

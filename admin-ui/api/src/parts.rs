@@ -3,10 +3,12 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use mesh_policies::Pepper;
+use mesh_policies::{Pepper, VersionEntry};
 use mesh_registry::RegistryHandle;
 use mesh_telemetry::Telemetry;
-use mesh_types::{Clock, DeviceId, Fault, InferJob, JobOutcome, LoadReport, ModelId, TenantId, Version};
+use mesh_types::{
+    Clock, DeviceId, Fault, InferJob, JobOutcome, LoadReport, ModelId, ModelVersionKey, TenantId, Version,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -33,6 +35,8 @@ pub trait FleetView: Send + Sync + 'static {
     fn devices(&self) -> Vec<DeviceView>;
     /// The same with everything that is known of them. Must not block.
     fn inspect(&self) -> Vec<DeviceFacts>;
+    /// An ensemble as requests find it now, ready or not; none if there is none of this key. Must not block.
+    fn ensemble(&self, key: &ModelVersionKey) -> Option<Arc<VersionEntry>>;
     /// Lets a device take no new requests, or take them again; done once it does.
     fn drain(&self, device: DeviceId, draining: bool) -> BoxFuture<'static, Result<(), Fault>>;
 }

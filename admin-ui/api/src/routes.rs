@@ -17,7 +17,7 @@ use crate::{
     backup, devices,
     entry::{Body, Entry},
     error::ApiError,
-    keys, live, openapi, resources,
+    graph, keys, live, openapi, resources,
     resources::{ListQuery, WriteQuery, tenant_of},
     trial, versions,
     wire::{ApplyBody, LoginBody, NewKeyBody, NewTokenBody, PublishBody},
@@ -150,6 +150,10 @@ async fn model_versions(state: State, request: HttpRequest) -> Answer {
     versions::list(&state, &tenant_of(&request)?, &model_of(&request)?)
 }
 
+async fn model_graph(state: State, request: HttpRequest, query: Query<graph::GraphQuery>) -> Answer {
+    graph::graph(&state, &tenant_of(&request)?, &model_of(&request)?, &query)
+}
+
 async fn try_endpoint(state: State, caller: Caller, request: HttpRequest, body: Bytes) -> Answer {
     let name = request.match_info().get("name").unwrap_or_default();
     let endpoint = EndpointId::parse(name).map_err(|error| ApiError::invalid(error.to_string()))?;
@@ -242,7 +246,7 @@ fn making_routes() -> [Entry; 3] {
     ]
 }
 
-fn model_routes() -> [Entry; 4] {
+fn model_routes() -> [Entry; 5] {
     let versions = "/tenants/{tenant}/models/{model}/versions";
     let next = "Makes the next version of a model, and the model if it is new.";
     let listed = web::get().to(model_versions);
@@ -267,6 +271,14 @@ fn model_routes() -> [Entry; 4] {
             listed,
         )
         .answers("ResourceList"),
+        Entry::get(
+            "/tenants/{tenant}/models/{model}/graph",
+            "getModelGraph",
+            "Shows an ensemble's graph, what each step leads to now and what it has done.",
+            web::get().to(model_graph),
+        )
+        .query(&["version"])
+        .answers("GraphView"),
         Entry::post(
             "/tenants/{tenant}/endpoints/{name}/try",
             "tryEndpoint",

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use actix_web::{HttpResponse, web::Bytes};
 use futures::future::join_all;
 use mesh_protocol::{OutputOptions, decode_infer, encode_infer};
-use mesh_resources::{ArmSpec, Kind, ModelSpec, Resource, ResourceKey, Spec};
+use mesh_resources::{ArmSpec, Kind, ModelSpec, Resource, ResourceKey, Spec, VersionRef};
 use mesh_types::{
-    Deadline, EndpointId, Fault, InferJob, InferRequest, InferResponse, ModelConfig, ModelVersionKey, Parameters,
-    Standing, TenantId, TraceContext, Version, VersionSelector,
+    Deadline, EndpointId, Fault, InferJob, InferRequest, InferResponse, ModelConfig, ModelId, ModelVersionKey,
+    Parameters, Standing, TenantId, TraceContext, Version, VersionSelector,
 };
 use serde_json::Value;
 
@@ -56,7 +56,7 @@ pub(crate) async fn try_endpoint(
 
 async fn run(state: &AdminState, caller: &Caller, tenant: &TenantId, arm: &ArmSpec, request: &InferRequest) -> Trial {
     let started = state.inner.parts.clock.now();
-    let resolved = resolve(state, tenant, arm);
+    let resolved = resolve(state, tenant, &arm.model, arm.version.as_ref());
     let version = resolved.as_ref().ok().map(|(key, _)| key.version.get());
     let answer = match resolved {
         Ok((key, config)) => infer(state, caller, tenant, (key, config), request)
@@ -117,25 +117,28 @@ async fn infer(
     serde_json::from_slice(&bytes).map_err(|_| Fault::internal("the response cannot be written as json"))
 }
 
-/// The version that an arm names now, and how it is called.
-fn resolve(state: &AdminState, tenant: &TenantId, arm: &ArmSpec) -> Result<(ModelVersionKey, ModelConfig), ApiError> {
-    let (owner, model) = model_of(state, tenant, arm)?;
-    let wanted = arm
-        .version
-        .as_ref()
+/// The version that a tenant means now, and how it is called.
+pub(crate) fn resolve(
+    state: &AdminState,
+    tenant: &TenantId,
+    name: &ModelId,
+    version: Option<&VersionRef>,
+) -> Result<(ModelVersionKey, ModelConfig), ApiError> {
+    let (owner, model) = model_of(state, tenant, name)?;
+    let wanted = version
         .or(model.default_version.as_ref())
         .map(|wanted| wanted.selector().clone());
     let version = match wanted {
         Some(VersionSelector::Version(version)) => version,
         Some(VersionSelector::Label(label)) => {
             let pointed = model.labels.get(&label).copied();
-            pointed.ok_or_else(|| ApiError::not_found(format!("label '{label}' of model '{}'", arm.model)))?
+            pointed.ok_or_else(|| ApiError::not_found(format!("label '{label}' of model '{name}'")))?
         }
-        Some(VersionSelector::Default) | None => highest(state, &owner, arm)?,
+        Some(VersionSelector::Default) | None => highest(state, &owner, name)?,
     };
     let key = ModelVersionKey {
         tenant: owner,
-        model: arm.model.clone(),
+        model: name.clone(),
         version,
     };
     match state
@@ -146,20 +149,14 @@ fn resolve(state: &AdminState, tenant: &TenantId, arm: &ArmSpec) -> Result<(Mode
         .map(|found| found.spec)
     {
         Some(Spec::ModelVersion(spec)) => Ok((key, spec.config)),
-        _ => Err(ApiError::not_found(format!(
-            "version {version} of model '{}'",
-            arm.model
-        ))),
+        _ => Err(ApiError::not_found(format!("version {version} of model '{name}'"))),
     }
 }
 
 /// The tenant's own model of that name, or one that was granted to it.
-fn model_of(state: &AdminState, tenant: &TenantId, arm: &ArmSpec) -> Result<(TenantId, ModelSpec), ApiError> {
+fn model_of(state: &AdminState, tenant: &TenantId, name: &ModelId) -> Result<(TenantId, ModelSpec), ApiError> {
     let registry = &state.inner.parts.registry;
-    if let Some(Spec::Model(spec)) = registry
-        .get(&ResourceKey::model(tenant, &arm.model))?
-        .map(|found| found.spec)
-    {
+    if let Some(Spec::Model(spec)) = registry.get(&ResourceKey::model(tenant, name))?.map(|found| found.spec) {
         return Ok((tenant.clone(), spec));
     }
     let granted = |resource: Resource| match (resource.metadata.tenant, resource.spec) {
@@ -172,23 +169,23 @@ fn model_of(state: &AdminState, tenant: &TenantId, arm: &ArmSpec) -> Result<(Ten
         let mut named = page
             .items
             .into_iter()
-            .filter(|resource| resource.metadata.name == arm.model.as_str());
+            .filter(|resource| resource.metadata.name == name.as_str());
         if let Some(found) = named.find_map(granted) {
             return Ok(found);
         }
         after = page.next;
         if after.is_none() {
-            return Err(ApiError::not_found(format!("model '{}'", arm.model)));
+            return Err(ApiError::not_found(format!("model '{name}'")));
         }
     }
 }
 
-fn highest(state: &AdminState, owner: &TenantId, arm: &ArmSpec) -> Result<Version, ApiError> {
-    let versions = crate::versions::versions(state, owner, &arm.model)?;
+fn highest(state: &AdminState, owner: &TenantId, name: &ModelId) -> Result<Version, ApiError> {
+    let versions = crate::versions::versions(state, owner, name)?;
     let loaded = versions
         .iter()
         .rev()
         .find(|(_, resource)| matches!(&resource.spec, Spec::ModelVersion(spec) if !spec.unloaded));
     let highest = loaded.map(|(version, _)| *version);
-    highest.ok_or_else(|| ApiError::not_found(format!("a version of model '{}'", arm.model)))
+    highest.ok_or_else(|| ApiError::not_found(format!("a version of model '{name}'")))
 }

@@ -648,3 +648,111 @@ fn a_backup_that_is_refused_or_breaks_off_leaves_no_file() {
     assert_eq!(ran.code, 1);
     assert!(ran.err.contains("cannot write"), "{}", ran.err);
 }
+
+fn scan(ready: bool) -> Value {
+    json!({
+        "tenant": "acme", "model": "scan", "version": 3, "ready": ready,
+        "reason": (!ready).then_some("step 'read' is not ready: it broke"),
+        "text": "inputs: x FP32\nread: digits (pixels=x) -> y=label\noutputs: y\n", "dot": "digraph \"acme/scan/3\" {\n}\n",
+        "steps": [{"name": "read", "numbers": {"ok": 4, "failed": 1, "cancelled": 0, "left_out": 2, "mean_ms": 1.5}}],
+        "numbers": {"ok": 4, "failed": 1, "mean_ms": 2.0, "mean_compose_ms": 0.25},
+    })
+}
+
+#[test]
+fn a_graph_is_printed_as_text_with_its_numbers_and_for_graphviz() {
+    let path = "/admin/v1/tenants/acme/models/scan/graph";
+    let labelled = "/admin/v1/tenants/acme/models/scan/graph?version=stable";
+    let server = serve(vec![
+        ("GET", path, 200, scan(true)),
+        ("GET", labelled, 200, scan(false)),
+    ]);
+    let ran = mesh_at(&server.url, "", &["model", "graph", "scan", "-t", "acme"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(
+        ran.out.starts_with("acme/scan/3  ready\n\ninputs: x FP32\n"),
+        "{}",
+        ran.out
+    );
+    let line = |start: &str| {
+        ran.out
+            .lines()
+            .find(|line| line.trim_start().starts_with(start))
+            .unwrap()
+    };
+    let cells = |start: &str| line(start).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(cells("read "), ["read", "4", "1", "0", "2", "1.500"]);
+    assert!(line("(between steps)").ends_with("0.250"));
+    let ran = mesh_at(&server.url, "", &["model", "graph", "acme/scan@stable"]);
+    assert!(
+        ran.out.starts_with("acme/scan/3  not ready: step 'read'"),
+        "{}",
+        ran.out
+    );
+    let ran = mesh_at(&server.url, "", &["model", "graph", "acme/scan", "-o", "dot"]);
+    assert_eq!(ran.out, "digraph \"acme/scan/3\" {\n}\n");
+    let ran = mesh_at(&server.url, "", &["model", "graph", "acme/lost"]);
+    assert_eq!(ran.code, 1);
+}
+
+#[test]
+fn describing_a_version_that_is_an_ensemble_shows_its_graph() {
+    let version = json!({
+        "apiVersion": "mesh/v1", "kind": "ModelVersion", "metadata": {"tenant": "acme", "name": "scan/3"},
+        "spec": {"format": "ensemble", "config": {"input": [], "output": []}},
+    });
+    let server = serve(vec![
+        ("GET", "/admin/v1/tenants/acme/models/scan/versions/3", 200, version),
+        (
+            "GET",
+            "/admin/v1/tenants/acme/models/scan/graph?version=3",
+            200,
+            scan(false),
+        ),
+    ]);
+    let ran = mesh_at(&server.url, "", &["describe", "version", "acme/scan/3"]);
+    assert!(
+        ran.out.contains("Now\nnot ready: step 'read' is not ready"),
+        "{} {}",
+        ran.out,
+        ran.err
+    );
+    assert!(ran.out.contains("read: digits (pixels=x) -> y=label"), "{}", ran.out);
+}
+
+#[test]
+fn an_ensemble_is_published_without_a_file_and_waited_for_by_its_graph() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("scan.yaml");
+    std::fs::write(
+        &config,
+        "input: [{name: x, datatype: FP32, dims: [2]}]\noutput: [{name: y, datatype: FP32, dims: [2]}]\n\
+         graph: {steps: [{name: a, model: m, outputs: {y: y}}]}\n",
+    )
+    .unwrap();
+    let version = json!({
+        "apiVersion": "mesh/v1", "kind": "ModelVersion", "metadata": {"tenant": "acme", "name": "scan/3"},
+        "spec": {"format": "ensemble", "config": {"input": [], "output": []}},
+    });
+    let server = serve(vec![
+        ("POST", "/admin/v1/tenants/acme/models/scan/versions", 201, version),
+        (
+            "GET",
+            "/admin/v1/tenants/acme/models/scan/graph?version=3",
+            200,
+            scan(true),
+        ),
+    ]);
+    let config = config.to_str().unwrap();
+    let args = [
+        "model", "publish", "--format", "ensemble", "-t", "acme", "-m", "scan", "--config", config, "--wait",
+    ];
+    let ran = mesh_at(&server.url, "", &args);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.contains("ready     all of its steps"), "{}", ran.out);
+    let asked = server.asked.lock().unwrap().join("\n");
+    assert!(
+        asked.contains("\"format\":\"ensemble\"") && asked.contains("\"graph\""),
+        "{asked}"
+    );
+}

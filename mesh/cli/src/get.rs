@@ -1,6 +1,7 @@
 //! `get` and `describe`: resources as tables, JSON or YAML.
 
-use mesh_resources::{Kind, Resource, ResourceKey};
+use mesh_resources::{Kind, Resource, ResourceKey, Spec};
+use mesh_types::ArtifactFormat;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -8,7 +9,7 @@ use crate::{
     DescribeArgs, Failure, GetArgs, OutputFormat, Terminal,
     apply::{declared, yaml},
     client::AdminClient,
-    device, paths, status, table,
+    device, graph, paths, status, table,
 };
 
 /// Resources per answer, and the most that are listed.
@@ -122,7 +123,14 @@ pub(crate) async fn describe(
         shown(meta.updated.map(|time| time.to_string()))
     )?;
     write!(terminal.out, "{}", declared(&resource)?)?;
-    if let Some(live) = live(client, &key).await? {
+    let tenant = key.tenant.as_ref().map_or("", |tenant| tenant.as_str());
+    let live = match &resource.spec {
+        Spec::ModelVersion(spec) if spec.format == ArtifactFormat::Ensemble => {
+            graph::of_version(client, tenant, &key.name).await?
+        }
+        _ => live(client, &key).await?,
+    };
+    if let Some(live) = live {
         write!(terminal.out, "\nNow\n{live}")?;
     }
     Ok(())

@@ -16,6 +16,7 @@ mod diff;
 mod failure;
 mod files;
 mod get;
+mod graph;
 mod infer;
 mod inspect;
 mod keys;
@@ -36,6 +37,7 @@ use std::{
 use clap::CommandFactory as _;
 
 pub use failure::Failure;
+pub use graph::{GraphArgs, GraphFormat};
 pub use inspect::{SignatureReader, inspect};
 pub use options::{
     ApplyArgs, BackupArgs, Command, DeleteArgs, DescribeArgs, DeviceArgs, DeviceCommand, DeviceListArgs, DiffArgs,
@@ -134,6 +136,7 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Model(ModelCommand::Publish(args)) => publish::publish(&globals.admin()?, &args, terminal).await,
         // It needs whoever can read models: see `inspect`.
         Command::Model(ModelCommand::Inspect(_)) => Err(Failure::refused("models are read by the program itself")),
+        Command::Model(ModelCommand::Graph(args)) => graph::graph(&globals.admin()?, &args, terminal).await,
         Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,

@@ -258,6 +258,7 @@ pub enum ModelCommand {
   mesh model publish digits.pt --tenant acme --model digits --config model.yaml --label stable --wait
   mesh model publish digits.pt2 --tenant acme --model digits --config model.yaml
   mesh model publish --format builtin --tenant acme --model echo --config echo.yaml
+  mesh model publish --format ensemble --tenant acme --model scan --config scan.yaml --wait
 
 The configuration is Triton's: max_batch_size, input, output (name, datatype, dims), dynamic_batching, parameters.")]
     Publish(PublishArgs),
@@ -268,6 +269,9 @@ The configuration is Triton's: max_batch_size, input, output (name, datatype, di
 
 Works offline. Reading a TorchScript file runs its author's code, as loading it anywhere does; a .pt2 package is not run.")]
     Inspect(InspectArgs),
+    /// Show an ensemble's graph: its steps, what each leads to now, and what they have done.
+    #[command(after_help = "Example: mesh model graph acme/scan@stable -o dot | dot -Tsvg > scan.svg")]
+    Graph(crate::GraphArgs),
 }
 
 /// `mesh model inspect`.
@@ -334,6 +338,8 @@ pub enum Format {
     TorchAoti,
     /// A model that is part of the mesh.
     Builtin,
+    /// A model made of other models.
+    Ensemble,
 }
 
 /// `mesh key`.

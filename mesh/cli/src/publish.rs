@@ -14,11 +14,11 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::{fs::File, io::AsyncReadExt as _, time::Instant};
 
-use crate::{Failure, PublishArgs, Terminal, client::AdminClient, files, options::Format, status::Device};
+use crate::{Failure, PublishArgs, Terminal, client::AdminClient, files, graph, options::Format, status::Device};
 
 const CHUNK: usize = 1 << 20;
 /// How often the devices are asked while waiting.
-const POLL: Duration = Duration::from_millis(250);
+pub(crate) const POLL: Duration = Duration::from_millis(250);
 
 pub(crate) async fn publish(
     client: &AdminClient,
@@ -38,13 +38,14 @@ pub(crate) async fn publish(
     }
     let (format, artifact) = match (args.format, &args.file) {
         (Some(Format::Builtin), None) => (ArtifactFormat::Builtin, None),
+        (Some(Format::Ensemble), None) => (ArtifactFormat::Ensemble, None),
         (_, Some(path)) => {
             let format = format_of(args.format, path)?;
             (format, Some(upload(client, path, terminal).await?))
         }
         (_, None) => {
             return Err(Failure::refused(
-                "which file? only built-in models have none (--format builtin)",
+                "which file? only built-in models and ensembles have none (--format builtin or ensemble)",
             ));
         }
     };
@@ -72,6 +73,7 @@ pub(crate) fn format_of(said: Option<Format>, path: &Path) -> Result<ArtifactFor
     let failed = |error: std::io::Error| Failure::refused(format!("cannot read {}: {error}", path.display()));
     let said = match said {
         Some(Format::Builtin) => return Err(Failure::refused("a built-in model has no file: leave it out")),
+        Some(Format::Ensemble) => return Err(Failure::refused("an ensemble has no file: leave it out")),
         Some(Format::Torchscript) => Some(ArtifactFormat::TorchScript),
         Some(Format::TorchAoti) => Some(ArtifactFormat::TorchAoti),
         None => None,
@@ -95,6 +97,7 @@ const fn name(format: ArtifactFormat) -> &'static str {
         ArtifactFormat::TorchScript => "torchscript",
         ArtifactFormat::TorchAoti => "torch_aoti",
         ArtifactFormat::Builtin => "builtin",
+        ArtifactFormat::Ensemble => "ensemble",
     }
 }
 
@@ -185,6 +188,9 @@ async fn wait(
     let (model, number) = version.metadata.name.split_once('/').unwrap_or_default();
     let tenant = version.metadata.tenant.as_ref().map_or("", |tenant| tenant.as_str());
     let deadline = Instant::now() + timeout;
+    if matches!(&version.spec, mesh_resources::Spec::ModelVersion(spec) if spec.format == ArtifactFormat::Ensemble) {
+        return graph::wait(client, (tenant, model, number), deadline, terminal).await;
+    }
     loop {
         let devices: Vec<Device> = client.get("/devices").await?;
         let held = devices

@@ -11,12 +11,15 @@ use std::{
 
 use mesh_policies::{
     Arm, Credentials, MeshSnapshot, ModelEntry, Pepper, Rate, Route, Target, TenantEntry, TenantLimits, VersionEntry,
+    graph::Plan,
 };
 use mesh_resources::{ArmSpec, EndpointSpec, Isolation, TenantSpec};
-use mesh_types::{EndpointId, ModelId, ModelVersionKey, TenantId, TenantShare, Version, VersionSelector};
+use mesh_types::{
+    ArtifactFormat, EndpointId, ModelId, ModelVersionKey, TenantId, TenantShare, Version, VersionSelector,
+};
 
 use crate::{
-    credentials,
+    credentials, ensembles,
     fleet::FleetReport,
     records::{ModelName, ModelRecord, Records},
     standing::{Standing, Standings, Trouble, standings},
@@ -44,15 +47,10 @@ pub fn compile(
     pepper: &Pepper,
     previous: &Compiled,
 ) -> Compiled {
-    let standings = standings(records, report, trouble);
-    let models: BTreeMap<ModelName, Arc<ModelEntry>> = records
-        .models
-        .iter()
-        .map(|(name, record)| {
-            let entry = model(name, record, &standings, previous.models.get(name));
-            (name.clone(), Arc::new(entry))
-        })
-        .collect();
+    let mut standings = standings(records, report, trouble);
+    let models = ensembles::in_order(records, &mut standings, |name, record, standings| {
+        model(name, record, standings, previous.models.get(name))
+    });
     let desk = Desk {
         records,
         standings: &standings,
@@ -75,7 +73,9 @@ pub fn compile(
     };
     let tenants = tenants(records, &models, &routes);
     Compiled {
-        snapshot: Arc::new(MeshSnapshot::new(records.revision, credentials, tenants)),
+        snapshot: Arc::new(
+            MeshSnapshot::new(records.revision, credentials, tenants).with_ensembles(ensembles_of(&models)),
+        ),
         routed: routed(&models, &routes),
         models,
         routes,
@@ -216,12 +216,7 @@ impl Desk<'_> {
 
     /// The model that an arm of this tenant names: its own, or else one granted to it.
     fn callable(&self, tenant: &TenantId, model: &ModelId) -> Option<&Arc<ModelEntry>> {
-        let own = self.models.get(&(tenant.clone(), model.clone()));
-        own.or_else(|| {
-            let granted =
-                |(name, _): &(&ModelName, &Arc<ModelEntry>)| name.1 == *model && self.records.may_call(tenant, name);
-            self.models.iter().find(granted).map(|(_, entry)| entry)
-        })
+        self.models.get(self.records.callable(tenant, None, model)?)
     }
 
     /// A former arm as it stands now; without a version if it can no longer answer.
@@ -254,6 +249,14 @@ impl Desk<'_> {
             .as_ref()
             .is_some_and(|version| !version.is_ready() && expected(version))
     }
+}
+
+/// Every version that is an ensemble.
+fn ensembles_of(models: &BTreeMap<ModelName, Arc<ModelEntry>>) -> impl Iterator<Item = Arc<VersionEntry>> {
+    let versions = models.values().flat_map(|model| model.versions.values());
+    versions
+        .filter(|version| version.format == ArtifactFormat::Ensemble)
+        .cloned()
 }
 
 fn nothing(owner: &TenantId, model: &ModelId) -> ModelEntry {
@@ -327,9 +330,18 @@ fn routed(
         .values()
         .flat_map(|route| &route.arms)
         .filter_map(|arm| arm.version.as_ref());
-    direct
-        .chain(by_arm)
-        .filter(|version| version.is_ready())
+    let led_to = || {
+        direct
+            .clone()
+            .chain(by_arm.clone())
+            .filter(|version| version.is_ready())
+    };
+    // Whoever leads to an ensemble leads to its steps.
+    let by_plan = led_to()
+        .filter_map(|version| version.plan.as_deref())
+        .flat_map(Plan::versions);
+    led_to()
+        .chain(by_plan)
         .map(|version| ModelVersionKey::clone(&version.key))
         .collect()
 }

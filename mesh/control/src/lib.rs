@@ -19,6 +19,7 @@
 mod compile;
 mod controller;
 mod credentials;
+mod ensembles;
 mod fleet;
 mod plan;
 mod records;
@@ -35,6 +36,8 @@ pub use standing::Trouble;
 mod compile_tests;
 #[cfg(test)]
 mod controller_tests;
+#[cfg(test)]
+mod ensembles_tests;
 #[cfg(test)]
 mod plan_tests;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_types::{DeviceId, ModelVersionKey};
+use mesh_types::{ArtifactFormat, DeviceId, ModelVersionKey};
 
 use crate::{
     compile::Compiled,
@@ -108,7 +108,8 @@ impl Books {
                 trouble.stale.insert(key.clone());
             }
         }
-        for record in records.versions().filter(|record| !record.unloaded) {
+        let on_devices = |record: &&VersionRecord| !record.unloaded && record.format != ArtifactFormat::Ensemble;
+        for record in records.versions().filter(on_devices) {
             let placed = record.placement(devices);
             let key = || ModelVersionKey::clone(&record.key);
             if placed.is_empty() {

@@ -72,8 +72,11 @@ impl VersionRecord {
 
     /// The devices that it belongs on. Without a wish it goes to all GPUs, or to all CPU devices where there are none.
     pub(crate) fn placement(&self, devices: &[DeviceId]) -> Vec<DeviceId> {
-        if self.format == ArtifactFormat::Builtin {
-            return of_kind(devices, DeviceKind::Cpu);
+        match self.format {
+            ArtifactFormat::Builtin => return of_kind(devices, DeviceKind::Cpu),
+            // Its steps are on devices, each where it belongs.
+            ArtifactFormat::Ensemble => return Vec::new(),
+            _ => {}
         }
         let any = [InstanceGroup::default()];
         let groups = match self.config.instance_group.as_slice() {
@@ -156,6 +159,25 @@ impl Records {
     pub fn version(&self, key: &ModelVersionKey) -> Option<&VersionRecord> {
         let name = (key.tenant.clone(), key.model.clone());
         self.models.get(&name)?.versions.get(&key.version)
+    }
+
+    /// The model that a tenant means by a name: its own, or else one granted to it; one of `namespace` only, if that is said.
+    pub(crate) fn callable(
+        &self,
+        tenant: &TenantId,
+        namespace: Option<&TenantId>,
+        model: &ModelId,
+    ) -> Option<&ModelName> {
+        let of = |owner: &TenantId| {
+            self.models
+                .get_key_value(&(owner.clone(), model.clone()))
+                .map(|(name, _)| name)
+        };
+        if let Some(namespace) = namespace {
+            return of(namespace).filter(|name| self.may_call(tenant, name));
+        }
+        let granted = |name: &&ModelName| name.1 == *model && self.may_call(tenant, name);
+        of(tenant).or_else(|| self.models.keys().find(granted))
     }
 
     /// Whether the tenant may call the model: its own, or one granted to it.

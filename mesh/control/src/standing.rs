@@ -5,13 +5,15 @@ use std::{
     sync::Arc,
 };
 
-use mesh_policies::VersionEntry;
-use mesh_types::{DeviceId, ModelVersionKey};
+use mesh_policies::{VersionEntry, graph::Plan};
+use mesh_types::{ArtifactFormat, DeviceId, ModelVersionKey};
 
 use crate::{
     fleet::{FleetReport, ModelState},
     records::{Records, VersionRecord},
 };
+
+const KEPT_OFF: &str = "it is kept off the devices: set unloaded to false to load it";
 
 /// What control itself knows of versions, beyond the devices' report.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +43,42 @@ impl Standing {
     /// Whether it may stay where it is led to: it answers, or will as soon as a device is undrained.
     pub(crate) fn holds(&self) -> bool {
         self.able.is_ready() || self.rests
+    }
+
+    /// Of an ensemble: its plan if its graph holds together, and why it is not ready if it is not. `rests` is whether its steps
+    /// only wait for devices to be undrained.
+    pub(crate) fn of_ensemble(
+        record: &VersionRecord,
+        plan: Option<Arc<Plan>>,
+        unavailable_reason: Option<String>,
+        rests: bool,
+    ) -> Self {
+        let entry = |plan: Option<Arc<Plan>>, unavailable_reason: Option<String>| {
+            Arc::new(VersionEntry {
+                key: record.key.clone(),
+                config: record.config.clone(),
+                format: record.format,
+                ready_on: Vec::new(),
+                plan,
+                unavailable_reason,
+            })
+        };
+        let off = plan
+            .as_ref()
+            .filter(|_| record.unloaded)
+            .map(|plan| Arc::new(plan.kept_off()));
+        let able = entry(plan, unavailable_reason);
+        Self {
+            shown: if record.unloaded {
+                entry(off, Some(KEPT_OFF.to_owned()))
+            } else {
+                able.clone()
+            },
+            serves: !record.unloaded && able.is_ready(),
+            expected: !record.unloaded,
+            rests,
+            able,
+        }
     }
 }
 
@@ -74,7 +112,9 @@ pub(crate) fn standings(records: &Records, report: &FleetReport, trouble: &Troub
             standing(record, &reported, trouble),
         )
     };
-    records.versions().map(of).collect()
+    // Those of ensembles follow from their steps'.
+    let on_devices = |record: &&VersionRecord| record.format != ArtifactFormat::Ensemble;
+    records.versions().filter(on_devices).map(of).collect()
 }
 
 fn standing(record: &VersionRecord, reported: &Reported, trouble: &Trouble) -> Standing {
@@ -82,7 +122,7 @@ fn standing(record: &VersionRecord, reported: &Reported, trouble: &Trouble) -> S
     let leaving = record.unloaded || stale;
     let reason = || {
         if record.unloaded {
-            return "it is kept off the devices: set unloaded to false to load it".to_owned();
+            return KEPT_OFF.to_owned();
         }
         if reported.draining {
             return "every device that has it is being drained".to_owned();
@@ -100,6 +140,7 @@ fn standing(record: &VersionRecord, reported: &Reported, trouble: &Trouble) -> S
             config: record.config.clone(),
             format: record.format,
             ready_on: ready_on.to_vec(),
+            plan: None,
             unavailable_reason: ready_on.is_empty().then(reason),
         })
     };

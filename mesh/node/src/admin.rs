@@ -1,12 +1,15 @@
 //! What the admin door needs of the rest: the view of the devices, trials, and the files of the web app.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use futures::{FutureExt, future::BoxFuture};
 use mesh_admin_api::{
     Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, LoadState, ModelFacts, ModelNumbers, Probe,
 };
 use mesh_control::{ControllerHandle, ModelReport, ModelState};
+use mesh_policies::{MeshSnapshot, VersionEntry};
+use mesh_router::{RouterParts, infer_ensemble};
 use mesh_telemetry::Telemetry;
 use mesh_types::{DeviceId, Fault, FaultSource, InferJob, JobOutcome, LoadReport, ModelVersionKey};
 use mesh_worker::{DeviceStatistics, ModelStatistics};
@@ -25,6 +28,7 @@ pub(crate) struct Devices {
     pub(crate) control: ControllerHandle,
     pub(crate) fleet: LocalFleet,
     pub(crate) telemetry: Telemetry,
+    pub(crate) snapshots: Arc<ArcSwap<MeshSnapshot>>,
 }
 
 impl FleetView for Devices {
@@ -49,6 +53,10 @@ impl FleetView for Devices {
             facts.push(self.facts(known, draining, models, loads));
         }
         facts
+    }
+
+    fn ensemble(&self, key: &ModelVersionKey) -> Option<Arc<VersionEntry>> {
+        self.snapshots.load().ensemble(key).cloned()
     }
 
     fn drain(&self, device: DeviceId, draining: bool) -> BoxFuture<'static, Result<(), Fault>> {
@@ -146,25 +154,32 @@ fn held(report: ModelReport) -> HeldModel {
     }
 }
 
-/// Trials go straight to a device: they are an admin's, and no tenant's limits stand before them.
-pub(crate) struct DeviceProbe(pub(crate) LocalFleet);
+/// Trials go straight to a device, or to the devices of an ensemble's steps: they are an admin's, and no tenant's limits stand before them.
+pub(crate) struct DeviceProbe {
+    pub(crate) fleet: LocalFleet,
+    pub(crate) router: RouterParts,
+}
 
 impl Probe for DeviceProbe {
     fn infer(&self, job: InferJob) -> BoxFuture<'static, Result<JobOutcome, Fault>> {
+        if let Some(entry) = self.router.snapshots.load().ensemble(&job.version) {
+            let reply = infer_ensemble(&self.router, entry, job);
+            return async move { reply?.await }.boxed();
+        }
         let holds = |device: &mesh_worker::DeviceReport| {
             device
                 .models
                 .iter()
                 .any(|model| model.key == *job.version && model.state == mesh_worker::ModelState::Ready)
         };
-        let report = self.0.worker().report();
+        let report = self.fleet.worker().report();
         let device = report
             .devices
             .iter()
-            .find(|device| !self.0.is_leaving(device.device) && holds(device))
+            .find(|device| !self.fleet.is_leaving(device.device) && holds(device))
             .map(|device| device.device);
         let reply = match device {
-            Some(device) => self.0.hand_over(device, job),
+            Some(device) => self.fleet.hand_over(device, job),
             None => Err(Fault::unavailable(
                 FaultSource::Model,
                 "the version is not ready on any device",

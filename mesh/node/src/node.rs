@@ -300,13 +300,19 @@ impl Behind<'_> {
             snapshots,
             limiter,
             workers: Arc::new(self.fleet.clone()),
+            gates: Arc::default(),
             telemetry: self.telemetry.clone(),
             clock: self.clock.clone(),
             default_timeout: self.config.request_timeout,
             max_in_flight: self.config.max_in_flight,
         };
-        let http = HttpDoor::start(self.http_config(), router, self.readiness.clone(), &groups.doors)?;
-        let admin = self.open_admin(control, &groups.admin)?;
+        let http = HttpDoor::start(
+            self.http_config(),
+            router.clone(),
+            self.readiness.clone(),
+            &groups.doors,
+        )?;
+        let admin = self.open_admin(control, router, &groups.admin)?;
         Ok(Doors { http, metrics, admin })
     }
 
@@ -339,7 +345,12 @@ impl Behind<'_> {
         }
     }
 
-    fn open_admin(&self, control: ControllerHandle, tasks: &Tasks) -> Result<AdminDoor, StartError> {
+    fn open_admin(
+        &self,
+        control: ControllerHandle,
+        router: RouterParts,
+        tasks: &Tasks,
+    ) -> Result<AdminDoor, StartError> {
         let parts = AdminParts {
             registry: self.store.registry.handle(),
             telemetry: self.telemetry.clone(),
@@ -347,8 +358,12 @@ impl Behind<'_> {
                 control,
                 fleet: self.fleet.clone(),
                 telemetry: self.telemetry.clone(),
+                snapshots: router.snapshots.clone(),
             }),
-            probe: Arc::new(DeviceProbe(self.fleet.clone())),
+            probe: Arc::new(DeviceProbe {
+                fleet: self.fleet.clone(),
+                router,
+            }),
             pepper: self.store.pepper.clone(),
             clock: self.clock.clone(),
         };

@@ -73,6 +73,13 @@ impl Draft<'_> {
 
     /// Every resource whose key begins with the prefix.
     pub(crate) fn list(&self, prefix: &str) -> Result<Vec<Resource>, RegistryError> {
+        self.list_with(prefix, "")
+    }
+
+    /// Those of them whose record has this text in it: the others are not even read.
+    pub(crate) fn list_with(&self, prefix: &str, text: &str) -> Result<Vec<Resource>, RegistryError> {
+        let has =
+            |stored: &Stored| text.is_empty() || stored.value.windows(text.len()).any(|part| part == text.as_bytes());
         let mut entries: BTreeMap<String, Stored> = BTreeMap::new();
         let mut after: Option<String> = None;
         loop {
@@ -90,7 +97,8 @@ impl Draft<'_> {
                 None => drop(entries.remove(key)),
             }
         }
-        let resources: Result<Vec<_>, _> = entries.iter().map(|(key, stored)| read(key, stored)).collect();
+        let entries = entries.iter().filter(|(_, stored)| has(stored));
+        let resources: Result<Vec<_>, _> = entries.map(|(key, stored)| read(key, stored)).collect();
         Ok(resources?)
     }
 }

@@ -15,6 +15,7 @@ mod audit;
 mod backup;
 mod change;
 mod draft;
+mod ensembles;
 mod error;
 mod files;
 mod handle;
@@ -45,6 +46,8 @@ pub use store::{
 mod compaction_tests;
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+mod ensembles_tests;
 #[cfg(test)]
 mod ledger_tests;
 #[cfg(test)]

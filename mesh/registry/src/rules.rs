@@ -74,11 +74,12 @@ const fn described(kind: ArtifactFormat) -> &'static str {
         ArtifactFormat::TorchScript => "a TorchScript archive (format: torchscript)",
         ArtifactFormat::TorchAoti => "a package compiled by AOTInductor (format: torch_aoti)",
         ArtifactFormat::Builtin => "no file (format: builtin)",
+        ArtifactFormat::Ensemble => "no file (format: ensemble)",
     }
 }
 
-struct Rules<'a> {
-    draft: &'a Draft<'a>,
+pub(crate) struct Rules<'a> {
+    pub(crate) draft: &'a Draft<'a>,
     artifacts: &'a Artifacts,
 }
 
@@ -201,6 +202,9 @@ impl Rules<'_> {
             let text = format!("there is no model '{}': create it first", version.model);
             problems.push(Problem::new("metadata.name", text));
         }
+        if spec.format == ArtifactFormat::Ensemble {
+            problems.extend(self.ensemble(key, spec)?);
+        }
         let Some(artifact) = &spec.artifact else {
             return Ok(());
         };
@@ -245,7 +249,12 @@ impl Rules<'_> {
         Ok(())
     }
 
-    fn has_version(&self, tenant: &TenantId, model: &ModelId, version: Version) -> Result<bool, RegistryError> {
+    pub(crate) fn has_version(
+        &self,
+        tenant: &TenantId,
+        model: &ModelId,
+        version: Version,
+    ) -> Result<bool, RegistryError> {
         self.draft.has(&ResourceKey::version(&ModelVersionKey {
             tenant: tenant.clone(),
             model: model.clone(),
@@ -254,7 +263,11 @@ impl Rules<'_> {
     }
 
     /// The tenant's own model of this name, or one granted to it; and whose it is.
-    fn callable(&self, tenant: &TenantId, model: &ModelId) -> Result<Option<(TenantId, ModelSpec)>, RegistryError> {
+    pub(crate) fn callable(
+        &self,
+        tenant: &TenantId,
+        model: &ModelId,
+    ) -> Result<Option<(TenantId, ModelSpec)>, RegistryError> {
         let own = self.draft.get(&ResourceKey::model(tenant, model))?;
         if let Some(Spec::Model(spec)) = own.map(|resource| resource.spec) {
             return Ok(Some((tenant.clone(), spec)));
@@ -272,6 +285,12 @@ impl Rules<'_> {
 
     /// What may refer to something that this change takes away.
     fn affected(&self, change: &Changed) -> Result<Vec<Resource>, RegistryError> {
+        let mut found = self.affected_ensembles(change)?;
+        found.extend(self.affected_otherwise(change)?);
+        Ok(found)
+    }
+
+    fn affected_otherwise(&self, change: &Changed) -> Result<Vec<Resource>, RegistryError> {
         let name = &change.key.name;
         match (change.key.kind, &change.before, &change.after) {
             (Kind::Tenant, Some(_), None) => self.of_tenant(name),

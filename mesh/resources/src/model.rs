@@ -185,14 +185,14 @@ impl ModelVersionSpec {
             MAX_DESCRIPTION,
             problems,
         );
-        match (self.format, &self.artifact) {
-            (ArtifactFormat::Builtin, Some(_)) => {
-                problems.push(Problem::new(
-                    "spec.artifact",
-                    "a built-in model has no file: leave it out",
-                ));
-            }
-            (ArtifactFormat::TorchScript | ArtifactFormat::TorchAoti, None) => {
+        let without = match self.format {
+            ArtifactFormat::Builtin => Some("a built-in model has no file: leave it out"),
+            ArtifactFormat::Ensemble => Some("an ensemble has no file: leave it out"),
+            ArtifactFormat::TorchScript | ArtifactFormat::TorchAoti => None,
+        };
+        match (without, &self.artifact) {
+            (Some(problem), Some(_)) => problems.push(Problem::new("spec.artifact", problem)),
+            (None, None) => {
                 problems.push(Problem::new(
                     "spec.artifact",
                     "this format needs its file: upload it first",
@@ -206,8 +206,42 @@ impl ModelVersionSpec {
             }
             _ => {}
         }
+        self.check_ensemble(problems);
         for problem in self.config.problems() {
             problems.push(Problem::new(format!("spec.config.{}", problem.field), problem.problem));
+        }
+    }
+
+    /// What belongs to an ensemble and to nothing else, and the other way round. Whether its graph holds together depends on the
+    /// models that it names.
+    fn check_ensemble(&self, problems: &mut Vec<Problem>) {
+        let config = &self.config;
+        let mut say = |field: &str, problem: &str| problems.push(Problem::new(format!("spec.config.{field}"), problem));
+        if self.format != ArtifactFormat::Ensemble {
+            let needs = "a model with steps needs format: ensemble";
+            if config.graph.is_some() {
+                say("graph", needs);
+            }
+            if config.ensemble_scheduling.is_some() {
+                say("ensemble_scheduling", needs);
+            }
+            return;
+        }
+        let steps_have = "an ensemble runs on no device: its steps' models say this, leave it out";
+        if config.dynamic_batching.is_some() {
+            say("dynamic_batching", steps_have);
+        }
+        if config.execution.is_some() {
+            say("execution", steps_have);
+        }
+        if config.optimization.is_some() {
+            say("optimization", steps_have);
+        }
+        if !config.instance_group.is_empty() {
+            say("instance_group", steps_have);
+        }
+        if !config.parameters.is_empty() {
+            say("parameters", "an ensemble has no backend: leave it out");
         }
     }
 }

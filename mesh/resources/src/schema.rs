@@ -22,6 +22,12 @@ pub struct ModelConfigSchema {
     pub dynamic_batching: Option<DynamicBatchingSchema>,
     /// Where instances run; empty means one group of the default kind.
     pub instance_group: Vec<InstanceGroupSchema>,
+    /// What an ensemble is made of, in Triton's form.
+    #[schema(value_type = Option<Object>)]
+    pub ensemble_scheduling: Option<BTreeMap<String, String>>,
+    /// What an ensemble is made of, in the mesh's own form.
+    #[schema(value_type = Option<Object>)]
+    pub graph: Option<BTreeMap<String, String>>,
     /// The backend's own settings: texts, numbers and booleans by name.
     #[schema(value_type = BTreeMap<String, Object>)]
     pub parameters: BTreeMap<String, String>,

@@ -217,9 +217,48 @@ fn keys_that_are_none_are_refused() {
 }
 
 #[test]
+fn an_ensemble_has_steps_and_neither_a_file_nor_anything_of_a_device() {
+    let problems = |format: &str, config: serde_json::Value, artifact: bool| -> Vec<String> {
+        let mut all = serde_json::json!({
+            "input": [{"name": "x", "datatype": "FP32", "dims": [1]}],
+            "output": [{"name": "y", "datatype": "FP32", "dims": [1]}], "max_batch_size": 4,
+        });
+        all.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+        let mut spec = serde_json::json!({"format": format, "config": all});
+        if artifact {
+            spec["artifact"] = serde_json::json!({"sha256": "a".repeat(64), "bytes": 1});
+        }
+        let spec: crate::ModelVersionSpec = serde_json::from_value(spec).unwrap();
+        let key: ResourceKey = "ModelVersion/acme/pipe/1".parse().unwrap();
+        Resource::new(&key, spec)
+            .problems()
+            .into_iter()
+            .map(|problem| problem.field)
+            .collect()
+    };
+    let graph = serde_json::json!({"graph": {"steps": []}});
+    assert_eq!(problems("ensemble", graph.clone(), false), Vec::<String>::new());
+    assert_eq!(problems("ensemble", graph.clone(), true), ["spec.artifact"]);
+    assert_eq!(problems("builtin", graph, false), ["spec.config.graph"]);
+    let of_a_device = serde_json::json!({
+        "ensemble_scheduling": {"step": []}, "dynamic_batching": {}, "execution": {}, "instance_group": [{}],
+        "parameters": {"a": "b"},
+    });
+    assert_eq!(
+        problems("builtin", of_a_device.clone(), false),
+        ["spec.config.ensemble_scheduling"]
+    );
+    assert_eq!(
+        problems("ensemble", of_a_device, false),
+        ["dynamic_batching", "execution", "instance_group", "parameters"].map(|field| format!("spec.config.{field}"))
+    );
+}
+
+#[test]
 fn the_schema_of_the_model_configuration_has_its_fields() {
     let config: ModelConfig = serde_json::from_value(serde_json::json!({
-        "max_batch_size": 1, "input": [], "output": [], "dynamic_batching": {}, "instance_group": [{}], "parameters": {"a": "b"}
+        "max_batch_size": 1, "input": [], "output": [], "dynamic_batching": {}, "instance_group": [{}], "parameters": {"a": "b"},
+        "ensemble_scheduling": {"step": []}, "graph": {"steps": []}
     }))
     .unwrap();
     let fields = |value: serde_json::Value| -> Vec<String> {

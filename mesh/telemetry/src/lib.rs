@@ -8,6 +8,7 @@
 //! allocation once its series exists; nothing here ever blocks or fails a request.
 
 mod devices;
+mod ensembles;
 mod labels;
 mod latency;
 mod logs;
@@ -21,12 +22,13 @@ mod stages;
 use std::sync::Arc;
 
 pub use devices::{DeviceReading, DeviceSource, ModelReading};
+pub use ensembles::{EnsembleMeter, EnsembleReading, MAX_ENSEMBLES, StepOutcome, StepReading};
 pub use latency::{LatencyHistogram, LatencySnapshot};
 pub use logs::{LogFormat, LogSetupError, init_logs};
 pub use metrics::{BatchSample, Metrics, RequestSample};
 pub use otlp::{OtlpConfig, TelemetryError};
 pub use series::{LiveSeries, LiveSnapshot, MAX_SERIES, MAX_TENANT_LABELS};
-pub use spans::{BatchSpan, MAX_BATCH_LINKS, RequestSpan, SpanSink};
+pub use spans::{BatchSpan, MAX_BATCH_LINKS, RequestSpan, SpanSink, StepSpan};
 pub use stages::Stage;
 
 /// How telemetry is set up.

@@ -1,7 +1,7 @@
 //! Every metric and its name, once: what rooms report and what Prometheus reads.
 //!
 //! Names follow Prometheus' rules (base units, `_total`, `_seconds`). Labels are `tenant`, `endpoint`, `arm`, `version`,
-//! `outcome`, `stage`, `device`, `model`, `reason`, all bounded by [`crate::labels`] and [`crate::series`].
+//! `outcome`, `stage`, `device`, `model`, `reason`, `ensemble`, `step`, all bounded by [`crate::labels`] and [`crate::series`].
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +23,7 @@ use prometheus_client::{
 
 use crate::{
     devices::{self, DeviceMetrics, DeviceSource},
+    ensembles::{EnsembleMeter, EnsembleReading, Ensembles},
     labels::{BoundedLabels, LabelText},
     models::ModelMetrics,
     series::{LiveSnapshot, OUTCOMES, SeriesTable, outcome_index},
@@ -84,6 +85,7 @@ pub struct Metrics {
     reasons: BoundedLabels,
     refused: Family<ReasonLabels, Counter>,
     devices: DeviceMetrics,
+    pub(crate) ensembles: Ensembles,
 }
 
 impl Default for Metrics {
@@ -104,6 +106,7 @@ impl Metrics {
             reasons: BoundedLabels::new(MAX_REASON_LABELS),
             refused: Family::default(),
             devices: DeviceMetrics::default(),
+            ensembles: Ensembles::default(),
         };
         metrics.register();
         metrics
@@ -193,6 +196,20 @@ impl Metrics {
         self.models.unloaded(device, model);
     }
 
+    /// Where an ensemble's requests and steps are counted.
+    pub fn ensemble<'a>(
+        &self,
+        key: &ModelVersionKey,
+        steps: impl Iterator<Item = &'a str> + Clone,
+    ) -> Arc<EnsembleMeter> {
+        self.ensembles.of(key, steps)
+    }
+
+    /// What an ensemble has done; none if it has not been asked yet.
+    pub fn ensemble_reading(&self, key: &ModelVersionKey) -> Option<EnsembleReading> {
+        self.ensembles.reading(key)
+    }
+
     /// Requests being worked on.
     pub fn in_flight(&self) -> i64 {
         self.in_flight.load(Ordering::Relaxed)
@@ -214,6 +231,7 @@ impl Metrics {
         self.encode_requests(&mut text)?;
         self.stages.encode(&mut text)?;
         devices::encode(&self.device_values(), &mut text)?;
+        self.ensembles.encode(&mut text)?;
         encode(&mut text, &self.registry.read())?;
         Ok(text)
     }

@@ -16,7 +16,7 @@ use opentelemetry_sdk::{
     trace::{BatchSpanProcessor, SpanProcessor as _},
 };
 
-use crate::{devices::FAMILIES, metrics::Metrics, series::OUTCOMES, spans::SpanSink};
+use crate::{devices::FAMILIES, ensembles::StepOutcome, metrics::Metrics, series::OUTCOMES, spans::SpanSink};
 
 /// How often counters are pushed.
 const METRICS_INTERVAL: Duration = Duration::from_secs(10);
@@ -122,11 +122,53 @@ fn observe(meters: &SdkMeterProvider, metrics: &Arc<Metrics>) {
         });
     requests.build();
     observe_devices(&meter, metrics);
+    observe_ensembles(&meter, metrics);
     let source = metrics.clone();
     let in_flight = meter.i64_observable_gauge("mesh.requests.in_flight");
     in_flight
         .with_callback(move |observer| observer.observe(source.in_flight(), &[]))
         .build();
+}
+
+fn observe_ensembles(meter: &Meter, metrics: &Arc<Metrics>) {
+    let label = |name: &'static str, text: &str| KeyValue::new(name, text.to_owned());
+    let source = metrics.clone();
+    let requests = meter.u64_observable_counter("mesh.ensemble.requests");
+    let counted = move |observer: &dyn AsyncInstrument<u64>| {
+        for (name, reading) in source.ensembles.readings() {
+            for (outcome, count) in [("ok", reading.ok), ("failed", reading.failed)] {
+                observer.observe(count, &[label("ensemble", &name), label("outcome", outcome)]);
+            }
+        }
+    };
+    requests.with_callback(counted).build();
+    let source = metrics.clone();
+    let compose = meter
+        .f64_observable_counter("mesh.ensemble.compose_time")
+        .with_unit("s");
+    let composed = move |observer: &dyn AsyncInstrument<f64>| {
+        for (name, reading) in source.ensembles.readings() {
+            observer.observe(reading.compose.as_secs_f64(), &[label("ensemble", &name)]);
+        }
+    };
+    compose.with_callback(composed).build();
+    let source = metrics.clone();
+    let steps = meter.u64_observable_counter("mesh.ensemble.steps");
+    let stepped = move |observer: &dyn AsyncInstrument<u64>| {
+        for (name, reading) in source.ensembles.readings() {
+            for step in &reading.steps {
+                for (outcome, count) in StepOutcome::ALL.iter().zip(step.counts()) {
+                    let labels = [
+                        label("ensemble", &name),
+                        label("step", &step.step),
+                        label("outcome", outcome.as_str()),
+                    ];
+                    observer.observe(count, &labels);
+                }
+            }
+        }
+    };
+    steps.with_callback(stepped).build();
 }
 
 fn observe_devices(meter: &Meter, metrics: &Arc<Metrics>) {

@@ -77,6 +77,29 @@ pub struct BatchSpan<'a> {
     pub members: &'a [TraceContext],
 }
 
+/// A finished step of an ensemble.
+#[derive(Debug, Clone)]
+pub struct StepSpan<'a> {
+    /// The step's own span.
+    pub context: TraceContext,
+    /// The request's span, or that of the step that the ensemble is.
+    pub parent: TraceContext,
+    /// The step's name.
+    pub step: &'a str,
+    /// The model that ran.
+    pub model: &'a str,
+    /// Its version.
+    pub version: u32,
+    /// When it ended.
+    pub ended: SystemTime,
+    /// How long it took.
+    pub total: Duration,
+    /// Where the time went.
+    pub stages: &'a StageTimings,
+    /// What went wrong, if anything.
+    pub error: Option<&'a str>,
+}
+
 impl SpanSink {
     /// A sink that drops everything.
     pub fn disabled() -> Self {
@@ -151,24 +174,31 @@ impl SpanSink {
         if let Some(batch) = span.stages.batch_trace {
             data.links.links.push(link(batch));
         }
-        let mut at = started;
-        for stage in Stage::ALL {
-            let duration = stage.of(span.stages);
-            if duration.is_zero() {
-                continue;
-            }
-            let context = span.context.child(rand::random::<u64>().max(1));
-            let mut child = exporter.span(stage.as_str().into(), context, Some(span.context.span_id));
-            // Stages follow one another; what lies between the last two is the way back from the device.
-            let start = if stage == Stage::Encode {
-                span.ended.checked_sub(duration).unwrap_or(at).max(at)
-            } else {
-                at
-            };
-            at = start + duration;
-            (child.start_time, child.end_time) = (start, at);
-            exporter.processor.on_end(child);
+        exporter.stages(span.context, started, span.ended, span.stages);
+        exporter.processor.on_end(data);
+    }
+
+    /// Tells a finished step of an ensemble: a span, and one within it for each stage on its device.
+    pub fn step(&self, span: &StepSpan<'_>) {
+        let Some(exporter) = self.exporter.as_ref().filter(|_| span.context.sampled) else {
+            return;
+        };
+        let started = span.ended.checked_sub(span.total).unwrap_or(span.ended);
+        let mut data = exporter.span("step".into(), span.context, Some(span.parent.span_id));
+        (data.start_time, data.end_time) = (started, span.ended);
+        data.attributes = vec![
+            KeyValue::new("mesh.step", span.step.to_owned()),
+            KeyValue::new("mesh.model", span.model.to_owned()),
+            KeyValue::new("mesh.version", i64::from(span.version)),
+            KeyValue::new("mesh.batch_rows", i64::from(span.stages.batch_rows)),
+        ];
+        if let Some(error) = span.error {
+            data.status = Status::error(error.to_owned());
         }
+        if let Some(batch) = span.stages.batch_trace {
+            data.links.links.push(link(batch));
+        }
+        exporter.stages(span.context, started, span.ended, span.stages);
         exporter.processor.on_end(data);
     }
 
@@ -201,6 +231,28 @@ impl SpanSink {
 }
 
 impl Exporter {
+    /// A span for each stage that took any time.
+    fn stages(&self, within: TraceContext, started: SystemTime, ended: SystemTime, stages: &StageTimings) {
+        let mut at = started;
+        for stage in Stage::ALL {
+            let duration = stage.of(stages);
+            if duration.is_zero() {
+                continue;
+            }
+            let context = within.child(rand::random::<u64>().max(1));
+            let mut child = self.span(stage.as_str().into(), context, Some(within.span_id));
+            // Stages follow one another; what lies between the last two is the way back from the device.
+            let start = if stage == Stage::Encode {
+                ended.checked_sub(duration).unwrap_or(at).max(at)
+            } else {
+                at
+            };
+            at = start + duration;
+            (child.start_time, child.end_time) = (start, at);
+            self.processor.on_end(child);
+        }
+    }
+
     fn span(&self, name: std::borrow::Cow<'static, str>, context: TraceContext, parent: Option<u64>) -> SpanData {
         SpanData {
             span_context: span_context(context),

@@ -5,7 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DataType, DynamicBatching, ExecutionPolicy, Optimization, Parameters, batching::MAX_MICROSECONDS};
+use crate::{
+    DataType, DynamicBatching, EnsembleScheduling, ExecutionPolicy, Graph, Optimization, Parameters,
+    batching::MAX_MICROSECONDS,
+};
 
 /// The largest `max_batch_size` and the most inputs or outputs: nothing a configuration says may be without bound.
 const MAX_BATCH_SIZE: u32 = 65_536;
@@ -24,6 +27,8 @@ pub enum ArtifactFormat {
     TorchAoti,
     /// A model that is part of the mesh; it has no file.
     Builtin,
+    /// A model made of other models; it has no file and is on no device.
+    Ensemble,
 }
 
 impl ArtifactFormat {
@@ -33,6 +38,7 @@ impl ArtifactFormat {
             Self::TorchScript => "pytorch_libtorch",
             Self::TorchAoti => "torch_aoti",
             Self::Builtin => "mesh_builtin",
+            Self::Ensemble => "ensemble",
         }
     }
 }
@@ -119,6 +125,12 @@ pub struct ModelConfig {
     /// Where instances run; empty means one group of the default kind.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub instance_group: Vec<InstanceGroup>,
+    /// What an ensemble is made of, in Triton's form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ensemble_scheduling: Option<EnsembleScheduling>,
+    /// What an ensemble is made of, in the mesh's own form. (An addition.)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Graph>,
     /// The backend's own settings.
     #[serde(skip_serializing_if = "Parameters::is_empty")]
     pub parameters: Parameters,

@@ -7,6 +7,7 @@ mod batching;
 mod clock;
 mod config;
 mod fault;
+mod graph;
 mod ids;
 mod infer;
 mod inputs;
@@ -24,6 +25,11 @@ pub use config::{
     ArtifactFormat, InstanceGroup, InstanceKind, MAX_INSTANCES, ModelConfig, ModelConfigError, TensorSpec,
 };
 pub use fault::{Fault, FaultClass, FaultSource, Retry};
+pub use graph::{
+    Dependency, EnsembleScheduling, EnsembleStep, Graph, GraphStep, MAX_CHOICES, MAX_CONDITION_BYTES,
+    MAX_GRAPH_TENSORS, MAX_INFLIGHT_REQUESTS, MAX_ROUTE_NESTING, MAX_ROUTES, MAX_SOURCES, MAX_STEPS, Sources,
+    SplitterRoute, StepVersion, SwitchRoute,
+};
 pub use ids::{
     DeviceId, DeviceIdError, DeviceKind, EndpointId, KeyId, Label, MAX_NAME_BYTES, ModelId, ModelVersionKey, NameError,
     RequestId, TenantId, Version, VersionError, VersionSelector,

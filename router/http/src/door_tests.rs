@@ -95,6 +95,7 @@ fn model(name: &str) -> Arc<ModelEntry> {
         }),
         format: ArtifactFormat::Builtin,
         ready_on: vec![DeviceId::cpu(0)],
+        plan: None,
         unavailable_reason: None,
     };
     Arc::new(ModelEntry {
@@ -162,6 +163,7 @@ fn bed_with(limits: TenantLimits, change: impl FnOnce(&mut HttpDoorConfig)) -> B
         snapshots: Arc::new(ArcSwap::from_pointee(snapshot)),
         limiter: Arc::new(Limiter::new(clock.clone())),
         workers: workers.clone(),
+        gates: Arc::default(),
         telemetry: Telemetry::local(),
         clock,
         default_timeout: Duration::from_secs(30),

@@ -83,6 +83,7 @@ pub fn signature(path: &Path, format: ArtifactFormat) -> Result<Signature, Backe
             read.map_err(|failure| fault::load(&failure))
         }
         ArtifactFormat::Builtin => Err(BackendError::Unsupported("a built-in model has no file".to_owned())),
+        ArtifactFormat::Ensemble => Err(BackendError::Unsupported("an ensemble has no file".to_owned())),
     }
 }
 

@@ -1,0 +1,61 @@
+//! Ensembles: a request that is several jobs, one for each step of a graph.
+//!
+//! Owns the way from a plan to jobs and back. To whoever waits, an ensemble is like a device: it is handed a job, and answers it.
+//! Its steps are jobs of the caller, with the caller's deadline, class, priority, request number and trace, and go to devices
+//! like any other job. What may start when is the [`Run`](mesh_policies::graph::Run)'s to say, and limits were taken before.
+//!
+//! Invariants: a step that fails ends the rest, unless it may fail; dropping the answer cancels every step that runs; nothing starts
+//! after the deadline; a tensor is handed on by reference; all steps are of the one snapshot that the request was decided by.
+
+mod gates;
+mod travel;
+
+use std::sync::Arc;
+
+use mesh_policies::{VersionEntry, graph::Plan};
+use mesh_types::{Fault, FaultSource, InferJob, ModelVersionKey, Parameters};
+
+pub use gates::{Gates, MAX_WAITING};
+
+use crate::{RouterParts, WorkerReply, pipeline::Pipeline};
+
+/// What decides ways through a graph besides tensors; the same for ensembles within ensembles.
+#[derive(Debug, Default)]
+pub(crate) struct Manner {
+    /// The request's parameters.
+    pub(crate) parameters: Parameters,
+    /// The unit of sticky splitters.
+    pub(crate) unit: Option<String>,
+}
+
+/// Begins an ensemble's request. The job is as it would be for a device; its inputs are checked and in order.
+pub(crate) fn begin(pipeline: &Pipeline, which: &Ensemble<'_>, job: InferJob, manner: &Arc<Manner>) -> WorkerReply {
+    travel::begin(pipeline.clone(), which, job, manner.clone(), true)
+}
+
+/// An ensemble's version.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ensemble<'a> {
+    /// Which.
+    pub(crate) key: &'a Arc<ModelVersionKey>,
+    /// What it runs.
+    pub(crate) plan: &'a Arc<Plan>,
+}
+
+/// Runs one job on an ensemble, for who is no tenant's caller: no limit is counted.
+pub fn infer_ensemble(parts: &RouterParts, entry: &VersionEntry, job: InferJob) -> Result<WorkerReply, Fault> {
+    let Some(plan) = entry.plan.as_ref().filter(|plan| plan.ready) else {
+        let reason = entry.unavailable_reason.as_deref().unwrap_or("it is no ensemble");
+        let text = format!(
+            "model '{}' version {} is not ready: {reason}",
+            entry.key.model, entry.key.version
+        );
+        return Err(Fault::unavailable(FaultSource::Model, text));
+    };
+    let pipeline = Pipeline {
+        parts: parts.clone(),
+        loads: Arc::default(),
+    };
+    let which = Ensemble { key: &entry.key, plan };
+    Ok(begin(&pipeline, &which, job, &Arc::default()))
+}

@@ -1,0 +1,345 @@
+//! One request's way through a graph: starts what can start, takes in what ends, until every wanted output is there.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant, SystemTime},
+};
+
+use mesh_policies::{
+    VersionEntry,
+    graph::{Call, Facts, Run},
+};
+use mesh_telemetry::{EnsembleMeter, StepOutcome, StepSpan};
+use mesh_types::{Fault, FaultClass, FaultSource, InferJob, JobOutcome, ModelVersionKey, StageTimings, TraceContext};
+use smallvec::SmallVec;
+use tokio::time::Sleep;
+
+use super::{Ensemble, Manner, gates::Pass};
+use crate::{WorkerReply, pipeline::Pipeline, place::OnDevice};
+
+/// Begins. `outermost` is whether it must end at the deadline by itself.
+pub(super) fn begin(
+    pipeline: Pipeline,
+    which: &Ensemble<'_>,
+    mut job: InferJob,
+    manner: Arc<Manner>,
+    outermost: bool,
+) -> WorkerReply {
+    let (inputs, outputs) = (std::mem::take(&mut job.inputs), std::mem::take(&mut job.outputs));
+    let plan = which.plan.clone();
+    let names = plan.outline.calls.iter().map(|call| &*call.name);
+    let meter = pipeline.parts.telemetry.metrics().ensemble(which.key, names);
+    let travel = Travel {
+        ended: vec![Ended::default(); plan.outline.calls.len()],
+        run: Run::begin(plan, inputs, &outputs),
+        began: pipeline.parts.clock.now(),
+        alarm: outermost.then(|| Box::pin(tokio::time::sleep_until(job.deadline.instant().into()))),
+        key: which.key.clone(),
+        going: SmallVec::new(),
+        pipeline,
+        meter,
+        manner,
+        job,
+    };
+    Box::pin(travel.go())
+}
+
+/// What is known of a step that has ended.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ended {
+    started: bool,
+    total: Duration,
+    timings: StageTimings,
+}
+
+/// A step that runs.
+struct Going {
+    call: usize,
+    reply: WorkerReply,
+    /// Where it runs; none where that is not known yet or it is an ensemble.
+    place: Option<OnDevice>,
+    pass: Option<Pass>,
+    began: Instant,
+    trace: TraceContext,
+    meter: Arc<EnsembleMeter>,
+    told: bool,
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        if !self.told {
+            self.meter.step(self.call, StepOutcome::Cancelled, Duration::ZERO);
+        }
+    }
+}
+
+/// A request on its way.
+struct Travel {
+    pipeline: Pipeline,
+    key: Arc<ModelVersionKey>,
+    /// Without its inputs and outputs, which the run has.
+    job: InferJob,
+    manner: Arc<Manner>,
+    run: Run,
+    going: SmallVec<[Going; 4]>,
+    ended: Vec<Ended>,
+    meter: Arc<EnsembleMeter>,
+    began: Instant,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+type Result<T> = std::result::Result<T, Fault>;
+
+impl Travel {
+    async fn go(mut self) -> Result<JobOutcome> {
+        let result = self.until_over().await;
+        let total = self.now().saturating_duration_since(self.began);
+        let path = self.run.critical_path();
+        let (mut stages, mut steps) = (StageTimings::default(), Duration::ZERO);
+        for ended in path.iter().filter_map(|call| self.ended.get(*call)) {
+            steps += ended.total;
+            stages.queue += ended.timings.queue;
+            stages.compute_input += ended.timings.compute_input;
+            stages.compute_infer += ended.timings.compute_infer;
+            stages.compute_output += ended.timings.compute_output;
+            stages.batch_rows = ended.timings.batch_rows;
+        }
+        self.meter.request(result.is_ok(), total, total.saturating_sub(steps));
+        result?;
+        for (call, _) in self.ended.iter().enumerate().filter(|(_, ended)| !ended.started) {
+            self.meter.step(call, StepOutcome::LeftOut, Duration::ZERO);
+        }
+        Ok(JobOutcome {
+            outputs: self.run.outputs(),
+            timings: stages,
+        })
+    }
+
+    async fn until_over(&mut self) -> Result<()> {
+        loop {
+            self.start_what_can()?;
+            if self.run.is_over() {
+                return Ok(());
+            }
+            if self.going.is_empty() {
+                // A checked graph always has something to wait for.
+                return Err(Fault::internal("nothing runs and yet outputs are missing"));
+            }
+            let (going, outcome) = std::future::poll_fn(|context| self.poll_next(context)).await?;
+            self.take(going, outcome)?;
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.pipeline.parts.clock.now()
+    }
+
+    fn start_what_can(&mut self) -> Result<()> {
+        loop {
+            let manner = self.manner.clone();
+            let facts = Facts {
+                tenant: &self.job.tenant,
+                parameters: &manner.parameters,
+                unit: manner.unit.as_deref(),
+                random: &rand::random::<u64>,
+            };
+            let starts = self.run.advance(&facts);
+            let mut failed_at_once = false;
+            for call in starts {
+                if let Some(ended) = self.ended.get_mut(call) {
+                    ended.started = true;
+                }
+                match self.start(call) {
+                    Ok(going) => self.going.push(going),
+                    Err(fault) => {
+                        let trace = self.step_trace();
+                        self.failed(call, &fault, (self.now(), trace))?;
+                        failed_at_once = true;
+                    }
+                }
+            }
+            // What fails softly may let others start.
+            if !failed_at_once {
+                return Ok(());
+            }
+        }
+    }
+
+    fn step_trace(&self) -> TraceContext {
+        if self.job.trace.sampled {
+            self.job.trace.child(rand::random::<u64>().max(1))
+        } else {
+            self.job.trace
+        }
+    }
+
+    /// Hands a step to a device, or to the ensemble that it is.
+    fn start(&self, at: usize) -> Result<Going> {
+        let began = self.now();
+        let plan = self.run.plan();
+        let (Some(call), Some(entry)) = (plan.outline.calls.get(at), plan.entries.get(at)) else {
+            return Err(Fault::internal("a step has no version"));
+        };
+        if self.job.deadline.is_past(began) {
+            return Err(Fault::deadline("before it began"));
+        }
+        let trace = self.step_trace();
+        let job = self.step_job(at, call, entry, trace)?;
+        let mut going = Going {
+            call: at,
+            reply: Box::pin(std::future::pending()),
+            place: None,
+            pass: None,
+            began,
+            trace,
+            meter: self.meter.clone(),
+            told: true,
+        };
+        let gate = self.pipeline.parts.gates.of(&self.key, at, call.max_inflight);
+        going.pass = gate.as_ref().and_then(|gate| gate.try_pass());
+        match gate.filter(|_| going.pass.is_none()) {
+            Some(gate) => {
+                let (pipeline, entry, manner) = (self.pipeline.clone(), entry.clone(), self.manner.clone());
+                going.reply = Box::pin(async move {
+                    let _pass = gate.pass().await?;
+                    let (reply, _place) = hand_over(&pipeline, &entry, job, &manner)?;
+                    reply.await
+                });
+            }
+            None => (going.reply, going.place) = hand_over(&self.pipeline, entry, job, &self.manner)?,
+        }
+        going.told = false;
+        Ok(going)
+    }
+
+    fn step_job(&self, at: usize, call: &Call, entry: &VersionEntry, trace: TraceContext) -> Result<InferJob> {
+        let mut inputs = self.run.inputs(at);
+        let checked = entry.config.check_inputs(&entry.key.model, &mut inputs);
+        let rows = checked.map_err(|error| {
+            if self.run.is_first(at) {
+                Fault::from(error)
+            } else {
+                // The caller has not made these.
+                Fault::new(FaultClass::Internal, FaultSource::Model, error.to_string())
+            }
+        })?;
+        Ok(InferJob {
+            version: entry.key.clone(),
+            inputs,
+            outputs: call.ask.clone(),
+            rows,
+            trace,
+            ..self.job.clone()
+        })
+    }
+
+    /// Waits for any step that runs, at most until the deadline.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<(Going, Result<JobOutcome>)>> {
+        for at in 0..self.going.len() {
+            let Some(going) = self.going.get_mut(at) else { break };
+            if let Poll::Ready(outcome) = going.reply.as_mut().poll(context) {
+                let going = self.going.swap_remove(at);
+                return Poll::Ready(Ok((going, outcome)));
+            }
+        }
+        match self.alarm.as_mut().map(|alarm| alarm.as_mut().poll(context)) {
+            Some(Poll::Ready(())) => {
+                let name = |going: &Going| {
+                    self.run
+                        .plan()
+                        .outline
+                        .calls
+                        .get(going.call)
+                        .map(|call| format!("'{}'", call.name))
+                };
+                let names: Vec<String> = self.going.iter().filter_map(name).collect();
+                let stage = format!("while running or waiting to run step {}", names.join(", "));
+                Poll::Ready(Err(Fault::deadline(&stage)))
+            }
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Takes in what came of a step.
+    fn take(&mut self, mut going: Going, outcome: Result<JobOutcome>) -> Result<()> {
+        (going.place, going.pass) = (None, None);
+        going.told = true;
+        let ended = self.now();
+        let JobOutcome { outputs, timings } = match outcome {
+            Ok(outcome) => outcome,
+            Err(fault) => return self.failed(going.call, &fault, (going.began, going.trace)),
+        };
+        if let Err(error) = self.run.finished(going.call, outputs) {
+            let fault = Fault::new(FaultClass::Internal, FaultSource::Model, error.to_string());
+            return self.failed(going.call, &fault, (going.began, going.trace));
+        }
+        let total = ended.saturating_duration_since(going.began);
+        if let Some(known) = self.ended.get_mut(going.call) {
+            (known.total, known.timings) = (total, timings);
+        }
+        self.meter.step(going.call, StepOutcome::Ok, total);
+        self.tell(going.call, going.trace, total, (&timings, None));
+        Ok(())
+    }
+
+    /// A step has failed: so has the whole, unless it may fail.
+    fn failed(&mut self, at: usize, fault: &Fault, (began, trace): (Instant, TraceContext)) -> Result<()> {
+        let total = self.now().saturating_duration_since(began);
+        if let Some(known) = self.ended.get_mut(at) {
+            known.total = total;
+        }
+        self.meter.step(at, StepOutcome::Failed, total);
+        self.tell(at, trace, total, (&StageTimings::default(), Some(fault)));
+        let call = self.run.plan().outline.calls.get(at);
+        // Past the deadline nothing else is in time either.
+        let late = fault.class == FaultClass::DeadlineExceeded && self.job.deadline.is_past(self.now());
+        if call.is_some_and(|call| call.soft) && !late {
+            self.run.failed(at);
+            return Ok(());
+        }
+        let name = call.map_or("", |call| &call.name);
+        Err(Fault {
+            message: format!("step '{name}': {}", fault.message).into(),
+            ..fault.clone()
+        })
+    }
+
+    fn tell(&self, at: usize, trace: TraceContext, total: Duration, (stages, fault): (&StageTimings, Option<&Fault>)) {
+        if !trace.sampled {
+            return;
+        }
+        let plan = self.run.plan();
+        let (Some(call), Some(entry)) = (plan.outline.calls.get(at), plan.entries.get(at)) else {
+            return;
+        };
+        self.pipeline.parts.telemetry.spans().step(&StepSpan {
+            context: trace,
+            parent: self.job.trace,
+            step: &call.name,
+            model: entry.key.model.as_str(),
+            version: entry.key.version.get(),
+            ended: SystemTime::now(),
+            total,
+            stages,
+            error: fault.map(|fault| &*fault.message),
+        });
+    }
+}
+
+/// Hands a job to whatever runs its version.
+fn hand_over(
+    pipeline: &Pipeline,
+    entry: &VersionEntry,
+    job: InferJob,
+    manner: &Arc<Manner>,
+) -> Result<(WorkerReply, Option<OnDevice>)> {
+    if let Some(plan) = &entry.plan {
+        let which = Ensemble { key: &entry.key, plan };
+        return Ok((begin(pipeline.clone(), &which, job, manner.clone(), false), None));
+    }
+    let place = pipeline.place(entry)?;
+    let reply = pipeline.parts.workers.submit(place.device, job)?;
+    Ok((reply, Some(place)))
+}
