@@ -2,7 +2,17 @@
 import { queryOptions } from "@tanstack/react-query";
 
 import { call, listAll, paths } from "./client";
-import type { AuditPage, DeviceDetail, Endpoint, Model, ModelVersion, Session, Tenant, ApiKey } from "./types";
+import type {
+  AuditPage,
+  DeviceDetail,
+  Endpoint,
+  GraphView,
+  Model,
+  ModelVersion,
+  Session,
+  Tenant,
+  ApiKey,
+} from "./types";
 
 export const session = queryOptions({
   queryKey: ["session"],
@@ -30,6 +40,14 @@ export const devices = queryOptions({
   queryFn: () => call<DeviceDetail[]>("/devices"),
   refetchInterval: DEVICES_MS,
 });
+/** How often a graph's state and numbers are asked for again. */
+const GRAPH_MS = 5_000;
+export const graph = (tenantName: string, model: string, version: number) =>
+  queryOptions({
+    queryKey: ["graph", tenantName, model, version],
+    queryFn: () => call<GraphView>(`${paths.model(tenantName, model)}/graph?version=${version}`),
+    refetchInterval: GRAPH_MS,
+  });
 /** The changes up to one, at most `limit` of them; without one, the newest. */
 export const audit = (upTo: number | null, limit: number) =>
   queryOptions({

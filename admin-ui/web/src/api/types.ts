@@ -66,7 +66,7 @@ export interface ArtifactRef {
   bytes: number;
 }
 export interface VersionSpec {
-  format: "torchscript" | "torch_aoti" | "builtin";
+  format: "torchscript" | "torch_aoti" | "builtin" | "ensemble";
   artifact?: ArtifactRef;
   config: ModelConfig;
   unloaded?: boolean;
@@ -237,4 +237,39 @@ export interface TryArm {
 }
 export interface TryAnswer {
   arms: TryArm[];
+}
+
+export interface GraphWire {
+  name: string;
+  tensors: string[];
+}
+export interface GraphStep {
+  name: string;
+  model: string;
+  owner: string;
+  version: number;
+  ready: boolean;
+  reason?: string | null;
+  level: number;
+  inputs: GraphWire[];
+  outputs: GraphWire[];
+  when?: string | null;
+  soft: boolean;
+  max_inflight_requests: number;
+  route?: { choice: string; route: number; when: string } | null;
+  numbers?: { ok: number; failed: number; cancelled: number; left_out: number; mean_ms?: number | null } | null;
+}
+export interface GraphView {
+  tenant: string;
+  model: string;
+  version: number;
+  ready: boolean;
+  reason?: string | null;
+  inputs: { name: string; datatype: string; shape: number[] }[];
+  steps: GraphStep[];
+  choices: { name: string; kind: string; when?: string | null; routes: string[] }[];
+  outputs: { name: string; from: string[]; optional: boolean }[];
+  numbers?: { ok: number; failed: number; mean_ms?: number | null; mean_compose_ms?: number | null } | null;
+  text: string;
+  dot: string;
 }

@@ -8,6 +8,7 @@ import { call, paths } from "../api/client";
 import { models, versions as versionsQuery } from "../api/queries";
 import type { Device, Model, ModelVersion, TensorSpec } from "../api/types";
 import { Copy, Curl } from "../components/Copy";
+import { Graph } from "../components/Graph";
 import { Loaded } from "../components/Loaded";
 import { Dot, Empty, Failure, PageHead, Reason, Rows, Scroll, stateTone, Surface } from "../components/states";
 import { bytes, when } from "../lib/format";
@@ -61,6 +62,7 @@ export default function ModelPage() {
 function Version({ version, model, devices }: { version: ModelVersion; model: Model; devices: Device[] }) {
   const number = numberOf(version);
   const { spec, metadata } = version;
+  const ensemble = spec.format === "ensemble";
   const labels = Object.entries(model.spec.labels ?? {}).filter(([, to]) => to === number);
   const held = heldBy(devices, metadata.tenant ?? "", model.metadata.name).filter(
     (item) => Number(item.version) === number,
@@ -81,25 +83,27 @@ function Version({ version, model, devices }: { version: ModelVersion; model: Mo
       <Scroll label={`Version ${number}`}>
         <table className="grid">
           <tbody>
-            <tr>
-              <th scope="row">Devices</th>
-              <td>
-                {held.length === 0 ? (
-                  <Dot tone="plain">{spec.unloaded ? "not to be loaded" : "on no device"}</Dot>
-                ) : (
-                  <Group gap="md">
-                    {held.map((item) => (
-                      <div key={item.device}>
-                        <Dot tone={stateTone(item.state)}>
-                          {item.device}: {item.state.toLowerCase()}
-                        </Dot>
-                        {item.reason && <Reason>{item.reason}</Reason>}
-                      </div>
-                    ))}
-                  </Group>
-                )}
-              </td>
-            </tr>
+            {!ensemble && (
+              <tr>
+                <th scope="row">Devices</th>
+                <td>
+                  {held.length === 0 ? (
+                    <Dot tone="plain">{spec.unloaded ? "not to be loaded" : "on no device"}</Dot>
+                  ) : (
+                    <Group gap="md">
+                      {held.map((item) => (
+                        <div key={item.device}>
+                          <Dot tone={stateTone(item.state)}>
+                            {item.device}: {item.state.toLowerCase()}
+                          </Dot>
+                          {item.reason && <Reason>{item.reason}</Reason>}
+                        </div>
+                      ))}
+                    </Group>
+                  )}
+                </td>
+              </tr>
+            )}
             <tr>
               <th scope="row">Format</th>
               <td>
@@ -154,6 +158,7 @@ function Version({ version, model, devices }: { version: ModelVersion; model: Mo
           </tbody>
         </table>
       </Scroll>
+      {ensemble && <Graph tenant={metadata.tenant ?? ""} model={model.metadata.name} version={number} />}
     </Surface>
   );
 }
