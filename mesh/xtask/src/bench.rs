@@ -38,6 +38,8 @@ pub(crate) enum Group {
     Encoder,
     /// One PyTorch module as TorchScript and as a compiled package, beside libtorch alone.
     Compiled,
+    /// A classifier of three steps, beside the one module that is all three.
+    Ensemble,
     /// Where a request's time goes.
     Stages,
     /// Two polite tenants beside one that asks for three times what the device can do.
@@ -137,6 +139,9 @@ fn measure(bench: &Bench, only: &[Group], rows: &mut Vec<table::Row>) -> anyhow:
     if at_full.into_iter().any(wanted) {
         at_full_speed(bench, &wanted, rows)?;
     }
+    if wanted(Group::Ensemble) {
+        composed(bench, rows)?;
+    }
     if wanted(Group::Fairness) || wanted(Group::Goodput) || wanted(Group::Memory) {
         overloaded(bench, &wanted, rows)?;
     }
@@ -174,6 +179,20 @@ fn at_full_speed(bench: &Bench, wanted: &impl Fn(Group) -> bool, rows: &mut Vec<
     if wanted(Group::Stages) {
         rows.extend(target.stages()?);
     }
+    node.stop()
+}
+
+fn composed(bench: &Bench, rows: &mut Vec<table::Row>) -> anyhow::Result<()> {
+    let node = bench.start("ensemble", &[], PATIENCE)?;
+    let parts = [&models::NORMALISE, &models::CLASSIFY, &models::POST, &models::COMPOSED];
+    let keys = models::declare(&node, &bench.folder, &parts)?;
+    models::compose(&node)?;
+    let target = rows::Target {
+        bench,
+        node: &node,
+        keys: &keys,
+    };
+    rows.extend(target.ensemble()?);
     node.stop()
 }
 

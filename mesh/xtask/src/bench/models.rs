@@ -55,6 +55,79 @@ dynamic_batching: {max_queue_delay_microseconds: 1000}
     made: None,
 };
 
+/// The parts of a classifier: normalise (elementwise), classify (the encoder, pooled, and a head), post-process (softmax).
+pub(crate) const NORMALISE: Model = Model {
+    name: "normalise",
+    row: &[64, 256],
+    config: "\
+max_batch_size: 16
+input: [{name: x, datatype: FP32, dims: [64, 256]}]
+output: [{name: y, datatype: FP32, dims: [64, 256]}]
+dynamic_batching: {}
+",
+    made: None,
+};
+/// See [`NORMALISE`].
+pub(crate) const CLASSIFY: Model = Model {
+    name: "classify",
+    row: &[64, 256],
+    config: CLASSIFIER,
+    made: None,
+};
+/// See [`NORMALISE`].
+pub(crate) const POST: Model = Model {
+    name: "post",
+    row: &[10],
+    config: "\
+max_batch_size: 16
+input: [{name: x, datatype: FP32, dims: [10]}]
+output: [{name: y, datatype: FP32, dims: [10]}]
+dynamic_batching: {}
+",
+    made: None,
+};
+/// All three in one module.
+pub(crate) const COMPOSED: Model = Model {
+    name: "composed",
+    row: &[64, 256],
+    config: CLASSIFIER,
+    made: None,
+};
+const CLASSIFIER: &str = "\
+max_batch_size: 16
+input: [{name: x, datatype: FP32, dims: [64, 256]}]
+output: [{name: y, datatype: FP32, dims: [10]}]
+dynamic_batching: {}
+";
+
+/// The three parts as an ensemble.
+pub(crate) const PIPE: &str = "pipe";
+const PIPE_CONFIG: &str = "\
+max_batch_size: 16
+input: [{name: x, datatype: FP32, dims: [64, 256]}]
+output: [{name: y, datatype: FP32, dims: [10]}]
+graph:
+  steps:
+    - {name: normalise, model: normalise, inputs: {x: x}, outputs: {y: normal}}
+    - {name: classify, model: classify, inputs: {x: normal}, outputs: {y: scores}}
+    - {name: post, model: post, inputs: {x: scores}, outputs: {y: y}}
+";
+
+/// Publishes the ensemble, unless it is there; its models must be.
+pub(crate) fn compose(node: &Node) -> anyhow::Result<()> {
+    let there = node.list("models", Some(TENANT))?;
+    let named = |item: &Value| item.pointer("/metadata/name").and_then(Value::as_str) == Some(PIPE);
+    if there.iter().any(named) {
+        return Ok(());
+    }
+    let config = node.folder.join(format!("{PIPE}.yaml"));
+    fs::write(&config, PIPE_CONFIG)?;
+    let mut command = node.cli(&[
+        "model", "publish", "--format", "ensemble", "-t", TENANT, "-m", PIPE, "--wait",
+    ]);
+    process::output(command.arg("--config").arg(config)).map(drop)
+}
+
 /// A request of one row, as a file holds it.
 #[derive(Debug)]
 pub(crate) struct Body {
@@ -63,10 +136,11 @@ pub(crate) struct Body {
     pub(crate) headers: [String; 2],
 }
 
-/// Writes both models, unless they are there.
+/// Writes the models, unless they are there.
 pub(crate) fn trace(bench: &Bench) -> anyhow::Result<()> {
     let folder = bench.folder.join("models");
-    if file(&bench.folder, &MLP).is_file() && file(&bench.folder, &ENCODER).is_file() {
+    let all = [&MLP, &ENCODER, &NORMALISE, &CLASSIFY, &POST, &COMPOSED];
+    if all.iter().all(|model| file(&bench.folder, model).is_file()) {
         return Ok(());
     }
     let mut command = bench.programs.command(&bench.programs.workshop());
@@ -169,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_body_is_its_json_and_then_exactly_one_row() {
-        for model in [&MLP, &ENCODER] {
+        for model in [&MLP, &ENCODER, &COMPOSED] {
             let (bytes, json_bytes) = body_bytes(model);
             let head: Value = serde_json::from_slice(&bytes[..json_bytes]).unwrap();
             let size = head

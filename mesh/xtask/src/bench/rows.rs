@@ -9,7 +9,7 @@ use crate::{
     bench::{
         Bench,
         load::{Aim, Amount, Floor, Summary, send},
-        models::{self, ENCODER, MLP},
+        models::{self, COMPOSED, ENCODER, MLP, PIPE},
         table::{Row, median},
     },
     node::Node,
@@ -18,6 +18,8 @@ use crate::{
 
 const CONCURRENCIES: [usize; 3] = [1, 16, 64];
 const WARM_UP_SECONDS: f64 = 0.5;
+const ENSEMBLE_CONCURRENCIES: [usize; 2] = [1, 16];
+const COMPOSED_MODULE: &str = "beside the one module that is all three";
 const EMPTY_HANDLER: &str = "beside the empty handler";
 
 /// A figure's name, its unit, and where it is in a summary.
@@ -137,6 +139,46 @@ impl Target<'_> {
         let note = format!("beside libtorch alone: batch {batch}, {threads} threads, {instances} instances");
         let name = "encoder, 64 at a time: rows".to_owned();
         Ok(vec![Row::pair(name, "1/s", (median(ours), median(theirs)), &note)])
+    }
+
+    /// A classifier as an ensemble of three modules, beside the one module that is all three: the same bytes in and out.
+    pub(crate) fn ensemble(&self) -> anyhow::Result<Vec<Row>> {
+        let body = models::body(&self.bench.folder, &COMPOSED)?;
+        let path = format!("/v2/models/{PIPE}/infer");
+        let composed = Aim {
+            address: self.address(),
+            path: "/v2/models/composed/infer",
+            keys: self.keys,
+            body: &body,
+        };
+        let ensemble = Aim {
+            path: &path,
+            ..composed
+        };
+        let mut rows = Vec::new();
+        for concurrency in ENSEMBLE_CONCURRENCIES {
+            eprintln!("ensemble, {concurrency} at a time");
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            for round in 0..self.bench.rounds {
+                if round % 2 == 0 {
+                    ours.push(send(self.bench, &ensemble, self.amount(concurrency))?);
+                }
+                theirs.push(send(self.bench, &composed, self.amount(concurrency))?);
+                if round % 2 == 1 {
+                    ours.push(send(self.bench, &ensemble, self.amount(concurrency))?);
+                }
+            }
+            let figures: [Figure; 2] = [
+                ("requests", "1/s", |summary| summary.requests_per_second),
+                ("p50", "us", |summary| summary.p50_us),
+            ];
+            for (name, unit, figure) in figures {
+                let of = |side: &[Summary]| median(side.iter().map(figure).collect());
+                let name = format!("ensemble of 3 steps, {concurrency} at a time: {name}");
+                rows.push(Row::pair(name, unit, (of(&ours), of(&theirs)), COMPOSED_MODULE));
+            }
+        }
+        Ok(rows)
     }
 
     fn alone(&self, setting: &[&str], seconds: f64) -> anyhow::Result<Measured> {

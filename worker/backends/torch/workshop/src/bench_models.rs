@@ -1,4 +1,5 @@
-//! The bench's models: a small perceptron, where the mesh's own cost shows, and a compute-bound transformer encoder.
+//! The bench's models: a small perceptron, where the mesh's own cost shows, a compute-bound transformer encoder, and a classifier
+//! with it in three parts and in one.
 
 use std::path::Path;
 
@@ -12,8 +13,9 @@ const LAYERS: i64 = 4;
 const WIDTH: i64 = 256;
 const HEADS: i64 = 4;
 const TOKENS: i64 = 64;
+const CLASSES: i64 = 10;
 
-/// Writes both models to `out` and checks that each takes any batch size.
+/// Writes the models to `out` and checks that each takes any batch size.
 pub(crate) fn run(out: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     tch::manual_seed(1);
@@ -21,10 +23,25 @@ pub(crate) fn run(out: &Path) -> anyhow::Result<()> {
     let mut variables = nn::VarStore::new(Device::Cpu);
     let perceptron = perceptron(&(variables.root() / "mlp"));
     let encoder = Encoder::new(&(variables.root() / "encoder"));
+    let head = nn::linear(variables.root() / "head", WIDTH, CLASSES, nn::LinearConfig::default());
     // A trace keeps weights as constants, and takes only those that want no gradient.
     variables.freeze();
     write(&|x| perceptron.forward(x), &[30], &out.join("mlp.pt"))?;
-    write(&|x| encoder.forward(x), &[TOKENS, WIDTH], &out.join("encoder.pt"))
+    let row = [TOKENS, WIDTH];
+    write(&|x| encoder.forward(x), &row, &out.join("encoder.pt"))?;
+    let classify = |x: &Tensor| head.forward(&encoder.forward(x).mean_dim(1i64, false, Kind::Float));
+    let post = |x: &Tensor| x.softmax(-1, Kind::Float);
+    write(&normalise, &row, &out.join("normalise.pt"))?;
+    write(&classify, &row, &out.join("classify.pt"))?;
+    write(&post, &[CLASSES], &out.join("post.pt"))?;
+    write(&|x| post(&classify(&normalise(x))), &row, &out.join("composed.pt"))
+}
+
+/// Each token's numbers with mean 0 and spread 1.
+fn normalise(x: &Tensor) -> Tensor {
+    let mean = x.mean_dim(-1i64, true, Kind::Float);
+    let spread = x.std_dim(-1i64, true, true) + 1e-5;
+    (x - mean) / spread
 }
 
 fn write(forward: &dyn Fn(&Tensor) -> Tensor, row: &[i64], path: &Path) -> anyhow::Result<()> {
@@ -123,9 +140,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_models_take_any_batch_size() {
+    fn the_models_take_any_batch_size() {
         let folder = tempfile::tempdir().unwrap();
         run(folder.path()).unwrap();
-        assert!(folder.path().join("mlp.pt").exists() && folder.path().join("encoder.pt").exists());
+        for name in ["mlp", "encoder", "normalise", "classify", "post", "composed"] {
+            assert!(folder.path().join(format!("{name}.pt")).exists(), "{name}");
+        }
     }
 }

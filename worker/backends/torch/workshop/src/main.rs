@@ -32,7 +32,8 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
-    /// Write the bench's models: mlp.pt (30-64-32-2) and encoder.pt (4 layers, d=256, 64 tokens).
+    /// Write the bench's models: mlp.pt (30-64-32-2), encoder.pt (4 layers, d=256, 64 tokens), and a classifier with that
+    /// encoder as normalise.pt, classify.pt and post.pt and as composed.pt.
     TraceBench {
         /// The folder to write to; made if it is not there.
         #[arg(long)]
