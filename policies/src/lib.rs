@@ -10,6 +10,7 @@
 pub mod access;
 pub mod graph;
 pub mod limits;
+pub mod placement;
 pub mod snapshot;
 pub mod traffic;
 

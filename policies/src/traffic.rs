@@ -60,6 +60,11 @@ impl Route {
         self.arm_at(point)
     }
 
+    /// Where a unit lies on this route's circle, to be given to [`Route::choose`] in place of a random number.
+    pub fn point(&self, tenant: &TenantId, unit_name: &str, unit: &str) -> u64 {
+        point(&self.salt, tenant, unit_name, unit)
+    }
+
     /// The arm that owns a point of the 64-bit circle.
     fn arm_at(&self, point: u64) -> Option<&Arm> {
         let slot = slot(point);

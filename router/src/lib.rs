@@ -23,6 +23,7 @@ mod flight;
 mod graph;
 mod pipeline;
 mod place;
+mod sequences;
 mod standing;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -37,6 +38,7 @@ pub use actor::{RouterActor, RouterHandle};
 pub use call::{Answer, Call, Completed, Credential};
 pub use describe::ModelDescription;
 pub use graph::{Gates, MAX_WAITING, infer_ensemble};
+pub use sequences::{Homes, MAX_HOMES};
 
 /// The answer of a device; dropping it cancels the job.
 pub type WorkerReply = Pin<Box<dyn Future<Output = Result<JobOutcome, Fault>> + Send>>;
@@ -58,6 +60,8 @@ pub struct RouterParts {
     pub workers: Arc<dyn Workers>,
     /// Bounds on requests in a step of an ensemble; they outlive snapshots.
     pub gates: Arc<Gates>,
+    /// Where open sequences have their state; it outlives snapshots.
+    pub sequences: Arc<Homes>,
     /// Where requests are told.
     pub telemetry: Telemetry,
     /// Now.

@@ -14,12 +14,13 @@ use mesh_policies::{
     MeshSnapshot,
     graph::Plan,
     limits::Admission,
+    placement::device_of,
     snapshot::{Target, TenantEntry, VersionEntry},
     traffic::{Route, unit_text},
 };
 use mesh_types::{
-    Deadline, Fault, FaultSource, InferJob, InferRequest, InferResponse, Parameters, ServiceClass, Standing,
-    TraceContext, VersionSelector,
+    CorrelationId, Deadline, Fault, FaultSource, InferJob, InferRequest, InferResponse, Parameters, SequenceStep,
+    ServiceClass, Standing, TraceContext, VersionSelector,
 };
 
 use crate::{
@@ -27,6 +28,7 @@ use crate::{
     flight::InFlight,
     graph::{self, Ensemble, Manner},
     place::{Loads, OnDevice},
+    sequences::{self, Routed, SequenceName},
     standing::standing,
 };
 
@@ -50,7 +52,9 @@ impl Pipeline {
         account.stages.authenticate = lap.next();
         let admitted = authenticated?.admit(self);
         account.stages.admit = lap.next();
-        let versioned = admitted?.choose(account).and_then(|versioned| versioned.check(self));
+        let versioned = admitted?
+            .choose(self, account)
+            .and_then(|versioned| versioned.check(self));
         account.stages.choose = lap.next();
         let checked = versioned?;
         match checked.versioned.entry.plan.clone().filter(|plan| plan.ready) {
@@ -106,6 +110,7 @@ struct Versioned {
     arm: Option<Arc<str>>,
     timeout: Option<Duration>,
     class: ServiceClass,
+    sequence: Option<Box<Routed>>,
     call: Call,
     permits: (Permit, Admission),
 }
@@ -149,25 +154,37 @@ impl Authenticated {
 }
 
 impl Admitted {
-    fn choose(self, account: &mut Account) -> Result<Versioned, Fault> {
+    fn choose(self, pipeline: &Pipeline, account: &mut Account) -> Result<Versioned, Fault> {
         let request = &self.call.request;
         let unknown = || Fault::unknown_model(&request.model);
         let target = self.tenant.target(&request.model).ok_or_else(unknown)?;
         // The name exists for this caller: from here on it may be a label.
         account.target = Some(target.clone());
-        let (entry, arm, timeout, class) = match target {
-            Target::Model(model) => {
-                let entry = model.resolve(&request.version).ok_or_else(unknown)?.clone();
-                (entry, None, None, ServiceClass::default())
-            }
-            Target::Endpoint(route) => {
-                let (entry, arm) = of_route(route, &self.tenant, &self.call)?;
-                (entry, Some(arm), route.timeout, route.class)
+        let mut sequence = routed(request)?;
+        let home = sequence.as_mut().and_then(|sequence| {
+            let home = pipeline.parts.sequences.find(&self.tenant, target, &sequence.name)?;
+            // What begins anew chooses anew.
+            sequence.device = Some(home.device).filter(|_| !sequence.step.start);
+            (!sequence.step.start).then_some(home)
+        });
+        let (timeout, class) = match target {
+            Target::Model(_) => (None, ServiceClass::default()),
+            Target::Endpoint(route) => (route.timeout, route.class),
+        };
+        let (entry, arm) = match (home, target) {
+            (Some(home), _) => (home.entry, home.arm),
+            (None, Target::Model(model)) => (model.resolve(&request.version).ok_or_else(unknown)?.clone(), None),
+            (None, Target::Endpoint(route)) => {
+                let id = sequence.as_ref().map(|sequence| &sequence.step.id);
+                let (entry, arm) = of_route(route, &self.tenant, &self.call, id)?;
+                (entry, Some(arm))
             }
         };
         if entry.plan.as_ref().is_some_and(|plan| !plan.admits(&self.tenant.id)) {
             return Err(unknown());
         }
+        // A model without state has no use for it.
+        let sequence = sequence.filter(|_| entry.config.sequence_batching.is_some());
         account.arm.clone_from(&arm);
         account.version = entry.key.version.get();
         Ok(Versioned {
@@ -176,20 +193,43 @@ impl Admitted {
             arm,
             timeout,
             class,
+            sequence,
             call: self.call,
             permits: self.permits,
         })
     }
 }
 
-fn of_route(route: &Route, tenant: &TenantEntry, call: &Call) -> Result<(Arc<VersionEntry>, Arc<str>), Fault> {
+/// The request's sequence; what has no parameters has none.
+fn routed(request: &InferRequest) -> Result<Option<Box<Routed>>, Fault> {
+    if request.parameters.is_empty() {
+        return Ok(None);
+    }
+    let routed = |step: SequenceStep| {
+        Box::new(Routed {
+            name: SequenceName::of(request, &step.id),
+            step,
+            device: None,
+        })
+    };
+    Ok(sequences::step_of(request)?.map(routed))
+}
+
+fn of_route(
+    route: &Route,
+    tenant: &TenantEntry,
+    call: &Call,
+    sequence: Option<&CorrelationId>,
+) -> Result<(Arc<VersionEntry>, Arc<str>), Fault> {
     let unknown = || Fault::unknown_model(&call.request.model);
     if call.request.version != VersionSelector::Default {
         let (arm, entry) = route.pinned(&call.request.version).ok_or_else(unknown)?;
         return Ok((entry.clone(), arm.name.clone()));
     }
     let unit = unit_of(route, call);
-    let arm = route.choose(&tenant.id, unit.as_deref(), rand::random());
+    // A sequence is a unit of its own: all of it has one arm.
+    let point = sequence.map(|id| route.point(&tenant.id, "sequence_id", &id.to_string()));
+    let arm = route.choose(&tenant.id, unit.as_deref(), point.unwrap_or_else(rand::random));
     let arm = arm.ok_or_else(|| Fault::internal("the endpoint's weights do not sum to 100"))?;
     let entry = arm.version.clone().ok_or_else(|| {
         Fault::unavailable(
@@ -219,6 +259,8 @@ impl Versioned {
         let (config, model) = (&self.entry.config, &self.entry.key.model);
         let rows = config.check_inputs(model, &mut self.call.request.inputs)?;
         config.check_outputs(model, &self.call.request.outputs)?;
+        let step = self.sequence.as_ref().map(|sequence| &sequence.step);
+        sequences::check(model, config, step, rows)?;
         let standing = standing(&self.call.request, self.tenant.share, self.class)?;
         Ok(Checked {
             versioned: self,
@@ -231,7 +273,18 @@ impl Versioned {
 
 impl Checked {
     fn place(self, pipeline: &Pipeline) -> Result<Placed, Fault> {
-        let place = pipeline.place(&self.versioned.entry)?;
+        let versioned = &self.versioned;
+        let place = match &versioned.sequence {
+            None => pipeline.place(&versioned.entry)?,
+            Some(sequence) => {
+                let (entry, id) = (&versioned.entry, &sequence.step.id);
+                let chosen = || device_of(&versioned.tenant.id, &entry.key, id, &entry.ready_on);
+                match sequence.device.or_else(chosen) {
+                    Some(device) => pipeline.loads.take_on(device),
+                    None => pipeline.place(entry)?,
+                }
+            }
+        };
         Ok(Placed { checked: self, place })
     }
 }
@@ -262,6 +315,7 @@ impl Checked {
             rows,
             deadline,
             standing,
+            sequence: None,
             trace,
         };
         let kept = Kept {
@@ -296,9 +350,22 @@ impl Checked {
 
 impl Placed {
     fn dispatch(self, pipeline: &Pipeline, trace: TraceContext) -> Result<InFlight, Fault> {
-        let Self { checked, place } = self;
-        let (job, kept) = checked.job(trace);
+        let Self { mut checked, place } = self;
+        let homes = &pipeline.parts.sequences;
+        let sequence = checked.versioned.sequence.take();
+        if let Some(sequence) = sequence.as_ref().filter(|sequence| sequence.stays()) {
+            let tenant = &checked.versioned.tenant.id;
+            homes.has_room(tenant, &sequence.name, pipeline.parts.clock.now())?;
+        }
+        let entry = sequence.is_some().then(|| checked.versioned.entry.clone());
+        let (mut job, kept) = checked.job(trace);
+        let tenant = job.tenant.clone();
+        job.sequence = sequence.as_ref().map(|sequence| Box::new(sequence.step.clone()));
         let reply = pipeline.parts.workers.submit(place.device, job)?;
+        if let (Some(sequence), Some(entry)) = (sequence, entry) {
+            let home = (entry, kept.arm.clone(), place.device);
+            homes.went(&tenant, *sequence, home, kept.deadline.instant());
+        }
         Ok(kept.in_flight(reply, Some(place)))
     }
 }

@@ -30,19 +30,32 @@ impl Loads {
         let first = usize::try_from(random % u64::try_from(candidates.len()).ok()?.max(1)).ok()?;
         let rotated = candidates.iter().skip(first).chain(candidates.iter().take(first));
         let device = *rotated.min_by_key(|device| of(device))?;
-        match counts.iter_mut().find(|(known, _)| *known == device) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((device, 1)),
-        }
+        count_up(&mut counts, device);
         Some(OnDevice {
             device,
             loads: self.clone(),
         })
     }
 
+    /// Takes a place on this device, however loaded it is.
+    pub(crate) fn take_on(self: &Arc<Self>, device: DeviceId) -> OnDevice {
+        count_up(&mut self.counts.lock(), device);
+        OnDevice {
+            device,
+            loads: self.clone(),
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn total(&self) -> u32 {
         self.counts.lock().iter().map(|(_, count)| *count).sum()
+    }
+}
+
+fn count_up(counts: &mut SmallVec<[(DeviceId, u32); 8]>, device: DeviceId) {
+    match counts.iter_mut().find(|(known, _)| *known == device) {
+        Some((_, count)) => *count += 1,
+        None => counts.push((device, 1)),
     }
 }
 

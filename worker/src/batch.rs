@@ -67,7 +67,10 @@ pub(crate) fn scatter(
     Ok(split)
 }
 
-fn rows_of(output: &Tensor, members: impl Iterator<Item = u64> + Clone) -> Result<Vec<Tensor>, BackendError> {
+pub(crate) fn rows_of(
+    output: &Tensor,
+    members: impl Iterator<Item = u64> + Clone,
+) -> Result<Vec<Tensor>, BackendError> {
     let total: u64 = members.clone().sum();
     let mismatch = || BackendError::Output(format!("'{}' does not have one row for each of {total}", output.name));
     let Some((first, extents)) = output.shape.split_first() else {

@@ -21,6 +21,10 @@ pub struct WorkerConfig {
     pub execution_timeout: Duration,
     /// Whether each device thread keeps to one processor, where there are at least as many processors as threads.
     pub pin_threads: bool,
+    /// Most bytes of sequences' states that a device keeps; one tenant's have at most half of it.
+    pub sequence_state_bytes: u64,
+    /// How long open sequences may go on where their device is drained or their model unloaded, before they are ended.
+    pub sequence_grace: Duration,
     /// How often a device's actor is rebuilt.
     pub restart: RestartPolicy,
 }
@@ -35,6 +39,8 @@ impl Default for WorkerConfig {
             latency_folder: None,
             execution_timeout: Duration::from_secs(30),
             pin_threads: false,
+            sequence_state_bytes: 1 << 30,
+            sequence_grace: Duration::from_secs(30),
             restart: RestartPolicy::default(),
         }
     }

@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     alarm::AlarmClock, crew::Crew, dispatch::MAX_ADMITTED, memory::Memory, models::Model, ordering::Lines,
-    report::DeviceReport, shared::Queued, thread::ThreadParts,
+    report::DeviceReport, sequences::Keeping, shared::Queued, thread::ThreadParts,
 };
 
 /// Loads, unloads and the one wake-up that may be on their way to the actor.
@@ -53,6 +53,8 @@ pub(crate) struct DeviceParts {
     pub(crate) queue: usize,
     /// The folder in which what was learnt is kept.
     pub(crate) memory: Option<PathBuf>,
+    /// How long sequences may go on where their device is drained or their model unloaded.
+    pub(crate) sequence_grace: Duration,
     pub(crate) report: watch::Sender<DeviceReport>,
 }
 
@@ -64,6 +66,8 @@ pub(crate) struct DeviceActor {
     pub(crate) models: BTreeMap<Arc<ModelVersionKey>, Model>,
     /// Answers that must leave in order.
     pub(crate) lines: Lines,
+    /// What is kept of sequences.
+    pub(crate) keeping: Keeping,
     /// What was learnt of latencies, by this actor's predecessors too.
     pub(crate) memory: Memory,
     /// When requests whose callers have gone were looked for last.
@@ -81,7 +85,8 @@ impl DeviceActor {
             .inspect_err(|error| tracing::error!(%error, "a device's alarm clock does not start"))
             .ok();
         let crew = Crew::new(usize::from(parts.threads), parts.thread.clone());
-        Self {
+        let mut actor = Self {
+            keeping: Keeping::new(parts.thread.shared.ledger.clone()),
             scheduler: Scheduler::new(crew.places()),
             memory: Memory::read(parts.memory.as_deref(), parts.thread.shared.device),
             swept: parts.thread.clock.now(),
@@ -91,7 +96,9 @@ impl DeviceActor {
             models: BTreeMap::new(),
             alarm,
             _lifeline: lifeline,
-        }
+        };
+        actor.inherit_lost();
+        actor
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -102,10 +109,18 @@ impl DeviceActor {
     fn turn(&mut self) {
         self.hear();
         self.watch();
+        // Before arrivals are looked at: a device that is drained no more takes new sequences again.
+        let closing = self.close_sequences();
         self.admit(MAX_ADMITTED);
         let batch = self.dispatch();
         let swept = self.sweep();
-        let next = batch.into_iter().chain(swept).chain(self.watch_due()).min();
+        self.count_sequences();
+        let next = batch
+            .into_iter()
+            .chain(swept)
+            .chain(closing)
+            .chain(self.watch_due())
+            .min();
         if let Some(at) = next {
             self.wake_at(at);
         }
@@ -140,6 +155,7 @@ impl Drop for DeviceActor {
             self.memory.learn(key, &self.scheduler);
         }
         self.memory.write();
+        self.leave_sequences();
     }
 }
 

@@ -8,13 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_scheduler::{Batch, BatchId, Gone, Item, Outcome, Refused, RefusedFor, ShapeKey, ShapePart};
+use mesh_scheduler::{Batch, BatchId, Gone, Item, Outcome, Refused, RefusedFor, ShapeKey, ShapePart, StepResult};
 use mesh_types::{Fault, FaultSource, ModelConfig, ModelVersionKey, Retry, Tensor, TensorSpec};
 
 use crate::{
     device::DeviceActor,
     models::not_here,
     order::{BatchNews, RunBatch},
+    sequences::{ended_step, not_in_sequence, refused_step},
     shared::Queued,
     statistics::Left,
 };
@@ -34,7 +35,7 @@ impl DeviceActor {
             };
             let key = queued.job.version.clone();
             let admitted = self.has_room_in_line(&queued);
-            let particular = match admitted.and_then(|config| self.admits(&key).map(|()| config)) {
+            let particular = match admitted.and_then(|config| self.admits(&key, &queued.job).map(|()| config)) {
                 Ok(particular) => particular,
                 Err(fault) => {
                     self.refuse(queued, fault);
@@ -53,9 +54,18 @@ impl DeviceActor {
                 deadline: queued.job.deadline.instant(),
                 payload: queued,
             };
-            if let Err(Refused { payload, reason }) = self.scheduler.offer(self.now(), &key, item) {
+            let now = self.now();
+            let offered = match item.payload.job.sequence.clone() {
+                None => self.scheduler.offer(now, &key, item),
+                Some(step) => {
+                    self.set_instances(&key);
+                    self.scheduler.offer_step(now, &key, item, &step)
+                }
+            };
+            if let Err(Refused { payload, reason }) = offered {
                 self.lost_before_running(&key);
-                self.refuse(payload, refusal(reason));
+                let fault = refusal(reason, &payload);
+                self.refuse(payload, fault);
             }
         }
     }
@@ -87,6 +97,7 @@ impl DeviceActor {
 
     /// Hands out batches while a thread has room; when to do so again, even if nothing else happens.
     pub(crate) fn dispatch(&mut self) -> Option<Instant> {
+        self.seat_sequences();
         loop {
             let now = self.now();
             let free = self.crew.free_places();
@@ -151,6 +162,11 @@ impl DeviceActor {
             ),
             // Triton's words for it.
             Gone::TimedOut => (Left::Rejected, Some(unavailable("Request timeout expired"))),
+            Gone::Behind => {
+                let text = "a request before it in its sequence was not run";
+                (Left::Rejected, Some(unavailable(text).with_retry(Retry::No)))
+            }
+            Gone::Aborted(why) => (Left::Rejected, Some(ended_step(why))),
         };
         self.parts.thread.shared.books.lock().left(&key, why);
         if let Some(fault) = fault {
@@ -171,14 +187,15 @@ impl DeviceActor {
                 self.lines.enter(&key, &job.tenant, reply);
             }
         }
-        let run = RunBatch::new(batch.id.0, key.clone(), queued, batch.predicted);
+        let steps = self.steps_of(&key, &batch.seats, &queued);
+        let run = RunBatch::new(batch.id.0, key.clone(), queued, steps, batch.predicted);
         if let Some(model) = self.models.get_mut(&key) {
             model.running += 1;
         }
         let limit = self.limit(&key);
         if let Err(run) = self.crew.run(place, run, limit) {
             run.replies.answer_rest(&full());
-            self.settle_batch(batch.id.0, Outcome::default());
+            self.settle_batch(batch.id.0, Outcome::default(), &[]);
             if let Some(model) = self.models.get_mut(&key) {
                 model.running = model.running.saturating_sub(1);
                 model.quarantine.probe_lost();
@@ -194,12 +211,13 @@ impl DeviceActor {
             telling: news.whole.is_some(),
             too_large: news.oom_rows,
         };
-        self.settle_batch(news.number, outcome);
+        self.settle_batch(news.number, outcome, &news.steps);
     }
 
     /// Tells the scheduler what a batch cost, and the books who pays for it.
-    pub(crate) fn settle_batch(&mut self, number: u64, outcome: Outcome) {
-        let charges = self.scheduler.finished(self.now(), BatchId(number), outcome);
+    pub(crate) fn settle_batch(&mut self, number: u64, outcome: Outcome, steps: &[StepResult]) {
+        let now = self.now();
+        let charges = self.scheduler.finished_steps(now, BatchId(number), outcome, steps);
         let shared = &self.parts.thread.shared;
         let mut books = shared.books.lock();
         for charge in &charges {
@@ -227,10 +245,18 @@ pub(crate) fn shape_beside(config: &ModelConfig, inputs: &[Tensor]) -> ShapeKey 
     ShapeKey::of_parts(config.input.iter().map(part))
 }
 
-fn refusal(reason: RefusedFor) -> Fault {
+fn refusal(reason: RefusedFor, queued: &Queued) -> Fault {
     match reason {
         RefusedFor::Full => full(),
         RefusedFor::UnknownModel => not_here(),
+        RefusedFor::NotStarted(why) => {
+            let model = &queued.job.version.model;
+            let step = queued.job.sequence.as_ref();
+            step.map_or_else(|| not_in_sequence(model), |step| refused_step(model, &step.id, why))
+        }
+        RefusedFor::Closing => {
+            unavailable("no new sequences are taken: the device is being drained, or the model unloaded")
+        }
         RefusedFor::TooLate { retry_after } => {
             let text = format!(
                 "the request would not be finished by its deadline: the device is busy for {} ms longer than that",

@@ -8,10 +8,12 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use mesh_backend::{BackendError, LoadSpec, LoadedModel};
+use mesh_scheduler::StepResult;
 use mesh_types::{
     Clock, Fault, FaultClass, FaultSource, JobOutcome, NonFinite, Retry, StageTimings, Tensor, TraceContext,
 };
@@ -20,6 +22,7 @@ use crate::{
     batch, finite,
     order::{Member, RunBatch},
     pulse::Pulse,
+    sequences::{Plan, Prepared, Reserved, StateTensor, next_epoch, partition, scatter, state_lost},
     tally::{Run, Tally},
 };
 
@@ -31,6 +34,10 @@ pub(crate) struct Instance {
     pub(crate) spec: LoadSpec,
     /// None after a panic, until it is loaded again.
     pub(crate) model: Option<Box<dyn LoadedModel>>,
+    /// What a stateful model needs beyond its callers' tensors.
+    pub(crate) sequence: Option<Arc<Plan>>,
+    /// Which load of the model this is.
+    pub(crate) epoch: u64,
 }
 
 /// Why a call into a backend did not end well.
@@ -76,6 +83,11 @@ pub(crate) struct Bench<'a> {
 
 /// Runs and answers a batch.
 pub(crate) fn run(bench: &Bench<'_>, instance: &mut Instance, run: &RunBatch, trace: Option<TraceContext>) -> Tally {
+    let steps = if instance.sequence.is_some() {
+        vec![StepResult::NotRun; run.members.len()]
+    } else {
+        Vec::new()
+    };
     let mut batch = Batch {
         bench,
         instance,
@@ -83,6 +95,7 @@ pub(crate) fn run(bench: &Bench<'_>, instance: &mut Instance, run: &RunBatch, tr
         trace,
         tally: Tally {
             formed: run.rows,
+            steps,
             ..Tally::default()
         },
     };
@@ -101,12 +114,18 @@ struct Batch<'a> {
 /// An execution that ended well: each member's outputs, and where the time went.
 struct Executed {
     outputs: Vec<Vec<Tensor>>,
+    /// Each member's next state; empty where the model has no sequences.
+    states: Vec<Vec<StateTensor>>,
     run: Run,
 }
 
 impl Batch<'_> {
     fn split_until_answered(&mut self) {
-        let mut open: Vec<Vec<usize>> = vec![(0..self.run.members.len()).collect()];
+        let all = (0..self.run.members.len()).collect();
+        let mut open: Vec<Vec<usize>> = match &self.instance.sequence {
+            None => vec![all],
+            Some(plan) => partition(plan, &self.run.members, all),
+        };
         while let Some(mut members) = open.pop() {
             if (self.bench.abandoned)() {
                 return;
@@ -120,6 +139,10 @@ impl Batch<'_> {
                 let lost = members.into_iter().chain(open.drain(..).flatten());
                 lost.for_each(|member| self.fail(member, fault.clone()));
                 return;
+            }
+            members.retain(|member| self.has_its_state(*member));
+            if members.is_empty() {
+                continue;
             }
             let began = self.bench.clock.now();
             match self.execute(&members) {
@@ -159,6 +182,7 @@ impl Batch<'_> {
         match caught(|| (self.bench.reload)(&self.instance.spec)) {
             Ok(model) => {
                 self.instance.model = Some(model);
+                self.instance.epoch = next_epoch();
                 Ok(())
             }
             Err(failure) => {
@@ -181,25 +205,39 @@ impl Batch<'_> {
         let rows = members.iter().map(|member| member.job.rows).sum();
         self.tally.executions += 1;
         let began = self.bench.clock.now();
-        let inputs = batch::gather(config, &members, rows);
+        let plan = self.instance.sequence.as_deref();
+        let prepared = plan.map(|plan| (plan, Prepared::of(plan, &members)));
+        let inputs = match &prepared {
+            None => batch::gather(config, &members, rows),
+            Some((plan, prepared)) => prepared.inputs(config, plan, &members),
+        };
         let gathered = self.bench.clock.now();
         let number = Some(self.run.number);
         self.bench.pulse.begin(gathered, self.bench.limit, number);
         let outputs = caught(|| model.execute(&inputs));
         self.bench.pulse.end();
         let inferred = self.bench.clock.now();
-        let outputs = batch::scatter(config, &members, &outputs?).map_err(Failure::Error)?;
+        let (outputs, states) = match &prepared {
+            None => (batch::scatter(config, &members, &outputs?), Vec::new()),
+            Some((plan, prepared)) => {
+                let moved = scatter(config, plan, prepared, &members, &outputs?).map_err(Failure::Error)?;
+                let (outputs, states) = moved.into_iter().unzip();
+                (Ok(outputs), states)
+            }
+        };
+        let outputs = outputs.map_err(Failure::Error)?;
         let run = Run {
             rows,
             input: gathered.saturating_duration_since(began),
             infer: inferred.saturating_duration_since(gathered),
             output: self.bench.clock.now().saturating_duration_since(inferred),
         };
-        Ok(Executed { outputs, run })
+        Ok(Executed { outputs, states, run })
     }
 
     fn answer(&mut self, members: &[usize], executed: Executed, began: Instant) {
-        let Executed { outputs, run } = executed;
+        let Executed { outputs, states, run } = executed;
+        let mut states = states.into_iter();
         self.tally.runs.push(run);
         let policy = self
             .instance
@@ -210,6 +248,7 @@ impl Batch<'_> {
             .non_finite_outputs;
         let now = self.bench.clock.now();
         for (index, outputs) in members.iter().zip(outputs) {
+            let state = states.next();
             let odd = policy != NonFinite::Pass && !outputs.iter().all(finite::is_finite);
             self.tally.non_finite += u32::from(odd);
             if odd && policy == NonFinite::Fail {
@@ -230,7 +269,16 @@ impl Batch<'_> {
                 batch_trace: self.trace,
                 ..StageTimings::default()
             };
-            if !self.run.replies.answer(*index, Ok(JobOutcome { outputs, timings })) {
+            let reserved = match self.reserve(*index, state) {
+                Ok(reserved) => reserved,
+                Err(fault) => {
+                    self.fail(*index, fault);
+                    continue;
+                }
+            };
+            let answered = self.run.replies.answer(*index, Ok(JobOutcome { outputs, timings }));
+            self.moved(*index, reserved, answered);
+            if !answered {
                 self.tally.cancelled += 1;
                 continue;
             }
@@ -242,6 +290,54 @@ impl Batch<'_> {
             self.tally.compute_infer.add(run.infer);
             self.tally.compute_output.add(run.output);
             self.tally.longest_wait = self.tally.longest_wait.max(queue);
+        }
+    }
+
+    /// Whether the instance is the one that has seen the member's sequence, where that matters.
+    fn has_its_state(&mut self, member: usize) -> bool {
+        let Some(plan) = &self.instance.sequence else {
+            return true;
+        };
+        let step = self.run.members.get(member).and_then(|member| member.step.as_deref());
+        let knows =
+            step.is_none_or(|step| step.start || !plan.keeps_itself() || step.state.epoch() == self.instance.epoch);
+        if !knows {
+            self.set_step(member, StepResult::Lost);
+            self.fail(member, state_lost());
+        }
+        knows
+    }
+
+    /// Makes room for a member's next state.
+    fn reserve(&mut self, member: usize, state: Option<Vec<StateTensor>>) -> Result<Option<Reserved>, Fault> {
+        let step = self.run.members.get(member).and_then(|member| member.step.as_deref());
+        let (Some(step), Some(state)) = (step, state) else {
+            return Ok(None);
+        };
+        // After its last step nothing is kept.
+        let state = if step.end { Vec::new() } else { state };
+        step.state.reserve(state).map(Some)
+    }
+
+    /// A member has run: a declared state moves with its answer, and a model's own has moved already.
+    fn moved(&mut self, member: usize, reserved: Option<Reserved>, answered: bool) {
+        let Some(plan) = self.instance.sequence.clone() else {
+            return;
+        };
+        if !answered && !plan.keeps_itself() {
+            return;
+        }
+        let step = self.run.members.get(member).and_then(|member| member.step.as_deref());
+        if let Some(step) = step.filter(|step| step.start) {
+            step.state.began(self.instance.epoch);
+        }
+        reserved.into_iter().for_each(Reserved::keep);
+        self.set_step(member, StepResult::Ran);
+    }
+
+    fn set_step(&mut self, member: usize, result: StepResult) {
+        if let Some(step) = self.tally.steps.get_mut(member) {
+            *step = result;
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh_scheduler::Outcome;
-use mesh_types::{Fault, FaultSource, ModelVersionKey, Retry};
+use mesh_types::{Fault, FaultSource, InferJob, ModelVersionKey, Retry};
 
 use crate::{
     crew::Hung,
@@ -20,6 +20,7 @@ use crate::{
     order::{BatchNews, Order},
     quarantine::Entry,
     report::ModelState,
+    sequences::not_in_sequence,
     statistics::{Left, Sum},
     tally::Tally,
     thread,
@@ -82,7 +83,7 @@ impl DeviceActor {
                 busy: if hangs { hung.taken } else { Duration::ZERO },
                 ..Outcome::default()
             };
-            self.settle_batch(batch.number, outcome);
+            self.settle_batch(batch.number, outcome, &[]);
         }
         let (place, loading) = (hung.place, hung.batch.is_none());
         let mut touched = Vec::new();
@@ -203,11 +204,17 @@ impl DeviceActor {
     }
 
     /// Whether a job for this model may wait for a batch.
-    pub(crate) fn admits(&mut self, key: &ModelVersionKey) -> Result<(), Fault> {
+    pub(crate) fn admits(&mut self, key: &ModelVersionKey, job: &InferJob) -> Result<(), Fault> {
         let now = self.now();
         let model = self.models.get_mut(key);
         let model = model.ok_or_else(crate::models::not_here)?;
+        if model.spec.config.sequence_batching.is_some() && job.sequence.is_none() {
+            return Err(not_in_sequence(&key.model));
+        }
+        let goes_on = job.sequence.as_ref().is_some_and(|step| !step.start);
         match model.state() {
+            // Sequences may end; the scheduler knows which there are.
+            ModelState::Unloading if goes_on => Ok(()),
             ModelState::Ready | ModelState::Quarantined => match model.quarantine.enter(now) {
                 Entry::Open => Ok(()),
                 Entry::Shut(wait) => Err(refusal(model.reason.as_deref(), wait)),

@@ -33,6 +33,7 @@ mod pulse;
 mod quarantine;
 mod replies;
 mod report;
+mod sequences;
 mod shared;
 mod statistics;
 mod tally;
@@ -47,7 +48,7 @@ pub use report::{DeviceReport, ModelReport, ModelState, WorkerReport};
 pub use shared::JobReply;
 pub use statistics::{
     BatchSizeStatistics, DeviceStatistics, MAX_EXACT_BATCH_SIZE, MAX_TENANTS_COUNTED, ModelStatistics,
-    PredictionStatistics, Sum, WorkerStatistics,
+    PredictionStatistics, SequenceStatistics, Sum, WorkerStatistics,
 };
 pub use worker::{Worker, WorkerError, WorkerHandle};
 

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use mesh_backend::LoadSpec;
 use mesh_scheduler::{BatchRules, Item};
-use mesh_types::{Fault, FaultClass, FaultSource, LoadReport, ModelVersionKey, Retry};
+use mesh_types::{Fault, FaultClass, FaultSource, LoadReport, ModelVersionKey, Retry, SequenceBatching};
 
 use crate::{
     batch,
@@ -157,7 +157,8 @@ impl DeviceActor {
                 .config
                 .dynamic_batching
                 .as_ref()
-                .is_some_and(|batching| batching.preserve_ordering),
+                .is_some_and(|batching| batching.preserve_ordering)
+                || spec.config.sequence_batching.as_ref().is_some_and(keeps_order),
             particular: spec.config.input.iter().any(|spec| spec.optional || spec.unbatched),
             profile: Profile::default(),
             report: LoadReport::default(),
@@ -193,6 +194,7 @@ impl DeviceActor {
             Some(model) => {
                 model.phase = Phase::Unloading;
                 model.answers.push(answer);
+                self.close_model(key);
             }
             None => drop(answer.send(Ok(()))),
         }
@@ -341,7 +343,8 @@ impl DeviceActor {
 
     /// Once everything accepted is done: tells the threads to let go of the model.
     pub(crate) fn finish_unload(&mut self, key: &Arc<ModelVersionKey>) {
-        let waiting = self.scheduler.waiting(key);
+        // Open sequences may end in their own time, or at the end of their grace.
+        let waiting = self.scheduler.waiting(key) + self.scheduler.open_sequences(key);
         let Some(model) = self.models.get_mut(key) else { return };
         let busy = model.running > 0 || waiting > 0 || model.has(Place::Loading) || model.has(Place::Leaving);
         if model.phase != Phase::Unloading || busy {
@@ -378,6 +381,10 @@ impl DeviceActor {
             self.parts.thread.limit(spec)
         })
     }
+}
+
+fn keeps_order(sequence: &SequenceBatching) -> bool {
+    sequence.oldest.as_ref().is_some_and(|oldest| oldest.preserve_ordering)
 }
 
 /// Orders every thread that has the model to let go of it.

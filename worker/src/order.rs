@@ -6,9 +6,10 @@ use std::{
 };
 
 use mesh_backend::LoadSpec;
+use mesh_scheduler::StepResult;
 use mesh_types::{Fault, InferJob, LoadReport, ModelVersionKey};
 
-use crate::{replies::Replies, shared::Queued};
+use crate::{replies::Replies, sequences::Step, shared::Queued};
 
 /// What a thread is told.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(crate) enum Order {
 pub(crate) struct Member {
     pub(crate) job: InferJob,
     pub(crate) arrived: Instant,
+    /// Its place in its sequence; none where the model has none.
+    pub(crate) step: Option<Box<Step>>,
 }
 
 /// A batch to run.
@@ -44,11 +47,14 @@ impl RunBatch {
         number: u64,
         model: Arc<ModelVersionKey>,
         queued: Vec<Queued>,
+        steps: Vec<Step>,
         predicted: Option<Duration>,
     ) -> Self {
         let (mut members, mut replies) = (Vec::with_capacity(queued.len()), Vec::with_capacity(queued.len()));
+        let mut steps = steps.into_iter();
         for Queued { job, arrived, reply } in queued {
-            members.push(Member { job, arrived });
+            let step = steps.next().map(Box::new);
+            members.push(Member { job, arrived, step });
             replies.push(reply);
         }
         let rows = members.iter().map(|member| member.job.rows).sum();
@@ -110,6 +116,8 @@ pub(crate) struct BatchNews {
     pub(crate) crashed: bool,
     /// The fewest rows for which there was no memory.
     pub(crate) oom_rows: Option<u32>,
+    /// What became of its sequences' steps, in its order; empty where the model has none.
+    pub(crate) steps: Vec<StepResult>,
 }
 
 /// A model is ready on a thread.

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -15,7 +15,7 @@ use std::{
 use crossbeam::queue::ArrayQueue;
 use mesh_actors::Supervised;
 use mesh_backend::LoadSpec;
-use mesh_types::{DeviceId, Fault, FaultSource, InferJob, JobOutcome, ModelVersionKey};
+use mesh_types::{CorrelationId, DeviceId, Fault, FaultSource, InferJob, JobOutcome, ModelVersionKey, TenantId};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -24,6 +24,7 @@ use crate::{
     dispatch::full,
     order::Done,
     ordering::Reply,
+    sequences::Ledger,
     statistics::DeviceBooks,
 };
 
@@ -42,6 +43,18 @@ impl Queued {
     }
 }
 
+/// A sequence by name: its model, its tenant and its id.
+pub(crate) type LostSequence = (Arc<ModelVersionKey>, TenantId, CorrelationId);
+
+/// Bounds of what is shared.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) arrivals: usize,
+    pub(crate) done: usize,
+    /// Bytes of sequences' states.
+    pub(crate) state_bytes: u64,
+}
+
 /// Shared by everyone around one device.
 pub(crate) struct Shared {
     pub(crate) device: DeviceId,
@@ -51,6 +64,10 @@ pub(crate) struct Shared {
     pub(crate) wanted: Mutex<BTreeMap<ModelVersionKey, LoadSpec>>,
     /// What the device has done so far.
     pub(crate) books: Mutex<DeviceBooks>,
+    /// What the states of sequences take.
+    pub(crate) ledger: Arc<Ledger>,
+    /// Sequences that an actor has lost; as many as the scheduler remembers.
+    pub(crate) lost_sequences: Mutex<Vec<LostSequence>>,
     /// Threads given up because an execution hangs on them, and not come back since.
     abandoned: AtomicUsize,
     /// Threads that the device has.
@@ -66,13 +83,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(device: DeviceId, arrivals: usize, done: usize, now: Instant) -> Self {
+    pub(crate) fn new(device: DeviceId, sizes: Sizes, now: Instant) -> Self {
         Self {
             device,
-            arrivals: ArrayQueue::new(arrivals.max(1)),
-            done: ArrayQueue::new(done.max(1)),
+            arrivals: ArrayQueue::new(sizes.arrivals.max(1)),
+            done: ArrayQueue::new(sizes.done.max(1)),
             wanted: Mutex::default(),
             books: Mutex::new(DeviceBooks::new(now)),
+            ledger: Arc::new(Ledger::new(sizes.state_bytes)),
+            lost_sequences: Mutex::default(),
             abandoned: AtomicUsize::new(0),
             threads: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
@@ -148,7 +167,9 @@ impl Shared {
 
     /// Takes a job in, or refuses it if there is no room.
     pub(crate) fn arrive(&self, queued: Queued) -> Result<(), Fault> {
-        if self.is_draining() {
+        // Sequences may go on for a while: the actor knows which there are, and until when.
+        let goes_on = || queued.job.sequence.as_ref().is_some_and(|step| !step.start);
+        if self.is_draining() && !goes_on() {
             return Err(Fault::unavailable(FaultSource::Device, "the device is being drained"));
         }
         self.arrivals.push(queued).map_err(|_| full())?;

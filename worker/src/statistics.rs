@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mesh_scheduler::{Aborted, SequenceCounts};
 use mesh_types::{DeviceId, ModelVersionKey, TenantId};
 
 use crate::tally::Tally;
@@ -69,6 +70,37 @@ pub struct PredictionStatistics {
     pub absolute_error: Duration,
 }
 
+/// The sequences of a stateful model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SequenceStatistics {
+    /// Open now, those included that wait for a seat.
+    pub open: u64,
+    /// Of these, those that wait for a seat.
+    pub backlog: u64,
+    /// Ended by their callers.
+    pub ended: u64,
+    /// Ended because no request came for too long.
+    pub idle: u64,
+    /// Ended because their first request was not run.
+    pub not_begun: u64,
+    /// Ended because the instance that held their state is gone.
+    pub lost: u64,
+    /// Ended because their device was drained or their model unloaded.
+    pub closed: u64,
+}
+
+impl SequenceStatistics {
+    fn merge(&mut self, other: &Self) {
+        self.open += other.open;
+        self.backlog += other.backlog;
+        self.ended += other.ended;
+        self.idle += other.idle;
+        self.not_begun += other.not_begun;
+        self.lost += other.lost;
+        self.closed += other.closed;
+    }
+}
+
 /// One model on one device, or on all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ModelStatistics {
@@ -104,6 +136,8 @@ pub struct ModelStatistics {
     pub out_of_memory: u64,
     /// How well its batches' durations were foretold.
     pub prediction: PredictionStatistics,
+    /// Its sequences, where it is stateful.
+    pub sequences: Option<SequenceStatistics>,
     /// By rows in the execution; those beyond [`MAX_EXACT_BATCH_SIZE`] at the next power of two.
     pub batch_sizes: BTreeMap<u32, BatchSizeStatistics>,
 }
@@ -135,6 +169,9 @@ impl ModelStatistics {
         self.prediction.predicted += other.prediction.predicted;
         self.prediction.actual += other.prediction.actual;
         self.prediction.absolute_error += other.prediction.absolute_error;
+        if let Some(others) = &other.sequences {
+            self.sequences.get_or_insert_default().merge(others);
+        }
         for (rows, others) in &other.batch_sizes {
             let mine = self.batch_sizes.entry(*rows).or_default();
             mine.compute_input.merge(others.compute_input);
@@ -195,6 +232,8 @@ pub struct DeviceStatistics {
     pub busy: Duration,
     /// Threads given up because an execution hangs on them, and not come back since.
     pub abandoned: usize,
+    /// What the states of sequences take in the host's memory.
+    pub sequence_state_bytes: u64,
     /// Its models.
     pub models: BTreeMap<ModelVersionKey, ModelStatistics>,
     /// The device's time by tenant, of all batches that have ended; it adds up to `busy`.
@@ -274,6 +313,29 @@ impl DeviceBooks {
             if tally.executions > 0 {
                 entry.last = Some(ended);
             }
+        }
+    }
+
+    /// A sequence is over.
+    pub(crate) fn sequence_ended(&mut self, key: &ModelVersionKey, why: Option<Aborted>) {
+        let Some(entry) = self.models.get_mut(key) else { return };
+        let sequences = entry.numbers.sequences.get_or_insert_default();
+        let counter = match why {
+            None => &mut sequences.ended,
+            Some(Aborted::Idle) => &mut sequences.idle,
+            Some(Aborted::NotBegun) => &mut sequences.not_begun,
+            Some(Aborted::Lost) => &mut sequences.lost,
+            Some(Aborted::Closed) => &mut sequences.closed,
+        };
+        *counter += 1;
+    }
+
+    /// So many sequences are open now.
+    pub(crate) fn sequences(&mut self, key: &ModelVersionKey, counts: SequenceCounts) {
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        if let Some(entry) = self.models.get_mut(key) {
+            let sequences = entry.numbers.sequences.get_or_insert_default();
+            (sequences.open, sequences.backlog) = (number(counts.open), number(counts.backlog));
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mesh_scheduler::StepResult;
+
 use crate::statistics::Sum;
 
 /// One execution of the model that ended well.
@@ -42,6 +44,8 @@ pub(crate) struct Tally {
     pub(crate) longest_wait: Duration,
     /// How long the thread had the batch.
     pub(crate) busy: Duration,
+    /// What became of each member as a step of its sequence; empty where the model has none.
+    pub(crate) steps: Vec<StepResult>,
 }
 
 impl Tally {

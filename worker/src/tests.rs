@@ -59,6 +59,7 @@ pub(crate) fn job(builtin: &str, values: &[f32], timeout: Duration) -> InferJob 
     );
     InferJob {
         standing: mesh_types::Standing::default(),
+        sequence: None,
         request: RequestId(1),
         tenant: TenantId::parse("t").unwrap(),
         version: Arc::new(key(builtin)),

@@ -19,6 +19,7 @@ use crate::{
     link::{Link, State},
     observer::{BatchObserver, BatchRecord},
     order::{BatchNews, Done, LoadedNews, News, Order, RunBatch, ThreadId},
+    sequences::{Plan, next_epoch},
     shared::Shared,
     tally::Tally,
     warm::{self, Stove},
@@ -141,6 +142,14 @@ impl Runner {
     }
 
     fn load(&mut self, model: Arc<ModelVersionKey>, spec: LoadSpec) -> News {
+        let (sequence, spec) = match Plan::of(&spec) {
+            Ok(Some((plan, runtime))) => (Some(Arc::new(plan)), runtime),
+            Ok(None) => (None, spec),
+            Err(fault) => {
+                let result = Err(fault);
+                return News::Loaded { model, result };
+            }
+        };
         let loaded = caught(|| {
             self.link.pulse.begin(self.parts.clock.now(), LOAD_LIMIT, None);
             let mut loaded = load_instance(&self.parts, &spec)?;
@@ -167,6 +176,8 @@ impl Runner {
             let instance = Instance {
                 spec,
                 model: Some(loaded),
+                sequence,
+                epoch: next_epoch(),
             };
             self.models.insert(model.clone(), instance);
             LoadedNews {
@@ -202,6 +213,7 @@ impl Runner {
             ended_well: tally.ended_well(),
             crashed: tally.crashed,
             oom_rows: tally.oom_rows,
+            steps: std::mem::take(&mut tally.steps),
         });
         let shared = &self.parts.shared;
         shared.books.lock().batch(&run.model, &tally, run.predicted, ended);

@@ -19,7 +19,7 @@ use crate::{
     observer::BatchObserver,
     ordering::Reply,
     report::{DeviceReport, ModelState, WorkerReport},
-    shared::{JobReply, Queued, Shared},
+    shared::{JobReply, Queued, Shared, Sizes},
     statistics::{DeviceStatistics, WorkerStatistics},
     thread::{MAX_OUTSTANDING, ThreadParts},
 };
@@ -76,8 +76,7 @@ impl Worker {
         let pin = config.pin_threads && affinity::suits(ids.len() * each);
         let (mut devices, mut arbiters) = (BTreeMap::new(), Vec::new());
         for (index, id) in ids.into_iter().enumerate() {
-            let news = each.max(MAX_THREADS) * MAX_OUTSTANDING + MAX_ABANDONED;
-            let shared = Arc::new(Shared::new(id, config.arrivals, news, clock.now()));
+            let shared = Arc::new(Shared::new(id, sizes(config, each), clock.now()));
             let (report, observed) = watch::channel(DeviceReport {
                 device: id,
                 draining: false,
@@ -97,6 +96,7 @@ impl Worker {
                 threads: config.threads_per_device,
                 queue: config.queue,
                 memory: config.latency_folder.clone(),
+                sequence_grace: config.sequence_grace,
                 report,
             };
             let arbiter = Arbiter::new();
@@ -139,6 +139,15 @@ impl Worker {
                 tracing::error!("a device's arbiter ended by a panic");
             }
         }
+    }
+}
+
+/// Bounds of what a device with so many threads shares with its callers.
+fn sizes(config: &WorkerConfig, threads: usize) -> Sizes {
+    Sizes {
+        arrivals: config.arrivals,
+        done: threads.max(MAX_THREADS) * MAX_OUTSTANDING + MAX_ABANDONED,
+        state_bytes: config.sequence_state_bytes,
     }
 }
 
@@ -214,6 +223,7 @@ impl WorkerHandle {
     pub fn drain(&self, device: DeviceId, draining: bool) -> Result<(), Fault> {
         let device = self.device(device)?;
         device.shared.drain(draining);
+        device.shared.wake();
         device.publisher.send_modify(|report| report.draining = draining);
         Ok(())
     }
@@ -233,6 +243,7 @@ impl WorkerHandle {
                 threads: device.shared.threads(),
                 up,
                 busy,
+                sequence_state_bytes: device.shared.ledger.bytes(),
                 abandoned: device.shared.abandoned(),
                 models,
                 tenants,

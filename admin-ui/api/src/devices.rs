@@ -19,7 +19,7 @@ use crate::{
     error::ApiError,
     loaded::LoadView,
     overview::WINDOW_TICKS,
-    parts::{DeviceFacts, ModelFacts, ModelNumbers},
+    parts::{DeviceFacts, ModelFacts, ModelNumbers, SequenceNumbers},
 };
 
 /// Tenants of a device that are named; the time of the others is added up.
@@ -42,6 +42,10 @@ pub(crate) struct DeviceDetail {
     draining: bool,
     /// Requests accepted and not yet answered: waiting and being executed.
     in_flight: u64,
+    /// Sequences of stateful models that are open on it; a device that is drained waits a while for them to end.
+    open_sequences: u64,
+    /// Memory of the host that their states take.
+    sequence_state_bytes: u64,
     /// How long it has been there.
     up_seconds: f64,
     /// How long its threads were busy, all together.
@@ -99,6 +103,8 @@ pub(crate) struct ModelDetail {
     prediction_error: Option<f64>,
     /// What loading it came to; null where it has not been loaded yet.
     load: Option<LoadView>,
+    /// Its sequences; null where it keeps no state.
+    sequences: Option<SequenceNumbers>,
 }
 
 /// A tenant's share of a device.
@@ -175,6 +181,7 @@ impl From<ModelFacts> for ModelDetail {
             out_of_memory,
             predicted,
             prediction_error,
+            sequences,
         } = numbers;
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
         let all_rows = rows as f64;
@@ -197,6 +204,7 @@ impl From<ModelFacts> for ModelDetail {
             out_of_memory,
             prediction_error: ratio(prediction_error, predicted),
             load: LoadView::of(&load),
+            sequences,
         }
     }
 }
@@ -218,6 +226,12 @@ fn detail(facts: DeviceFacts, rate: Option<f64>) -> DeviceDetail {
         abandoned_threads: facts.abandoned,
         draining: facts.draining,
         in_flight: facts.in_flight,
+        open_sequences: models
+            .iter()
+            .filter_map(|model| model.sequences)
+            .map(|known| known.open)
+            .sum(),
+        sequence_state_bytes: facts.sequence_state_bytes,
         up_seconds: facts.up.as_secs_f64(),
         busy_seconds: facts.busy.as_secs_f64(),
         busy_fraction: ratio(facts.busy, facts.up).map_or(0.0, of_threads),

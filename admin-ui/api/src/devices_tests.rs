@@ -23,6 +23,8 @@ async fn a_device_is_shown_with_its_means_and_the_tenants_that_use_it_most() {
         ("busy_seconds", json!(50.0)),
         ("busy_fraction", json!(0.25)),
         ("memory_bytes", json!(7)),
+        ("open_sequences", json!(3)),
+        ("sequence_state_bytes", json!(64)),
     ] {
         assert_eq!(device[field], value, "{field}");
     }
@@ -39,6 +41,10 @@ async fn a_device_is_shown_with_its_means_and_the_tenants_that_use_it_most() {
         ("mean_compute_ms", json!(250.0)),
         ("rejected", json!(5)),
         ("prediction_error", json!(0.1)),
+        (
+            "sequences",
+            json!({"open": 3, "backlog": 1, "ended": 0, "idle": 2, "not_begun": 0, "lost": 0, "closed": 0}),
+        ),
     ] {
         assert_eq!(model[field], value, "{field}");
     }
@@ -124,6 +130,7 @@ fn a_fraction_is_of_all_threads_and_never_above_one() {
         abandoned: 0,
         draining: false,
         in_flight: 0,
+        sequence_state_bytes: 0,
         up: Duration::ZERO,
         busy: SECOND,
         models: Vec::new(),

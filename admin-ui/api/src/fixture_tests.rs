@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 use crate::{
     AdminParts, AdminState, DeviceFacts, DeviceView, FleetView, HeldModel, LoadState, ModelFacts, ModelNumbers, Probe,
-    configure, devices::MAX_TENANTS_SHOWN,
+    SequenceNumbers, configure, devices::MAX_TENANTS_SHOWN,
 };
 
 /// One device with one model, used by more tenants than are named.
@@ -70,6 +70,12 @@ impl FleetView for Fleet {
             rejected: 5,
             predicted: 10 * second,
             prediction_error: second,
+            sequences: Some(SequenceNumbers {
+                open: 3,
+                backlog: 1,
+                idle: 2,
+                ..SequenceNumbers::default()
+            }),
             ..ModelNumbers::default()
         };
         let tenants = 1..=MAX_TENANTS_SHOWN + 1;
@@ -80,6 +86,7 @@ impl FleetView for Fleet {
             abandoned: 1,
             draining: self.draining.load(Ordering::SeqCst),
             in_flight: 3,
+            sequence_state_bytes: 64,
             up: 100 * second,
             busy: 50 * second,
             models: vec![ModelFacts {

@@ -54,6 +54,8 @@ pub struct DeviceFacts {
     pub draining: bool,
     /// Requests accepted and not yet answered.
     pub in_flight: u64,
+    /// Memory of the host that the states of sequences take.
+    pub sequence_state_bytes: u64,
     /// How long it has been there.
     pub up: Duration,
     /// How long its threads were busy, all together.
@@ -114,6 +116,27 @@ pub struct ModelNumbers {
     pub predicted: Duration,
     /// By how much that was off, each batch's error taken as positive.
     pub prediction_error: Duration,
+    /// Its sequences, where it is stateful.
+    pub sequences: Option<SequenceNumbers>,
+}
+
+/// The sequences of a stateful version on a device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SequenceNumbers {
+    /// Open now, those included that wait for a seat.
+    pub open: u64,
+    /// Of these, those that wait for a seat.
+    pub backlog: u64,
+    /// Ended by their callers.
+    pub ended: u64,
+    /// Ended because no request came for too long.
+    pub idle: u64,
+    /// Ended because their first request was not run.
+    pub not_begun: u64,
+    /// Ended because the instance that held their state is gone.
+    pub lost: u64,
+    /// Ended because their device was drained or their model unloaded.
+    pub closed: u64,
 }
 
 /// Runs one job on a version, wherever it is ready.

@@ -7,8 +7,8 @@ use futures::future::join_all;
 use mesh_protocol::{OutputOptions, decode_infer, encode_infer};
 use mesh_resources::{ArmSpec, Kind, ModelSpec, Resource, ResourceKey, Spec, VersionRef};
 use mesh_types::{
-    Deadline, EndpointId, Fault, InferJob, InferRequest, InferResponse, ModelConfig, ModelId, ModelVersionKey,
-    Parameters, Standing, TenantId, TraceContext, Version, VersionSelector,
+    CorrelationId, Deadline, EndpointId, Fault, InferJob, InferRequest, InferResponse, ModelConfig, ModelId,
+    ModelVersionKey, Parameters, SequenceStep, Standing, TenantId, TraceContext, Version, VersionSelector,
 };
 use serde_json::Value;
 
@@ -98,6 +98,7 @@ async fn infer(
         rows,
         deadline: Deadline::after(state.inner.parts.clock.now(), TIMEOUT),
         standing: Standing::default(),
+        sequence: config.sequence_batching.is_some().then(|| alone(caller)),
         trace: TraceContext::default(),
     };
     let outcome = state.inner.parts.probe.infer(job).await?;
@@ -115,6 +116,13 @@ async fn infer(
         .flat_map(|chunk| chunk.iter().copied())
         .collect();
     serde_json::from_slice(&bytes).map_err(|_| Fault::internal("the response cannot be written as json"))
+}
+
+/// A sequence of one request: what a stateful model answers to it first.
+fn alone(caller: &Caller) -> Box<SequenceStep> {
+    let id = CorrelationId::Text(format!("trial-{}", caller.request()).into());
+    let (start, end) = (true, true);
+    Box::new(SequenceStep { id, start, end })
 }
 
 /// The version that a tenant means now, and how it is called.

@@ -492,6 +492,8 @@ fn the_command_line_is_consistent_and_teaches() {
 }
 
 fn device(in_flight: u64, draining: bool) -> Value {
+    let sequences =
+        json!({"open": 21, "backlog": 22, "ended": 23, "idle": 24, "not_begun": 25, "lost": 26, "closed": 27});
     json!({"device": "cpu:0", "kind": "cpu", "threads": 2, "abandoned_threads": 1, "draining": draining,
         "in_flight": in_flight, "up_seconds": 100.0, "busy_seconds": 50.0, "busy_fraction": 0.25,
         "recent_busy_fraction": null, "memory_bytes": 7,
@@ -499,7 +501,7 @@ fn device(in_flight: u64, draining: bool) -> Value {
             "memory_bytes": 7, "queue_length": 6, "requests": 4, "failed": 0, "rows": 12, "executions": 3,
             "mean_batch_rows": 6.0, "mean_latency_ms": 2.5, "mean_queue_ms": 0.5, "mean_compute_ms": null,
             "cancelled": 0, "expired": 0, "rejected": 5, "crashed": 3, "out_of_memory": 0, "non_finite": 0,
-            "prediction_error": 0.125}],
+            "prediction_error": 0.125, "sequences": sequences}],
         "tenants": [{"tenant": "acme", "seconds": 3.0}], "other_tenants_seconds": 1.0})
 }
 
@@ -521,6 +523,9 @@ fn devices_are_listed_and_described_in_all_formats() {
         "75.0 %",
         "(others)",
         "1 thread(s) given up",
+        "NO SEAT",
+        "21",
+        "27",
         "3 in flight",
     ] {
         assert!(ran.out.contains(part), "{part} is not in\n{}", ran.out);

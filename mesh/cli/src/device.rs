@@ -22,6 +22,8 @@ struct Device {
     abandoned_threads: u64,
     draining: bool,
     in_flight: u64,
+    #[serde(default)]
+    open_sequences: u64,
     up_seconds: f64,
     busy_seconds: f64,
     busy_fraction: f64,
@@ -57,6 +59,20 @@ struct Model {
     non_finite: u64,
     prediction_error: Option<f64>,
     load: Option<Load>,
+    #[serde(default)]
+    sequences: Option<Sequences>,
+}
+
+/// The sequences of a stateful model.
+#[derive(Debug, Deserialize)]
+struct Sequences {
+    open: u64,
+    backlog: u64,
+    ended: u64,
+    idle: u64,
+    not_begun: u64,
+    lost: u64,
+    closed: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,7 +111,7 @@ fn one_decimal(value: Option<f64>) -> String {
 }
 
 fn state(device: &Device) -> &'static str {
-    match (device.draining, device.in_flight) {
+    match (device.draining, device.in_flight + device.open_sequences) {
         (false, _) => "serving",
         (true, 0) => "drained",
         (true, _) => "draining",
@@ -189,6 +205,9 @@ fn tell(device: &Device, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     writeln!(out, "\n{}", models(device))?;
     if let Some(troubles) = troubles(device) {
         writeln!(out, "{troubles}")?;
+    }
+    if let Some(sequences) = sequences(device) {
+        writeln!(out, "{sequences}")?;
     }
     writeln!(out, "{}", tenants(device))?;
     for model in &device.models {
@@ -304,6 +323,35 @@ fn troubles(device: &Device) -> Option<String> {
     (!table.is_empty()).then(|| table::text(&table))
 }
 
+/// The sequences of stateful models, where there are such models.
+fn sequences(device: &Device) -> Option<String> {
+    let mut table = table::new(&[
+        "model",
+        "open",
+        "no seat",
+        "ended",
+        "idle",
+        "not begun",
+        "lost",
+        "closed",
+    ]);
+    for model in &device.models {
+        let Some(known) = &model.sequences else { continue };
+        let name = format!("{}/{}/{}", model.tenant, model.model, model.version);
+        let counts = [
+            known.open,
+            known.backlog,
+            known.ended,
+            known.idle,
+            known.not_begun,
+            known.lost,
+            known.closed,
+        ];
+        table.add_row(std::iter::once(name).chain(counts.map(|count| count.to_string())));
+    }
+    (!table.is_empty()).then(|| table::text(&table))
+}
+
 fn tenants(device: &Device) -> String {
     let named: f64 = device.tenants.iter().map(|tenant| tenant.seconds).sum();
     let all = named + device.other_tenants_seconds;
@@ -346,11 +394,12 @@ async fn drain(client: &AdminClient, args: &DrainArgs, terminal: &mut Terminal<'
         "until `mesh device undrain {name}`, or until the mesh is restarted"
     )?;
     let deadline = Instant::now() + args.wait_timeout;
-    while args.wait && device.in_flight > 0 {
+    while args.wait && device.in_flight + device.open_sequences > 0 {
         if Instant::now() >= deadline {
             return Err(Failure::refused(format!(
-                "{name} still has {} in flight after {} s; it goes on draining",
+                "{name} still has {} in flight and {} open sequences after {} s; it goes on draining",
                 device.in_flight,
+                device.open_sequences,
                 args.wait_timeout.as_secs()
             )));
         }

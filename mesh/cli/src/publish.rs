@@ -5,10 +5,11 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::StreamExt as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mesh_resources::{ArtifactRef, ModelVersionSpec, Resource};
-use mesh_types::{ArtifactFormat, ModelConfig};
+use mesh_types::{ArtifactFormat, MAX_INITIAL_STATE_BYTES, ModelConfig};
 use reqwest::{Body, Method};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -119,7 +120,42 @@ fn read_config(args: &PublishArgs) -> Result<ModelConfig, Failure> {
         }
         other => other,
     })?;
-    serde_yaml_ng::from_str(&text).map_err(|error| Failure::refused(format!("{}: {error}", path.display())))
+    let mut config: ModelConfig =
+        serde_yaml_ng::from_str(&text).map_err(|error| Failure::refused(format!("{}: {error}", path.display())))?;
+    read_states(&mut config, path.parent().unwrap_or(Path::new("")))?;
+    Ok(config)
+}
+
+/// The files that states begin from, named relative to the configuration, become part of it: the mesh keeps no files beside
+/// a model.
+fn read_states(config: &mut ModelConfig, folder: &Path) -> Result<(), Failure> {
+    let states = config
+        .sequence_batching
+        .iter_mut()
+        .flat_map(|sequence| &mut sequence.state);
+    for initial in states.flat_map(|state| &mut state.initial_state) {
+        let Some(name) = initial.data_file.take() else { continue };
+        if initial.data.is_some() || initial.zero_data {
+            let text = format!(
+                "the initial state '{}' has data_file and something else: one is enough",
+                initial.name
+            );
+            return Err(Failure::refused(text));
+        }
+        let path = folder.join(name);
+        let failed = |error: std::io::Error| Failure::refused(format!("cannot read {}: {error}", path.display()));
+        let length = std::fs::metadata(&path).map_err(failed)?.len();
+        if length > u64::try_from(MAX_INITIAL_STATE_BYTES).unwrap_or(u64::MAX) {
+            let text = format!(
+                "{} has {length} bytes, an initial state at most {MAX_INITIAL_STATE_BYTES}",
+                path.display()
+            );
+            return Err(Failure::refused(text));
+        }
+        let bytes = std::fs::read(&path).map_err(failed)?;
+        initial.data = Some(STANDARD.encode(bytes));
+    }
+    Ok(())
 }
 
 async fn upload(client: &AdminClient, path: &Path, terminal: &mut Terminal<'_>) -> Result<ArtifactRef, Failure> {
@@ -218,5 +254,68 @@ async fn wait(
             )));
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_types::{DataType, InitialState, SequenceBatching, StateSpec};
+
+    use super::*;
+
+    fn config(initial: InitialState) -> ModelConfig {
+        let state = StateSpec {
+            input_name: "STATE".to_owned(),
+            output_name: "NEXT".to_owned(),
+            data_type: DataType::Int32,
+            dims: vec![1],
+            initial_state: vec![initial],
+            use_same_buffer_for_input_output: false,
+            use_growable_memory: false,
+        };
+        ModelConfig {
+            sequence_batching: Some(SequenceBatching {
+                state: vec![state],
+                ..SequenceBatching::default()
+            }),
+            ..ModelConfig::default()
+        }
+    }
+
+    fn of_file(name: &str) -> InitialState {
+        InitialState {
+            dims: vec![1],
+            data_file: Some(name.to_owned()),
+            ..InitialState::default()
+        }
+    }
+
+    #[test]
+    fn a_states_file_becomes_part_of_the_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("h0"), 7_i32.to_le_bytes()).unwrap();
+        let mut config = config(of_file("h0"));
+        read_states(&mut config, folder.path()).unwrap();
+        let state = &config.sequence_batching.as_ref().unwrap().state[0];
+        assert_eq!(state.initial().unwrap().1, 7_i32.to_le_bytes());
+    }
+
+    #[test]
+    fn a_states_file_that_is_missing_too_large_or_one_too_many_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |initial: InitialState| {
+            let refused = read_states(&mut config(initial), folder.path()).unwrap_err();
+            refused.to_string()
+        };
+        assert!(refused(of_file("h0")).contains("cannot read"));
+        std::fs::write(folder.path().join("h0"), vec![0; MAX_INITIAL_STATE_BYTES]).unwrap();
+        assert!(read_states(&mut config(of_file("h0")), folder.path()).is_ok());
+        std::fs::write(folder.path().join("h0"), vec![0; MAX_INITIAL_STATE_BYTES + 1]).unwrap();
+        assert!(refused(of_file("h0")).contains("at most"));
+        let both = InitialState {
+            zero_data: true,
+            ..of_file("h0")
+        };
+        assert!(refused(both).contains("one is enough"));
     }
 }

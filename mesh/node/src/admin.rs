@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use futures::{FutureExt, future::BoxFuture};
 use mesh_admin_api::{
     Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, LoadState, ModelFacts, ModelNumbers, Probe,
+    SequenceNumbers,
 };
 use mesh_control::{ControllerHandle, ModelReport, ModelState};
 use mesh_policies::{MeshSnapshot, VersionEntry};
@@ -105,6 +106,7 @@ impl Devices {
             abandoned: known.abandoned,
             draining,
             in_flight: self.fleet.in_flight(known.device),
+            sequence_state_bytes: known.sequence_state_bytes,
             up: known.up,
             busy: known.busy,
             models: models.into_iter().map(model).collect(),
@@ -133,6 +135,15 @@ fn numbers(known: &ModelStatistics) -> ModelNumbers {
         out_of_memory: known.out_of_memory,
         predicted: known.prediction.predicted,
         prediction_error: known.prediction.absolute_error,
+        sequences: known.sequences.map(|known| SequenceNumbers {
+            open: known.open,
+            backlog: known.backlog,
+            ended: known.ended,
+            idle: known.idle,
+            not_begun: known.not_begun,
+            lost: known.lost,
+            closed: known.closed,
+        }),
     }
 }
 

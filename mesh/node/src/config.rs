@@ -53,6 +53,10 @@ pub struct NodeConfig {
     pub intra_op_threads: u16,
     /// The most requests that wait for a model on a device.
     pub queue: usize,
+    /// How long open sequences may go on where their device is drained or their model unloaded.
+    pub sequence_grace: Duration,
+    /// Memory for the states of sequences, per device.
+    pub sequence_state_bytes: u64,
     /// Where traces and metrics are pushed.
     pub otlp: Option<OtlpConfig>,
     /// How log lines look.
@@ -131,6 +135,13 @@ impl NodeConfig {
             ),
             intra_op_threads: desk.number("intra_op_threads", options.intra_op_threads, 1..=256, 1),
             queue: desk.number("queue", options.queue, 1..=1_000_000, 4_096),
+            sequence_grace: desk.millis("sequence_grace_ms", options.sequence_grace_ms, 0..=3_600_000, 30_000),
+            sequence_state_bytes: desk.number(
+                "sequence_state_bytes",
+                options.sequence_state_bytes,
+                1_024..=1 << 40,
+                1 << 30,
+            ),
             otlp: desk.otlp(options.otlp_endpoint, options.otlp_sample_ratio),
             log_format: desk.log_format(options.log_format.as_ref()),
             log: options.log.map_or_else(|| LOG_FILTER.to_owned(), |Text(filter)| filter),

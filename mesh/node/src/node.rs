@@ -263,6 +263,8 @@ fn start_worker(
         threads_per_device: config.threads_per_device,
         arrivals: config.queue,
         queue: config.queue,
+        sequence_grace: config.sequence_grace,
+        sequence_state_bytes: config.sequence_state_bytes,
         latency_folder: Some(DataFolder::open(&config.data)?.latency()?),
         ..WorkerConfig::default()
     };
@@ -297,6 +299,7 @@ impl Behind<'_> {
             &groups.metrics,
         )?;
         let router = RouterParts {
+            sequences: Arc::default(),
             snapshots,
             limiter,
             workers: Arc::new(self.fleet.clone()),

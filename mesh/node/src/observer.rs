@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeSet, time::SystemTime};
 
-use mesh_telemetry::{BatchSample, BatchSpan, DeviceReading, DeviceSource, ModelReading, Telemetry};
+use mesh_telemetry::{BatchSample, BatchSpan, DeviceReading, DeviceSource, ModelReading, SequenceReading, Telemetry};
 use mesh_types::{DeviceId, ModelVersionKey, TraceContext};
-use mesh_worker::{BatchObserver, BatchRecord, DeviceReport, DeviceStatistics, ModelState, WorkerHandle};
+use mesh_worker::{
+    BatchObserver, BatchRecord, DeviceReport, DeviceStatistics, ModelState, SequenceStatistics, WorkerHandle,
+};
 
 /// Tells telemetry of each batch.
 #[derive(Debug)]
@@ -57,6 +59,18 @@ impl DeviceSource for DeviceReadings {
     }
 }
 
+fn sequences(known: SequenceStatistics) -> SequenceReading {
+    SequenceReading {
+        seated: known.open.saturating_sub(known.backlog),
+        backlog: known.backlog,
+        ended: known.ended,
+        idle: known.idle,
+        not_begun: known.not_begun,
+        lost: known.lost,
+        closed: known.closed,
+    }
+}
+
 /// Statistics and reports are both in the order of the devices' ids.
 fn reading(known: DeviceStatistics, report: &DeviceReport) -> DeviceReading {
     let quarantined = |model: &&mesh_worker::ModelReport| model.state == ModelState::Quarantined;
@@ -78,12 +92,14 @@ fn reading(known: DeviceStatistics, report: &DeviceReport) -> DeviceReading {
         non_finite: numbers.non_finite,
         predicted: numbers.prediction.predicted,
         prediction_error: numbers.prediction.absolute_error,
+        sequences: numbers.sequences.map(sequences),
     });
     DeviceReading {
         device: known.device,
         threads: known.threads,
         abandoned: known.abandoned,
         draining: report.draining,
+        sequence_state_bytes: known.sequence_state_bytes,
         models: models.collect(),
         tenants: known.tenants.into_iter().collect(),
         other_tenants: known.other_tenants,

@@ -86,6 +86,17 @@ pub struct ServeOptions {
     /// The most requests that wait for one model on one device. [default: 4096]
     #[arg(long, env = "MESH_QUEUE", value_name = "N", help_heading = "Devices")]
     pub queue: Option<Text>,
+    /// How long open sequences may go on where their device is drained or their model unloaded. [default: 30000]
+    #[arg(long, env = "MESH_SEQUENCE_GRACE_MS", value_name = "MS", help_heading = "Devices")]
+    pub sequence_grace_ms: Option<Text>,
+    /// Memory for the states of sequences, per device; one tenant has at most half of it. [default: 1073741824]
+    #[arg(
+        long,
+        env = "MESH_SEQUENCE_STATE_BYTES",
+        value_name = "BYTES",
+        help_heading = "Devices"
+    )]
+    pub sequence_state_bytes: Option<Text>,
     /// Push traces and metrics to this OTLP/gRPC collector, such as http://localhost:4317.
     #[arg(long, env = "MESH_OTLP_ENDPOINT", value_name = "URL", help_heading = "Telemetry")]
     pub otlp_endpoint: Option<Text>,
@@ -125,6 +136,8 @@ impl ServeOptions {
             threads_per_device: self.threads_per_device.or(other.threads_per_device),
             intra_op_threads: self.intra_op_threads.or(other.intra_op_threads),
             queue: self.queue.or(other.queue),
+            sequence_grace_ms: self.sequence_grace_ms.or(other.sequence_grace_ms),
+            sequence_state_bytes: self.sequence_state_bytes.or(other.sequence_state_bytes),
             otlp_endpoint: self.otlp_endpoint.or(other.otlp_endpoint),
             otlp_sample_ratio: self.otlp_sample_ratio.or(other.otlp_sample_ratio),
             log_format: self.log_format.or(other.log_format),

@@ -44,6 +44,27 @@ pub struct ModelReading {
     pub predicted: Duration,
     /// By how much that was off, each batch's error taken as positive.
     pub prediction_error: Duration,
+    /// Its sequences, where it is stateful.
+    pub sequences: Option<SequenceReading>,
+}
+
+/// The sequences of one stateful model on one device.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SequenceReading {
+    /// Open and in a seat.
+    pub seated: u64,
+    /// Waiting for a seat.
+    pub backlog: u64,
+    /// Ended by their callers.
+    pub ended: u64,
+    /// Ended because no request came for too long.
+    pub idle: u64,
+    /// Ended because their first request was not run.
+    pub not_begun: u64,
+    /// Ended because the instance that held their state is gone.
+    pub lost: u64,
+    /// Ended because their device was drained or their model unloaded.
+    pub closed: u64,
 }
 
 /// What one device has done since it is there.
@@ -57,6 +78,8 @@ pub struct DeviceReading {
     pub abandoned: usize,
     /// Whether it takes no new requests.
     pub draining: bool,
+    /// What the states of sequences take in the host's memory, in bytes.
+    pub sequence_state_bytes: u64,
     /// Its models.
     pub models: Vec<ModelReading>,
     /// The device's time by tenant.
@@ -103,7 +126,7 @@ const GAUGE: (bool, bool) = (false, true);
 
 /// Every metric of devices; [`Kind`] is its index.
 #[rustfmt::skip]
-pub(crate) const FAMILIES: [Family; 12] = [
+pub(crate) const FAMILIES: [Family; 15] = [
     family(("mesh_tenant_device_seconds", "mesh.tenant.device_time"), "Device time used by each tenant's rows", SECONDS),
     family(("mesh_requests_not_run", "mesh.requests.not_run"), "Requests that left a device without having run, by reason", COUNT),
     family(("mesh_model_executions", "mesh.model.executions"), "Executions of models, failed ones included", COUNT),
@@ -116,6 +139,9 @@ pub(crate) const FAMILIES: [Family; 12] = [
     family(("mesh_device_threads", "mesh.device.threads"), "Threads of a device: at most so many executions at once", GAUGE),
     family(("mesh_device_abandoned_threads", "mesh.device.abandoned_threads"), "Threads given up because an execution hangs on them", GAUGE),
     family(("mesh_device_draining", "mesh.device.draining"), "Whether a device takes no new requests", GAUGE),
+    family(("mesh_sequences", "mesh.sequences"), "Open sequences of stateful models: in a seat, or waiting for one", GAUGE),
+    family(("mesh_sequences_ended", "mesh.sequences.ended"), "Sequences that are over, by reason", COUNT),
+    family(("mesh_device_sequence_state_bytes", "mesh.device.sequence_state"), "Memory of the host that states of sequences take", GAUGE),
 ];
 
 /// The place of each metric in [`FAMILIES`].
@@ -133,6 +159,9 @@ enum Kind {
     Threads,
     Abandoned,
     Draining,
+    Sequences,
+    SequencesEnded,
+    SequenceStateBytes,
 }
 
 /// Names and values, in the order in which they are written.
@@ -205,6 +234,7 @@ impl Sums<'_> {
         self.add(Kind::Threads, &labels, count(reading.threads as u64));
         self.add(Kind::Abandoned, &labels, count(reading.abandoned as u64));
         self.add(Kind::Draining, &labels, f64::from(u8::from(reading.draining)));
+        self.add(Kind::SequenceStateBytes, &labels, count(reading.sequence_state_bytes));
         for model in &reading.models {
             self.model(&device, model);
         }
@@ -241,6 +271,28 @@ impl Sums<'_> {
             (Kind::Quarantined, f64::from(u8::from(reading.quarantined))),
         ] {
             self.add(kind, &labels, value);
+        }
+        reading.sequences.iter().for_each(|sequences| {
+            self.sequences(device, &model, sequences);
+        });
+    }
+
+    fn sequences(&mut self, device: &LabelText, model: &LabelText, reading: &SequenceReading) {
+        let mut each = |kind, (name, value): (&'static str, &str), sequences: u64| {
+            let value = LabelText::from(value);
+            let labels = [("device", device), ("model", model), (name, &value)];
+            self.add(kind, &labels, count(sequences));
+        };
+        each(Kind::Sequences, ("state", "seated"), reading.seated);
+        each(Kind::Sequences, ("state", "backlog"), reading.backlog);
+        for (reason, sequences) in [
+            ("ended", reading.ended),
+            ("idle", reading.idle),
+            ("not_begun", reading.not_begun),
+            ("lost", reading.lost),
+            ("closed", reading.closed),
+        ] {
+            each(Kind::SequencesEnded, ("reason", reason), sequences);
         }
     }
 }

@@ -35,6 +35,15 @@ pub(crate) fn model(name: &str) -> ModelReading {
         non_finite: 7,
         predicted: Duration::from_millis(1_500),
         prediction_error: Duration::from_millis(250),
+        sequences: Some(SequenceReading {
+            seated: 11,
+            backlog: 12,
+            ended: 13,
+            idle: 14,
+            not_begun: 15,
+            lost: 16,
+            closed: 17,
+        }),
     }
 }
 
@@ -44,6 +53,7 @@ pub(crate) fn device(index: u16, models: Vec<ModelReading>, tenants: &[(&str, u6
         threads: 2,
         abandoned: 1,
         draining: index == 1,
+        sequence_state_bytes: 99,
         models,
         tenants: tenants
             .iter()
@@ -80,6 +90,14 @@ fn everything_read_is_written_and_tenants_time_adds_up_over_devices() {
         format!("mesh_batch_predicted_seconds_total{labels}}} 1.5"),
         format!("mesh_batch_prediction_error_seconds_total{labels}}} 0.25"),
         format!("mesh_model_quarantined{labels}}} 1"),
+        format!("mesh_sequences{labels},state=\"seated\"}} 11"),
+        format!("mesh_sequences{labels},state=\"backlog\"}} 12"),
+        format!("mesh_sequences_ended_total{labels},reason=\"ended\"}} 13"),
+        format!("mesh_sequences_ended_total{labels},reason=\"idle\"}} 14"),
+        format!("mesh_sequences_ended_total{labels},reason=\"not_begun\"}} 15"),
+        format!("mesh_sequences_ended_total{labels},reason=\"lost\"}} 16"),
+        format!("mesh_sequences_ended_total{labels},reason=\"closed\"}} 17"),
+        "mesh_device_sequence_state_bytes{device=\"cpu:0\"} 99".to_owned(),
         "mesh_device_threads{device=\"cpu:0\"} 2".to_owned(),
         "mesh_device_abandoned_threads{device=\"cpu:0\"} 1".to_owned(),
         "mesh_device_draining{device=\"cpu:0\"} 0".to_owned(),
@@ -100,10 +118,12 @@ fn each_kind_is_the_metric_of_its_name() {
         (Kind::Predicted, "mesh_batch_predicted_seconds"),
         (Kind::Quarantined, "mesh_model_quarantined"),
         (Kind::Draining, "mesh_device_draining"),
+        (Kind::SequencesEnded, "mesh_sequences_ended"),
+        (Kind::SequenceStateBytes, "mesh_device_sequence_state_bytes"),
     ] {
         assert_eq!(FAMILIES[kind as usize].name, name);
     }
-    assert_eq!(Kind::Draining as usize + 1, FAMILIES.len());
+    assert_eq!(Kind::SequenceStateBytes as usize + 1, FAMILIES.len());
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DataType, DynamicBatching, EnsembleScheduling, ExecutionPolicy, Graph, Optimization, Parameters,
+    DataType, DynamicBatching, EnsembleScheduling, ExecutionPolicy, Graph, Optimization, Parameters, SequenceBatching,
     batching::MAX_MICROSECONDS,
 };
 
@@ -116,6 +116,9 @@ pub struct ModelConfig {
     /// How requests are batched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dynamic_batching: Option<DynamicBatching>,
+    /// How requests find their sequence's state; absent: the model has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence_batching: Option<SequenceBatching>,
     /// What is done about executions that go wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub execution: Option<ExecutionPolicy>,
@@ -195,6 +198,9 @@ impl ModelConfig {
             batching.check(self.max_batch_size, |field, problem| {
                 say(format!("dynamic_batching{field}"), problem);
             });
+        }
+        if let Some(sequence) = &self.sequence_batching {
+            sequence.check(self, |field, problem| say(format!("sequence_batching{field}"), problem));
         }
         let too_long = |policy: &ExecutionPolicy| policy.timeout_microseconds > MAX_MICROSECONDS;
         if self.execution.as_ref().is_some_and(too_long) {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Deadline, ModelVersionKey, RequestId, TenantId, Tensor, TraceContext};
+use crate::{Deadline, ModelVersionKey, RequestId, SequenceStep, TenantId, Tensor, TraceContext};
 
 /// What a tenant is entitled to on a busy device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,8 @@ pub struct InferJob {
     pub deadline: Deadline,
     /// How it stands among the others.
     pub standing: Standing,
+    /// Its place in its sequence; none where the model keeps no state.
+    pub sequence: Option<Box<SequenceStep>>,
     /// Whose child the device's spans are.
     pub trace: TraceContext,
 }

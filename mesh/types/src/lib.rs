@@ -14,6 +14,8 @@ mod inputs;
 mod job;
 mod optimization;
 mod parameters;
+mod sequence;
+mod sequence_check;
 mod tensor;
 mod trace;
 
@@ -41,5 +43,10 @@ pub use optimization::{
     Attempt, Difference, LoadReport, Optimization, Precision, Variant, VariantReport, VariantTime, Verdict,
 };
 pub use parameters::{ParameterValue, Parameters};
+pub use sequence::{
+    Control, ControlInput, ControlKind, CorrelationId, CorrelationIds, InitialState, MAX_CORRELATION_ID_BYTES,
+    SequenceBatching, SequenceStep, StateSpec, StrategyDirect, StrategyOldest,
+};
+pub use sequence_check::{InitialStateError, MAX_CANDIDATE_SEQUENCES, MAX_INITIAL_STATE_BYTES};
 pub use tensor::{DataType, MAX_RANK, Shape, Tensor, TensorError, UnknownDataType, bytes_element_count};
 pub use trace::{TraceContext, TraceContextError};

@@ -421,6 +421,7 @@ fn an_ensemble_is_also_run_for_an_admins_trial() {
             rows: 1,
             deadline: mesh_types::Deadline::after(Instant::now(), LONG),
             standing: mesh_types::Standing::default(),
+            sequence: None,
             trace: TraceContext::default(),
         };
         let reply = crate::infer_ensemble(&bed.parts, &entry, job.clone()).unwrap();

@@ -63,6 +63,8 @@ pub(crate) struct Candidate<'a, T> {
     pub(crate) sizing: Sizing<'a>,
     pub(crate) tenant: TenantIx,
     pub(crate) class: usize,
+    /// The only slot that may take it.
+    pub(crate) place: Option<usize>,
 }
 
 impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
@@ -88,6 +90,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             sizing,
             tenant,
             class,
+            place,
         } = candidate;
         let model = self.models.get(*index)?;
         if self.running.is_idle() && model.waiting == 0 && !model.is_fresh(now) {
@@ -100,7 +103,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         } else {
             item.rows
         };
-        let running = self.running.first_free(now, |slot| model.may_run_on(slot));
+        let running = self.running.first_free(now, |slot| {
+            place.map_or_else(|| model.may_run_on(slot), |place| place == slot)
+        });
         let running = running.saturating_duration_since(now);
         Some(
             running

@@ -56,7 +56,8 @@ pub(crate) struct Ready {
 impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     /// Takes out what has expired or waited for too long; when the next does.
     pub(crate) fn expire(&mut self, now: Instant, gone: &mut Vec<(Item<T>, Gone)>) -> Option<Instant> {
-        let (mut expired, mut timed_out, mut next) = (Vec::new(), Vec::new(), None::<Instant>);
+        let (mut expired, mut timed_out) = (Vec::new(), Vec::new());
+        let mut next = self.expire_sequences(now);
         let mut wake = |at: Instant| next = Some(next.map_or(at, |known| known.min(at)));
         for (_, group) in self.waiting.groups() {
             let (passed, next) = group.expired(now);
@@ -80,9 +81,17 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     }
 
     /// The groups that are ready, and when the next is.
-    pub(crate) fn ready(&self, now: Instant, eligible: &impl Fn(&K) -> bool) -> (Vec<Ready>, Option<Instant>) {
+    pub(crate) fn ready(
+        &self,
+        now: Instant,
+        slot: usize,
+        eligible: &impl Fn(&K) -> bool,
+    ) -> (Vec<Ready>, Option<Instant>) {
         let (mut ready, mut next) = (Vec::new(), None::<Instant>);
         for (index, group) in self.waiting.groups() {
+            if group.place.is_some_and(|place| place != slot) {
+                continue;
+            }
             let Some(model) = self.models.get(group.model).filter(|model| eligible(&model.key)) else {
                 continue;
             };
@@ -139,7 +148,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
 
     /// Until when the group waits for a brief batch of its model, unless its own batch is full or somebody is in a hurry.
     fn waits_for_brief(&self, now: Instant, group: &Group, model: &Model<K>, sizing: Sizing<'_>) -> Option<Instant> {
-        if !model.rules.shared || !model.rules.right_size || group.rows >= u64::from(sizing.full) {
+        let alone = !model.rules.shared || !model.rules.right_size;
+        // Steps of sequences wait for their own slot, where no other batch is in the way.
+        if alone || group.place.is_some() || group.rows >= u64::from(sizing.full) {
             return None;
         }
         let rows = u32::try_from(group.rows).unwrap_or(u32::MAX);
@@ -157,7 +168,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let rules = &model.rules;
         let waits = !rules.max_delay.is_zero() || rules.defer_percent > 0;
         let idle = rules.send_when_idle && self.running.is_idle();
-        if !rules.shared || !waits || idle || group.rows >= u64::from(sizing.full) {
+        if !rules.shared || !waits || idle || group.rows >= u64::from(rules.enough.unwrap_or(sizing.full)) {
             return send;
         }
         let (Some(oldest), Some(tightest)) = (group.oldest(), group.tightest()) else {

@@ -270,6 +270,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         if let Some(model) = self.models.get_mut(index) {
             model.caution.in_time(foreseen);
         }
+        let pins = filling.entries.iter().filter_map(|entry| entry.pin);
+        let steps: Vec<u64> = pins.map(|pin| pin.sequence).collect();
+        let seats = steps.iter().map(|sequence| self.sequences.seat(*sequence)).collect();
         let run = Run {
             model: index,
             shape,
@@ -278,6 +281,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             predicted: predicted.unwrap_or_default(),
             parts,
             contended: [INTERACTIVE, BATCH].map(|class| self.tenants.anyone_waits(class)),
+            steps,
         };
         self.use_floor(&run, run.predicted, 1);
         let rows = run.rows;
@@ -286,6 +290,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             id,
             model: key,
             items: filling.entries.into_iter().map(|entry| entry.item).collect(),
+            seats,
             rows,
             predicted,
         })

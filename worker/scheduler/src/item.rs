@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use mesh_types::{Standing, TenantId};
 use smallvec::SmallVec;
 
+use crate::sequences::{Aborted, Seat};
+
 /// What must be equal for two requests to share a batch: for each input its number of extents, and the extents, but for the
 /// rows. The extents themselves and no hash of them, so that nobody can make two shapes look alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
@@ -94,6 +96,8 @@ pub struct Batch<K, T> {
     pub model: K,
     /// In the order in which they were taken.
     pub items: Vec<Item<T>>,
+    /// Where each belongs in its sequence; empty for a model without sequences.
+    pub seats: Vec<Seat>,
     /// All their rows.
     pub rows: u32,
     /// How long it is expected to take; none while nothing is known of the model.
@@ -111,6 +115,10 @@ pub enum Gone {
     TimedOut,
     /// Whoever asked is no longer there.
     Cancelled,
+    /// A request before it in its sequence was not run.
+    Behind,
+    /// Its sequence is over.
+    Aborted(Aborted),
 }
 
 /// Why an item was not taken in.
@@ -125,6 +133,10 @@ pub enum RefusedFor {
         /// When another try is worth it.
         retry_after: Duration,
     },
+    /// It does not start a sequence, and there is none of its name; why there is none any more, where that is known.
+    NotStarted(Option<Aborted>),
+    /// No new sequences are taken.
+    Closing,
 }
 
 /// An item that was not taken in, given back.

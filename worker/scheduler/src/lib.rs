@@ -10,6 +10,7 @@
 //!
 //! ```text
 //! offer -> [ admission ] -> Waiting: group (model, shape) > lane (class) > tenant > level > deadline
+//! offer_step -> [ sequences: one step of each at a time, on the slot that holds its state ] -> Waiting, pinned to the slot
 //! poll  -> [ expire, choose a group, drop who is too late, fill ] -> Batch -> finished -> charges, latency
 //! ```
 //!
@@ -29,6 +30,7 @@ mod queue;
 mod rules;
 mod running;
 mod scheduler;
+mod sequences;
 mod tenants;
 mod waiting;
 
@@ -39,6 +41,7 @@ pub use queue::AGEING;
 pub use rules::{BatchRules, LevelRules};
 pub use running::HANDOVER;
 pub use scheduler::{MAX_PLACES, Outcome, Scheduler};
+pub use sequences::{Aborted, Ended, MAX_REMEMBERED, MAX_SEQUENCES, Seat, SequenceCounts, SequenceRules, StepResult};
 pub use tenants::MAX_TENANTS;
 
 #[cfg(test)]

@@ -168,6 +168,7 @@ impl World {
                 Gone::Expired => assert!(known.deadline <= self.now),
                 Gone::TooLate => assert!(known.deadline < self.now + Duration::from_secs(1)),
                 Gone::TimedOut => panic!("no queue has a timeout"),
+                Gone::Behind | Gone::Aborted(_) => panic!("no model has sequences"),
             }
         }
         if let Some(batch) = decision.batch {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use mesh_types::{DynamicBatching, ModelConfig, TimeoutAction, WhenIdle};
+use mesh_types::{DynamicBatching, ModelConfig, SequenceBatching, TimeoutAction, WhenIdle};
+
+use crate::SequenceRules;
 
 /// The rules of one priority level's queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,12 +42,23 @@ pub struct BatchRules {
     pub defer_percent: u32,
     /// Whether batches stay as small as the full rate allows.
     pub right_size: bool,
+    /// Rows that are enough to send a batch at once, where that is less than a full one.
+    pub enough: Option<u32>,
+    /// How its sequences are served, where it has any.
+    pub sequence: Option<SequenceRules>,
 }
 
 impl BatchRules {
     /// The rules that a configuration asks for; `max_queue` is the bound where it names none.
     pub fn of(config: &ModelConfig, max_queue: usize) -> Self {
         let max_rows = config.max_batch_size.max(1);
+        if let Some(sequence) = &config.sequence_batching {
+            return Self {
+                shared: config.batches(),
+                sequence: SequenceRules::of(config),
+                ..Self::from_sequence(sequence, max_rows, max_queue)
+            };
+        }
         let Some(batching) = &config.dynamic_batching else {
             // As in Triton: without `dynamic_batching` each request runs alone, however many rows it has.
             return Self {
@@ -56,6 +69,31 @@ impl BatchRules {
         Self {
             shared: config.batches(),
             ..Self::from_batching(batching, max_rows, max_queue)
+        }
+    }
+
+    fn from_sequence(sequence: &SequenceBatching, max_rows: u32, max_queue: usize) -> Self {
+        if let Some(oldest) = &sequence.oldest {
+            let batching = DynamicBatching {
+                preferred_batch_size: oldest.preferred_batch_size.clone(),
+                max_queue_delay_microseconds: oldest.max_queue_delay_microseconds,
+                ..DynamicBatching::default()
+            };
+            return Self::from_batching(&batching, max_rows, max_queue);
+        }
+        let direct = sequence.direct.unwrap_or_default();
+        // As in Triton, the delay counts only beside a utilization.
+        let waits = direct.minimum_slot_utilization > 0.0;
+        let rows = (f64::from(max_rows) * f64::from(direct.minimum_slot_utilization)).ceil();
+        let enough = (1..=max_rows).find(|size| f64::from(*size) >= rows);
+        let batching = DynamicBatching {
+            max_queue_delay_microseconds: if waits { direct.max_queue_delay_microseconds } else { 0 },
+            right_size: Some(false),
+            ..DynamicBatching::default()
+        };
+        Self {
+            enough: enough.filter(|_| waits),
+            ..Self::from_batching(&batching, max_rows, max_queue)
         }
     }
 
@@ -90,6 +128,8 @@ impl BatchRules {
             default_level: index(batching.level(0)),
             send_when_idle: batching.when_idle == WhenIdle::Send,
             defer_percent: batching.defer_percent,
+            enough: None,
+            sequence: None,
         }
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Run {
     pub(crate) parts: SmallVec<[Part; 4]>,
     /// Whether requests of each class still waited when it was formed.
     pub(crate) contended: [bool; CLASSES],
+    /// The sequences whose steps it holds, in the batch's order; empty for a model without sequences.
+    pub(crate) steps: Vec<u64>,
 }
 
 impl Run {

@@ -9,7 +9,7 @@ use mesh_types::ServiceClass;
 use smallvec::SmallVec;
 
 use crate::{
-    BatchId, BatchRules, Charge, Decision, Gone, Item, Latency, Refused, RefusedFor, ShapeKey,
+    BatchId, BatchRules, Charge, Decision, Gone, Item, Latency, Refused, RefusedFor, ShapeKey, StepResult,
     admission::Candidate,
     choosing::Ready,
     company::Company,
@@ -17,6 +17,7 @@ use crate::{
     forming::nanoseconds,
     models::Models,
     running::{Run, Running},
+    sequences::{Desk, Sequences},
     tenants::{BATCH, INTERACTIVE, TenantIx, Tenants, weighted},
     waiting::{Entry, EntryIx, GroupIx, ModelIx, Placed, Waiting},
 };
@@ -35,6 +36,7 @@ pub struct Scheduler<K, T> {
     pub(crate) running: Running,
     pub(crate) floor: Floor,
     pub(crate) company: Company,
+    pub(crate) sequences: Sequences<K, T>,
 }
 
 /// What became of a batch.
@@ -60,6 +62,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             running,
             floor: Floor::default(),
             company: Company::default(),
+            sequences: Sequences::default(),
         }
     }
 
@@ -70,7 +73,12 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
 
     /// The model takes requests from now on, or by new rules.
     pub fn add_model(&mut self, model: K, rules: BatchRules) {
+        let sequence = rules.sequence;
+        let key = model.clone();
         self.models.add(model, rules);
+        if let Some(index) = self.models.find(&key) {
+            self.sequences.open_desk(index, key, sequence);
+        }
     }
 
     /// The model takes no more requests; those waiting are given back.
@@ -78,9 +86,10 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let Some(index) = self.models.find(model) else {
             return Vec::new();
         };
+        let mut items = self.remove_sequences(index);
         let entries = self.waiting.entries_where(|entry| entry.model == index);
-        let items = entries.into_iter().filter_map(|entry| self.remove_entry(entry));
-        let items: Vec<_> = items.map(|entry| entry.item).collect();
+        let entries = entries.into_iter().filter_map(|entry| self.remove_entry(entry));
+        items.extend(entries.map(|entry| entry.item));
         self.models.remove(model);
         items
     }
@@ -93,7 +102,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
 
     /// Whether nothing waits at all.
     pub fn is_empty(&self) -> bool {
-        self.waiting.groups().next().is_none()
+        self.waiting.groups().next().is_none() && !self.sequences.holds_steps()
     }
 
     /// How many batches the slot has.
@@ -136,7 +145,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
                 if let Some(known) = self.models.get_mut(placed.model) {
                     known.entered(placed.tenant, placed.level, placed.cost);
                 }
-                self.waiting.insert(&mut self.tenants, item, &placed);
+                self.waiting.insert(&mut self.tenants, item, &placed, None);
                 Ok(())
             }
             Err(reason) => Err(Refused {
@@ -151,7 +160,8 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     pub fn tidy(&mut self, now: Instant) -> (Vec<(Item<T>, Gone)>, Option<Instant>) {
         let mut gone = Vec::new();
         let next = self.expire(now, &mut gone);
-        (gone, next)
+        let again = self.settle_steps(now, &mut gone).then_some(now);
+        (gone, next.into_iter().chain(again).min())
     }
 
     /// Takes out what is not worth running: what has expired or timed out, and whatever `cancelled` says. Looks at every
@@ -162,12 +172,28 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         for entry in self.waiting.entries_where(|entry| cancelled(&entry.item.payload)) {
             self.take_out(entry, Gone::Cancelled, &mut gone);
         }
+        self.sweep_steps(now, &cancelled);
+        self.settle_steps(now, &mut gone);
         gone
     }
 
     /// Decides what the slot runs next. `eligible` says whether it can run a model at all, `cancelled` whether whoever asked
     /// has gone.
     pub fn poll(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        eligible: impl Fn(&K) -> bool,
+        cancelled: impl Fn(&T) -> bool,
+    ) -> Decision<K, T> {
+        let mut decision = self.decide(now, slot, eligible, cancelled);
+        if self.settle_steps(now, &mut decision.gone) {
+            decision.wake_at = Some(now);
+        }
+        decision
+    }
+
+    fn decide(
         &mut self,
         now: Instant,
         slot: usize,
@@ -192,10 +218,10 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let (mut batch, mut barren) = (None, SmallVec::<[GroupIx; 4]>::new());
         // Each turn but the last drops somebody, or leaves out a group.
         loop {
-            let (mut ready, next) = self.ready(now, &eligible);
+            let (mut ready, next) = self.ready(now, slot, &eligible);
             next.into_iter().for_each(&mut wake);
             if self.catch_up(&ready) {
-                ready = self.ready(now, &eligible).0;
+                ready = self.ready(now, slot, &eligible).0;
             }
             ready.retain(|ready| !barren.contains(&ready.group));
             let Some(plan) = self.choose(slot, &ready) else { break };
@@ -216,9 +242,29 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
 
     /// A batch is done: what each tenant is charged. The charges add up to the time that the device was busy.
     pub fn finished(&mut self, now: Instant, id: BatchId, outcome: Outcome) -> Vec<Charge> {
+        self.finished_steps(now, id, outcome, &[])
+    }
+
+    /// A batch is done, and what became of its sequences' steps, in its order. A step of which nothing is said has not run,
+    /// or has taken its sequence's state with it where that is the model's.
+    pub fn finished_steps(
+        &mut self,
+        now: Instant,
+        id: BatchId,
+        outcome: Outcome,
+        results: &[StepResult],
+    ) -> Vec<Charge> {
         let Some(run) = self.running.finish(now, id) else {
             return Vec::new();
         };
+        let movable = |desk: &Desk<K>| desk.rules.movable || outcome.busy.is_zero();
+        let unsaid = match self.sequences.desks.get(&run.model) {
+            Some(desk) if !movable(desk) => StepResult::Lost,
+            _ => StepResult::NotRun,
+        };
+        for (index, sequence) in run.steps.iter().enumerate() {
+            self.step_ended(now, *sequence, results.get(index).copied().unwrap_or(unsaid));
+        }
         if let Some(model) = self.models.get_mut(run.model) {
             model.has_run(now);
             if outcome.telling {
@@ -325,7 +371,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             ServiceClass::Batch => BATCH,
         };
         let isolated = item.standing.share.isolated.then_some(tenant);
-        let beside = self.waiting.find(index, &item.shape, isolated);
+        let beside = self.waiting.find(index, &item.shape, isolated, None);
         self.has_place(tenant, beside.map(|(group, _)| (group, class)))?;
         let sizing = model.sizing(&item.shape, self.company.is_there(now));
         let candidate = Candidate {
@@ -335,6 +381,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             sizing,
             tenant,
             class,
+            place: None,
         };
         let foreseen = self.admit(now, &candidate)?;
         let timeout = model.rules.timeout(level, item.standing.queue_timeout);
@@ -351,7 +398,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     }
 
     /// Every shape that a tenant waits with is a group that each decision looks at: one tenant has so many and no more.
-    fn has_place(&self, tenant: TenantIx, place: Option<(GroupIx, usize)>) -> Result<(), RefusedFor> {
+    pub(crate) fn has_place(&self, tenant: TenantIx, place: Option<(GroupIx, usize)>) -> Result<(), RefusedFor> {
         let Some(tenant) = self.tenants.get(tenant) else {
             return Ok(());
         };
@@ -377,6 +424,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             let misjudged = entry.foreseen && reason == Gone::TooLate;
             if let Some(model) = self.models.get_mut(entry.model).filter(|_| misjudged) {
                 model.caution.late();
+            }
+            if let Some(pin) = entry.pin {
+                self.sequences.left(pin.sequence);
             }
             gone.push((entry.item, reason));
         }

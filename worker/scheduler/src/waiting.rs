@@ -32,6 +32,13 @@ pub(crate) struct ModelIx {
     pub(crate) serial: u32,
 }
 
+/// Where a step of a sequence must run, and whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pin {
+    pub(crate) place: usize,
+    pub(crate) sequence: u64,
+}
+
 /// A request that waits.
 #[derive(Debug)]
 pub(crate) struct Entry<T> {
@@ -47,6 +54,8 @@ pub(crate) struct Entry<T> {
     pub(crate) foreseen: bool,
     /// When it has waited for too long, and what happens then.
     pub(crate) timeout: Option<(Instant, TimeoutAction)>,
+    /// None but for steps of sequences.
+    pub(crate) pin: Option<Pin>,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +71,8 @@ pub(crate) struct Group {
     pub(crate) model: ModelIx,
     pub(crate) shape: ShapeKey,
     isolated: Option<TenantIx>,
+    /// The only slot that may take them.
+    pub(crate) place: Option<usize>,
     lanes: [Lane; CLASSES],
     pub(crate) rows: u64,
     pub(crate) count: usize,
@@ -70,7 +81,7 @@ pub(crate) struct Group {
     timeouts: BTreeSet<(Instant, EntryIx)>,
 }
 
-type Name = (ModelIx, ShapeKey, Option<TenantIx>);
+type Name = (ModelIx, ShapeKey, Option<TenantIx>, Option<usize>);
 
 /// All requests of one device.
 #[derive(Debug)]
@@ -100,6 +111,7 @@ impl<T> Default for Waiting<T> {
 }
 
 /// Where a request goes.
+#[derive(Debug)]
 pub(crate) struct Placed {
     pub(crate) model: ModelIx,
     pub(crate) tenant: TenantIx,
@@ -113,6 +125,22 @@ pub(crate) struct Placed {
     pub(crate) foreseen: bool,
     /// When it will have waited for too long, and what happens then.
     pub(crate) timeout: Option<(Instant, TimeoutAction)>,
+}
+
+impl Placed {
+    /// Where a request that was taken out goes again.
+    pub(crate) fn again<T>(entry: &Entry<T>) -> Self {
+        Self {
+            model: entry.model,
+            tenant: entry.tenant,
+            class: entry.class,
+            level: entry.stand.level,
+            ages: entry.stand.ages,
+            cost: entry.cost,
+            foreseen: entry.foreseen,
+            timeout: entry.timeout,
+        }
+    }
 }
 
 impl Group {
@@ -204,14 +232,15 @@ impl<T> Waiting<T> {
         model: ModelIx,
         shape: &ShapeKey,
         isolated: Option<TenantIx>,
+        place: Option<usize>,
     ) -> Option<(GroupIx, &Group)> {
-        let name = (model, shape.clone(), isolated);
+        let name = (model, shape.clone(), isolated, place);
         let index = *self.names.get(&name)?;
         Some((index, self.group(index)?))
     }
 
     /// Takes a request in.
-    pub(crate) fn insert(&mut self, tenants: &mut Tenants, item: Item<T>, placed: &Placed) {
+    pub(crate) fn insert(&mut self, tenants: &mut Tenants, item: Item<T>, placed: &Placed, pin: Option<Pin>) {
         let isolated = item.standing.share.isolated.then_some(placed.tenant);
         self.sequence += 1;
         let stand = Stand {
@@ -223,7 +252,7 @@ impl<T> Waiting<T> {
             ages: placed.ages,
         };
         let entry = Entry {
-            group: self.group_for(placed.model, &item.shape, isolated),
+            group: self.group_for(placed.model, &item.shape, isolated, pin),
             item,
             tenant: placed.tenant,
             model: placed.model,
@@ -232,6 +261,7 @@ impl<T> Waiting<T> {
             cost: placed.cost,
             foreseen: placed.foreseen,
             timeout: placed.timeout,
+            pin,
         };
         self.put(tenants, entry);
     }
@@ -239,7 +269,7 @@ impl<T> Waiting<T> {
     /// Puts a request back to where it was taken from.
     pub(crate) fn put_back(&mut self, tenants: &mut Tenants, mut entry: Entry<T>) {
         let isolated = entry.item.standing.share.isolated.then_some(entry.tenant);
-        entry.group = self.group_for(entry.model, &entry.item.shape, isolated);
+        entry.group = self.group_for(entry.model, &entry.item.shape, isolated, entry.pin);
         self.put(tenants, entry);
     }
 
@@ -351,8 +381,9 @@ impl<T> Waiting<T> {
         self.entries.iter().enumerate().filter_map(of).collect()
     }
 
-    fn group_for(&mut self, model: ModelIx, shape: &ShapeKey, isolated: Option<TenantIx>) -> GroupIx {
-        let name = (model, shape.clone(), isolated);
+    fn group_for(&mut self, model: ModelIx, shape: &ShapeKey, isolated: Option<TenantIx>, pin: Option<Pin>) -> GroupIx {
+        let only = pin.map(|pin| pin.place);
+        let name = (model, shape.clone(), isolated, only);
         if let Some(known) = self.names.get(&name) {
             return *known;
         }
@@ -360,6 +391,7 @@ impl<T> Waiting<T> {
             model,
             shape: shape.clone(),
             isolated,
+            place: only,
             lanes: [Lane::default(), Lane::default()],
             rows: 0,
             count: 0,
@@ -382,7 +414,8 @@ impl<T> Waiting<T> {
     fn drop_group(&mut self, index: GroupIx) {
         self.active.remove(&index);
         if let Some(group) = self.groups.get_mut(place(index.0)).and_then(Option::take) {
-            self.names.remove(&(group.model, group.shape, group.isolated));
+            self.names
+                .remove(&(group.model, group.shape, group.isolated, group.place));
             self.free_groups.push(index);
         }
     }

@@ -96,6 +96,7 @@ impl Scene {
             rows,
             deadline: Deadline::after(self.clock.now(), timeout),
             standing: Standing::default(),
+            sequence: None,
             trace: TraceContext::default(),
         };
         let (reply, answer) = Reply::channel();
@@ -119,7 +120,7 @@ impl Scene {
             }),
             ..ModelConfig::default()
         };
-        let run = RunBatch::new(1, queued[0].job.version.clone(), queued, None);
+        let run = RunBatch::new(1, queued[0].job.version.clone(), queued, Vec::new(), None);
         let spec = LoadSpec {
             key: ModelVersionKey::clone(&run.model),
             config: Arc::new(config),
@@ -129,6 +130,8 @@ impl Scene {
         let mut instance = Instance {
             spec,
             model: Some(Box::new(Closure(self.behaviour.clone()))),
+            sequence: None,
+            epoch: 1,
         };
         let reload = |_: &LoadSpec| -> LoadResult {
             self.loads.set(self.loads.get() + 1);

@@ -51,6 +51,7 @@ fn gathered(all: Vec<Vec<Tensor>>) -> Vec<(Vec<u64>, Vec<Vec<u8>>)> {
             ..job("identity", &[1.0], Duration::from_secs(1))
         },
         arrived: clock.now(),
+        step: None,
     };
     let members: Vec<Member> = all.into_iter().map(member).collect();
     let members: Vec<&Member> = members.iter().collect();

@@ -155,6 +155,7 @@ export interface ModelDetail extends DeviceModel {
   out_of_memory: number;
   prediction_error?: number | null;
   load?: LoadReport | null;
+  sequences?: SequenceNumbers | null;
 }
 export interface LoadReport {
   runtime: string;
@@ -171,6 +172,15 @@ export interface VariantReport {
   tolerance?: number | null;
   times: { rows: number; milliseconds: number }[];
 }
+export interface SequenceNumbers {
+  open: number;
+  backlog: number;
+  ended: number;
+  idle: number;
+  not_begun: number;
+  lost: number;
+  closed: number;
+}
 export interface DeviceDetail {
   device: string;
   kind: string;
@@ -178,6 +188,8 @@ export interface DeviceDetail {
   abandoned_threads: number;
   draining: boolean;
   in_flight: number;
+  open_sequences: number;
+  sequence_state_bytes: number;
   up_seconds: number;
   busy_seconds: number;
   busy_fraction: number;

@@ -40,6 +40,8 @@ const DEVICE: DeviceDetail = {
   abandoned_threads: 0,
   draining: false,
   in_flight: 3,
+  open_sequences: 0,
+  sequence_state_bytes: 0,
   up_seconds: 100,
   busy_seconds: 50,
   busy_fraction: 0.25,
@@ -107,6 +109,12 @@ describe("the devices", () => {
     await user.click(back.getByRole("button", { name: "Undrain" }));
     expect(asked).toContain("POST /admin/v1/devices/cpu%3A0/undrain");
     expect(await screen.findByText("serving")).toBeTruthy();
+  });
+  it("are not drained before their sequences have ended", async () => {
+    mesh({ ...DEVICE, draining: true, in_flight: 0, open_sequences: 4, sequence_state_bytes: 2048 });
+    show();
+    expect(await screen.findByText("draining: 4 open sequences")).toBeTruthy();
+    expect(screen.getByText("Their state")).toBeTruthy();
   });
   it("cannot be drained by a viewer", async () => {
     mesh();

@@ -37,8 +37,12 @@ export default function Devices() {
 
 function Standing({ device }: { device: DeviceDetail }) {
   if (!device.draining) return <Dot tone="good">serving</Dot>;
-  return device.in_flight > 0 ? (
-    <Dot tone="warn">draining: {count(device.in_flight)} in flight</Dot>
+  const left = [
+    device.in_flight > 0 && `${count(device.in_flight)} in flight`,
+    device.open_sequences > 0 && `${count(device.open_sequences)} open sequences`,
+  ].filter(Boolean);
+  return left.length > 0 ? (
+    <Dot tone="warn">draining: {left.join(", ")}</Dot>
   ) : (
     <Dot tone="warn">drained</Dot>
   );
@@ -52,6 +56,12 @@ function One({ device, last }: { device: DeviceDetail; last: boolean }) {
     ["Threads", count(device.threads)],
     ["In flight", count(device.in_flight)],
     ["Memory of models", known(device.memory_bytes)],
+    ...(device.open_sequences > 0
+      ? ([
+          ["Open sequences", count(device.open_sequences)],
+          ["Their state", known(device.sequence_state_bytes)],
+        ] as [string, string][])
+      : []),
     ["Busy", duration(device.busy_seconds)],
     ["Up", duration(device.up_seconds)],
   ];
@@ -114,6 +124,8 @@ function wentWrong(model: ModelDetail): string {
     [model.non_finite, "not finite"],
     [model.crashed, "crashes"],
     [model.out_of_memory, "out of memory"],
+    [model.sequences?.idle ?? 0, "sequences idle"],
+    [model.sequences?.lost ?? 0, "sequences lost"],
   ];
   const there = kinds.filter(([number]) => number > 0);
   return there.map(([number, kind]) => `${count(number)} ${kind}`).join(", ") || "–";

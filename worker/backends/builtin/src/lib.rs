@@ -2,11 +2,13 @@
 //!
 //! The configuration's parameter `builtin` names the model. Models with faults on purpose (`fail_on_negative`,
 //! `panic_on_negative`, `hang_on_negative`, `nan_on_negative`, `oom_above`) are real models too: they prove that a fault
-//! stays with the request that causes it.
+//! stays with the request that causes it. Stateful ones (`sequence`, `sequence_sum`, `sum_state`, `join_state`) show whose
+//! state is whose.
 
 mod arithmetic;
 mod gate;
 mod model;
+mod sequence;
 
 use std::sync::Arc;
 
@@ -51,6 +53,10 @@ impl Backend for BuiltinBackend {
             return Err(BackendError::Unsupported(
                 "built-in models run on the CPU only".to_owned(),
             ));
+        }
+        let name = spec.config.parameters.get("builtin").and_then(|value| value.as_str());
+        if let Some(model) = sequence::SequenceModel::named(name.unwrap_or_default(), spec) {
+            return Ok(Box::new(model?));
         }
         Ok(Box::new(model::BuiltinModel::new(spec, self.gate.clone())?))
     }

@@ -1,0 +1,194 @@
+//! The sequences of one model: their names, the instances with their seats, and the backlog by tenant.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    hash::Hash,
+};
+
+use ahash::{AHashMap as HashMap, AHashSet as HashSet};
+use mesh_types::{CorrelationId, TenantId};
+
+use super::{SeatAt, SequenceRules};
+
+/// The backlog is looked through this far for a sequence whose id is free on some instance.
+const LOOKED_THROUGH: usize = 32;
+
+/// How many sequences a model has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SequenceCounts {
+    /// All of them.
+    pub open: usize,
+    /// Those of them that wait for a seat.
+    pub backlog: usize,
+}
+
+/// One instance: a device thread that has the model.
+#[derive(Debug, Default)]
+pub(crate) struct Instance {
+    pub(crate) ready: bool,
+    /// By slot.
+    pub(crate) taken: BTreeMap<u32, u64>,
+    free: BTreeSet<u32>,
+    /// The ids that the model was told.
+    told: HashSet<String>,
+}
+
+/// One model.
+#[derive(Debug)]
+pub(crate) struct Desk<K> {
+    pub(crate) key: K,
+    pub(crate) rules: SequenceRules,
+    pub(crate) names: HashMap<(TenantId, CorrelationId), u64>,
+    pub(crate) instances: Vec<Instance>,
+    pub(crate) backlog: BTreeMap<TenantId, VecDeque<u64>>,
+    /// Seats by tenant.
+    seated: HashMap<TenantId, u32>,
+    /// No new sequences are taken.
+    pub(crate) closing: bool,
+}
+
+impl Instance {
+    fn take(&mut self, sequence: u64) -> u32 {
+        let next = u32::try_from(self.taken.len()).unwrap_or(u32::MAX);
+        // Without a gap, the taken ones are 0 to next - 1.
+        let slot = self.free.pop_first().unwrap_or(next);
+        self.taken.insert(slot, sequence);
+        slot
+    }
+
+    fn give_back(&mut self, slot: u32) {
+        self.taken.remove(&slot);
+        self.free.insert(slot);
+        if self.taken.is_empty() {
+            self.free.clear();
+        }
+    }
+}
+
+impl<K> Desk<K> {
+    pub(crate) fn new(key: K, rules: SequenceRules) -> Self {
+        Self {
+            key,
+            rules,
+            names: HashMap::default(),
+            instances: Vec::new(),
+            backlog: BTreeMap::new(),
+            seated: HashMap::default(),
+            closing: false,
+        }
+    }
+
+    pub(crate) fn counts(&self) -> SequenceCounts {
+        SequenceCounts {
+            open: self.names.len(),
+            backlog: self.backlog.values().map(VecDeque::len).sum(),
+        }
+    }
+
+    /// Seats that one tenant may have.
+    pub(crate) fn bound(&self) -> u32 {
+        if self.rules.per_tenant > 0 {
+            return self.rules.per_tenant;
+        }
+        let ready = self.instances.iter().filter(|instance| instance.ready).count();
+        let all = self
+            .rules
+            .slots
+            .saturating_mul(u32::try_from(ready).unwrap_or(u32::MAX));
+        if all < 2 { 1 } else { all - (all / 8).max(1) }
+    }
+
+    /// Whether any instance has a seat left.
+    pub(crate) fn has_seat(&self) -> bool {
+        let slots = usize::try_from(self.rules.slots).unwrap_or(usize::MAX);
+        self.instances
+            .iter()
+            .any(|instance| instance.ready && instance.taken.len() < slots)
+    }
+
+    pub(crate) fn seats_of(&self, tenant: &TenantId) -> u32 {
+        self.seated.get(tenant).copied().unwrap_or(0)
+    }
+
+    /// The ready instance with the fewest sequences that has a seat left and was not told this id.
+    pub(crate) fn room_for(&self, id: &CorrelationId) -> Option<usize> {
+        let slots = usize::try_from(self.rules.slots).unwrap_or(usize::MAX);
+        let told = self.rules.tells_ids.then(|| id.to_string());
+        let has_room = |(_, instance): &(usize, &Instance)| {
+            let clashes = told.as_ref().is_some_and(|id| instance.told.contains(id));
+            instance.ready && instance.taken.len() < slots && !clashes
+        };
+        let free = self.instances.iter().enumerate().filter(has_room);
+        free.min_by_key(|(place, instance)| (instance.taken.len(), *place))
+            .map(|(place, _)| place)
+    }
+
+    pub(crate) fn sit(&mut self, place: usize, sequence: u64, tenant: &TenantId, id: &CorrelationId) -> Option<SeatAt> {
+        let instance = self.instances.get_mut(place)?;
+        let slot = instance.take(sequence);
+        if self.rules.tells_ids {
+            instance.told.insert(id.to_string());
+        }
+        *self.seated.entry(tenant.clone()).or_default() += 1;
+        Some(SeatAt { place, slot })
+    }
+
+    pub(crate) fn stand(&mut self, seat: SeatAt, tenant: &TenantId, id: &CorrelationId) {
+        if let Some(instance) = self.instances.get_mut(seat.place) {
+            instance.give_back(seat.slot);
+            if self.rules.tells_ids {
+                instance.told.remove(&id.to_string());
+            }
+        }
+        if let Some(seats) = self.seated.get_mut(tenant) {
+            *seats -= 1;
+            if *seats == 0 {
+                self.seated.remove(tenant);
+            }
+        }
+    }
+
+    pub(crate) fn join_backlog(&mut self, tenant: &TenantId, sequence: u64, in_front: bool) {
+        let queue = self.backlog.entry(tenant.clone()).or_default();
+        if in_front {
+            queue.push_front(sequence);
+        } else {
+            queue.push_back(sequence);
+        }
+    }
+
+    pub(crate) fn leave_backlog(&mut self, tenant: &TenantId, sequence: u64) {
+        if let Some(queue) = self.backlog.get_mut(tenant) {
+            queue.retain(|waiting| *waiting != sequence);
+            if queue.is_empty() {
+                self.backlog.remove(tenant);
+            }
+        }
+    }
+
+    /// Of each tenant that may have another seat, its first sequences in the backlog.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (&TenantId, impl Iterator<Item = u64> + '_)> {
+        let bound = self.bound();
+        let entitled = move |(tenant, _): &(&TenantId, &VecDeque<u64>)| self.seats_of(tenant) < bound;
+        self.backlog
+            .iter()
+            .filter(entitled)
+            .map(|(tenant, queue)| (tenant, queue.iter().take(LOOKED_THROUGH).copied()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_bare(&self) -> bool {
+        let empty = |instance: &Instance| instance.taken.is_empty() && instance.told.is_empty();
+        self.names.is_empty() && self.backlog.is_empty() && self.seated.is_empty() && self.instances.iter().all(empty)
+    }
+}
+
+impl<K: Clone + Eq + Hash> Desk<K> {
+    /// The instance at a place, made if need be.
+    pub(crate) fn instance(&mut self, place: usize) -> Option<&mut Instance> {
+        while self.instances.len() <= place {
+            self.instances.push(Instance::default());
+        }
+        self.instances.get_mut(place)
+    }
+}
