@@ -142,6 +142,7 @@ fn entry(model: &str) -> Arc<VersionEntry> {
         format: ArtifactFormat::Builtin,
         ready_on: Vec::new(),
         unavailable_reason: None,
+        plan: None,
     })
 }
 

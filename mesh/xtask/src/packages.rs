@@ -20,6 +20,9 @@ use crate::{
 };
 
 const SCRIPT: &str = "worker/backends/torch/packages/make.py";
+/// Makes the stateful one, with weights from a package that needs nothing but its file.
+const STATEFUL_SCRIPT: &str = "worker/backends/torch/packages/silero.py";
+const SILERO: &str = "silero-vad==6.2.3";
 /// Where the models are linked, from the repository's root.
 pub(crate) const LINK: &str = ".packages";
 /// The oldest Python that there is a PyTorch of this version for.
@@ -54,8 +57,40 @@ pub(crate) fn provide() -> anyhow::Result<PathBuf> {
         fs::remove_dir_all(&scratch).ok();
         fs::write(&done, "")?;
     }
+    stateful(&python, &root, &cache, &folder.join("silero"))?;
     libtorch::put_link(&root.join(LINK), &folder)?;
     Ok(folder)
+}
+
+/// Makes the stateful model with real weights, unless this script has made it.
+fn stateful(python: &Path, root: &Path, cache: &Path, folder: &Path) -> anyhow::Result<()> {
+    let script = root.join(STATEFUL_SCRIPT);
+    let (digest, stamp) = (libtorch::digest(&script)?, folder.join("made-by"));
+    if fs::read_to_string(&stamp).is_ok_and(|known| known == digest) {
+        return Ok(());
+    }
+    let package = cache.join(SILERO.replace("==", "-"));
+    let installed = package.join("installed");
+    if !installed.exists() {
+        let mut install = Command::new(python);
+        install.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ]);
+        process::run(install.arg("--target").arg(&package).arg(SILERO))
+            .context("the package cannot be installed: pip needs to reach a package index that has it")?;
+        fs::write(installed, "")?;
+    }
+    eprintln!("making the stateful test model of {SILERO}");
+    let mut command = Command::new(python);
+    command.args(["-W", "ignore"]).arg(&script).arg(folder).arg(&package);
+    process::run(&mut command).context("the stateful test model cannot be made")?;
+    fs::write(stamp, digest)?;
+    Ok(())
 }
 
 /// A Python with PyTorch, in a virtual environment of its own.
