@@ -145,6 +145,7 @@ function devices() {
     busy_fraction: 0.2,
     recent_busy_fraction: draining ? 0 : 0.3 + Math.random() / 10,
     memory_bytes: 80_000 * device.models.length,
+    budget_bytes: 8_000_000_000,
     models: device.models.map((model) => ({
       ...model,
       queue_length: 2,
@@ -160,6 +161,10 @@ function devices() {
       expired: 0,
       rejected: 4,
       non_finite: 0,
+      loads: 1,
+      load_failures: 0,
+      evictions: 0,
+      idle_unloads: 0,
       crashed: 0,
       out_of_memory: 0,
       prediction_error: 0.08,

@@ -25,6 +25,13 @@ pub struct WorkerConfig {
     pub sequence_state_bytes: u64,
     /// How long open sequences may go on where their device is drained or their model unloaded, before they are ended.
     pub sequence_grace: Duration,
+    /// The most bytes that the models of one CPU device may take, their largest batches included; none: no bound.
+    pub cpu_memory: Option<u64>,
+    /// The same of other devices, in hundredths of the memory that they have; a device that does not say how much that is has
+    /// no bound.
+    pub device_memory_percent: u8,
+    /// Models that one device loads at the same time.
+    pub parallel_loads: usize,
     /// How often a device's actor is rebuilt.
     pub restart: RestartPolicy,
 }
@@ -41,6 +48,9 @@ impl Default for WorkerConfig {
             pin_threads: false,
             sequence_state_bytes: 1 << 30,
             sequence_grace: Duration::from_secs(30),
+            cpu_memory: None,
+            device_memory_percent: 90,
+            parallel_loads: 2,
             restart: RestartPolicy::default(),
         }
     }

@@ -46,8 +46,9 @@ struct Post {
     in_flight: VecDeque<InFlight>,
     /// Orders given and not yet done, batches among them.
     outstanding: usize,
-    /// Unloads that wait for room: one per model that the thread holds, so their number is that of its models.
-    postponed: VecDeque<Arc<ModelVersionKey>>,
+    /// Orders about models that wait for room, the latest of each kind per model: their number is bounded by that of the
+    /// models that the thread holds.
+    postponed: VecDeque<Order>,
 }
 
 impl Post {
@@ -66,11 +67,9 @@ impl Post {
     }
 
     fn give_postponed(&mut self) {
-        while let Some(key) = self.postponed.pop_front() {
-            if let Err(order) = self.give(Order::Unload(key)) {
-                if let Order::Unload(key) = *order {
-                    self.postponed.push_front(key);
-                }
+        while let Some(order) = self.postponed.pop_front() {
+            if let Err(order) = self.give(order) {
+                self.postponed.push_front(*order);
                 return;
             }
         }
@@ -183,18 +182,15 @@ impl Crew {
         self.posts.get(place).is_some_and(|post| post.started.is_some())
     }
 
-    /// Orders a load; false if the thread has too much to do.
-    pub(crate) fn load(&mut self, place: usize, order: Order) -> bool {
-        let post = self.posts.get_mut(place);
-        // A load must not overtake an unload of the same model.
-        post.is_some_and(|post| post.postponed.is_empty() && post.give(order).is_ok())
-    }
-
-    /// Orders an unload, now or once there is room; false if there is no thread.
-    pub(crate) fn unload(&mut self, place: usize, key: &Arc<ModelVersionKey>) -> bool {
+    /// Tells a thread something about a model, now or once there is room, in the order of telling; false if there is no thread.
+    pub(crate) fn tell(&mut self, place: usize, order: Order) -> bool {
         let post = self.posts.get_mut(place).filter(|post| post.started.is_some());
         post.is_some_and(|post| {
-            post.postponed.push_back(key.clone());
+            if let Order::Configure(key, _) = &order {
+                post.postponed
+                    .retain(|known| !matches!(known, Order::Configure(other, _) if other == key));
+            }
+            post.postponed.push_back(order);
             post.give_postponed();
             true
         })
@@ -283,8 +279,8 @@ impl Crew {
             let started = post.started.as_ref()?;
             // What has not begun yet cannot hang before it may.
             let waiting = || post.in_flight.front().map(|batch| now + batch.limit);
-            let loading = || (post.outstanding > 0).then_some(now + self.parts.execution_timeout);
-            started.link.pulse.due().or_else(waiting).or_else(loading)
+            let told = || (post.outstanding > 0).then_some(now + self.parts.execution_timeout);
+            started.link.pulse.due().or_else(waiting).or_else(told)
         };
         self.posts.iter().filter_map(due).min()
     }

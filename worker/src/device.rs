@@ -4,13 +4,14 @@
 //! [`Unload`]. If it dies, it is rebuilt and loads again what was wanted; what it had queued is answered as unavailable.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
+use ahash::AHashMap;
 use mesh_actors::Lifeline;
 use mesh_backend::LoadSpec;
 use mesh_scheduler::Scheduler;
@@ -18,8 +19,8 @@ use mesh_types::{Fault, ModelVersionKey};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    alarm::AlarmClock, crew::Crew, dispatch::MAX_ADMITTED, memory::Memory, models::Model, ordering::Lines,
-    report::DeviceReport, sequences::Keeping, shared::Queued, thread::ThreadParts,
+    alarm::AlarmClock, crew::Crew, dispatch::MAX_ADMITTED, loading::Loads, memory::Memory, models::Model,
+    ordering::Lines, report::DeviceReport, sequences::Keeping, shared::Queued, thread::ThreadParts,
 };
 
 /// Loads, unloads and the one wake-up that may be on their way to the actor.
@@ -33,7 +34,7 @@ const SHORTEST_ALARM: Duration = Duration::from_micros(50);
 #[rtype(result = "()")]
 pub(crate) struct Wake;
 
-/// Load a model; answered once it is warm on every thread.
+/// Have a model: answered once it is warm on every thread, or stands by.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Load(pub(crate) LoadSpec, pub(crate) Answer);
@@ -42,6 +43,11 @@ pub(crate) struct Load(pub(crate) LoadSpec, pub(crate) Answer);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Unload(pub(crate) ModelVersionKey, pub(crate) Answer);
+
+/// Load a model that stands by; answered once it is warm.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct WarmUp(pub(crate) ModelVersionKey, pub(crate) Answer);
 
 pub(crate) type Answer = oneshot::Sender<Result<(), Fault>>;
 
@@ -55,6 +61,9 @@ pub(crate) struct DeviceParts {
     pub(crate) memory: Option<PathBuf>,
     /// How long sequences may go on where their device is drained or their model unloaded.
     pub(crate) sequence_grace: Duration,
+    /// The most bytes that models may take; none: no bound.
+    pub(crate) budget: Option<u64>,
+    pub(crate) parallel_loads: usize,
     pub(crate) report: watch::Sender<DeviceReport>,
 }
 
@@ -63,7 +72,12 @@ pub(crate) struct DeviceActor {
     pub(crate) parts: DeviceParts,
     pub(crate) crew: Crew,
     pub(crate) scheduler: Scheduler<Arc<ModelVersionKey>, Queued>,
-    pub(crate) models: BTreeMap<Arc<ModelVersionKey>, Model>,
+    pub(crate) models: AHashMap<Arc<ModelVersionKey>, Model>,
+    /// Those that are kept from running.
+    pub(crate) quarantined: Vec<Arc<ModelVersionKey>>,
+    /// When to look whether a model has been idle for too long.
+    pub(crate) idle: BTreeSet<(Instant, Arc<ModelVersionKey>)>,
+    pub(crate) loads: Loads,
     /// Answers that must leave in order.
     pub(crate) lines: Lines,
     /// What is kept of sequences.
@@ -80,6 +94,11 @@ impl DeviceActor {
     pub(crate) fn new(parts: DeviceParts, lifeline: Lifeline) -> Self {
         // News of a predecessor's threads: it is about orders that this one never gave.
         while parts.thread.shared.done.pop().is_some() {}
+        while parts.thread.shared.loaded.pop().is_some() {}
+        parts.report.send_modify(|report| {
+            report.models.clear();
+            report.routing = report.routing.wrapping_add(1);
+        });
         let shared = parts.thread.shared.clone();
         let alarm = AlarmClock::start(format!("{}-alarm", shared.device), move || shared.wake())
             .inspect_err(|error| tracing::error!(%error, "a device's alarm clock does not start"))
@@ -91,9 +110,12 @@ impl DeviceActor {
             memory: Memory::read(parts.memory.as_deref(), parts.thread.shared.device),
             swept: parts.thread.clock.now(),
             crew,
+            loads: Loads::new(parts.parallel_loads),
             parts,
             lines: Lines::default(),
-            models: BTreeMap::new(),
+            models: AHashMap::new(),
+            quarantined: Vec::new(),
+            idle: BTreeSet::new(),
             alarm,
             _lifeline: lifeline,
         };
@@ -112,6 +134,8 @@ impl DeviceActor {
         // Before arrivals are looked at: a device that is drained no more takes new sequences again.
         let closing = self.close_sequences();
         self.admit(MAX_ADMITTED);
+        self.end_idle();
+        self.pump();
         let batch = self.dispatch();
         let swept = self.sweep();
         self.count_sequences();
@@ -196,7 +220,17 @@ impl Handler<Unload> for DeviceActor {
         self.begin_unload(&key, answer);
         self.turn();
         self.finish_unload(&key);
-        self.publish();
+        self.publish(&key);
+        context.notify(Wake);
+    }
+}
+
+impl Handler<WarmUp> for DeviceActor {
+    type Result = ();
+
+    fn handle(&mut self, WarmUp(key, answer): WarmUp, context: &mut Self::Context) {
+        self.hear();
+        self.warm_up(&Arc::new(key), answer);
         context.notify(Wake);
     }
 }

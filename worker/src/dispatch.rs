@@ -35,7 +35,7 @@ impl DeviceActor {
             };
             let key = queued.job.version.clone();
             let admitted = self.has_room_in_line(&queued);
-            let particular = match admitted.and_then(|config| self.admits(&key, &queued.job).map(|()| config)) {
+            let particular = match admitted.and_then(|config| self.admits(&queued.job).map(|()| config)) {
                 Ok(particular) => particular,
                 Err(fault) => {
                     self.refuse(queued, fault);
@@ -55,6 +55,9 @@ impl DeviceActor {
                 payload: queued,
             };
             let now = self.now();
+            if let Some(model) = self.models.get_mut(&key) {
+                model.usage.note(now, &item.tenant, item.standing.share.weight);
+            }
             let offered = match item.payload.job.sequence.clone() {
                 None => self.scheduler.offer(now, &key, item),
                 Some(step) => {
@@ -62,10 +65,13 @@ impl DeviceActor {
                     self.scheduler.offer_step(now, &key, item, &step)
                 }
             };
-            if let Err(Refused { payload, reason }) = offered {
-                self.lost_before_running(&key);
-                let fault = refusal(reason, &payload);
-                self.refuse(payload, fault);
+            match offered {
+                Ok(()) => self.demand(&key),
+                Err(Refused { payload, reason }) => {
+                    self.lost_before_running(&key);
+                    let fault = refusal(reason, &payload);
+                    self.refuse(payload, fault);
+                }
             }
         }
     }

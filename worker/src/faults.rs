@@ -15,9 +15,10 @@ use crate::{
     crew::Hung,
     device::DeviceActor,
     execute,
-    models::{Phase, Place},
+    loading::Rank,
+    models::{Model, Phase, Place},
     observer::BatchRecord,
-    order::{BatchNews, Order},
+    order::BatchNews,
     quarantine::Entry,
     report::ModelState,
     sequences::not_in_sequence,
@@ -36,28 +37,37 @@ impl DeviceActor {
         for place in self.crew.refill() {
             self.load_again(place);
         }
-        let over = |(key, model): (&Arc<ModelVersionKey>, &mut crate::models::Model)| {
-            model.quarantine.released(now).then(|| key.clone())
-        };
-        let released: Vec<_> = self.models.iter_mut().filter_map(over).collect();
-        let any = !released.is_empty();
+        self.watch_loaders(now);
+        // Few are quarantined, however many there are.
+        let (mut released, models) = (Vec::new(), &mut self.models);
+        self.quarantined.retain(|key| {
+            let Some(model) = models.get_mut(key) else { return false };
+            let over = model.quarantine.released(now);
+            if over {
+                released.push(key.clone());
+            }
+            !over && model.quarantine.until().is_some()
+        });
         for key in released {
             // One that is being unloaded takes no more requests.
-            if self.models.get(&key).is_some_and(|model| model.phase == Phase::Serving) {
+            let phase = self.models.get(&key).map(|model| model.phase);
+            if matches!(phase, Some(Phase::Serving | Phase::Standby)) {
                 tracing::info!(model = %key, "a quarantine is over: one request is let through");
                 self.enlist(&key);
                 self.settle(&key);
             }
-        }
-        if any {
-            self.publish();
+            self.publish(&key);
         }
     }
 
     /// When [`Self::watch`] should look again.
     pub(crate) fn watch_due(&self) -> Option<Instant> {
-        let quarantines = self.models.values().filter_map(|model| model.quarantine.until());
-        self.crew.due(self.now()).into_iter().chain(quarantines).min()
+        let models = self.quarantined.iter().filter_map(|key| self.models.get(key));
+        let quarantines = models.filter_map(|model| model.quarantine.until());
+        let idle = self.idle.first().map(|(at, _)| *at);
+        let now = self.now();
+        let others = self.crew.due(now).into_iter().chain(self.loads.due(now)).chain(idle);
+        others.chain(quarantines).min()
     }
 
     fn after_hang(&mut self, hung: &Hung, now: Instant) {
@@ -85,20 +95,40 @@ impl DeviceActor {
             };
             self.settle_batch(batch.number, outcome, &[]);
         }
+        for key in self.empty_place(hung) {
+            self.publish(&key);
+            self.settle(&key);
+            self.finish_unserved(&key);
+            self.finish_unload(&key);
+        }
+        if let Some(batch) = &hung.batch {
+            self.crashed(&batch.model, "an execution hung");
+        }
+        // Whoever is told also reads so in the report.
+        self.answer_hung(hung, now);
+    }
+
+    /// What was on the thread that hangs is gone from there, and loaded again where that may help; which models these are.
+    fn empty_place(&mut self, hung: &Hung) -> Vec<Arc<ModelVersionKey>> {
         let (place, loading) = (hung.place, hung.batch.is_none());
-        let mut touched = Vec::new();
+        let (mut touched, mut again) = (Vec::new(), Vec::new());
         for (key, model) in &mut self.models {
             let Some(slot) = model.places.get_mut(place).filter(|slot| **slot != Place::Gone) else {
                 continue;
             };
             touched.push(key.clone());
-            // What hung while it was loaded would hang again.
-            let failed = loading && *slot == Place::Loading;
-            let again = hung.replaced && !failed && *slot != Place::Leaving && model.phase != Phase::Unloading;
-            *slot = Place::Gone;
-            if again && self.crew.load(place, Order::Load(key.clone(), model.spec.clone())) {
-                *slot = Place::Loading;
+            // A loader may still be at it: its instance then goes to the thread's successor.
+            let being_loaded = *slot == Place::Loading && self.loads.is_loading(key);
+            // What hung when it came to the thread would hang again.
+            let failed = loading && *slot == Place::Loading && !being_loaded;
+            let lost = matches!(*slot, Place::Ready(_)) || (*slot == Place::Loading && !failed && !being_loaded);
+            if !being_loaded {
+                *slot = Place::Gone;
+            }
+            if lost && hung.replaced && matches!(model.phase, Phase::Serving | Phase::Loading | Phase::Standby) {
+                again.push(key.clone());
             } else if failed {
+                model.failed = true;
                 model.reason = Some("loading took too long".to_owned());
             }
             if model.phase == Phase::Serving && model.ready_places().next().is_none() {
@@ -110,23 +140,14 @@ impl DeviceActor {
                 model.reason = Some(text.to_owned());
             }
         }
-        for key in touched {
-            self.settle(&key);
-            self.finish_unserved(&key);
-            self.finish_unload(&key);
-        }
-        if let Some(batch) = &hung.batch {
-            self.crashed(&batch.model, "an execution hung");
-        }
-        self.publish();
-        // Whoever is told also reads so in the report.
-        self.answer_hung(hung, now);
+        again.iter().for_each(|key| self.want(key, Rank::Hint));
+        touched
     }
 
     /// An unloading model that no thread has any more cannot finish what waits for it.
-    fn finish_unserved(&mut self, key: &Arc<ModelVersionKey>) {
+    pub(crate) fn finish_unserved(&mut self, key: &Arc<ModelVersionKey>) {
         let Some(model) = self.models.get(key) else { return };
-        let served = model.ready_places().next().is_some() || model.has(Place::Loading);
+        let served = model.ready_places().next().is_some() || model.is_loading();
         if model.phase == Phase::Unloading && !served {
             for item in self.delist(key) {
                 item.payload.answer(Err(crate::models::not_here()));
@@ -136,13 +157,10 @@ impl DeviceActor {
 
     /// A thread that stood still is there again: it gets the models that live on it.
     fn load_again(&mut self, place: usize) {
-        for (key, model) in &mut self.models {
-            let Some(slot @ Place::Gone) = model.places.get_mut(place) else {
-                continue;
-            };
-            if model.phase == Phase::Serving && self.crew.load(place, Order::Load(key.clone(), model.spec.clone())) {
-                *slot = Place::Loading;
-            }
+        let lacks = |model: &Model| model.phase == Phase::Serving && model.missing_places().contains(&place);
+        let lacking = self.models.iter().filter(|(_, model)| lacks(model));
+        for key in lacking.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.want(&key, Rank::Hint);
         }
     }
 
@@ -193,33 +211,39 @@ impl DeviceActor {
         let reason = format!("quarantined after crashes in a row ({how}); tried again after {seconds} s");
         tracing::error!(model = %key, reason, "a model is quarantined");
         model.reason = Some(reason);
-        if model.phase == Phase::Serving {
+        if matches!(model.phase, Phase::Serving | Phase::Standby) {
             let fault = refusal(model.reason.as_deref(), cool_down);
             for item in self.delist(key) {
                 self.parts.thread.shared.books.lock().left(key, Left::Rejected);
                 item.payload.answer(Err(fault.clone()));
             }
         }
-        self.publish();
+        if !self.quarantined.contains(key) {
+            self.quarantined.push(key.clone());
+        }
+        self.publish(key);
     }
 
-    /// Whether a job for this model may wait for a batch.
-    pub(crate) fn admits(&mut self, key: &ModelVersionKey, job: &InferJob) -> Result<(), Fault> {
+    /// Whether a job may wait for a batch of its model; notes who uses it.
+    pub(crate) fn admits(&mut self, job: &InferJob) -> Result<(), Fault> {
         let now = self.now();
-        let model = self.models.get_mut(key);
+        let model = self.models.get_mut(&job.version);
         let model = model.ok_or_else(crate::models::not_here)?;
         if model.spec.config.sequence_batching.is_some() && job.sequence.is_none() {
-            return Err(not_in_sequence(&key.model));
+            return Err(not_in_sequence(&job.version.model));
         }
         let goes_on = job.sequence.as_ref().is_some_and(|step| !step.start);
         match model.state() {
             // Sequences may end; the scheduler knows which there are.
             ModelState::Unloading if goes_on => Ok(()),
-            ModelState::Ready | ModelState::Quarantined => match model.quarantine.enter(now) {
-                Entry::Open => Ok(()),
-                Entry::Shut(wait) => Err(refusal(model.reason.as_deref(), wait)),
-            },
-            _ => Err(crate::models::not_here()),
+            ModelState::Ready | ModelState::Standby | ModelState::Waking | ModelState::Quarantined => {
+                match model.quarantine.enter(now) {
+                    Entry::Open => Ok(()),
+                    Entry::Shut(wait) => Err(refusal(model.reason.as_deref(), wait)),
+                }
+            }
+            ModelState::Unavailable => Err(model.fault()),
+            ModelState::Loading | ModelState::Unloading => Err(crate::models::not_here()),
         }
     }
 }

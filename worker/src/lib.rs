@@ -9,7 +9,10 @@
 //!                                      ^------------------- done (bounded) ----------------'
 //! ```
 //!
-//! Invariants: a model takes jobs only once it is warm on every thread that it lives on; a request that fails, panics or
+//! Models are loaded and warmed by loader threads and handed to device threads. A device has a memory budget: models come and go
+//! within it, and a request for one that is not there waits while it is loaded.
+//!
+//! Invariants: a model runs jobs only once it is warm on every thread that it lives on; a request that fails, panics or
 //! hangs fails none of its batch mates that can do without it; no request is answered twice; a job whose caller has gone never reaches a device; what was accepted is answered.
 
 mod affinity;
@@ -17,6 +20,7 @@ mod alarm;
 mod batch;
 mod config;
 mod crew;
+mod declared;
 mod device;
 mod dispatch;
 mod execute;
@@ -24,17 +28,24 @@ mod faults;
 mod finite;
 mod instances;
 mod link;
+mod loaded;
+mod loader;
+mod loading;
 mod memory;
 mod models;
 mod observer;
 mod order;
 mod ordering;
+mod priority;
 mod pulse;
 mod quarantine;
 mod replies;
 mod report;
+mod residency;
+mod samples;
 mod sequences;
 mod shared;
+mod standby;
 mod statistics;
 mod tally;
 mod thread;

@@ -1,33 +1,37 @@
 //! The models of one device: where each stands, and what the threads have said of it.
 //!
-//! Owns the way of a model from loading to serving, to unloading and away. A model lives on the first threads of its
-//! device, as many as it has instances; it takes jobs once all of them have loaded it, and as long as one has it. Runs
-//! nothing and queues nothing.
+//! Owns the way of a model from being declared to serving, to standing by, to unloading and away. A model lives on the first
+//! threads of its device, as many as it has instances; it serves once all of them have it, and as long as one has it. One
+//! that stands by is not in memory, but takes jobs: they wait while it is loaded. Runs nothing and queues nothing; when what is
+//! loaded is the business of `loading`, who gives way that of `standby`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mesh_backend::LoadSpec;
 use mesh_scheduler::{BatchRules, Item};
-use mesh_types::{Fault, FaultClass, FaultSource, LoadReport, ModelVersionKey, Retry, SequenceBatching};
+use mesh_types::{Fault, FaultClass, FaultSource, LoadProgress, LoadReport, ModelVersionKey, Retry, SequenceBatching};
 
 use crate::{
     batch,
-    crew::MAX_THREADS,
     device::{Answer, DeviceActor},
-    instances,
-    order::{BatchNews, LoadedNews, News, Order, Profile},
+    loading::Want,
+    order::{BatchNews, News, Order, Profile},
     quarantine::Quarantine,
-    report::{DeviceReport, ModelReport, ModelState},
+    report::{ModelReport, ModelState},
+    residency::{Size, Usage},
     shared::Queued,
 };
 
-/// The most models on one device, those that failed to load included.
-pub(crate) const MAX_MODELS: usize = 1_024;
+/// The most models on one device, those that stand by or failed to load included.
+pub(crate) const MAX_MODELS: usize = 4_096;
 
 /// What one thread has of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Ordered to load it.
+    /// A loader loads it for the thread, or it is on its way there.
     Loading,
     /// Has it; it takes so many bytes there.
     Ready(u64),
@@ -42,12 +46,32 @@ pub(crate) enum Place {
 pub(crate) enum Phase {
     /// Being loaded for the first time.
     Loading,
-    /// Has been loaded everywhere; some threads may be loading it again.
+    /// Has been loaded everywhere; some threads may be given it again.
     Serving,
+    /// Declared and not in memory, or on its way back there.
+    Standby,
     /// What was accepted is being finished.
     Unloading,
     /// Did not load, or has been lost.
     Unavailable,
+}
+
+/// Another artifact that is to take a model's place once it is loaded.
+#[derive(Debug)]
+pub(crate) struct Replacing {
+    pub(crate) spec: LoadSpec,
+    pub(crate) answers: Vec<Answer>,
+}
+
+/// What a model costs, measured where it was loaded before.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cost {
+    /// Bytes of one instance at rest; the file's size until it is measured.
+    pub(crate) weights: u64,
+    /// Whether a load has measured it.
+    pub(crate) measured: bool,
+    /// How long its last load took.
+    pub(crate) load: Duration,
 }
 
 /// One model.
@@ -56,28 +80,91 @@ pub(crate) struct Model {
     pub(crate) spec: LoadSpec,
     pub(crate) rules: BatchRules,
     pub(crate) phase: Phase,
-    /// By thread.
+    /// By thread; more than it has instances while some are leaving.
     pub(crate) places: Vec<Place>,
+    /// On so many of the first threads it belongs.
+    pub(crate) instances: usize,
     pub(crate) reason: Option<String>,
     pub(crate) quarantine: Quarantine,
     /// Whether answers leave in the order in which a tenant's requests were put into batches.
     pub(crate) ordered: bool,
     /// Whether inputs may be left out, or are one value for a whole batch.
     pub(crate) particular: bool,
-    profile: Profile,
-    report: LoadReport,
+    pub(crate) profile: Profile,
+    /// What its runtime says of loading it.
+    pub(crate) runtime: LoadReport,
     /// Batches given to threads and not yet done.
     pub(crate) running: usize,
-    answers: Vec<Answer>,
+    /// What keeps it in memory besides requests and batches, such as state on its instances.
+    pub(crate) held: usize,
+    pub(crate) usage: Usage,
+    pub(crate) cost: Cost,
+    /// Its place among the loads that wait for their turn.
+    pub(crate) want: Option<Want>,
+    pub(crate) replacing: Option<Replacing>,
+    /// Whether the last load failed.
+    pub(crate) failed: bool,
+    /// Since when it is in memory.
+    pub(crate) ready_since: Option<Instant>,
+    pub(crate) progress: Option<LoadProgress>,
+    pub(crate) answers: Vec<Answer>,
 }
 
 impl Model {
+    pub(crate) fn new(spec: LoadSpec, queue: usize, instances: usize) -> Self {
+        let mut model = Self {
+            rules: BatchRules::of(&spec.config, queue),
+            ordered: false,
+            particular: false,
+            spec,
+            phase: Phase::Standby,
+            places: vec![Place::Gone; instances],
+            instances,
+            reason: None,
+            quarantine: Quarantine::default(),
+            profile: Profile::default(),
+            runtime: LoadReport::default(),
+            running: 0,
+            held: 0,
+            usage: Usage::default(),
+            cost: Cost::default(),
+            want: None,
+            replacing: None,
+            failed: false,
+            ready_since: None,
+            progress: None,
+            answers: Vec::new(),
+        };
+        model.apply_rules(queue);
+        model
+    }
+
+    /// Takes the rules of its configuration, with no larger batches than fit.
+    pub(crate) fn apply_rules(&mut self, queue: usize) {
+        let config = &self.spec.config;
+        self.rules = BatchRules::of(config, queue);
+        self.ordered = config
+            .dynamic_batching
+            .as_ref()
+            .is_some_and(|batching| batching.preserve_ordering)
+            || config
+                .sequence_batching
+                .as_ref()
+                .is_some_and(SequenceBatching::keeps_order);
+        self.particular = config.input.iter().any(|spec| spec.optional || spec.unbatched);
+        if let Some(rows) = self.profile.oom_rows {
+            self.lower(rows);
+        }
+    }
+
     pub(crate) fn state(&self) -> ModelState {
         match self.phase {
             Phase::Loading => ModelState::Loading,
-            Phase::Serving if self.quarantine.until().is_some() => ModelState::Quarantined,
+            Phase::Serving | Phase::Standby if self.quarantine.until().is_some() => ModelState::Quarantined,
             Phase::Serving if self.ready_places().next().is_none() => ModelState::Loading,
             Phase::Serving => ModelState::Ready,
+            Phase::Standby if self.is_loading() => ModelState::Waking,
+            Phase::Standby => ModelState::Standby,
             Phase::Unloading => ModelState::Unloading,
             Phase::Unavailable => ModelState::Unavailable,
         }
@@ -89,6 +176,14 @@ impl Model {
         self.places.iter().enumerate().filter_map(ready)
     }
 
+    /// The threads that should have it and do not.
+    pub(crate) fn missing_places(&self) -> Vec<usize> {
+        let mine = self.places.iter().enumerate().take(self.instances);
+        mine.filter(|(_, place)| **place == Place::Gone)
+            .map(|(index, _)| index)
+            .collect()
+    }
+
     /// Whether the thread at this place has it.
     pub(crate) fn is_ready_on(&self, place: usize) -> bool {
         matches!(self.places.get(place), Some(Place::Ready(_)))
@@ -98,16 +193,57 @@ impl Model {
         self.places.contains(&wanted)
     }
 
+    /// Whether a load is wanted or under way.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.want.is_some() || self.has(Place::Loading)
+    }
+
+    /// What it takes, or will take, on so many threads.
+    pub(crate) fn size(&self, instances: usize) -> Size {
+        Size {
+            instances,
+            weights: self.cost.weights,
+            peak: self.profile.peak,
+        }
+    }
+
     fn memory_bytes(&self) -> u64 {
         let bytes = |place: &Place| if let Place::Ready(bytes) = place { *bytes } else { 0 };
         self.places.iter().map(bytes).sum()
     }
 
     /// Warm-up at so many rows found no memory: batches have at most half as many.
-    fn lower(&mut self, oom_rows: u32) {
+    pub(crate) fn lower(&mut self, oom_rows: u32) {
         let fits = (oom_rows / 2).max(1);
         self.rules.max_rows = self.rules.max_rows.min(fits);
         self.rules.preferred.retain(|size| *size <= fits);
+    }
+
+    /// Why it is not to be had.
+    pub(crate) fn fault(&self) -> Fault {
+        let text = self
+            .reason
+            .clone()
+            .unwrap_or_else(|| "the model is not there".to_owned());
+        Fault::new(FaultClass::Unavailable, FaultSource::Model, text)
+    }
+
+    fn report(&self, key: &ModelVersionKey) -> ModelReport {
+        ModelReport {
+            key: key.clone(),
+            state: self.state(),
+            reason: self.reason.clone(),
+            memory_bytes: self.memory_bytes(),
+            peak_bytes: self.profile.peak,
+            load_time: self.cost.measured.then_some(self.cost.load),
+            proven: self.cost.measured,
+            progress: self
+                .progress
+                .clone()
+                .or_else(|| self.want.map(|_| LoadProgress::default())),
+            warm_up: self.profile.sizes.clone(),
+            load: self.runtime.clone(),
+        }
     }
 }
 
@@ -122,64 +258,6 @@ pub(crate) fn not_here() -> Fault {
 }
 
 impl DeviceActor {
-    pub(crate) fn load(&mut self, spec: &LoadSpec, answer: Option<Answer>) {
-        let key = Arc::new(spec.key.clone());
-        let unavailable = |known: &&mut Model| known.phase != Phase::Unavailable;
-        if let Some(known) = self.models.get_mut(&key).filter(unavailable) {
-            let fault = || Fault::unavailable(FaultSource::Model, known.reason.clone().unwrap_or_default());
-            match (answer, known.state()) {
-                (Some(answer), ModelState::Loading) => known.answers.push(answer),
-                (Some(answer), ModelState::Ready) => drop(answer.send(Ok(()))),
-                (Some(answer), ModelState::Quarantined) => drop(answer.send(Err(fault()))),
-                (Some(answer), _) => drop(answer.send(Err(not_here()))),
-                (None, _) => {}
-            }
-            return;
-        }
-        if self.models.len() >= MAX_MODELS && !self.models.contains_key(&key) {
-            let text = format!("the device has {MAX_MODELS} models; unload one first");
-            answer.map(|answer| answer.send(Err(Fault::unavailable(FaultSource::Device, text))));
-            return;
-        }
-        let device = self.parts.thread.shared.device;
-        let threads = usize::from(self.parts.threads.max(1));
-        let instances = instances::on(device, threads, &spec.config);
-        self.crew.grow(instances.min(MAX_THREADS.max(threads)));
-        self.scheduler.set_slots(self.crew.places());
-        let mut model = Model {
-            rules: BatchRules::of(&spec.config, self.parts.queue),
-            spec: spec.clone(),
-            phase: Phase::Loading,
-            places: vec![Place::Gone; instances],
-            reason: None,
-            quarantine: Quarantine::default(),
-            ordered: spec
-                .config
-                .dynamic_batching
-                .as_ref()
-                .is_some_and(|batching| batching.preserve_ordering)
-                || spec.config.sequence_batching.as_ref().is_some_and(keeps_order),
-            particular: spec.config.input.iter().any(|spec| spec.optional || spec.unbatched),
-            profile: Profile::default(),
-            report: LoadReport::default(),
-            running: 0,
-            answers: answer.into_iter().collect(),
-        };
-        for (index, place) in model.places.iter_mut().enumerate() {
-            if self.crew.load(index, Order::Load(key.clone(), spec.clone())) {
-                *place = Place::Loading;
-            } else if self.crew.is_manned(index) {
-                model.reason = Some("too many loads and unloads are under way; try again".to_owned());
-            } else {
-                model.reason = Some("the device has lost too many threads to executions that hang".to_owned());
-            }
-        }
-        self.parts.thread.shared.books.lock().open(&key);
-        self.models.insert(key.clone(), model);
-        self.settle(&key);
-        self.publish();
-    }
-
     /// Takes no more jobs for the model; what was accepted is finished first.
     pub(crate) fn begin_unload(&mut self, key: &Arc<ModelVersionKey>, answer: Answer) {
         match self.models.get_mut(key) {
@@ -187,14 +265,27 @@ impl DeviceActor {
                 model.answers.push(answer);
                 self.forget(key);
             }
-            Some(model) if model.phase == Phase::Loading => {
+            Some(model) if model.phase == Phase::Loading && model.has(Place::Loading) => {
                 let text = "the model is still loading";
                 drop(answer.send(Err(Fault::unavailable(FaultSource::Model, text))));
             }
             Some(model) => {
+                let fault = || Fault::unavailable(FaultSource::Model, "the model is being unloaded");
+                let told = model
+                    .replacing
+                    .take()
+                    .map(|replacing| replacing.answers)
+                    .into_iter()
+                    .flatten();
+                told.chain(model.answers.drain(..))
+                    .for_each(|told| drop(told.send(Err(fault()))));
                 model.phase = Phase::Unloading;
                 model.answers.push(answer);
                 self.close_model(key);
+                // What waits for it is still to be answered.
+                if self.scheduler.waiting(key) == 0 {
+                    self.forget_want(key);
+                }
             }
             None => drop(answer.send(Ok(()))),
         }
@@ -205,46 +296,30 @@ impl DeviceActor {
         while let Some(done) = self.parts.thread.shared.done.pop() {
             match self.crew.heard(done) {
                 Some((_, News::Batch(news))) => self.hear_batch(&news),
-                Some((place, News::Loaded { model, result })) => self.hear_loaded(place, &model, result),
+                Some((place, News::Adopted { model, memory_bytes })) => self.hear_adopted(place, &model, memory_bytes),
                 Some((place, News::Unloaded { model })) => self.hear_unloaded(place, &model),
-                None => {}
+                Some((_, News::Configured)) | None => {}
             }
         }
+        self.hear_loaders();
     }
 
     fn hear_batch(&mut self, news: &BatchNews) {
         tracing::trace!(model = %news.model, rows = news.rows, busy = ?news.busy, whole = ?news.whole, "batch done");
         if let Some(model) = self.models.get_mut(&news.model) {
             model.running = model.running.saturating_sub(1);
+            self.loads.unblock_if(model.running == 0);
         }
         self.settle_news(news);
         self.judge(news);
         self.finish_unload(&news.model);
     }
 
-    fn hear_loaded(&mut self, place: usize, key: &Arc<ModelVersionKey>, result: Result<LoadedNews, Fault>) {
+    fn hear_adopted(&mut self, place: usize, key: &Arc<ModelVersionKey>, memory_bytes: u64) {
         let Some(model) = self.models.get_mut(key) else { return };
-        let Some(slot) = model.places.get_mut(place) else {
-            return;
-        };
-        match result {
-            Ok(news) => {
-                *slot = Place::Ready(news.memory_bytes);
-                if let Some(rows) = news.profile.oom_rows {
-                    model.lower(rows);
-                }
-                if model.profile.sizes.is_empty() {
-                    model.profile = news.profile;
-                }
-                if model.report.runtime.is_empty() {
-                    model.report = news.report;
-                }
-            }
-            Err(fault) => {
-                *slot = Place::Gone;
-                tracing::warn!(model = %key, place, %fault, "a model does not load");
-                model.reason = Some(fault.message.into_owned());
-            }
+        // One that was told to leave meanwhile says so itself.
+        if let Some(slot @ (Place::Loading | Place::Ready(_))) = model.places.get_mut(place) {
+            *slot = Place::Ready(memory_bytes);
         }
         self.settle(key);
         self.finish_unload(key);
@@ -256,7 +331,9 @@ impl DeviceActor {
         if let Some(slot @ Place::Leaving) = model.places.get_mut(place) {
             *slot = Place::Gone;
         }
-        if model.phase == Phase::Unloading && !model.has(Place::Leaving) {
+        if !model.has(Place::Leaving) {
+            model.places.truncate(model.instances);
+            self.memory_freed();
             self.finish_unload(key);
         }
     }
@@ -264,24 +341,31 @@ impl DeviceActor {
     /// The model is gone from here: says so, then answers whoever asked for it.
     fn forget(&mut self, key: &Arc<ModelVersionKey>) {
         let Some(model) = self.models.remove(key) else { return };
+        self.forget_wanted(model.want, key);
         self.parts.thread.shared.books.lock().close(key);
-        self.publish();
+        self.publish(key);
         model.answers.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
     }
 
-    /// Once every thread has said whether it loaded the model: serving, or unavailable with the reason.
+    /// Once every thread that should have the model has it, or its load has failed: serving, or unavailable with the reason.
     pub(crate) fn settle(&mut self, key: &Arc<ModelVersionKey>) {
+        let now = self.now();
         let Some(model) = self.models.get_mut(key) else { return };
-        let loading = model.has(Place::Loading);
+        let (loading, there) = (model.is_loading(), model.ready_places().next().is_some());
         match model.phase {
-            Phase::Loading if loading => return,
-            Phase::Loading if model.reason.is_none() => {
+            Phase::Loading | Phase::Standby if loading => {
+                self.publish(key);
+                return;
+            }
+            Phase::Loading if !model.failed => {
                 model.phase = Phase::Serving;
                 self.enlist(key);
             }
+            Phase::Standby if there => model.phase = Phase::Serving,
+            Phase::Standby if !model.failed => return,
             // One thread that has it is enough to serve on.
-            Phase::Serving if loading || model.ready_places().next().is_some() => {}
-            Phase::Loading | Phase::Serving => {
+            Phase::Serving if loading || there => {}
+            Phase::Loading | Phase::Serving | Phase::Standby => {
                 self.lose(key);
                 return;
             }
@@ -291,9 +375,11 @@ impl DeviceActor {
         let state = model.state();
         if state == ModelState::Ready {
             model.reason = None;
+            model.ready_since.get_or_insert(now);
+            self.watch_idle(key, now);
         }
         // Whoever is told that it is ready also reads so in the report.
-        self.publish();
+        self.publish(key);
         if let Some(model) = self.models.get_mut(key).filter(|_| state == ModelState::Ready) {
             let answers = std::mem::take(&mut model.answers);
             answers.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
@@ -321,21 +407,28 @@ impl DeviceActor {
         self.scheduler.remove_model(key)
     }
 
-    /// The model is not to be had here: what waits for it is answered, and the threads that have it let go of it.
-    fn lose(&mut self, key: &Arc<ModelVersionKey>) {
-        for item in self.delist(key) {
-            item.payload.answer(Err(not_here()));
-        }
+    /// The model is not to be had here: what waits for it is told why, and the threads that have it let go of it.
+    pub(crate) fn lose(&mut self, key: &Arc<ModelVersionKey>) {
+        let waiting = self.delist(key);
         let Some(model) = self.models.get_mut(key) else { return };
+        let fault = model.fault();
         model.phase = Phase::Unavailable;
+        (model.ready_since, model.progress) = (None, None);
         release(&mut self.crew, model, key);
-        let (answers, reason) = (std::mem::take(&mut model.answers), model.reason.clone());
-        let fault = Fault::new(
-            FaultClass::Unavailable,
-            FaultSource::Model,
-            reason.unwrap_or_else(|| "the model is not there".to_owned()),
+        let mut answers = std::mem::take(&mut model.answers);
+        answers.extend(
+            model
+                .replacing
+                .take()
+                .map(|replacing| replacing.answers)
+                .into_iter()
+                .flatten(),
         );
-        self.publish();
+        self.forget_want(key);
+        self.publish(key);
+        waiting
+            .into_iter()
+            .for_each(|item| item.payload.answer(Err(fault.clone())));
         answers
             .into_iter()
             .for_each(|answer| drop(answer.send(Err(fault.clone()))));
@@ -346,7 +439,8 @@ impl DeviceActor {
         // Open sequences may end in their own time, or at the end of their grace.
         let waiting = self.scheduler.waiting(key) + self.scheduler.open_sequences(key);
         let Some(model) = self.models.get_mut(key) else { return };
-        let busy = model.running > 0 || waiting > 0 || model.has(Place::Loading) || model.has(Place::Leaving);
+        let moving = model.has(Place::Loading) || model.has(Place::Leaving);
+        let busy = model.running > 0 || waiting > 0 || moving;
         if model.phase != Phase::Unloading || busy {
             return;
         }
@@ -358,19 +452,28 @@ impl DeviceActor {
         }
     }
 
-    pub(crate) fn publish(&self) {
-        let models = self.models.iter().map(|(key, model)| ModelReport {
-            key: ModelVersionKey::clone(key),
-            state: model.state(),
-            reason: model.reason.clone(),
-            memory_bytes: model.memory_bytes(),
-            warm_up: model.profile.sizes.clone(),
-            load: model.report.clone(),
-        });
-        self.parts.report.send_replace(DeviceReport {
-            device: self.parts.thread.shared.device,
-            draining: self.parts.thread.shared.is_draining(),
-            models: models.collect(),
+    /// Brings one model's part of the report up to date: the others' may be many.
+    pub(crate) fn publish(&self, key: &ModelVersionKey) {
+        let now = self.models.get(key).map(|model| model.report(key));
+        self.parts.report.send_if_modified(|report| {
+            let place = report.models.binary_search_by(|known| known.key.cmp(key));
+            let routes = match (place, now) {
+                (Ok(place), Some(now)) => match report.models.get_mut(place) {
+                    Some(known) if *known != now => !std::mem::replace(known, now).routes_as(known),
+                    _ => return false,
+                },
+                (Err(place), Some(now)) => {
+                    report.models.insert(place, now);
+                    true
+                }
+                (Ok(place), None) => {
+                    report.models.remove(place);
+                    true
+                }
+                (Err(_), None) => return false,
+            };
+            report.routing = report.routing.wrapping_add(u64::from(routes));
+            true
         });
     }
 
@@ -383,15 +486,11 @@ impl DeviceActor {
     }
 }
 
-fn keeps_order(sequence: &SequenceBatching) -> bool {
-    sequence.oldest.as_ref().is_some_and(|oldest| oldest.preserve_ordering)
-}
-
 /// Orders every thread that has the model to let go of it.
-fn release(crew: &mut crate::crew::Crew, model: &mut Model, key: &Arc<ModelVersionKey>) {
+pub(crate) fn release(crew: &mut crate::crew::Crew, model: &mut Model, key: &Arc<ModelVersionKey>) {
     for (index, place) in model.places.iter_mut().enumerate() {
         if matches!(place, Place::Ready(_)) {
-            *place = if crew.unload(index, key) {
+            *place = if crew.tell(index, Order::Unload(key.clone())) {
                 Place::Leaving
             } else {
                 Place::Gone

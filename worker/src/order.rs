@@ -5,18 +5,37 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_backend::LoadSpec;
+use mesh_backend::{LoadSpec, LoadedModel};
 use mesh_scheduler::StepResult;
-use mesh_types::{Fault, InferJob, LoadReport, ModelVersionKey};
+use mesh_types::{InferJob, ModelVersionKey};
 
 use crate::{replies::Replies, sequences::Step, shared::Queued};
 
 /// What a thread is told.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Load(Arc<ModelVersionKey>, LoadSpec),
+    /// Run this model from now on; where there was one of the same key, instead of it.
+    Adopt(Arc<ModelVersionKey>, Handed),
     Unload(Arc<ModelVersionKey>),
+    /// The model is run by this configuration from now on.
+    Configure(Arc<ModelVersionKey>, LoadSpec),
     Run(RunBatch),
+}
+
+/// A warm instance on its way to the thread that will run it.
+pub(crate) struct Handed {
+    pub(crate) spec: LoadSpec,
+    pub(crate) model: Box<dyn LoadedModel>,
+    /// Rows of a batch of zeros that it runs there first: what is kept per thread is then there.
+    pub(crate) touch: Option<u32>,
+}
+
+impl std::fmt::Debug for Handed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handed")
+            .field("key", &self.spec.key)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A request in a batch.
@@ -88,13 +107,15 @@ pub(crate) struct ThreadId {
 pub(crate) enum News {
     /// A batch has been answered.
     Batch(BatchNews),
-    /// A model has been loaded and warmed, or not.
-    Loaded {
+    /// A model is ready on the thread; it takes so many bytes there.
+    Adopted {
         model: Arc<ModelVersionKey>,
-        result: Result<LoadedNews, Fault>,
+        memory_bytes: u64,
     },
     /// A model is gone from the thread.
     Unloaded { model: Arc<ModelVersionKey> },
+    /// A model's configuration has been taken over.
+    Configured,
 }
 
 /// A batch has been answered.
@@ -120,19 +141,13 @@ pub(crate) struct BatchNews {
     pub(crate) steps: Vec<StepResult>,
 }
 
-/// A model is ready on a thread.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct LoadedNews {
-    pub(crate) memory_bytes: u64,
-    pub(crate) profile: Profile,
-    pub(crate) report: LoadReport,
-}
-
 /// What warm-up measured.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Profile {
     /// Batch sizes, ascending, and how long each took once warm.
     pub(crate) sizes: Vec<(u32, Duration)>,
+    /// The most bytes that one execution took beyond those of the model.
+    pub(crate) peak: u64,
     /// The size for which there was no memory.
     pub(crate) oom_rows: Option<u32>,
 }

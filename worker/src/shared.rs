@@ -20,8 +20,10 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::{
+    crew::MAX_ABANDONED,
     device::{DeviceActor, Wake},
     dispatch::full,
+    loader::{Loaded, MAX_LOADERS},
     order::Done,
     ordering::Reply,
     sequences::Ledger,
@@ -60,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) device: DeviceId,
     pub(crate) arrivals: ArrayQueue<Queued>,
     pub(crate) done: ArrayQueue<Done>,
+    /// What loaders bring.
+    pub(crate) loaded: ArrayQueue<Loaded>,
     /// What should be loaded: an actor that is rebuilt loads it again.
     pub(crate) wanted: Mutex<BTreeMap<ModelVersionKey, LoadSpec>>,
     /// What the device has done so far.
@@ -88,6 +92,7 @@ impl Shared {
             device,
             arrivals: ArrayQueue::new(sizes.arrivals.max(1)),
             done: ArrayQueue::new(sizes.done.max(1)),
+            loaded: ArrayQueue::new(MAX_LOADERS + MAX_ABANDONED),
             wanted: Mutex::default(),
             books: Mutex::new(DeviceBooks::new(now)),
             ledger: Arc::new(Ledger::new(sizes.state_bytes)),

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ahash::AHashMap;
 use mesh_scheduler::{Aborted, SequenceCounts};
 use mesh_types::{DeviceId, ModelVersionKey, TenantId};
 
@@ -134,6 +135,14 @@ pub struct ModelStatistics {
     pub crashed: u64,
     /// Executions that found no memory.
     pub out_of_memory: u64,
+    /// Loads that ended well, and how long they took.
+    pub loads: Sum,
+    /// Loads that failed.
+    pub load_failures: u64,
+    /// How often it left memory for another's sake.
+    pub evictions: u64,
+    /// How often it left memory because it was idle.
+    pub idle_unloads: u64,
     /// How well its batches' durations were foretold.
     pub prediction: PredictionStatistics,
     /// Its sequences, where it is stateful.
@@ -165,6 +174,10 @@ impl ModelStatistics {
         self.non_finite += other.non_finite;
         self.crashed += other.crashed;
         self.out_of_memory += other.out_of_memory;
+        self.loads.merge(other.loads);
+        self.load_failures += other.load_failures;
+        self.evictions += other.evictions;
+        self.idle_unloads += other.idle_unloads;
         self.prediction.batches += other.prediction.batches;
         self.prediction.predicted += other.prediction.predicted;
         self.prediction.actual += other.prediction.actual;
@@ -279,7 +292,7 @@ struct Entry {
 pub(crate) struct DeviceBooks {
     began: Instant,
     busy: Duration,
-    models: BTreeMap<Arc<ModelVersionKey>, Entry>,
+    models: AHashMap<Arc<ModelVersionKey>, Entry>,
     tenants: BTreeMap<TenantId, Duration>,
     other_tenants: Duration,
 }
@@ -289,7 +302,7 @@ impl DeviceBooks {
         Self {
             began: now,
             busy: Duration::ZERO,
-            models: BTreeMap::new(),
+            models: AHashMap::new(),
             tenants: BTreeMap::new(),
             other_tenants: Duration::ZERO,
         }
@@ -303,6 +316,31 @@ impl DeviceBooks {
     /// It is gone.
     pub(crate) fn close(&mut self, key: &ModelVersionKey) {
         self.models.remove(key);
+    }
+
+    /// It has been loaded.
+    pub(crate) fn loaded(&mut self, key: &ModelVersionKey, took: Duration) {
+        if let Some(entry) = self.models.get_mut(key) {
+            entry.numbers.loads.add(took);
+        }
+    }
+
+    /// It has not been loaded.
+    pub(crate) fn load_failed(&mut self, key: &ModelVersionKey) {
+        if let Some(entry) = self.models.get_mut(key) {
+            entry.numbers.load_failures += 1;
+        }
+    }
+
+    /// It has left memory: because it was idle, or for another's sake.
+    pub(crate) fn evicted(&mut self, key: &ModelVersionKey, idle: bool) {
+        let Some(entry) = self.models.get_mut(key) else { return };
+        let count = if idle {
+            &mut entry.numbers.idle_unloads
+        } else {
+            &mut entry.numbers.evictions
+        };
+        *count += 1;
     }
 
     /// A batch has ended. The device's time counts also where the model has gone meanwhile.

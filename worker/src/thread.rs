@@ -1,8 +1,8 @@
 //! Device threads: each owns instances of models of its device and runs one batch at a time.
 //!
 //! A panic is caught at the execution; the thread answers the requests itself, so that an answer takes no further hop
-//! through the actor. Loading and warm-up run here too, between batches, because a loaded model never leaves its thread:
-//! while a large model loads, the models beside it wait. A device with several threads loads on all of them at once.
+//! through the actor. Models are loaded and warmed elsewhere (`loader`) and handed over, so that a large one holds up nobody;
+//! only after a crash is one loaded anew here, because its requests wait for it.
 //!
 //! A thread whose execution hangs cannot be ended: it is abandoned. It keeps its models, its orders are void, what it says
 //! is not heard, and it ends once the execution comes back.
@@ -10,7 +10,7 @@
 use std::{collections::HashMap, ops::Range, sync::Arc, thread::JoinHandle, time::Duration};
 
 use mesh_backend::{Backend, BackendError, LoadSpec, LoadedModel};
-use mesh_types::{Clock, Fault, ModelVersionKey, TraceContext};
+use mesh_types::{Clock, ModelVersionKey, TraceContext};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -18,11 +18,11 @@ use crate::{
     execute::{self, Bench, Instance, caught},
     link::{Link, State},
     observer::{BatchObserver, BatchRecord},
-    order::{BatchNews, Done, LoadedNews, News, Order, RunBatch, ThreadId},
+    order::{BatchNews, Done, Handed, News, Order, RunBatch, ThreadId},
     sequences::{Plan, next_epoch},
     shared::Shared,
     tally::Tally,
-    warm::{self, Stove},
+    warm,
 };
 
 /// Batches on their way to one thread: one running, one waiting, so that the thread never idles between two.
@@ -47,6 +47,24 @@ pub(crate) struct ThreadParts {
 }
 
 impl ThreadParts {
+    /// The calling thread is about to load or run models.
+    pub(crate) fn enter_thread(&self) {
+        self.backends.iter().for_each(|backend| backend.enter_thread());
+    }
+
+    /// What an instance will take, before anybody has loaded one: as its backend knows it, else the size of its file.
+    pub(crate) fn estimate(&self, spec: &LoadSpec) -> u64 {
+        let known = self.backend(spec).and_then(|backend| backend.estimate(spec));
+        let file = || std::fs::metadata(spec.artifact.as_ref()?).ok().map(|file| file.len());
+        known.or_else(file).unwrap_or(0)
+    }
+
+    fn backend(&self, spec: &LoadSpec) -> Option<&Arc<dyn Backend>> {
+        self.backends
+            .iter()
+            .find(|backend| backend.formats().contains(&spec.format))
+    }
+
     /// How long one execution of a model may take.
     pub(crate) fn limit(&self, spec: &LoadSpec) -> Duration {
         match spec.config.execution.map_or(0, |policy| policy.timeout_microseconds) {
@@ -65,9 +83,15 @@ pub(crate) struct Started {
 }
 
 /// Dropped as the thread's last act, by a panic too: says so and wakes the actor.
-struct LastAct {
+pub(crate) struct LastAct {
     link: Arc<Link>,
     shared: Arc<Shared>,
+}
+
+impl LastAct {
+    pub(crate) fn new(link: Arc<Link>, shared: Arc<Shared>) -> Self {
+        Self { link, shared }
+    }
 }
 
 impl Drop for LastAct {
@@ -84,17 +108,14 @@ pub(crate) fn start(id: ThreadId, parts: ThreadParts) -> std::io::Result<Started
     let (orders, mut received) = mpsc::channel(MAX_OUTSTANDING);
     let name = format!("{}-{}", parts.shared.device, id.place);
     let link = Arc::new(Link::default());
-    let last_act = LastAct {
-        link: link.clone(),
-        shared: parts.shared.clone(),
-    };
+    let last_act = LastAct::new(link.clone(), parts.shared.clone());
     let own = link.clone();
-    // Built on its own thread: loaded models never leave it.
     let run = move || {
         let _last_act = last_act;
         if let Some(core) = parts.pin.clone().and_then(|mut cores| cores.nth(id.place)) {
             affinity::pin(core);
         }
+        parts.enter_thread();
         let (models, link) = (HashMap::new(), own);
         Runner {
             id,
@@ -123,10 +144,16 @@ impl Runner {
                 break;
             }
             let news = match order {
-                Order::Load(model, spec) => Some(self.load(model, spec)),
+                Order::Adopt(model, handed) => Some(self.adopt(model, handed)),
                 Order::Unload(model) => {
                     self.models.remove(&model);
                     Some(News::Unloaded { model })
+                }
+                Order::Configure(model, spec) => {
+                    if let Some(instance) = self.models.get_mut(&model) {
+                        instance.spec = spec;
+                    }
+                    Some(News::Configured)
                 }
                 Order::Run(batch) => self.run_batch(&batch),
             };
@@ -141,55 +168,36 @@ impl Runner {
         }
     }
 
-    fn load(&mut self, model: Arc<ModelVersionKey>, spec: LoadSpec) -> News {
+    fn adopt(&mut self, model: Arc<ModelVersionKey>, handed: Handed) -> News {
+        let Handed {
+            spec,
+            model: mut loaded,
+            touch,
+        } = handed;
         let (sequence, spec) = match Plan::of(&spec) {
             Ok(Some((plan, runtime))) => (Some(Arc::new(plan)), runtime),
             Ok(None) => (None, spec),
             Err(fault) => {
-                let result = Err(fault);
-                return News::Loaded { model, result };
+                tracing::error!(%model, %fault, "the loader has taken a model whose sequences cannot be served");
+                (None, spec)
             }
         };
-        let loaded = caught(|| {
-            self.link.pulse.begin(self.parts.clock.now(), LOAD_LIMIT, None);
-            let mut loaded = load_instance(&self.parts, &spec)?;
-            self.link.pulse.end();
-            let stove = Stove {
-                clock: &*self.parts.clock,
-                pulse: &self.link.pulse,
-                limit: self.parts.limit(&spec),
-            };
-            warm::optimize(&stove, loaded.as_mut(), &spec.config);
-            let profile = match warm::warm(&stove, loaded.as_mut(), &spec.config) {
-                Err(error) if warm::is_telling(&spec.config) => return Err(error),
-                Err(error) => {
-                    tracing::warn!(model = %model, %error, "warm-up failed on guessed shapes");
-                    Default::default()
-                }
-                Ok(profile) => profile,
-            };
-            Ok((loaded, profile))
-        });
-        self.link.pulse.end();
-        let result = loaded.map(|(loaded, profile)| {
-            let (memory_bytes, report) = (loaded.memory_bytes(), loaded.report());
-            let instance = Instance {
-                spec,
-                model: Some(loaded),
-                sequence,
-                epoch: next_epoch(),
-            };
-            self.models.insert(model.clone(), instance);
-            LoadedNews {
-                memory_bytes,
-                profile,
-                report,
-            }
-        });
-        News::Loaded {
-            model,
-            result: result.map_err(Fault::from),
+        if let Some(rows) = touch {
+            let (pulse, clock) = (&self.link.pulse, &self.parts.clock);
+            pulse.begin(clock.now(), self.parts.limit(&spec), None);
+            // It ran on the loader already: a failure here will show again with the first batch.
+            let _ = caught(|| warm::touch(loaded.as_mut(), &spec.config, rows));
+            pulse.end();
         }
+        let memory_bytes = loaded.memory_bytes();
+        let instance = Instance {
+            spec,
+            model: Some(loaded),
+            sequence,
+            epoch: next_epoch(),
+        };
+        self.models.insert(model.clone(), instance);
+        News::Adopted { model, memory_bytes }
     }
 
     /// Runs a batch and answers it; no news if the thread was given up meanwhile.
@@ -249,9 +257,9 @@ impl Runner {
     }
 }
 
-fn load_instance(parts: &ThreadParts, spec: &LoadSpec) -> Result<Box<dyn LoadedModel>, BackendError> {
-    let mut backends = parts.backends.iter();
-    let backend = backends.find(|backend| backend.formats().contains(&spec.format));
+/// Loads one instance on the calling thread.
+pub(crate) fn load_instance(parts: &ThreadParts, spec: &LoadSpec) -> Result<Box<dyn LoadedModel>, BackendError> {
+    let backend = parts.backend(spec);
     let backend = backend.ok_or_else(|| BackendError::Unsupported(format!("no backend runs {:?}", spec.format)))?;
     backend.load(spec, parts.shared.device)
 }

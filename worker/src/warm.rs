@@ -1,15 +1,20 @@
-//! Warm-up: a model runs on zeros at growing batch sizes before it takes jobs, and is measured on the way.
+//! Warm-up: a model runs on zeros at growing batch sizes before it takes jobs, and is measured on the way; then on the records
+//! of its configuration.
 //!
 //! The first calls of a TorchScript model profile and compile and take up to ten thousand times as long as the later ones,
 //! so each size runs several times and the first runs do not count. Sizes double until one takes longer than
-//! [`LONG_RUN`]; the largest always runs, because what does not fit should be known before a caller finds out.
+//! [`LONG_RUN`]; the largest always runs, because what does not fit should be known before a caller finds out. One of the
+//! runs that do not count is measured for the memory that it takes.
+//!
+//! The best of the counted runs counts, and not their median: warm-up runs beside live traffic and below it in priority, so
+//! what makes a run longer is mostly not the model.
 
 use std::time::{Duration, Instant};
 
-use mesh_backend::{BackendError, BatchInput, BatchInputs, LoadedModel};
+use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs, LoadedModel};
 use mesh_types::{Clock, ModelConfig, Shape};
 
-use crate::{batch, order::Profile, pulse::Pulse, thread::LOAD_LIMIT};
+use crate::{batch, order::Profile, pulse::Pulse, samples, thread::LOAD_LIMIT};
 
 /// Runs at each size that do not count: the profiling run and the compiling run.
 const UNCOUNTED: usize = 2;
@@ -28,32 +33,43 @@ pub(crate) struct Stove<'a> {
     pub(crate) pulse: &'a Pulse,
     /// How long one execution may take.
     pub(crate) limit: Duration,
+    /// Told of each batch size, and of each record by its name, before it runs; false ends the warm-up.
+    pub(crate) step: &'a dyn Fn(Step<'_>) -> bool,
 }
 
-/// Runs the model at each size. Out of memory beyond the smallest size is no error: the profile says so.
+/// A part of a warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step<'a> {
+    Rows(u32),
+    Record(&'a str),
+}
+
+/// How thoroughly an instance is warmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sweep {
+    /// Run and measured.
+    Measured,
+    /// Only run: another instance of the model was measured before.
+    Repeated,
+}
+
+/// Runs the model at each size, then on its records. Out of memory beyond the smallest size is no error: the profile says so.
 pub(crate) fn warm(
     stove: &Stove<'_>,
     model: &mut dyn LoadedModel,
     config: &ModelConfig,
+    sweep: Sweep,
 ) -> Result<Profile, BackendError> {
-    let max = config.max_batch_size.max(1);
-    let mut profile = Profile::default();
-    let mut rows = 1;
-    loop {
-        match measure(stove, model, config, rows) {
-            Ok(took) => profile.sizes.push((rows, took)),
-            Err(BackendError::OutOfMemory(_)) if rows > 1 => {
-                profile.oom_rows = Some(rows);
-                return Ok(profile);
-            }
-            Err(error) => return Err(error),
+    let profile = match sizes(stove, model, config, sweep) {
+        // On guessed shapes a failure says nothing about the model.
+        Err(error) if !is_telling(config) && error != ended() => {
+            tracing::warn!(%error, "warm-up failed on guessed shapes");
+            Profile::default()
         }
-        if rows == max {
-            return Ok(profile);
-        }
-        let long = profile.sizes.last().is_some_and(|(_, took)| *took > LONG_RUN);
-        rows = if long { max } else { rows.saturating_mul(2).min(max) };
-    }
+        swept => swept?,
+    };
+    records(stove, model, config)?;
+    Ok(profile)
 }
 
 /// Lets the runtime try what would run faster at the sizes that matter: one row, the preferred ones and the largest.
@@ -65,7 +81,7 @@ pub(crate) fn optimize(stove: &Stove<'_>, model: &mut dyn LoadedModel, config: &
         .into_iter()
         .map(|rows| (rows, batch::samples(config, rows)))
         .collect();
-    let samples: Vec<BatchInputs<'_>> = data.iter().map(|(rows, data)| inputs_of(config, *rows, data)).collect();
+    let samples: Vec<BatchInputs<'_>> = data.iter().map(|(rows, data)| batch_of(config, *rows, data)).collect();
     stove.pulse.begin(stove.clock.now(), LOAD_LIMIT, None);
     model.optimize(&samples, stove.clock);
     stove.pulse.end();
@@ -95,7 +111,79 @@ fn sizes_that_matter(config: &ModelConfig) -> Vec<u32> {
     sizes
 }
 
-fn inputs_of<'a>(config: &'a ModelConfig, rows: u32, data: &'a [(Shape, Vec<u8>)]) -> BatchInputs<'a> {
+fn sizes(
+    stove: &Stove<'_>,
+    model: &mut dyn LoadedModel,
+    config: &ModelConfig,
+    sweep: Sweep,
+) -> Result<Profile, BackendError> {
+    let max = config.max_batch_size.max(1);
+    let mut profile = Profile::default();
+    let mut rows = 1;
+    loop {
+        if !(stove.step)(Step::Rows(rows)) {
+            return Err(ended());
+        }
+        match measure(stove, model, config, (rows, sweep)) {
+            Ok((took, peak)) => {
+                profile.sizes.push((rows, took));
+                profile.peak = profile.peak.max(peak);
+            }
+            Err(BackendError::OutOfMemory(_)) if rows > 1 => {
+                profile.oom_rows = Some(rows);
+                return Ok(profile);
+            }
+            Err(error) => return Err(error),
+        }
+        if rows == max {
+            return Ok(profile);
+        }
+        let long = profile.sizes.last().is_some_and(|(_, took)| *took > LONG_RUN);
+        rows = if long { max } else { rows.saturating_mul(2).min(max) };
+    }
+}
+
+/// The best of the runs that count, and the memory that one took at its peak.
+fn measure(
+    stove: &Stove<'_>,
+    model: &mut dyn LoadedModel,
+    config: &ModelConfig,
+    (rows, sweep): (u32, Sweep),
+) -> Result<(Duration, u64), BackendError> {
+    let zeros = zeros(config, rows);
+    let inputs = batch_of(config, rows, &zeros);
+    for _ in 1..UNCOUNTED {
+        timed(stove, || model.execute(&inputs))?;
+    }
+    let ((outputs, peak), _) = timed(stove, || model.execute_measured(&inputs))?;
+    // Where the runtime cannot tell: what goes in and comes out is there at once, at least.
+    let peak = peak.unwrap_or_else(|| at_least(&inputs, &outputs));
+    drop(outputs);
+    let counted = if sweep == Sweep::Measured { COUNTED } else { 1 };
+    let mut best: Option<Duration> = None;
+    for _ in 0..counted {
+        let took = timed(stove, || model.execute(&inputs))?.1;
+        best = Some(best.map_or(took, |best| best.min(took)));
+        if took > LONG_RUN {
+            break;
+        }
+    }
+    Ok((best.unwrap_or_default(), peak))
+}
+
+/// One run on zeros.
+pub(crate) fn touch(model: &mut dyn LoadedModel, config: &ModelConfig, rows: u32) -> Result<(), BackendError> {
+    let zeros = zeros(config, rows);
+    model.execute(&batch_of(config, rows, &zeros)).map(drop)
+}
+
+fn zeros(config: &ModelConfig, rows: u32) -> Vec<(Shape, Vec<u8>)> {
+    (0..config.input.len())
+        .map(|index| batch::zeros(config, index, rows))
+        .collect()
+}
+
+fn batch_of<'a>(config: &'a ModelConfig, rows: u32, data: &'a [(Shape, Vec<u8>)]) -> BatchInputs<'a> {
     let inputs = config.input.iter().zip(data).map(|(spec, (shape, data))| BatchInput {
         spec,
         shape: shape.clone(),
@@ -107,42 +195,53 @@ fn inputs_of<'a>(config: &'a ModelConfig, rows: u32, data: &'a [(Shape, Vec<u8>)
     }
 }
 
-/// The median of the runs that count.
-fn measure(
-    stove: &Stove<'_>,
-    model: &mut dyn LoadedModel,
-    config: &ModelConfig,
-    rows: u32,
-) -> Result<Duration, BackendError> {
-    let zeros: Vec<_> = (0..config.input.len())
-        .map(|index| batch::zeros(config, index, rows))
-        .collect();
-    let inputs = inputs_of(config, rows, &zeros);
-    for _ in 0..UNCOUNTED {
-        timed(stove, model, &inputs)?;
-    }
-    let mut counted = Vec::with_capacity(COUNTED);
-    while counted.len() < COUNTED {
-        let took = timed(stove, model, &inputs)?;
-        counted.push(took);
-        if took > LONG_RUN {
-            return Ok(took);
-        }
-    }
-    counted.sort_unstable();
-    Ok(counted.get(COUNTED / 2).copied().unwrap_or_default())
+fn at_least(inputs: &BatchInputs<'_>, outputs: &BatchOutputs) -> u64 {
+    let ins = inputs.inputs.iter().map(BatchInput::byte_len);
+    let outs = outputs.outputs.iter().map(|output| output.data.len());
+    u64::try_from(ins.chain(outs).sum::<usize>()).unwrap_or(u64::MAX)
 }
 
-fn timed(stove: &Stove<'_>, model: &mut dyn LoadedModel, inputs: &BatchInputs<'_>) -> Result<Duration, BackendError> {
+/// Runs the configuration's records. A failure says which.
+fn records(stove: &Stove<'_>, model: &mut dyn LoadedModel, config: &ModelConfig) -> Result<(), BackendError> {
+    for record in &config.model_warmup {
+        let named = |error: BackendError| error.within(&format!("warm-up record '{}'", record.name));
+        let data = samples::of(config, record).map_err(|problem| named(BackendError::InvalidInput(problem)))?;
+        let inputs = config.input.iter().zip(&data).map(|(spec, sample)| match sample {
+            Some((shape, data)) => BatchInput {
+                spec,
+                shape: shape.clone(),
+                parts: vec![data.as_slice()],
+            },
+            None => BatchInput::absent(spec),
+        });
+        let inputs = BatchInputs {
+            rows: record.rows(),
+            inputs: inputs.collect(),
+        };
+        for _ in 0..record.runs() {
+            if !(stove.step)(Step::Record(&record.name)) {
+                return Err(ended());
+            }
+            timed(stove, || model.execute(&inputs)).map_err(named)?;
+        }
+    }
+    Ok(())
+}
+
+fn timed<T>(stove: &Stove<'_>, run: impl FnOnce() -> Result<T, BackendError>) -> Result<(T, Duration), BackendError> {
     let began: Instant = stove.clock.now();
     stove.pulse.begin(began, stove.limit, None);
-    let result = model.execute(inputs);
+    let result = run();
     stove.pulse.end();
-    result.map(|_| stove.clock.now().saturating_duration_since(began))
+    result.map(|value| (value, stove.clock.now().saturating_duration_since(began)))
+}
+
+fn ended() -> BackendError {
+    BackendError::Load("the load was given up".to_owned())
 }
 
 /// Whether warm-up can know the inputs' shapes; where it cannot, its failure says nothing about the model.
-pub(crate) fn is_telling(config: &ModelConfig) -> bool {
+fn is_telling(config: &ModelConfig) -> bool {
     config.input.iter().all(|spec| spec.dims.iter().all(|dim| *dim > 0))
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     WorkerConfig, affinity,
     crew::{MAX_ABANDONED, MAX_THREADS},
-    device::{Answer, DeviceActor, DeviceParts, Load, Unload},
+    device::{Answer, DeviceActor, DeviceParts, Load, Unload, WarmUp},
     observer::BatchObserver,
     ordering::Reply,
     report::{DeviceReport, ModelState, WorkerReport},
@@ -61,13 +61,7 @@ impl Worker {
         clock: Arc<dyn Clock>,
         tasks: &Tasks,
     ) -> Result<Self, WorkerError> {
-        let mut ids: Vec<DeviceId> = (0..config.cpu_devices).map(DeviceId::cpu).collect();
-        ids.extend(
-            backends
-                .iter()
-                .flat_map(|backend| backend.devices())
-                .map(|device| device.id),
-        );
+        let ids = devices(config, &backends);
         if ids.is_empty() {
             return Err(WorkerError::NoDevices);
         }
@@ -75,11 +69,13 @@ impl Worker {
         let each = usize::from(config.threads_per_device.max(1));
         let pin = config.pin_threads && affinity::suits(ids.len() * each);
         let (mut devices, mut arbiters) = (BTreeMap::new(), Vec::new());
-        for (index, id) in ids.into_iter().enumerate() {
+        for (index, (id, budget)) in ids.into_iter().enumerate() {
             let shared = Arc::new(Shared::new(id, sizes(config, each), clock.now()));
             let (report, observed) = watch::channel(DeviceReport {
                 device: id,
                 draining: false,
+                routing: 0,
+                budget,
                 models: Vec::new(),
             });
             let thread = ThreadParts {
@@ -97,6 +93,8 @@ impl Worker {
                 queue: config.queue,
                 memory: config.latency_folder.clone(),
                 sequence_grace: config.sequence_grace,
+                budget,
+                parallel_loads: config.parallel_loads,
                 report,
             };
             let arbiter = Arbiter::new();
@@ -151,6 +149,15 @@ fn sizes(config: &WorkerConfig, threads: usize) -> Sizes {
     }
 }
 
+/// The configured CPU devices and those that backends find, each with the most memory that its models may take.
+fn devices(config: &WorkerConfig, backends: &[Arc<dyn Backend>]) -> Vec<(DeviceId, Option<u64>)> {
+    let cpus = (0..config.cpu_devices).map(|index| (DeviceId::cpu(index), config.cpu_memory));
+    let others = backends.iter().flat_map(|backend| backend.devices());
+    let share = |bytes: u64| bytes / 100 * u64::from(config.device_memory_percent);
+    let others = others.map(|device| (device.id, device.memory_bytes.map(share)));
+    cpus.chain(others).collect()
+}
+
 /// Once the actor is dead for good, or the group ends: nothing that arrives may wait for it.
 fn close_after(actor: &Supervised<DeviceActor>, shared: Arc<Shared>, tasks: &Tasks) {
     let mut states = actor.watch();
@@ -188,17 +195,29 @@ impl WorkerHandle {
         Ok(JobReply { receiver })
     }
 
-    /// Loads a model onto a device; returns once it is warm there, or why it is not.
+    /// Lets a device have a model; returns once it is warm there or stands by (it is loaded on demand, or there was no room for
+    /// it), or why it does neither. For one that the device has: its configuration is taken over, and another artifact takes
+    /// its place once it is warm; if that fails, what was there stays.
     pub async fn load(&self, device: DeviceId, spec: LoadSpec) -> Result<(), Fault> {
         let shared = &self.device(device)?.shared;
         let key = spec.key.clone();
-        shared.wanted.lock().insert(key.clone(), spec.clone());
+        let former = shared.wanted.lock().insert(key.clone(), spec.clone());
         let loaded = self.ask(shared, |answer| Load(spec, answer)).await;
         // A quarantined model is there, though it refuses jobs and therefore loads.
         if loaded.is_err() && !self.is_quarantined(device, &key)? {
-            shared.wanted.lock().remove(&key);
+            let mut wanted = shared.wanted.lock();
+            let _ = match former {
+                Some(former) => wanted.insert(key, former),
+                None => wanted.remove(&key),
+            };
         }
         loaded
+    }
+
+    /// Says that requests for a model will come: returns once it is in the device's memory and warm, or why it is not.
+    pub async fn warm_up(&self, device: DeviceId, key: &ModelVersionKey) -> Result<(), Fault> {
+        let shared = &self.device(device)?.shared;
+        self.ask(shared, |answer| WarmUp(key.clone(), answer)).await
     }
 
     /// Unloads a model; returns once everything that it had accepted is answered.

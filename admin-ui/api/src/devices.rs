@@ -56,6 +56,8 @@ pub(crate) struct DeviceDetail {
     recent_busy_fraction: Option<f64>,
     /// Memory of its models.
     memory_bytes: u64,
+    /// The most that they may take, their largest batches included; null: no bound.
+    budget_bytes: Option<u64>,
     /// What it holds or is about to.
     models: Vec<ModelDetail>,
     /// Who used its time, the most first; at most 20.
@@ -99,6 +101,14 @@ pub(crate) struct ModelDetail {
     crashed: u64,
     /// Executions that found no memory.
     out_of_memory: u64,
+    /// Loads that ended well.
+    loads: u64,
+    /// Loads that failed.
+    load_failures: u64,
+    /// How often it left memory for another's sake.
+    evictions: u64,
+    /// How often it left memory because it was idle.
+    idle_unloads: u64,
     /// By how much batches' durations differ from what is foretold, as a share of it; null before the first.
     prediction_error: Option<f64>,
     /// What loading it came to; null where it has not been loaded yet.
@@ -179,6 +189,10 @@ impl From<ModelFacts> for ModelDetail {
             non_finite,
             crashed,
             out_of_memory,
+            loads,
+            load_failures,
+            evictions,
+            idle_unloads,
             predicted,
             prediction_error,
             sequences,
@@ -202,6 +216,10 @@ impl From<ModelFacts> for ModelDetail {
             non_finite,
             crashed,
             out_of_memory,
+            loads,
+            load_failures,
+            evictions,
+            idle_unloads,
             prediction_error: ratio(prediction_error, predicted),
             load: LoadView::of(&load),
             sequences,
@@ -236,6 +254,7 @@ fn detail(facts: DeviceFacts, rate: Option<f64>) -> DeviceDetail {
         busy_seconds: facts.busy.as_secs_f64(),
         busy_fraction: ratio(facts.busy, facts.up).map_or(0.0, of_threads),
         recent_busy_fraction: rate.map(of_threads),
+        budget_bytes: facts.budget,
         memory_bytes: models.iter().filter_map(|model| model.held.memory_bytes).sum(),
         models,
         tenants: tenants

@@ -131,6 +131,7 @@ fn a_fraction_is_of_all_threads_and_never_above_one() {
         draining: false,
         in_flight: 0,
         sequence_state_bytes: 0,
+        budget: None,
         up: Duration::ZERO,
         busy: SECOND,
         models: Vec::new(),

@@ -45,6 +45,9 @@ pub(crate) fn held() -> HeldModel {
         state: LoadState::Ready,
         reason: None,
         memory_bytes: Some(7),
+        peak_bytes: Some(2),
+        load_seconds: Some(0.5),
+        progress: None,
     }
 }
 
@@ -87,6 +90,7 @@ impl FleetView for Fleet {
             draining: self.draining.load(Ordering::SeqCst),
             in_flight: 3,
             sequence_state_bytes: 64,
+            budget: Some(100),
             up: 100 * second,
             busy: 50 * second,
             models: vec![ModelFacts {
@@ -107,6 +111,15 @@ impl FleetView for Fleet {
     fn drain(&self, _: DeviceId, draining: bool) -> BoxFuture<'static, Result<(), Fault>> {
         self.draining.store(draining, Ordering::SeqCst);
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn warm_up(&self, version: ModelVersionKey) -> BoxFuture<'static, Result<Vec<DeviceId>, Fault>> {
+        // Version 9 is broken.
+        let answer = match version.version.get() {
+            9 => Err(Fault::internal("it does not load")),
+            _ => Ok(vec![DeviceId::cpu(0)]),
+        };
+        Box::pin(std::future::ready(answer))
     }
 }
 

@@ -41,7 +41,7 @@ pub use openapi::document as openapi_document;
 pub use overview::Overview;
 pub use parts::{
     AdminParts, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, LoadState, ModelFacts, ModelNumbers,
-    Probe, SequenceNumbers,
+    Probe, Progress, SequenceNumbers,
 };
 pub use routes::configure;
 pub use sessions::{MAX_SESSIONS, SESSION_SECONDS};

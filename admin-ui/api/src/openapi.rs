@@ -27,7 +27,7 @@ use crate::{
     routes::{ROOT, entries},
     wire::{
         ApplyBody, ApplyResults, AuditList, AuditVerdict, LoginBody, NewKey, NewKeyBody, NewToken, NewTokenBody,
-        PublishBody, ResourceList, SessionView, TrialBody, Trials,
+        PublishBody, ResourceList, SessionView, TrialBody, Trials, WarmBody, Warmed,
     },
 };
 
@@ -212,6 +212,8 @@ fn components() -> ComponentsBuilder {
         .with::<NewTokenBody>()
         .with::<NewToken>()
         .with::<PublishBody>()
+        .with::<WarmBody>()
+        .with::<Warmed>()
         .with::<TrialBody>()
         .with::<Trials>()
         .with::<AuditList>()

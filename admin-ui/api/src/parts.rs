@@ -7,7 +7,7 @@ use mesh_policies::{Pepper, VersionEntry};
 use mesh_registry::RegistryHandle;
 use mesh_telemetry::Telemetry;
 use mesh_types::{
-    Clock, DeviceId, Fault, InferJob, JobOutcome, LoadReport, ModelId, ModelVersionKey, TenantId, Version,
+    Clock, DeviceId, Fault, InferJob, JobOutcome, LoadProgress, LoadReport, ModelId, ModelVersionKey, TenantId, Version,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -39,6 +39,8 @@ pub trait FleetView: Send + Sync + 'static {
     fn ensemble(&self, key: &ModelVersionKey) -> Option<Arc<VersionEntry>>;
     /// Lets a device take no new requests, or take them again; done once it does.
     fn drain(&self, device: DeviceId, draining: bool) -> BoxFuture<'static, Result<(), Fault>>;
+    /// Brings a version into the memory of every device that has it; done once it is warm there, and which these are.
+    fn warm_up(&self, version: ModelVersionKey) -> BoxFuture<'static, Result<Vec<DeviceId>, Fault>>;
 }
 
 /// Everything that is known of a device, as it was counted.
@@ -56,6 +58,8 @@ pub struct DeviceFacts {
     pub in_flight: u64,
     /// Memory of the host that the states of sequences take.
     pub sequence_state_bytes: u64,
+    /// The most bytes that models may take there; none: no bound.
+    pub budget: Option<u64>,
     /// How long it has been there.
     pub up: Duration,
     /// How long its threads were busy, all together.
@@ -112,6 +116,14 @@ pub struct ModelNumbers {
     pub crashed: u64,
     /// Executions that found no memory.
     pub out_of_memory: u64,
+    /// Loads that ended well.
+    pub loads: u64,
+    /// Loads that failed.
+    pub load_failures: u64,
+    /// How often it left memory for another's sake.
+    pub evictions: u64,
+    /// How often it left memory because it was idle.
+    pub idle_unloads: u64,
     /// What was foretold for its batches.
     pub predicted: Duration,
     /// By how much that was off, each batch's error taken as positive.
@@ -171,10 +183,46 @@ pub struct HeldModel {
     pub version: Version,
     /// How far it is.
     pub state: LoadState,
-    /// Why it is not ready, where it failed or is quarantined.
+    /// Why it is not ready, where it failed, is quarantined or is not in memory.
     pub reason: Option<String>,
     /// What it takes, where that is known.
     pub memory_bytes: Option<u64>,
+    /// What its largest batch takes besides, where that was measured.
+    pub peak_bytes: Option<u64>,
+    /// How long its last load took, in seconds.
+    pub load_seconds: Option<f64>,
+    /// How far its load is, if one is wanted or under way.
+    pub progress: Option<Progress>,
+}
+
+/// How far a load is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Progress {
+    /// `waiting`, `loading` or `warming`.
+    pub stage: String,
+    /// The instance that it is at, counted from 1.
+    pub instance: u32,
+    /// Instances in all.
+    pub instances: u32,
+    /// Bytes of the instances loaded so far.
+    pub bytes: u64,
+    /// The batch size that it is warming.
+    pub rows: Option<u32>,
+    /// The warm-up record that it is at.
+    pub record: Option<String>,
+}
+
+impl From<LoadProgress> for Progress {
+    fn from(progress: LoadProgress) -> Self {
+        Self {
+            stage: progress.stage.as_str().to_owned(),
+            instance: progress.instance,
+            instances: progress.instances,
+            bytes: progress.bytes,
+            rows: progress.rows,
+            record: progress.record,
+        }
+    }
 }
 
 /// How far a version is on a device.
@@ -185,6 +233,10 @@ pub enum LoadState {
     Loading,
     /// Answering.
     Ready,
+    /// Not in memory; a request for it waits while it is loaded.
+    Standby,
+    /// Being loaded because a request waits for it, or on a hint.
+    Waking,
     /// On its way out.
     Unloading,
     /// Loaded, but kept from the device for a while because it crashed again and again.

@@ -20,7 +20,7 @@ use crate::{
     graph, keys, live, openapi, resources,
     resources::{ListQuery, WriteQuery, tenant_of},
     trial, versions,
-    wire::{ApplyBody, LoginBody, NewKeyBody, NewTokenBody, PublishBody},
+    wire::{ApplyBody, LoginBody, NewKeyBody, NewTokenBody, PublishBody, WarmBody},
 };
 
 /// Where the API is.
@@ -146,6 +146,11 @@ async fn publish(state: State, caller: Caller, request: HttpRequest, body: Json<
     versions::publish(&state, &caller, &tenant, &model, body.into_inner()).await
 }
 
+async fn warm(state: State, caller: Caller, request: HttpRequest, body: Json<WarmBody>) -> Answer {
+    let (tenant, model) = (tenant_of(&request)?, model_of(&request)?);
+    versions::warm(&state, &caller, &tenant, &model, body.into_inner()).await
+}
+
 async fn model_versions(state: State, request: HttpRequest) -> Answer {
     versions::list(&state, &tenant_of(&request)?, &model_of(&request)?)
 }
@@ -246,7 +251,7 @@ fn making_routes() -> [Entry; 3] {
     ]
 }
 
-fn model_routes() -> [Entry; 5] {
+fn model_routes() -> [Entry; 6] {
     let versions = "/tenants/{tenant}/models/{model}/versions";
     let next = "Makes the next version of a model, and the model if it is new.";
     let listed = web::get().to(model_versions);
@@ -264,6 +269,14 @@ fn model_routes() -> [Entry; 5] {
         Entry::post(versions, "publishVersion", next, web::post().to(publish))
             .takes("PublishBody")
             .makes("Resource"),
+        Entry::post(
+            "/tenants/{tenant}/models/{model}/warm",
+            "warmVersion",
+            "Brings a version into its devices' memory before requests come; answers once it is warm.",
+            web::post().to(warm),
+        )
+        .takes("WarmBody")
+        .answers("Warmed"),
         Entry::get(
             versions,
             "listModelVersions",

@@ -2,8 +2,8 @@
 
 use actix_web::HttpResponse;
 use mesh_registry::{Change, Expected};
-use mesh_resources::{Kind, ModelSpec, Resource, ResourceKey, Spec};
-use mesh_types::{ModelId, ModelVersionKey, TenantId, Version};
+use mesh_resources::{Kind, ModelSpec, Resource, ResourceKey, Spec, VersionRef};
+use mesh_types::{ModelId, ModelVersionKey, TenantId, Version, VersionSelector};
 
 use crate::{
     AdminState,
@@ -11,7 +11,7 @@ use crate::{
     auth::Caller,
     error::ApiError,
     resources::{MAX_LIMIT, one},
-    wire::{PublishBody, ResourceList},
+    wire::{PublishBody, ResourceList, WarmBody, Warmed},
 };
 
 /// Every version of a model, in the order of their numbers.
@@ -94,6 +94,52 @@ pub(crate) async fn publish(
             }
         }
     }
+}
+
+/// Brings a version into its devices' memory.
+pub(crate) async fn warm(
+    state: &AdminState,
+    caller: &Caller,
+    tenant: &TenantId,
+    model: &ModelId,
+    body: WarmBody,
+) -> Result<HttpResponse, ApiError> {
+    let parts = &state.inner.parts;
+    let key = ResourceKey::model(tenant, model);
+    let found = parts.registry.get(&key)?.map(|found| found.spec);
+    let Some(Spec::Model(spec)) = found else {
+        return Err(ApiError::not_found(key));
+    };
+    let wanted = body.version.or_else(|| spec.default_version.clone());
+    let number = match wanted.as_ref().map(VersionRef::selector) {
+        Some(VersionSelector::Version(number)) => Some(*number),
+        Some(VersionSelector::Label(label)) => spec.labels.get(label).copied(),
+        Some(VersionSelector::Default) | None => {
+            let loadable = |resource: &Resource| matches!(&resource.spec, Spec::ModelVersion(spec) if !spec.unloaded);
+            let all = versions(state, tenant, model)?;
+            all.iter()
+                .rev()
+                .find(|(_, resource)| loadable(resource))
+                .map(|(number, _)| *number)
+        }
+    };
+    let asked = wanted.map_or_else(String::new, |wanted| format!(" or label '{wanted}'"));
+    let number = number.ok_or_else(|| ApiError::not_found(format!("{key}: a version{asked}")))?;
+    let version = ModelVersionKey {
+        tenant: tenant.clone(),
+        model: model.clone(),
+        version: number,
+    };
+    let version_key = ResourceKey::version(&version);
+    if parts.registry.get(&version_key)?.is_none() {
+        return Err(ApiError::not_found(version_key));
+    }
+    tracing::info!(who = %caller.who, %version, "a version is to be brought into memory");
+    let devices = parts.fleet.warm_up(version).await?;
+    Ok(HttpResponse::Ok().json(Warmed {
+        version: number,
+        devices,
+    }))
 }
 
 /// The model made, or its labels moved; nothing if it is there and no label is to move.

@@ -1,8 +1,8 @@
 //! The bodies of requests and answers that are not resources themselves.
 
 use jiff::Timestamp;
-use mesh_resources::{AdminRole, ModelVersionSpec, Resource, Scope};
-use mesh_types::{KeyId, Label};
+use mesh_resources::{AdminRole, ModelVersionSpec, Resource, Scope, VersionRef};
+use mesh_types::{DeviceId, KeyId, Label, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -105,6 +105,25 @@ pub(crate) struct NewKey {
     /// What is kept of it.
     #[schema(value_type = ResourceSchema)]
     pub(crate) resource: Resource,
+}
+
+/// Which version to bring into memory.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct WarmBody {
+    /// Its number or a label; absent: the model's default, or the newest that is not kept off the devices.
+    pub(crate) version: Option<VersionRef>,
+}
+
+/// A version that is in memory.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Warmed {
+    /// Its number.
+    #[schema(value_type = u32)]
+    pub(crate) version: Version,
+    /// Where.
+    #[schema(value_type = Vec<String>)]
+    pub(crate) devices: Vec<DeviceId>,
 }
 
 /// An admin token to make.

@@ -499,6 +499,7 @@ fn device(in_flight: u64, draining: bool) -> Value {
         "recent_busy_fraction": null, "memory_bytes": 7,
         "models": [{"tenant": "acme", "model": "digits", "version": 1, "state": "QUARANTINED", "reason": "it crashed",
             "memory_bytes": 7, "queue_length": 6, "requests": 4, "failed": 0, "rows": 12, "executions": 3,
+            "loads": 2, "load_failures": 0, "evictions": 1, "idle_unloads": 0,
             "mean_batch_rows": 6.0, "mean_latency_ms": 2.5, "mean_queue_ms": 0.5, "mean_compute_ms": null,
             "cancelled": 0, "expired": 0, "rejected": 5, "crashed": 3, "out_of_memory": 0, "non_finite": 0,
             "prediction_error": 0.125, "sequences": sequences}],

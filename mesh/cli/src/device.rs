@@ -29,6 +29,7 @@ struct Device {
     busy_fraction: f64,
     recent_busy_fraction: Option<f64>,
     memory_bytes: u64,
+    budget_bytes: Option<u64>,
     models: Vec<Model>,
     tenants: Vec<TenantTime>,
     other_tenants_seconds: f64,
@@ -57,6 +58,12 @@ struct Model {
     crashed: u64,
     out_of_memory: u64,
     non_finite: u64,
+    load_seconds: Option<f64>,
+    loads: u64,
+    load_failures: u64,
+    evictions: u64,
+    idle_unloads: u64,
+    progress: Option<Progress>,
     prediction_error: Option<f64>,
     load: Option<Load>,
     #[serde(default)]
@@ -73,6 +80,15 @@ struct Sequences {
     not_begun: u64,
     lost: u64,
     closed: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Progress {
+    stage: String,
+    instance: u32,
+    instances: u32,
+    rows: Option<u32>,
+    record: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -192,8 +208,12 @@ fn tell(device: &Device, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     )?;
     writeln!(
         out,
-        "{} in flight, models take {} bytes",
-        device.in_flight, device.memory_bytes
+        "{} in flight, models take {} bytes{}",
+        device.in_flight,
+        device.memory_bytes,
+        device
+            .budget_bytes
+            .map_or_else(String::new, |budget| format!(" of {budget}")),
     )?;
     if device.abandoned_threads > 0 {
         writeln!(
@@ -203,6 +223,9 @@ fn tell(device: &Device, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         )?;
     }
     writeln!(out, "\n{}", models(device))?;
+    if let Some(residency) = residency(device) {
+        writeln!(out, "{residency}")?;
+    }
     if let Some(troubles) = troubles(device) {
         writeln!(out, "{troubles}")?;
     }
@@ -293,6 +316,55 @@ pub(crate) async fn loads_of(
         }
     }
     Ok(text)
+}
+
+/// How models came and went, of those that did, and what loads are at.
+fn residency(device: &Device) -> Option<String> {
+    let mut table = table::new(&[
+        "model",
+        "loads",
+        "failed loads",
+        "last took s",
+        "made room",
+        "were idle",
+        "now",
+    ]);
+    for model in &device.models {
+        let moved = model.loads > 1 || model.load_failures + model.evictions + model.idle_unloads > 0;
+        if moved || model.progress.is_some() {
+            table.add_row([
+                format!("{}/{}/{}", model.tenant, model.model, model.version),
+                model.loads.to_string(),
+                model.load_failures.to_string(),
+                model
+                    .load_seconds
+                    .map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.3}")),
+                model.evictions.to_string(),
+                model.idle_unloads.to_string(),
+                model.progress.as_ref().map_or_else(|| "-".to_owned(), progress),
+            ]);
+        }
+    }
+    (!table.is_empty()).then(|| table::text(&table))
+}
+
+fn progress(progress: &Progress) -> String {
+    let Progress {
+        stage,
+        instance,
+        instances,
+        rows,
+        record,
+    } = progress;
+    let at = match (record, rows) {
+        (Some(record), _) => format!(" on record '{record}'"),
+        (None, Some(rows)) => format!(" at {rows} rows"),
+        (None, None) => String::new(),
+    };
+    match instance {
+        0 => stage.clone(),
+        _ => format!("{stage} instance {instance} of {instances}{at}"),
+    }
 }
 
 /// What did not go well, of models where anything did not.

@@ -28,6 +28,7 @@ mod spans;
 mod status;
 mod table;
 mod tensors;
+mod warm;
 
 use std::{
     io::{BufRead, IsTerminal as _, Write},
@@ -44,6 +45,7 @@ pub use options::{
     DrainArgs, GetArgs, GlobalOptions, InferArgs, InspectArgs, InspectOutput, KeyCommand, KeyCreateArgs, ModelCommand,
     OutputFormat, PublishArgs, StatusArgs, UndrainArgs,
 };
+pub use warm::WarmArgs;
 
 /// Where a command reads from and prints to.
 pub struct Terminal<'a> {
@@ -137,6 +139,7 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         // It needs whoever can read models: see `inspect`.
         Command::Model(ModelCommand::Inspect(_)) => Err(Failure::refused("models are read by the program itself")),
         Command::Model(ModelCommand::Graph(args)) => graph::graph(&globals.admin()?, &args, terminal).await,
+        Command::Model(ModelCommand::Warm(args)) => warm::warm(&globals.admin()?, &args, terminal).await,
         Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,

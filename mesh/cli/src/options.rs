@@ -6,10 +6,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use mesh_resources::Kind;
 use mesh_types::{DeviceId, Label, ModelId, TenantId};
 
-use crate::{Failure, client::AdminClient, keys::Expiry, tensors::NamedInput};
+use crate::{Failure, WarmArgs, client::AdminClient, keys::Expiry, tensors::NamedInput};
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 cannot reach the mesh, \
-4 somebody else changed it meanwhile.";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 no mesh, 4 changed since.";
 
 /// Where the mesh is, and as whom to speak to it.
 #[derive(Debug, Clone, Args)]
@@ -272,6 +271,8 @@ Works offline. Reading a TorchScript file runs its author's code, as loading it 
     /// Show an ensemble's graph: its steps, what each leads to now, and what they have done.
     #[command(after_help = "Example: mesh model graph acme/scan@stable -o dot | dot -Tsvg > scan.svg")]
     Graph(crate::GraphArgs),
+    /// Bring a version into its devices' memory before requests come.
+    Warm(WarmArgs),
 }
 
 /// `mesh model inspect`.

@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::StreamExt as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mesh_resources::{ArtifactRef, ModelVersionSpec, Resource};
-use mesh_types::{ArtifactFormat, MAX_INITIAL_STATE_BYTES, ModelConfig};
+use mesh_types::{ArtifactFormat, Base64Bytes, MAX_INITIAL_STATE_BYTES, MAX_WARMUP_BYTES, ModelConfig};
 use reqwest::{Body, Method};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -122,7 +122,15 @@ fn read_config(args: &PublishArgs) -> Result<ModelConfig, Failure> {
     })?;
     let mut config: ModelConfig =
         serde_yaml_ng::from_str(&text).map_err(|error| Failure::refused(format!("{}: {error}", path.display())))?;
-    read_states(&mut config, path.parent().unwrap_or(Path::new("")))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    read_states(&mut config, folder)?;
+    for record in &mut config.model_warmup {
+        for input in record.inputs.values_mut() {
+            if let Some(name) = input.input_data_file.take() {
+                input.input_data = Some(sample(folder, &name)?);
+            }
+        }
+    }
     Ok(config)
 }
 
@@ -156,6 +164,23 @@ fn read_states(config: &mut ModelConfig, folder: &Path) -> Result<(), Failure> {
         initial.data = Some(STANDARD.encode(bytes));
     }
     Ok(())
+}
+
+/// The bytes of a warm-up input's file: in the folder `warmup` beside the configuration, as Triton has it, or beside it.
+fn sample(folder: &Path, name: &str) -> Result<Base64Bytes, Failure> {
+    let (in_warmup, beside) = (folder.join("warmup").join(name), folder.join(name));
+    let path = if in_warmup.is_file() { in_warmup } else { beside };
+    let refused = |text: String| Failure::refused(format!("input_data_file: {}: {text}", path.display()));
+    let bytes = std::fs::metadata(&path)
+        .map_err(|error| refused(error.to_string()))?
+        .len();
+    if usize::try_from(bytes).map_or(true, |bytes| bytes > MAX_WARMUP_BYTES) {
+        return Err(refused(format!(
+            "{bytes} bytes, at most {MAX_WARMUP_BYTES} are kept with a model"
+        )));
+    }
+    let data = std::fs::read(&path).map_err(|error| refused(error.to_string()))?;
+    Ok(Base64Bytes(data.into()))
 }
 
 async fn upload(client: &AdminClient, path: &Path, terminal: &mut Terminal<'_>) -> Result<ArtifactRef, Failure> {
@@ -237,6 +262,10 @@ async fn wait(
         for (device, held) in ours {
             match held.state.as_str() {
                 "READY" => return Ok(writeln!(terminal.out, "ready     on {}", device.device)?),
+                "STANDBY" => {
+                    let reason = held.reason.as_deref().unwrap_or("it is loaded with its first request");
+                    return Ok(writeln!(terminal.out, "standby   on {}: {reason}", device.device)?);
+                }
                 "FAILED" => {
                     let reason = held.reason.as_deref().unwrap_or("no reason given");
                     return Err(Failure::refused(format!(

@@ -13,7 +13,7 @@ use mesh_policies::{
     Arm, Credentials, MeshSnapshot, ModelEntry, Pepper, Rate, Route, Target, TenantEntry, TenantLimits, VersionEntry,
     graph::Plan,
 };
-use mesh_resources::{ArmSpec, EndpointSpec, Isolation, TenantSpec};
+use mesh_resources::{ArmSpec, EndpointSpec, Isolation, LabelMoves, TenantSpec};
 use mesh_types::{
     ArtifactFormat, EndpointId, ModelId, ModelVersionKey, TenantId, TenantShare, Version, VersionSelector,
 };
@@ -21,7 +21,7 @@ use mesh_types::{
 use crate::{
     credentials, ensembles,
     fleet::FleetReport,
-    records::{ModelName, ModelRecord, Records},
+    records::{ModelName, ModelRecord, Records, VersionRecord},
     standing::{Standing, Standings, Trouble, standings},
 };
 
@@ -96,7 +96,11 @@ fn model(
     let able = |version: &Version| of(*version).is_some_and(Standing::holds);
     let mut held = BTreeSet::new();
     // Where it should go, or where it was while that is still on its way.
+    let at_once = record.spec.label_moves == LabelMoves::AtOnce;
     let mut settle = |wanted: Version, before: Option<Version>| {
+        if at_once {
+            return wanted;
+        }
         let on_its_way = of(wanted).is_some_and(|standing| standing.expected && !standing.serves);
         let before = before.filter(|before| on_its_way && *before != wanted && able(before));
         held.extend(before);
@@ -124,7 +128,7 @@ fn model(
             if none_serves && versions.any(|standing| standing.expected) {
                 held.extend(before_default.filter(able));
             }
-            None
+            undisplaced(record, standings)
         }
     };
     let shown = |version: &Version| {
@@ -143,6 +147,20 @@ fn model(
         labels,
         default,
     }
+}
+
+/// The newest version that serves, where a newer one could be loaded but never was: it displaces none that was.
+fn undisplaced(record: &ModelRecord, standings: &Standings) -> Option<Version> {
+    let newest = |which: fn(&Standing) -> bool| {
+        let standing = |version: &VersionRecord| standings.get(&*version.key).is_some_and(which);
+        let mut newest = record.versions.values().rev();
+        newest
+            .find(|version| standing(version))
+            .map(|version| version.key.version)
+    };
+    let serving = newest(|standing| standing.serves)?;
+    let loadable = newest(|standing| standing.shown.is_ready())?;
+    (loadable > serving).then_some(serving)
 }
 
 /// What routes are compiled from.
@@ -247,7 +265,13 @@ impl Desk<'_> {
         };
         arm.version
             .as_ref()
-            .is_some_and(|version| !version.is_ready() && expected(version))
+            .is_some_and(|version| expected(version) && (!version.is_ready() || self.is_unproven(version)))
+    }
+
+    /// Whether it could be loaded but never was, and is about to be because another version answers meanwhile.
+    fn is_unproven(&self, version: &VersionEntry) -> bool {
+        let standing = self.standings.get(&*version.key);
+        standing.is_some_and(|standing| !standing.serves) && self.records.displaces(&version.key)
     }
 }
 

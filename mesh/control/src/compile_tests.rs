@@ -295,6 +295,120 @@ fn the_reason_of_a_failed_load_is_kept() {
     );
 }
 
+/// The report with this version standing by, as one that was warm before or not.
+fn standing_by(mut report: crate::FleetReport, text: &str, proven: bool) -> crate::FleetReport {
+    let of = |model: &&mut crate::ModelReport| model.key == key(text);
+    let model = report.devices[0].models.iter_mut().find(of).unwrap();
+    (model.state, model.proven) = (ModelState::Standby, proven);
+    report
+}
+
+#[test]
+fn what_stands_by_is_led_to_and_one_that_was_never_warm_displaces_nothing_that_was() {
+    let resources = |stable: u32| {
+        [
+            a_tenant("acme"),
+            a_model("acme", "m", &[("stable", stable)], &[]),
+            a_version("acme/m/1", false),
+            a_version("acme/m/2", false),
+            an_endpoint("acme", "front", &[("a", "m", "stable", 100.0)]),
+        ]
+    };
+    let both = ready(&["acme/m/1", "acme/m/2"]);
+    let alone = standing_by(ready(&["acme/m/1"]), "acme/m/1", false);
+    let first = compiled(&records(1, &resources(1)), &alone, &Compiled::default());
+    assert_eq!(
+        answers(&first, "acme", "front"),
+        one("m/1", true),
+        "though it never was warm"
+    );
+    assert_eq!(answers(&first, "acme", "m"), one("m/1", true));
+    let served = compiled(&records(1, &resources(1)), &ready(&["acme/m/1"]), &first);
+    let moved = records(2, &resources(2));
+    let unproven = standing_by(both.clone(), "acme/m/2", false);
+    let waits = compiled(&moved, &unproven, &served);
+    assert_eq!(answers(&waits, "acme", "front"), one("m/1", true), "the label waits");
+    assert_eq!(
+        answers(&waits, "acme", "m"),
+        one("m/1", true),
+        "and so does the default"
+    );
+    let proven = standing_by(both, "acme/m/2", true);
+    let moves = compiled(&moved, &proven, &waits);
+    assert_eq!(answers(&moves, "acme", "front"), one("m/2", true));
+    assert_eq!(answers(&moves, "acme", "m"), one("m/2", true));
+}
+
+#[test]
+fn a_label_that_moves_at_once_waits_for_nothing() {
+    let resources = |stable: u32| {
+        let mut model = a_model("acme", "m", &[("stable", stable)], &[]);
+        if let Spec::Model(spec) = &mut model.spec {
+            spec.label_moves = mesh_resources::LabelMoves::AtOnce;
+        }
+        [
+            a_tenant("acme"),
+            model,
+            a_version("acme/m/1", false),
+            a_version("acme/m/2", false),
+        ]
+    };
+    let there = ready(&["acme/m/1"]);
+    let first = compiled(&records(1, &resources(1)), &there, &Compiled::default());
+    let second = compiled(&records(2, &resources(2)), &there, &first);
+    let Target::Model(model) = second.snapshot.tenant("acme").unwrap().target("m").unwrap() else {
+        panic!("a model")
+    };
+    let found = model.resolve(&VersionSelector::parse("stable").unwrap()).unwrap();
+    assert_eq!((found.key.version, found.is_ready()), (number(2), false));
+}
+
+#[test]
+fn a_version_policy_leaves_out_what_nothing_names() {
+    use mesh_resources::VersionPolicy;
+    let wanted = |policy: VersionPolicy, labels: &[(&str, u32)]| {
+        let mut model = a_model("acme", "m", labels, &[]);
+        if let Spec::Model(spec) = &mut model.spec {
+            spec.version_policy = Some(policy);
+        }
+        let mut resources = vec![a_tenant("acme"), model, a_version("acme/m/5", true)];
+        resources.extend((1..=4).map(|number| a_version(&format!("acme/m/{number}"), false)));
+        resources.push(an_endpoint("acme", "front", &[("a", "m", "2", 100.0)]));
+        let records = records(1, &resources);
+        let kept = records.versions().filter(|version| version.is_wanted());
+        kept.map(|version| version.key.version.get()).collect::<Vec<u32>>()
+    };
+    let latest = |num_versions| VersionPolicy::Latest { num_versions };
+    assert_eq!(wanted(VersionPolicy::All {}, &[]), [1, 2, 3, 4]);
+    assert_eq!(wanted(latest(1), &[]), [2, 4], "an endpoint names 2, and 5 is kept off");
+    assert_eq!(wanted(latest(2), &[("old", 1)]), [1, 2, 3, 4]);
+    let specific = VersionPolicy::Specific {
+        versions: vec![number(3)],
+    };
+    assert_eq!(wanted(specific, &[]), [2, 3]);
+}
+
+#[test]
+fn a_policy_that_leaves_a_version_out_lets_it_serve_until_the_next_is_ready() {
+    let resources = || {
+        let mut model = a_model("acme", "m", &[], &[]);
+        if let Spec::Model(spec) = &mut model.spec {
+            spec.version_policy = Some(mesh_resources::VersionPolicy::Latest { num_versions: 1 });
+        }
+        vec![a_tenant("acme"), model, a_version("acme/m/1", false)]
+    };
+    let first = compiled(&records(1, &resources()), &ready(&["acme/m/1"]), &Compiled::default());
+    let mut more = resources();
+    more.push(a_version("acme/m/2", false));
+    let waits = compiled(&records(2, &more), &ready(&["acme/m/1"]), &first);
+    assert_eq!(answers(&waits, "acme", "m"), one("m/1", true));
+    assert!(waits.routed.contains(&key("acme/m/1")), "so it is not unloaded");
+    let both = ready(&["acme/m/1", "acme/m/2"]);
+    let moved = compiled(&records(2, &more), &both, &waits);
+    assert_eq!(answers(&moved, "acme", "m"), one("m/2", true));
+    assert!(!moved.routed.contains(&key("acme/m/1")));
+}
+
 #[test]
 fn an_arm_whose_model_is_gone_keeps_its_share() {
     let records = records(

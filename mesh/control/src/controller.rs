@@ -119,6 +119,7 @@ async fn waited(signal: &mut ShutdownSignal, restarts: u32) -> bool {
 /// A load or an unload that is over.
 enum Over {
     Loaded(Place, Result<(), String>),
+    WarmedUp(Place, Result<(), String>),
     Unloaded(Place, Result<(), String>),
 }
 
@@ -185,7 +186,7 @@ impl Control {
         } = state;
         let now = Instant::now().into_std();
         let (report, devices) = (self.fleet.report(), self.fleet.devices());
-        books.review(records, &report);
+        books.review(records, &report, now);
         let trouble = books.trouble(records, &report, &devices);
         let before = compiled.snapshot.revision;
         *compiled = compile(records, &report, &trouble, &self.pepper, compiled);
@@ -214,6 +215,13 @@ impl Control {
                 let place = (device, ModelVersionKey::clone(&record.key));
                 let load = async move { load(registry, fleet, device, record).await };
                 load.map(|result| Over::Loaded(place, result)).boxed()
+            }
+            Move::WarmUp(device, key) => {
+                let warmed = fleet.warm_up(device, key.clone());
+                let place = (device, key);
+                warmed
+                    .map(|result| Over::WarmedUp(place, result.map_err(|fault| fault.message.into_owned())))
+                    .boxed()
             }
             Move::Unload(device, key) => {
                 let unload = fleet.unload(device, key.clone());
@@ -257,6 +265,7 @@ fn note(books: &mut Books, over: Over) {
     let now = Instant::now().into_std();
     match over {
         Over::Loaded(place, result) => books.loaded(&place, result, now),
+        Over::WarmedUp(place, result) => books.warmed(&place, result, now),
         Over::Unloaded(place, result) => books.unloaded(&place, result, now),
     }
 }

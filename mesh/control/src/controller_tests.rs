@@ -67,6 +67,11 @@ impl Fleet for Devices {
         async { Ok(()) }.boxed()
     }
 
+    fn warm_up(&self, _: DeviceId, key: ModelVersionKey) -> Moved {
+        self.set(key, Some(ModelState::Ready));
+        async { Ok(()) }.boxed()
+    }
+
     fn unload(&self, _: DeviceId, key: ModelVersionKey) -> Moved {
         self.set(key, None);
         async { Ok(()) }.boxed()
@@ -79,11 +84,16 @@ impl Fleet for Devices {
             state: *state,
             reason: None,
             memory_bytes: 1,
+            peak_bytes: 0,
+            load_time: None,
+            proven: *state == ModelState::Ready,
+            progress: None,
         });
         FleetReport {
             devices: vec![DeviceReport {
                 device: CPU,
                 draining: false,
+                budget: None,
                 models: models.collect(),
             }],
         }

@@ -31,8 +31,10 @@ pub(crate) type Place = (DeviceId, ModelVersionKey);
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Move {
-    /// Bring the version to the device.
+    /// Bring the version to the device, or what has changed about it.
     Load(DeviceId, VersionRecord),
+    /// Bring it into the device's memory: requests are to be led to it once it is warm.
+    WarmUp(DeviceId, ModelVersionKey),
     /// Take it away.
     Unload(DeviceId, ModelVersionKey),
 }
@@ -44,8 +46,58 @@ struct Slot {
     failures: u32,
     not_before: Option<Instant>,
     reason: Option<String>,
-    /// The record that the device was told to load.
+    /// The record that the device was told to load last.
     ordered: Option<VersionRecord>,
+    /// The record that the device has loaded, as far as is known.
+    runs: Option<VersionRecord>,
+    /// Whether the loss of what was there has been noted.
+    lost: bool,
+}
+
+impl Slot {
+    /// Notes what the device reports: that it is there, or that it was lost or did not load when it was needed.
+    fn note(&mut self, report: Option<&ModelReport>, now: Instant) {
+        match report {
+            Some(model) if model.state == ModelState::Ready && !self.under_way && self.runs_what_was_ordered() => {
+                (self.failures, self.lost) = (0, false);
+                (self.not_before, self.reason) = (None, None);
+            }
+            Some(model)
+                if model.state == ModelState::Unavailable && !self.under_way && !self.lost && self.runs.is_some() =>
+            {
+                self.lost = true;
+                self.failures += 1;
+                self.not_before = now.checked_add(backoff(self.failures.saturating_sub(1)));
+                self.reason = model.reason.clone();
+            }
+            _ => {}
+        }
+    }
+
+    fn runs_what_was_ordered(&self) -> bool {
+        let both = self.runs.as_ref().zip(self.ordered.as_ref());
+        both.is_some_and(|(runs, ordered)| runs.is_same(ordered))
+    }
+
+    fn failed(&mut self, place: &Place, reason: &str, now: Instant) {
+        self.not_before = now.checked_add(backoff(self.failures));
+        self.failures += 1;
+        let last = self.failures >= MAX_ATTEMPTS;
+        let further = if last {
+            "; it is not tried again until its record changes"
+        } else {
+            ""
+        };
+        tracing::warn!(device = %place.0, model = %place.1, %reason, attempts = self.failures, "a load failed");
+        self.reason = Some(format!("{reason}{further}"));
+    }
+
+    /// What the device has is not what is declared, and the one may take the other's place.
+    fn is_outdated(&self, record: &VersionRecord) -> bool {
+        self.runs
+            .as_ref()
+            .is_some_and(|runs| !runs.is_same(record) && runs.is_called_as(record))
+    }
 }
 
 /// The memory of what was tried. Holds an entry per declared or loaded version and device, no more.
@@ -78,22 +130,25 @@ impl Plan {
 
 impl Books {
     /// Forgets failures of records that have changed, and what concerns nothing that is there.
-    pub(crate) fn review(&mut self, records: &Records, report: &FleetReport) {
-        let reported: BTreeSet<(DeviceId, &ModelVersionKey)> =
-            report.models().map(|(device, model)| (device, &model.key)).collect();
+    pub(crate) fn review(&mut self, records: &Records, report: &FleetReport, now: Instant) {
+        let reported: BTreeMap<(DeviceId, &ModelVersionKey), &ModelReport> = report
+            .models()
+            .map(|(device, model)| ((device, &model.key), model))
+            .collect();
         self.slots.retain(|(device, key), slot| {
             let record = records.version(key);
             let changed = match (&slot.ordered, record) {
-                (Some(ordered), Some(record)) => !ordered.runs_as(record),
+                (Some(ordered), Some(record)) => !ordered.is_same(record),
                 _ => false,
             };
             if changed && slot.failures > 0 {
                 (slot.failures, slot.not_before, slot.reason) = (0, None, None);
             }
-            slot.under_way || record.is_some() || reported.contains(&(*device, key))
+            slot.note(reported.get(&(*device, key)).copied(), now);
+            slot.under_way || record.is_some() || reported.contains_key(&(*device, key))
         });
         self.unrouted
-            .retain(|key, _| records.version(key).is_some() || reported.iter().any(|(_, there)| *there == key));
+            .retain(|key, _| records.version(key).is_some() || reported.keys().any(|(_, there)| *there == key));
     }
 
     /// What routers and callers must know beyond the devices' report.
@@ -103,12 +158,16 @@ impl Books {
             if let Some(reason) = &slot.reason {
                 trouble.reasons.entry(key.clone()).or_insert_with(|| reason.clone());
             }
-            let changed = |ordered: &VersionRecord| records.version(key).is_some_and(|record| !ordered.runs_as(record));
-            if slot.ordered.as_ref().is_some_and(changed) {
+            let Some((runs, record)) = slot.runs.as_ref().zip(records.version(key)) else {
+                continue;
+            };
+            if !runs.runs_as(record) && !runs.is_called_as(record) {
                 trouble.stale.insert(key.clone());
+            } else if !runs.runs_as(record) {
+                trouble.former.insert(key.clone(), runs.clone());
             }
         }
-        let on_devices = |record: &&VersionRecord| !record.unloaded && record.format != ArtifactFormat::Ensemble;
+        let on_devices = |record: &&VersionRecord| record.is_wanted() && record.format != ArtifactFormat::Ensemble;
         for record in records.versions().filter(on_devices) {
             let placed = record.placement(devices);
             let key = || ModelVersionKey::clone(&record.key);
@@ -142,6 +201,10 @@ impl Books {
                     state,
                     reason: slot.reason.clone(),
                     memory_bytes: 0,
+                    peak_bytes: 0,
+                    load_time: None,
+                    proven: false,
+                    progress: None,
                 };
                 models.insert(place, model);
             }
@@ -164,24 +227,21 @@ impl Books {
     pub(crate) fn plan(&mut self, records: &Records, report: &FleetReport, devices: &[DeviceId], now: Instant) -> Plan {
         let mut plan = Plan::default();
         let mut free = MAX_MOVES.saturating_sub(self.under_way());
-        let reported: BTreeMap<Place, ModelState> = report
+        let reported: BTreeMap<Place, &ModelReport> = report
             .models()
-            .map(|(device, model)| ((device, model.key.clone()), model.state))
+            .map(|(device, model)| ((device, model.key.clone()), model))
             .collect();
         let wanted: BTreeMap<Place, &VersionRecord> = records
             .versions()
-            .filter(|record| !record.unloaded)
+            .filter(|record| record.is_wanted())
             .flat_map(|record| {
                 let place = move |device| ((device, ModelVersionKey::clone(&record.key)), record);
                 record.placement(devices).into_iter().map(place)
             })
             .collect();
-        for (place, state) in &reported {
+        for (place, model) in &reported {
             let stays = wanted.get(place).is_some_and(|record| !self.is_stale(place, record));
-            let settled = matches!(
-                state,
-                ModelState::Ready | ModelState::Quarantined | ModelState::Unavailable
-            );
+            let settled = !matches!(model.state, ModelState::Loading | ModelState::Unloading);
             if !stays && settled && free > 0 && self.may_unload(place, &mut plan, now) {
                 free -= 1;
                 self.slots.entry(place.clone()).or_default().under_way = true;
@@ -189,19 +249,31 @@ impl Books {
             }
         }
         for (place, record) in wanted {
+            if free == 0 {
+                break;
+            }
             // What is being emptied is given nothing new; what is on it stays, so that it serves again at once.
             if report.is_draining(place.0) {
                 continue;
             }
             let there = reported
                 .get(&place)
-                .is_some_and(|state| *state != ModelState::Unavailable);
-            if !there && free > 0 && self.may_load(&place, &mut plan, now) {
+                .filter(|model| model.state != ModelState::Unavailable);
+            let takes_jobs = there.is_some_and(|model| model.state.takes_jobs());
+            let outdated = takes_jobs && self.slots.get(&place).is_some_and(|slot| slot.is_outdated(record));
+            if (there.is_none() || outdated) && self.may_load(&place, &mut plan, now) {
                 free -= 1;
                 let device = place.0;
                 let slot = self.slots.entry(place).or_default();
                 (slot.under_way, slot.ordered) = (true, Some(record.clone()));
                 plan.moves.push(Move::Load(device, record.clone()));
+            } else if there.is_some_and(|model| model.state == ModelState::Standby && !model.proven)
+                && records.displaces(&record.key)
+                && self.may_load(&place, &mut plan, now)
+            {
+                free -= 1;
+                plan.moves.push(Move::WarmUp(place.0, place.1.clone()));
+                self.slots.entry(place).or_default().under_way = true;
             }
         }
         plan
@@ -212,8 +284,8 @@ impl Books {
     }
 
     fn is_stale(&self, place: &Place, record: &VersionRecord) -> bool {
-        let ordered = self.slots.get(place).and_then(|slot| slot.ordered.as_ref());
-        ordered.is_some_and(|ordered| !ordered.runs_as(record))
+        let runs = self.slots.get(place).and_then(|slot| slot.runs.as_ref());
+        runs.is_some_and(|runs| !runs.runs_as(record) && !runs.is_called_as(record))
     }
 
     fn may_load(&self, place: &Place, plan: &mut Plan, now: Instant) -> bool {
@@ -241,19 +313,22 @@ impl Books {
         let slot = self.slots.entry(place.clone()).or_default();
         slot.under_way = false;
         match result {
-            Ok(()) => (slot.failures, slot.not_before, slot.reason) = (0, None, None),
-            Err(reason) => {
-                slot.not_before = now.checked_add(backoff(slot.failures));
-                slot.failures += 1;
-                let last = slot.failures >= MAX_ATTEMPTS;
-                let further = if last {
-                    "; it is not tried again until its record changes"
-                } else {
-                    ""
-                };
-                tracing::warn!(device = %place.0, model = %place.1, %reason, attempts = slot.failures, "a load failed");
-                slot.reason = Some(format!("{reason}{further}"));
+            Ok(()) => {
+                // Failures are forgotten once it is in memory: what stands by may still fail.
+                (slot.not_before, slot.reason, slot.lost) = (None, None, false);
+                slot.runs = slot.ordered.clone();
             }
+            Err(reason) => slot.failed(place, &reason, now),
+        }
+    }
+
+    /// Notes what came of a warm-up.
+    pub(crate) fn warmed(&mut self, place: &Place, result: Result<(), String>, now: Instant) {
+        let slot = self.slots.entry(place.clone()).or_default();
+        slot.under_way = false;
+        if let Err(reason) = result {
+            slot.lost = true;
+            slot.failed(place, &reason, now);
         }
     }
 
@@ -272,7 +347,7 @@ impl Books {
 
     /// Whether every wanted version is where it belongs, or has failed to come there.
     pub(crate) fn is_settled(&self, records: &Records, report: &FleetReport, devices: &[DeviceId]) -> bool {
-        let there = |state| matches!(state, ModelState::Ready | ModelState::Quarantined);
+        let there = |state: ModelState| state.takes_jobs() || state == ModelState::Quarantined;
         let ready: BTreeSet<(DeviceId, &ModelVersionKey)> = report
             .models()
             .filter(|(_, model)| there(model.state))
@@ -287,7 +362,7 @@ impl Books {
                     .get(&(device, ModelVersionKey::clone(&record.key)))
                     .is_some_and(failed)
         };
-        records.versions().filter(|record| !record.unloaded).all(|record| {
+        records.versions().filter(|record| record.is_wanted()).all(|record| {
             record
                 .placement(devices)
                 .into_iter()

@@ -12,7 +12,7 @@ use crate::{
 
 /// One turn of control without its I/O.
 fn turn(books: &mut Books, records: &Records, report: &FleetReport, now: Instant) -> Plan {
-    books.review(records, report);
+    books.review(records, report, now);
     let trouble = books.trouble(records, report, &[CPU]);
     let pepper = mesh_policies::Pepper::from_bytes([7; 32]);
     let compiled = crate::compile(records, report, &trouble, &pepper, &Compiled::default());
@@ -23,7 +23,7 @@ fn turn(books: &mut Books, records: &Records, report: &FleetReport, now: Instant
 fn loads(plan: &Plan) -> Vec<String> {
     let load = |next: &Move| match next {
         Move::Load(_, record) => Some(record.key.to_string()),
-        Move::Unload(..) => None,
+        Move::WarmUp(..) | Move::Unload(..) => None,
     };
     plan.moves.iter().filter_map(load).collect()
 }
@@ -31,9 +31,17 @@ fn loads(plan: &Plan) -> Vec<String> {
 fn unloads(plan: &Plan) -> Vec<String> {
     let unload = |next: &Move| match next {
         Move::Unload(_, key) => Some(key.to_string()),
-        Move::Load(..) => None,
+        Move::Load(..) | Move::WarmUp(..) => None,
     };
     plan.moves.iter().filter_map(unload).collect()
+}
+
+fn warm_ups(plan: &Plan) -> Vec<String> {
+    let warm_up = |next: &Move| match next {
+        Move::WarmUp(_, key) => Some(key.to_string()),
+        Move::Load(..) | Move::Unload(..) => None,
+    };
+    plan.moves.iter().filter_map(warm_up).collect()
 }
 
 #[test]
@@ -178,12 +186,23 @@ fn a_version_wanted_again_in_time_stays() {
     assert_eq!(plan.moves.len(), 0, "the rest begins anew");
 }
 
+/// The version with one input of so many values.
+fn called_with(text: &str, digit: u8, values: i64) -> mesh_resources::Resource {
+    let mut resource = a_version_of(text, false, digit);
+    if let mesh_resources::Spec::ModelVersion(spec) = &mut resource.spec {
+        let spec = &mut spec.config;
+        spec.input =
+            serde_json::from_value(serde_json::json!([{"name": "x", "datatype": "FP32", "dims": [values]}])).unwrap();
+    }
+    resource
+}
+
 #[test]
-fn a_version_whose_file_was_replaced_is_unloaded_and_then_loaded_anew() {
+fn a_version_that_is_called_otherwise_from_now_on_is_unloaded_and_then_loaded_anew() {
     let (mut books, now) = (Books::default(), Instant::now());
     let place = (CPU, key("acme/m/1"));
-    let old = records(1, &[a_tenant("acme"), a_version_of("acme/m/1", false, 1)]);
-    let new = records(2, &[a_tenant("acme"), a_version_of("acme/m/1", false, 2)]);
+    let old = records(1, &[a_tenant("acme"), called_with("acme/m/1", 1, 1)]);
+    let new = records(2, &[a_tenant("acme"), called_with("acme/m/1", 2, 2)]);
     let there = ready(&["acme/m/1"]);
     turn(&mut books, &old, &ready(&[]), now);
     books.loaded(&place, Ok(()), now);
@@ -199,6 +218,128 @@ fn a_version_whose_file_was_replaced_is_unloaded_and_then_loaded_anew() {
     books.unloaded(&place, Ok(()), later);
     assert_eq!(loads(&turn(&mut books, &new, &ready(&[]), later)), ["acme/m/1"]);
     assert!(books.trouble(&new, &ready(&[]), &[CPU]).stale.is_empty());
+}
+
+#[test]
+fn a_version_whose_file_was_replaced_serves_on_until_the_new_one_has_taken_its_place() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    let place = (CPU, key("acme/m/1"));
+    let old = records(1, &[a_tenant("acme"), a_version_of("acme/m/1", false, 1)]);
+    let new = records(2, &[a_tenant("acme"), a_version_of("acme/m/1", false, 2)]);
+    let there = ready(&["acme/m/1"]);
+    turn(&mut books, &old, &ready(&[]), now);
+    books.loaded(&place, Ok(()), now);
+    assert_eq!(turn(&mut books, &old, &there, now), Plan::default());
+    assert_eq!(
+        loads(&turn(&mut books, &new, &there, now)),
+        ["acme/m/1"],
+        "beside the old one"
+    );
+    let trouble = books.trouble(&new, &there, &[CPU]);
+    assert!(trouble.stale.is_empty() && trouble.former.contains_key(&key("acme/m/1")));
+    // It does not load: the old one serves on, and the new one is tried again a bounded number of times.
+    let mut at = now;
+    for _ in 1..MAX_ATTEMPTS {
+        books.loaded(&place, Err("a broken file".into()), at);
+        let plan = turn(&mut books, &new, &there, at);
+        assert_eq!(plan.moves.len(), 0, "neither unloaded nor loaded at once");
+        at = plan.wake_at.unwrap();
+        assert_eq!(loads(&turn(&mut books, &new, &there, at)), ["acme/m/1"]);
+    }
+    books.loaded(&place, Err("a broken file".into()), at);
+    let much_later = at + Duration::from_secs(86_400);
+    assert_eq!(turn(&mut books, &new, &there, much_later), Plan::default());
+    // Another file is tried at once.
+    let third = records(3, &[a_tenant("acme"), a_version_of("acme/m/1", false, 3)]);
+    assert_eq!(loads(&turn(&mut books, &third, &there, much_later)), ["acme/m/1"]);
+    books.loaded(&place, Ok(()), much_later);
+    assert!(books.trouble(&third, &there, &[CPU]).former.is_empty());
+    assert_eq!(turn(&mut books, &third, &there, much_later), Plan::default());
+}
+
+#[test]
+fn what_changes_without_a_load_is_told_to_the_device_and_the_version_stays_where_it_is() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    let place = (CPU, key("acme/m/1"));
+    let old = records(1, &[a_tenant("acme"), a_version("acme/m/1", false)]);
+    let mut changed = a_version("acme/m/1", false);
+    if let mesh_resources::Spec::ModelVersion(spec) = &mut changed.spec {
+        spec.config.instance_group.push(InstanceGroup {
+            count: 2,
+            ..InstanceGroup::default()
+        });
+    }
+    let new = records(2, &[a_tenant("acme"), changed]);
+    turn(&mut books, &old, &ready(&[]), now);
+    books.loaded(&place, Ok(()), now);
+    let there = ready(&["acme/m/1"]);
+    assert_eq!(loads(&turn(&mut books, &new, &there, now)), ["acme/m/1"]);
+    assert!(
+        books.trouble(&new, &there, &[CPU]).former.is_empty(),
+        "what runs is what is declared"
+    );
+    books.loaded(&place, Ok(()), now);
+    assert_eq!(turn(&mut books, &new, &there, now), Plan::default());
+}
+
+#[test]
+fn what_stands_by_is_there_and_only_what_would_displace_another_version_is_warmed_first() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    let resources = [
+        a_tenant("acme"),
+        a_version("acme/alone/1", false),
+        a_version("acme/m/1", false),
+        a_version("acme/m/2", false),
+    ];
+    let records = records(1, &resources);
+    let states = [
+        ("acme/alone/1", ModelState::Standby),
+        ("acme/m/1", ModelState::Ready),
+        ("acme/m/2", ModelState::Standby),
+    ];
+    let report = report(&states);
+    let plan = turn(&mut books, &records, &report, now);
+    assert_eq!((loads(&plan).len(), warm_ups(&plan)), (0, vec!["acme/m/2".to_owned()]));
+    assert!(books.is_settled(&records, &report, &[CPU]));
+    let place = (CPU, key("acme/m/2"));
+    books.warmed(&place, Err("it broke".into()), now);
+    let plan = turn(&mut books, &records, &report, now);
+    assert!(
+        plan.moves.is_empty() && plan.wake_at.is_some(),
+        "tried again later: {plan:?}"
+    );
+}
+
+#[test]
+fn one_that_could_not_be_loaded_when_it_was_needed_is_tried_again_at_a_growing_distance() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    let place = (CPU, key("acme/m/1"));
+    let records = records(1, &[a_tenant("acme"), a_version("acme/m/1", false)]);
+    turn(&mut books, &records, &ready(&[]), now);
+    books.loaded(&place, Ok(()), now);
+    let standby = report(&[("acme/m/1", ModelState::Standby)]);
+    assert_eq!(turn(&mut books, &records, &standby, now), Plan::default());
+    let broken = report(&[("acme/m/1", ModelState::Unavailable)]);
+    let (mut at, mut waited) = (now, Duration::ZERO);
+    for attempt in 1..MAX_ATTEMPTS {
+        let plan = turn(&mut books, &records, &broken, at);
+        assert!(plan.moves.is_empty(), "not at once");
+        let wait = plan.wake_at.unwrap().duration_since(at);
+        assert!(wait > waited, "attempt {attempt}");
+        (at, waited) = (at + wait, wait);
+        assert_eq!(loads(&turn(&mut books, &records, &broken, at)).len(), 1);
+        // Declared again, which says nothing yet of whether it loads.
+        books.loaded(&place, Ok(()), at);
+        turn(&mut books, &records, &standby, at);
+    }
+    let plan = turn(&mut books, &records, &broken, at);
+    assert_eq!((plan.moves.len(), plan.wake_at), (0, None), "not for ever");
+    turn(&mut books, &records, &ready(&["acme/m/1"]), at);
+    assert_eq!(
+        loads(&turn(&mut books, &records, &ready(&[]), at)).len(),
+        1,
+        "forgiven once it was there"
+    );
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! The records at one revision, indexed by what compiling and planning ask.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use mesh_resources::{
     ApiKeySpec, ArtifactRef, EndpointSpec, IssuerSpec, ModelSpec, ModelVersionSpec, Resource, Spec, TenantSpec,
+    VersionPolicy, VersionRef,
 };
 use mesh_types::{
     ArtifactFormat, DeviceId, DeviceKind, EndpointId, InstanceGroup, InstanceKind, KeyId, ModelConfig, ModelId,
-    ModelVersionKey, TenantId, Version,
+    ModelVersionKey, TenantId, Version, VersionSelector,
 };
 
 /// A model's full name: its owner and its own.
@@ -28,6 +32,8 @@ pub struct Records {
     pub keys: BTreeMap<(TenantId, KeyId), ApiKeySpec>,
     /// Issuers of tokens, by the name of their record.
     pub issuers: BTreeMap<String, IssuerSpec>,
+    /// Versions that a label, a default or an endpoint names.
+    named: BTreeSet<(ModelName, Version)>,
 }
 
 /// A model and its versions.
@@ -52,6 +58,8 @@ pub struct VersionRecord {
     pub artifact: Option<ArtifactRef>,
     /// Whether it is kept off the devices.
     pub unloaded: bool,
+    /// Whether its model's version policy keeps it off them.
+    pub left_out: bool,
 }
 
 impl VersionRecord {
@@ -62,12 +70,29 @@ impl VersionRecord {
             format: spec.format,
             artifact: spec.artifact,
             unloaded: spec.unloaded,
+            left_out: false,
         }
     }
 
-    /// Whether a device that has loaded the other has loaded this.
-    pub(crate) fn runs_as(&self, other: &Self) -> bool {
+    /// Whether it belongs on devices.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.unloaded && !self.left_out
+    }
+
+    /// Whether a device that has this has all of the other.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.format == other.format && self.artifact == other.artifact && self.config == other.config
+    }
+
+    /// Whether a device that has loaded the other has loaded this: only what needs no load may differ.
+    pub(crate) fn runs_as(&self, other: &Self) -> bool {
+        self.format == other.format && self.artifact == other.artifact && self.config.loads_as(&other.config)
+    }
+
+    /// Whether requests that fit the one fit the other, so that one may take the other's place while it serves.
+    pub(crate) fn is_called_as(&self, other: &Self) -> bool {
+        let (mine, others) = (&self.config, &other.config);
+        mine.max_batch_size == others.max_batch_size && mine.input == others.input && mine.output == others.output
     }
 
     /// The devices that it belongs on. Without a wish it goes to all GPUs, or to all CPU devices where there are none.
@@ -119,7 +144,67 @@ impl Records {
                 tracing::error!("a record's key does not fit its kind: it is left out");
             }
         }
+        records.apply_policies();
         records
+    }
+
+    /// Leaves out the versions that no policy keeps, except those that something names.
+    fn apply_policies(&mut self) {
+        self.named = self.named();
+        let named = &self.named;
+        for (name, model) in &mut self.models {
+            let Some(policy) = &model.spec.version_policy else {
+                continue;
+            };
+            let newest = model.versions.values().rev().filter(|version| !version.unloaded);
+            let kept: BTreeSet<Version> = match policy {
+                VersionPolicy::All {} => continue,
+                VersionPolicy::Specific { versions } => versions.iter().copied().collect(),
+                VersionPolicy::Latest { num_versions } => {
+                    let most = usize::try_from(*num_versions).unwrap_or(usize::MAX);
+                    newest.take(most).map(|version| version.key.version).collect()
+                }
+            };
+            for (number, version) in &mut model.versions {
+                version.left_out = !kept.contains(number) && !named.contains(&(name.clone(), *number));
+            }
+        }
+    }
+
+    fn named(&self) -> BTreeSet<(ModelName, Version)> {
+        let mut named = BTreeSet::new();
+        for (name, model) in &self.models {
+            named.extend(model.spec.labels.values().map(|version| (name.clone(), *version)));
+            if let Some(VersionSelector::Version(version)) =
+                model.spec.default_version.as_ref().map(VersionRef::selector)
+            {
+                named.insert((name.clone(), *version));
+            }
+        }
+        for ((tenant, _), endpoint) in &self.endpoints {
+            for arm in &endpoint.arms {
+                if let Some(VersionSelector::Version(version)) = arm.version.as_ref().map(VersionRef::selector) {
+                    let of_arm =
+                        |(name, _): &(&ModelName, &ModelRecord)| name.1 == arm.model && self.may_call(tenant, name);
+                    let own = (tenant.clone(), arm.model.clone());
+                    let granted = || self.models.iter().find(of_arm).map(|(name, _)| name.clone());
+                    let owner = Some(own).filter(|own| self.models.contains_key(own)).or_else(granted);
+                    named.extend(owner.map(|name| (name, *version)));
+                }
+            }
+        }
+        named
+    }
+
+    /// Whether requests may be led to it that another version of its model answers: something names it, or it is the newest.
+    pub(crate) fn displaces(&self, key: &ModelVersionKey) -> bool {
+        let name = (key.tenant.clone(), key.model.clone());
+        let Some(model) = self.models.get(&name).filter(|model| model.versions.len() > 1) else {
+            return false;
+        };
+        let mut wanted = model.versions.values().rev().filter(|version| version.is_wanted());
+        let newest = wanted.next().is_some_and(|newest| newest.key.version == key.version);
+        newest || self.named.contains(&(name, key.version))
     }
 
     fn add(&mut self, resource: Resource) -> Option<()> {

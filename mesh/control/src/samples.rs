@@ -98,6 +98,10 @@ pub(crate) fn report(models: &[(&str, ModelState)]) -> FleetReport {
             state: *state,
             reason: matches!(state, ModelState::Unavailable | ModelState::Quarantined).then(|| "it broke".to_owned()),
             memory_bytes: 0,
+            peak_bytes: 0,
+            load_time: None,
+            proven: *state == ModelState::Ready,
+            progress: None,
         })
         .collect();
     models.sort_by(|a, b| a.key.cmp(&b.key));
@@ -105,6 +109,7 @@ pub(crate) fn report(models: &[(&str, ModelState)]) -> FleetReport {
         devices: vec![DeviceReport {
             device: CPU,
             draining: false,
+            budget: None,
             models,
         }],
     }

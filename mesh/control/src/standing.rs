@@ -16,12 +16,15 @@ use crate::{
 const KEPT_OFF: &str = "it is kept off the devices: set unloaded to false to load it";
 
 /// What control itself knows of versions, beyond the devices' report.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Trouble {
     /// Why a version could not be brought to a device.
     pub reasons: BTreeMap<ModelVersionKey, String>,
-    /// Versions whose record has changed since a device loaded them: what is there must not be taken for what is declared.
+    /// Versions whose record has changed since a device loaded them, so that requests would not fit: what is there must not be
+    /// taken for what is declared.
     pub stale: BTreeSet<ModelVersionKey>,
+    /// Versions whose record has changed otherwise: what is there serves until what is declared has taken its place.
+    pub former: BTreeMap<ModelVersionKey, VersionRecord>,
 }
 
 /// One version.
@@ -31,7 +34,7 @@ pub(crate) struct Standing {
     pub(crate) able: Arc<VersionEntry>,
     /// As it is shown: not ready anywhere while it is leaving.
     pub(crate) shown: Arc<VersionEntry>,
-    /// Ready, and meant to be.
+    /// Ready, or standing by after it was warm once; and meant to be.
     pub(crate) serves: bool,
     /// Meant to become ready, if it is not.
     pub(crate) expected: bool,
@@ -65,17 +68,17 @@ impl Standing {
         };
         let off = plan
             .as_ref()
-            .filter(|_| record.unloaded)
+            .filter(|_| !record.is_wanted())
             .map(|plan| Arc::new(plan.kept_off()));
         let able = entry(plan, unavailable_reason);
         Self {
-            shown: if record.unloaded {
+            shown: if !record.is_wanted() {
                 entry(off, Some(KEPT_OFF.to_owned()))
             } else {
                 able.clone()
             },
-            serves: !record.unloaded && able.is_ready(),
-            expected: !record.unloaded,
+            serves: record.is_wanted() && able.is_ready(),
+            expected: record.is_wanted(),
             rests,
             able,
         }
@@ -87,6 +90,10 @@ pub(crate) type Standings = BTreeMap<ModelVersionKey, Standing>;
 #[derive(Default)]
 struct Reported {
     ready_on: Vec<DeviceId>,
+    /// Where it stands by.
+    standby_on: Vec<DeviceId>,
+    /// Whether it has been warm anywhere.
+    proven: bool,
     /// Ready on devices that take no new jobs.
     draining: bool,
     reason: Option<String>,
@@ -97,13 +104,24 @@ pub(crate) fn standings(records: &Records, report: &FleetReport, trouble: &Troub
     for (device, model) in report.models() {
         let entry = reported.entry(&model.key).or_default();
         match model.state {
-            ModelState::Ready if report.is_draining(device) => entry.draining = true,
-            ModelState::Ready => entry.ready_on.push(device),
+            state if state.takes_jobs() && report.is_draining(device) => entry.draining = true,
+            ModelState::Ready => {
+                entry.proven = true;
+                entry.ready_on.push(device);
+            }
+            ModelState::Standby | ModelState::Waking => {
+                entry.proven |= model.proven;
+                entry.standby_on.push(device);
+            }
             ModelState::Unavailable | ModelState::Quarantined => {
                 entry.reason = entry.reason.take().or_else(|| model.reason.clone());
             }
             ModelState::Loading | ModelState::Unloading => {}
         }
+    }
+    // Where it is in memory is better than where it must be loaded first.
+    for entry in reported.values_mut().filter(|entry| entry.ready_on.is_empty()) {
+        entry.ready_on = std::mem::take(&mut entry.standby_on);
     }
     let of = |record: &VersionRecord| {
         let reported = reported.remove(&*record.key).unwrap_or_default();
@@ -119,10 +137,13 @@ pub(crate) fn standings(records: &Records, report: &FleetReport, trouble: &Troub
 
 fn standing(record: &VersionRecord, reported: &Reported, trouble: &Trouble) -> Standing {
     let stale = trouble.stale.contains(&*record.key);
-    let leaving = record.unloaded || stale;
+    let leaving = !record.is_wanted() || stale;
     let reason = || {
         if record.unloaded {
             return KEPT_OFF.to_owned();
+        }
+        if record.left_out {
+            return "its model's version_policy leaves it out".to_owned();
         }
         if reported.draining {
             return "every device that has it is being drained".to_owned();
@@ -134,11 +155,12 @@ fn standing(record: &VersionRecord, reported: &Reported, trouble: &Trouble) -> S
             .or(known)
             .unwrap_or_else(|| "it is still loading".to_owned())
     };
+    let runs = trouble.former.get(&*record.key).unwrap_or(record);
     let entry = |ready_on: &[DeviceId]| {
         Arc::new(VersionEntry {
             key: record.key.clone(),
-            config: record.config.clone(),
-            format: record.format,
+            config: runs.config.clone(),
+            format: runs.format,
             ready_on: ready_on.to_vec(),
             plan: None,
             unavailable_reason: ready_on.is_empty().then(reason),
@@ -147,8 +169,8 @@ fn standing(record: &VersionRecord, reported: &Reported, trouble: &Trouble) -> S
     let able = entry(&reported.ready_on);
     Standing {
         shown: if leaving { entry(&[]) } else { able.clone() },
-        serves: !leaving && able.is_ready(),
-        expected: !record.unloaded,
+        serves: !leaving && able.is_ready() && reported.proven,
+        expected: record.is_wanted(),
         rests: reported.draining && !able.is_ready(),
         able,
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use futures::{FutureExt, future::BoxFuture};
 use mesh_admin_api::{
-    Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, LoadState, ModelFacts, ModelNumbers, Probe,
+    Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, LoadState, ModelFacts, ModelNumbers, Probe, Progress,
     SequenceNumbers,
 };
 use mesh_control::{ControllerHandle, ModelReport, ModelState};
@@ -51,7 +51,7 @@ impl FleetView for Devices {
             let models = shown.map(|shown| shown.models.clone()).unwrap_or_default();
             let draining = report.draining || self.fleet.is_leaving(known.device);
             let loads = report.models.into_iter().map(|model| (model.key, model.load)).collect();
-            facts.push(self.facts(known, draining, models, loads));
+            facts.push(self.facts(known, (draining, report.budget), models, loads));
         }
         facts
     }
@@ -84,13 +84,37 @@ impl FleetView for Devices {
         }
         .boxed()
     }
+
+    fn warm_up(&self, version: ModelVersionKey) -> BoxFuture<'static, Result<Vec<DeviceId>, Fault>> {
+        let worker = self.fleet.worker().clone();
+        let has = |device: &mesh_worker::DeviceReport| device.models.iter().any(|model| model.key == version);
+        let there = worker
+            .report()
+            .devices
+            .into_iter()
+            .filter(has)
+            .map(|device| device.device);
+        let devices: Vec<DeviceId> = there.collect();
+        async move {
+            if devices.is_empty() {
+                let text = "no device has been given the version yet: see why in the list of devices";
+                return Err(Fault::unavailable(FaultSource::Model, text));
+            }
+            let warmed = devices.iter().map(|device| worker.warm_up(*device, &version));
+            for result in futures::future::join_all(warmed).await {
+                result?;
+            }
+            Ok(devices)
+        }
+        .boxed()
+    }
 }
 
 impl Devices {
     fn facts(
         &self,
         known: DeviceStatistics,
-        draining: bool,
+        (draining, budget): (bool, Option<u64>),
         models: Vec<ModelReport>,
         mut loads: BTreeMap<ModelVersionKey, LoadReport>,
     ) -> DeviceFacts {
@@ -105,6 +129,7 @@ impl Devices {
             threads: known.threads,
             abandoned: known.abandoned,
             draining,
+            budget,
             in_flight: self.fleet.in_flight(known.device),
             sequence_state_bytes: known.sequence_state_bytes,
             up: known.up,
@@ -133,6 +158,10 @@ fn numbers(known: &ModelStatistics) -> ModelNumbers {
         non_finite: known.non_finite,
         crashed: known.crashed,
         out_of_memory: known.out_of_memory,
+        loads: known.loads.count,
+        load_failures: known.load_failures,
+        evictions: known.evictions,
+        idle_unloads: known.idle_unloads,
         predicted: known.prediction.predicted,
         prediction_error: known.prediction.absolute_error,
         sequences: known.sequences.map(|known| SequenceNumbers {
@@ -152,6 +181,8 @@ fn held(report: ModelReport) -> HeldModel {
         state: match report.state {
             ModelState::Loading => LoadState::Loading,
             ModelState::Ready => LoadState::Ready,
+            ModelState::Standby => LoadState::Standby,
+            ModelState::Waking => LoadState::Waking,
             ModelState::Unloading => LoadState::Unloading,
             ModelState::Quarantined => LoadState::Quarantined,
             ModelState::Unavailable => LoadState::Failed,
@@ -162,6 +193,9 @@ fn held(report: ModelReport) -> HeldModel {
         reason: report.reason,
         memory_bytes: matches!(report.state, ModelState::Ready | ModelState::Quarantined)
             .then_some(report.memory_bytes),
+        peak_bytes: report.proven.then_some(report.peak_bytes),
+        load_seconds: report.load_time.map(|time| time.as_secs_f64()),
+        progress: report.progress.map(Progress::from),
     }
 }
 
@@ -181,7 +215,7 @@ impl Probe for DeviceProbe {
             device
                 .models
                 .iter()
-                .any(|model| model.key == *job.version && model.state == mesh_worker::ModelState::Ready)
+                .any(|model| model.key == *job.version && model.state.takes_jobs())
         };
         let report = self.fleet.worker().report();
         let device = report

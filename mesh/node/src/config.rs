@@ -14,10 +14,15 @@ use std::{
 
 use mesh_telemetry::{LogFormat, OtlpConfig};
 
-use crate::options::{ServeOptions, Text};
+use crate::{
+    memory::{self, Amount},
+    options::{ServeOptions, Text},
+};
 
 /// The largest configuration file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+/// The part of the machine's memory that models may take where nobody says another.
+const CPU_MEMORY: &str = "60%";
 const SERVICE_NAME: &str = "mesh";
 /// The sockets' library tells of each worker and connection what the doors say in one line.
 const LOG_FILTER: &str = "info,actix_server=warn";
@@ -51,6 +56,12 @@ pub struct NodeConfig {
     pub threads_per_device: u16,
     /// Threads within an operation of libtorch.
     pub intra_op_threads: u16,
+    /// The most memory that models may take on the CPU devices together; none where the machine does not say what it has.
+    pub cpu_memory: Option<u64>,
+    /// The most that they may take on each GPU, in percent of what it has.
+    pub gpu_memory_percent: u8,
+    /// Models that a device loads at the same time.
+    pub parallel_loads: usize,
     /// The most requests that wait for a model on a device.
     pub queue: usize,
     /// How long open sequences may go on where their device is drained or their model unloaded.
@@ -134,6 +145,9 @@ impl NodeConfig {
                 u16::try_from(cores).unwrap_or(256).clamp(1, 256),
             ),
             intra_op_threads: desk.number("intra_op_threads", options.intra_op_threads, 1..=256, 1),
+            cpu_memory: desk.memory(options.cpu_memory),
+            gpu_memory_percent: desk.number("gpu_memory_percent", options.gpu_memory_percent, 1..=100, 90),
+            parallel_loads: desk.number("parallel_loads", options.parallel_loads, 1..=16, 2),
             queue: desk.number("queue", options.queue, 1..=1_000_000, 4_096),
             sequence_grace: desk.millis("sequence_grace_ms", options.sequence_grace_ms, 0..=3_600_000, 30_000),
             sequence_state_bytes: desk.number(
@@ -213,6 +227,18 @@ impl Desk {
 
     fn millis(&mut self, name: &str, text: Option<Text>, bounds: RangeInclusive<u64>, default: u64) -> Duration {
         Duration::from_millis(self.number(name, text, bounds, default))
+    }
+
+    fn memory(&mut self, text: Option<Text>) -> Option<u64> {
+        let Text(text) = text.unwrap_or_else(|| Text(CPU_MEMORY.to_owned()));
+        match memory::parse(&text) {
+            Some(Amount::Bytes(bytes)) => Some(bytes),
+            Some(Amount::Percent(percent)) => memory::of_machine().map(|bytes| bytes / 100 * u64::from(percent)),
+            None => {
+                self.say("cpu_memory", &text, "a size: write 6GiB, 512MiB or 60%");
+                None
+            }
+        }
     }
 
     fn otlp(&mut self, endpoint: Option<Text>, ratio: Option<Text>) -> Option<OtlpConfig> {

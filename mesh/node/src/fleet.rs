@@ -12,6 +12,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::FutureExt;
@@ -24,6 +25,9 @@ use mesh_types::{DeviceId, Fault, InferJob, JobOutcome, ModelVersionKey};
 use mesh_worker::{JobReply, WorkerHandle};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+
+/// How long a change that leads no request elsewhere may wait for others.
+const REST: Duration = Duration::from_millis(250);
 
 /// The devices of this process.
 #[derive(Clone)]
@@ -68,11 +72,12 @@ impl LocalFleet {
                 let mut known = BTreeSet::new();
                 loop {
                     let report = reports.borrow_and_update().clone();
+                    let routing = Some(report.routing);
                     known = measure(&telemetry, &report, &known);
                     changed.send_modify(|count| *count = count.wrapping_add(1));
                     tokio::select! {
                         () = signal.ended() => return,
-                        news = reports.changed() => if news.is_err() { return },
+                        news = next(&mut reports, routing) => if news.is_err() { return },
                     }
                 }
             });
@@ -134,6 +139,18 @@ impl LocalFleet {
     }
 }
 
+/// Waits for a change of the report: not at all where it decides where requests go, else for as many others as come within
+/// [`REST`]. Models may come and go by the dozen a second, and whoever is told looks at all that are declared.
+async fn next(
+    reports: &mut watch::Receiver<mesh_worker::DeviceReport>,
+    routing: Option<u64>,
+) -> Result<(), watch::error::RecvError> {
+    reports.changed().await?;
+    let routes = |report: &mesh_worker::DeviceReport| Some(report.routing) != routing;
+    let rest = tokio::time::timeout(REST, reports.wait_for(routes)).await;
+    rest.map_or(Ok(()), |waited| waited.map(drop))
+}
+
 /// Brings the metrics to what a device reports; answers what they now show.
 fn measure(
     telemetry: &Telemetry,
@@ -175,6 +192,11 @@ impl Fleet for LocalFleet {
         async move { worker.load(device, spec).await }.boxed()
     }
 
+    fn warm_up(&self, device: DeviceId, key: ModelVersionKey) -> Moved {
+        let worker = self.worker.clone();
+        async move { worker.warm_up(device, &key).await }.boxed()
+    }
+
     fn unload(&self, device: DeviceId, key: ModelVersionKey) -> Moved {
         let worker = self.worker.clone();
         async move { worker.unload(device, &key).await }.boxed()
@@ -184,6 +206,7 @@ impl Fleet for LocalFleet {
         let devices = self.worker.report().devices.into_iter().map(|device| DeviceReport {
             device: device.device,
             draining: device.draining || self.is_leaving(device.device),
+            budget: device.budget,
             models: device.models.into_iter().map(model).collect(),
         });
         FleetReport {
@@ -201,6 +224,8 @@ fn model(report: mesh_worker::ModelReport) -> ModelReport {
         state: match report.state {
             mesh_worker::ModelState::Loading => ModelState::Loading,
             mesh_worker::ModelState::Ready => ModelState::Ready,
+            mesh_worker::ModelState::Standby => ModelState::Standby,
+            mesh_worker::ModelState::Waking => ModelState::Waking,
             mesh_worker::ModelState::Unloading => ModelState::Unloading,
             mesh_worker::ModelState::Quarantined => ModelState::Quarantined,
             mesh_worker::ModelState::Unavailable => ModelState::Unavailable,
@@ -208,6 +233,10 @@ fn model(report: mesh_worker::ModelReport) -> ModelReport {
         key: report.key,
         reason: report.reason,
         memory_bytes: report.memory_bytes,
+        peak_bytes: report.peak_bytes,
+        load_time: report.load_time,
+        proven: report.proven,
+        progress: report.progress,
     }
 }
 

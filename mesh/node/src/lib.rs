@@ -10,6 +10,7 @@ mod admin;
 mod config;
 mod data;
 mod fleet;
+mod memory;
 mod node;
 mod observer;
 mod options;

@@ -265,6 +265,9 @@ fn start_worker(
         queue: config.queue,
         sequence_grace: config.sequence_grace,
         sequence_state_bytes: config.sequence_state_bytes,
+        cpu_memory: config.cpu_memory.map(|bytes| bytes / u64::from(config.devices.max(1))),
+        device_memory_percent: config.gpu_memory_percent,
+        parallel_loads: config.parallel_loads,
         latency_folder: Some(DataFolder::open(&config.data)?.latency()?),
         ..WorkerConfig::default()
     };

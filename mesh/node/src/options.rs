@@ -83,6 +83,16 @@ pub struct ServeOptions {
     /// Threads within one operation of libtorch; more than 1 helps large models only. [default: 1]
     #[arg(long, env = "MESH_INTRA_OP_THREADS", value_name = "N", help_heading = "Devices")]
     pub intra_op_threads: Option<Text>,
+    /// The most memory that models may take on the CPU devices together: bytes with KiB, MiB or GiB, or a share of the
+    /// machine's memory (or of the limit of its container) such as 60%. [default: 60%]
+    #[arg(long, env = "MESH_CPU_MEMORY", value_name = "SIZE", help_heading = "Devices")]
+    pub cpu_memory: Option<Text>,
+    /// The most memory that models may take on each GPU, in percent of what it has. [default: 90]
+    #[arg(long, env = "MESH_GPU_MEMORY_PERCENT", value_name = "N", help_heading = "Devices")]
+    pub gpu_memory_percent: Option<Text>,
+    /// Models that a device loads at the same time, beside those that serve. [default: 2]
+    #[arg(long, env = "MESH_PARALLEL_LOADS", value_name = "N", help_heading = "Devices")]
+    pub parallel_loads: Option<Text>,
     /// The most requests that wait for one model on one device. [default: 4096]
     #[arg(long, env = "MESH_QUEUE", value_name = "N", help_heading = "Devices")]
     pub queue: Option<Text>,
@@ -135,6 +145,9 @@ impl ServeOptions {
             devices: self.devices.or(other.devices),
             threads_per_device: self.threads_per_device.or(other.threads_per_device),
             intra_op_threads: self.intra_op_threads.or(other.intra_op_threads),
+            cpu_memory: self.cpu_memory.or(other.cpu_memory),
+            gpu_memory_percent: self.gpu_memory_percent.or(other.gpu_memory_percent),
+            parallel_loads: self.parallel_loads.or(other.parallel_loads),
             queue: self.queue.or(other.queue),
             sequence_grace_ms: self.sequence_grace_ms.or(other.sequence_grace_ms),
             sequence_state_bytes: self.sequence_state_bytes.or(other.sequence_state_bytes),

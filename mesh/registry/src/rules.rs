@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use mesh_resources::{
     AdminRole, EndpointSpec, IssuerSpec, Kind, ModelSpec, ModelVersionSpec, Problem, Resource, ResourceKey, Spec,
-    TenantBinding, VersionRef,
+    TenantBinding, VersionPolicy, VersionRef,
 };
 use mesh_types::{ArtifactFormat, ModelId, ModelVersionKey, TenantId, Version, VersionSelector};
 
@@ -183,6 +183,17 @@ impl Rules<'_> {
         {
             let text = format!("there is no version {version} of model '{model}'");
             problems.push(Problem::new("spec.default_version", text));
+        }
+        if let Some(VersionPolicy::Specific { versions }) = &spec.version_policy {
+            for (index, version) in versions.iter().enumerate() {
+                if !self.has_version(tenant, &model, *version)? {
+                    let text = format!("there is no version {version} of model '{model}'");
+                    problems.push(Problem::new(
+                        format!("spec.version_policy.specific.versions[{index}]"),
+                        text,
+                    ));
+                }
+            }
         }
         for (index, grant) in spec.grants.iter().enumerate() {
             self.tenant(&format!("spec.grants[{index}]"), grant, problems)?;

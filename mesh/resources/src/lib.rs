@@ -24,7 +24,10 @@ pub use access::{
 pub use endpoint::{ALL_HUNDREDTHS, ArmSpec, EndpointSpec, MAX_ARMS, MAX_TIMEOUT_MS};
 pub use envelope::{API_VERSION, Metadata, Resource, Spec};
 pub use key::{Kind, ResourceKey};
-pub use model::{ArtifactRef, MAX_GRANTS, MAX_LABELS, ModelSpec, ModelVersionSpec, VersionRef};
+pub use model::{
+    ArtifactRef, LabelMoves, MAX_GRANTS, MAX_LABELS, MAX_POLICY_VERSIONS, ModelSpec, ModelVersionSpec, VersionPolicy,
+    VersionRef,
+};
 pub use problem::{Problem, ResourceError};
 pub use recognise::recognise;
 pub use schema::ModelConfigSchema;

@@ -77,6 +77,46 @@ impl<'de> Deserialize<'de> for VersionRef {
     }
 }
 
+/// The most versions that `version_policy` names one by one, and the most of the newest.
+pub const MAX_POLICY_VERSIONS: usize = 1_000;
+
+/// Which versions of a model are kept on the devices, in Triton's words. Those that a label, the default or an endpoint names
+/// stay in any case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum VersionPolicy {
+    /// The newest.
+    Latest {
+        /// So many.
+        num_versions: u32,
+    },
+    /// Every one.
+    All {},
+    /// These.
+    Specific {
+        /// Their numbers.
+        #[schema(value_type = Vec<u32>)]
+        versions: Vec<Version>,
+    },
+}
+
+/// When a label, the default or a route moves to another version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum LabelMoves {
+    /// Once that version is ready; until then what it was before answers.
+    #[default]
+    WhenReady,
+    /// At once: requests fail until that version is ready.
+    AtOnce,
+}
+
+impl LabelMoves {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A model of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -91,6 +131,12 @@ pub struct ModelSpec {
     /// Which version answers where none is named; absent: the highest that is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_version: Option<VersionRef>,
+    /// Which versions are kept on the devices; absent: every one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_policy: Option<VersionPolicy>,
+    /// When labels and the default move.
+    #[serde(default, skip_serializing_if = "LabelMoves::is_default")]
+    pub label_moves: LabelMoves,
     /// Other tenants that may call the model under its name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
@@ -117,6 +163,7 @@ impl ModelSpec {
                 format!("'{label}' would read as a version number: use a name"),
             ));
         }
+        self.check_policy(problems);
         if self.grants.len() > MAX_GRANTS {
             problems.push(Problem::new(
                 "spec.grants",
@@ -131,6 +178,26 @@ impl ModelSpec {
                 "spec.default_version",
                 format!("there is no label '{label}' in spec.labels"),
             ));
+        }
+    }
+}
+
+impl ModelSpec {
+    fn check_policy(&self, problems: &mut Vec<Problem>) {
+        let bound = format!("1 to {MAX_POLICY_VERSIONS}");
+        match &self.version_policy {
+            Some(VersionPolicy::Latest { num_versions }) => {
+                let number = usize::try_from(*num_versions).unwrap_or(usize::MAX);
+                if !(1..=MAX_POLICY_VERSIONS).contains(&number) {
+                    let text = format!("{bound}, got {num_versions}");
+                    problems.push(Problem::new("spec.version_policy.latest.num_versions", text));
+                }
+            }
+            Some(VersionPolicy::Specific { versions }) if !(1..=MAX_POLICY_VERSIONS).contains(&versions.len()) => {
+                let text = format!("{bound} versions, got {}", versions.len());
+                problems.push(Problem::new("spec.version_policy.specific.versions", text));
+            }
+            _ => {}
         }
     }
 }

@@ -20,6 +20,11 @@ pub struct ModelConfigSchema {
     /// How requests are batched; absent: each runs alone.
     #[schema(nullable)]
     pub dynamic_batching: Option<DynamicBatchingSchema>,
+    /// When it is in memory; absent: loaded when declared, and gone only for another's sake.
+    #[schema(nullable)]
+    pub residency: Option<ResidencySchema>,
+    /// What it runs on before it takes requests, besides a sweep over batch sizes.
+    pub model_warmup: Vec<ModelWarmupSchema>,
     /// Where instances run; empty means one group of the default kind.
     pub instance_group: Vec<InstanceGroupSchema>,
     /// What an ensemble is made of, in Triton's form.
@@ -55,6 +60,48 @@ pub struct DynamicBatchingSchema {
     pub max_queue_delay_microseconds: u64,
     /// Requests that may wait; 0 takes the worker's own bound.
     pub max_queue_size: u32,
+}
+
+/// When a model is in memory.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = Residency)]
+pub struct ResidencySchema {
+    /// Never leaves memory for another's sake.
+    pub pinned: bool,
+    /// EAGER: when declared, while there is room; ON_DEMAND: with the first request.
+    pub load: String,
+    /// Leaves memory once no request has come for so long; 0: only for another's sake.
+    pub idle_seconds: u64,
+}
+
+/// A request that a model runs before it takes others.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = ModelWarmup)]
+pub struct ModelWarmupSchema {
+    /// Its name in errors.
+    pub name: String,
+    /// Rows; each is the same. 0 is 1.
+    pub batch_size: u32,
+    /// The model's inputs, each by its name.
+    pub inputs: BTreeMap<String, WarmupInputSchema>,
+    /// How often it runs; 0 is 1.
+    pub count: u32,
+}
+
+/// What a warm-up input holds: one of `zero_data`, `random_data` and `input_data`.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = WarmupInput)]
+pub struct WarmupInputSchema {
+    /// Its element type, the model's.
+    pub data_type: String,
+    /// Its extents, without the batch dimension where the model batches.
+    pub dims: Vec<i64>,
+    /// Zeros, or empty strings.
+    pub zero_data: Option<bool>,
+    /// Random data, the same in every run.
+    pub random_data: Option<bool>,
+    /// One item's raw bytes in base64.
+    pub input_data: Option<String>,
 }
 
 /// Where instances of a model run.

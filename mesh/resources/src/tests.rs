@@ -258,7 +258,8 @@ fn an_ensemble_has_steps_and_neither_a_file_nor_anything_of_a_device() {
 fn the_schema_of_the_model_configuration_has_its_fields() {
     let config: ModelConfig = serde_json::from_value(serde_json::json!({
         "max_batch_size": 1, "input": [], "output": [], "dynamic_batching": {}, "instance_group": [{}], "parameters": {"a": "b"},
-        "ensemble_scheduling": {"step": []}, "graph": {"steps": []}
+        "ensemble_scheduling": {"step": []}, "graph": {"steps": []}, "residency": {},
+        "model_warmup": [{"name": "w", "batch_size": 1, "inputs": {}}]
     }))
     .unwrap();
     let fields = |value: serde_json::Value| -> Vec<String> {

@@ -2,7 +2,7 @@
 //!
 //! Owns their names, and the way from a [`DeviceReading`] to lines of text and OTLP points. Counts nothing itself: devices
 //! keep exact numbers anyway, so a second count on the way of every batch would only cost time and could disagree. A
-//! model's counters begin at zero when it is loaded, which readers of counters take for a restart.
+//! model's counters begin at zero when it is declared, which readers of counters take for a restart.
 //!
 //! Invariants: the label sets of models and tenants are the bounded ones of [`crate::labels`], and what is past them is
 //! added up under `other`; a source that is gone reads as no devices.
@@ -40,6 +40,16 @@ pub struct ModelReading {
     pub out_of_memory: u64,
     /// Requests whose answer held NaN or infinity, where that is looked for.
     pub non_finite: u64,
+    /// Loads that ended well.
+    pub loads: u64,
+    /// How long they took.
+    pub load_time: Duration,
+    /// Loads that failed.
+    pub load_failures: u64,
+    /// How often it left memory for another's sake.
+    pub evictions: u64,
+    /// How often it left memory because it was idle.
+    pub idle_unloads: u64,
     /// What was foretold for its batches.
     pub predicted: Duration,
     /// By how much that was off, each batch's error taken as positive.
@@ -80,6 +90,12 @@ pub struct DeviceReading {
     pub draining: bool,
     /// What the states of sequences take in the host's memory, in bytes.
     pub sequence_state_bytes: u64,
+    /// The most bytes that models may take; none: no bound.
+    pub budget: Option<u64>,
+    /// Models in memory.
+    pub resident: usize,
+    /// Models that are declared and not in memory.
+    pub standby: usize,
     /// Its models.
     pub models: Vec<ModelReading>,
     /// The device's time by tenant.
@@ -126,7 +142,7 @@ const GAUGE: (bool, bool) = (false, true);
 
 /// Every metric of devices; [`Kind`] is its index.
 #[rustfmt::skip]
-pub(crate) const FAMILIES: [Family; 15] = [
+pub(crate) const FAMILIES: [Family; 21] = [
     family(("mesh_tenant_device_seconds", "mesh.tenant.device_time"), "Device time used by each tenant's rows", SECONDS),
     family(("mesh_requests_not_run", "mesh.requests.not_run"), "Requests that left a device without having run, by reason", COUNT),
     family(("mesh_model_executions", "mesh.model.executions"), "Executions of models, failed ones included", COUNT),
@@ -142,6 +158,12 @@ pub(crate) const FAMILIES: [Family; 15] = [
     family(("mesh_sequences", "mesh.sequences"), "Open sequences of stateful models: in a seat, or waiting for one", GAUGE),
     family(("mesh_sequences_ended", "mesh.sequences.ended"), "Sequences that are over, by reason", COUNT),
     family(("mesh_device_sequence_state_bytes", "mesh.device.sequence_state"), "Memory of the host that states of sequences take", GAUGE),
+    family(("mesh_model_loads", "mesh.model.loads"), "Loads of models that ended well", COUNT),
+    family(("mesh_model_load_seconds", "mesh.model.load_time"), "Time that loads took which ended well, warm-up included", SECONDS),
+    family(("mesh_model_load_failures", "mesh.model.load_failures"), "Loads of models that failed", COUNT),
+    family(("mesh_model_evictions", "mesh.model.evictions"), "Models that left memory, by reason", COUNT),
+    family(("mesh_device_memory_budget_bytes", "mesh.device.memory_budget"), "The most bytes that models may take on a device", GAUGE),
+    family(("mesh_device_models", "mesh.device.models"), "Models declared on a device, by whether they are in memory", GAUGE),
 ];
 
 /// The place of each metric in [`FAMILIES`].
@@ -162,6 +184,12 @@ enum Kind {
     Sequences,
     SequencesEnded,
     SequenceStateBytes,
+    Loads,
+    LoadSeconds,
+    LoadFailures,
+    Evictions,
+    Budget,
+    Models,
 }
 
 /// Names and values, in the order in which they are written.
@@ -235,6 +263,17 @@ impl Sums<'_> {
         self.add(Kind::Abandoned, &labels, count(reading.abandoned as u64));
         self.add(Kind::Draining, &labels, f64::from(u8::from(reading.draining)));
         self.add(Kind::SequenceStateBytes, &labels, count(reading.sequence_state_bytes));
+        if let Some(budget) = reading.budget {
+            self.add(Kind::Budget, &labels, count(budget));
+        }
+        for (state, models) in [("resident", reading.resident), ("standby", reading.standby)] {
+            let state = LabelText::from(state);
+            self.add(
+                Kind::Models,
+                &[("device", &device), ("state", &state)],
+                count(models as u64),
+            );
+        }
         for model in &reading.models {
             self.model(&device, model);
         }
@@ -261,7 +300,15 @@ impl Sums<'_> {
             let labels = [("device", device), ("model", &model), ("reason", &reason)];
             self.add(Kind::NotRun, &labels, count(requests));
         }
+        for (reason, times) in [("memory", reading.evictions), ("idle", reading.idle_unloads)] {
+            let reason = LabelText::from(reason);
+            let labels = [("device", device), ("model", &model), ("reason", &reason)];
+            self.add(Kind::Evictions, &labels, count(times));
+        }
         for (kind, value) in [
+            (Kind::Loads, count(reading.loads)),
+            (Kind::LoadSeconds, reading.load_time.as_secs_f64()),
+            (Kind::LoadFailures, count(reading.load_failures)),
             (Kind::Executions, count(reading.executions)),
             (Kind::Crashes, count(reading.crashed)),
             (Kind::OutOfMemory, count(reading.out_of_memory)),

@@ -33,6 +33,11 @@ pub(crate) fn model(name: &str) -> ModelReading {
         crashed: 4,
         out_of_memory: 6,
         non_finite: 7,
+        loads: 8,
+        load_time: Duration::from_millis(500),
+        load_failures: 9,
+        evictions: 10,
+        idle_unloads: 11,
         predicted: Duration::from_millis(1_500),
         prediction_error: Duration::from_millis(250),
         sequences: Some(SequenceReading {
@@ -54,6 +59,9 @@ pub(crate) fn device(index: u16, models: Vec<ModelReading>, tenants: &[(&str, u6
         abandoned: 1,
         draining: index == 1,
         sequence_state_bytes: 99,
+        budget: (index == 0).then_some(1_024),
+        resident: 1,
+        standby: 2,
         models,
         tenants: tenants
             .iter()
@@ -120,10 +128,12 @@ fn each_kind_is_the_metric_of_its_name() {
         (Kind::Draining, "mesh_device_draining"),
         (Kind::SequencesEnded, "mesh_sequences_ended"),
         (Kind::SequenceStateBytes, "mesh_device_sequence_state_bytes"),
+        (Kind::Evictions, "mesh_model_evictions"),
+        (Kind::Models, "mesh_device_models"),
     ] {
         assert_eq!(FAMILIES[kind as usize].name, name);
     }
-    assert_eq!(Kind::SequenceStateBytes as usize + 1, FAMILIES.len());
+    assert_eq!(Kind::Models as usize + 1, FAMILIES.len());
 }
 
 #[test]

@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DataType, DynamicBatching, EnsembleScheduling, ExecutionPolicy, Graph, Optimization, Parameters, SequenceBatching,
-    batching::MAX_MICROSECONDS,
+    DataType, DynamicBatching, EnsembleScheduling, ExecutionPolicy, Graph, ModelWarmup, Optimization, Parameters,
+    ResidencyPolicy, SequenceBatching, batching::MAX_MICROSECONDS, residency,
 };
 
 /// The largest `max_batch_size` and the most inputs or outputs: nothing a configuration says may be without bound.
@@ -125,6 +125,12 @@ pub struct ModelConfig {
     /// What the runtime may change about the model when it loads it; absent: the defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimization: Option<Optimization>,
+    /// When it is in memory; absent: loaded when declared, and gone only for another's sake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub residency: Option<ResidencyPolicy>,
+    /// What it runs on before it takes requests, besides a sweep over batch sizes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub model_warmup: Vec<ModelWarmup>,
     /// Where instances run; empty means one group of the default kind.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub instance_group: Vec<InstanceGroup>,
@@ -183,6 +189,24 @@ impl ModelConfig {
         batch.into_iter().chain(spec.dims.iter().copied()).collect()
     }
 
+    /// Whether a device that has loaded a model by one of the two has loaded it by the other: they differ in nothing but how
+    /// many instances there are, how requests wait, and when it is in memory.
+    pub fn loads_as(&self, other: &Self) -> bool {
+        let bare = |config: &Self| Self {
+            dynamic_batching: None,
+            execution: None,
+            residency: None,
+            instance_group: Vec::new(),
+            ..config.clone()
+        };
+        bare(self) == bare(other)
+    }
+
+    /// When it is in memory.
+    pub fn residency(&self) -> ResidencyPolicy {
+        self.residency.unwrap_or_default()
+    }
+
     /// Everything wrong with the configuration, at once.
     pub fn problems(&self) -> Vec<ModelConfigError> {
         let mut problems = Vec::new();
@@ -210,6 +234,17 @@ impl ModelConfig {
         if let Some(optimization) = &self.optimization {
             optimization.check(|field, problem| say(format!("optimization{field}"), problem));
         }
+        residency::check_residency(&self.residency(), |field, problem| {
+            say(format!("residency{field}"), problem);
+        });
+        residency::check_warmups(
+            &self.model_warmup,
+            &self.input,
+            self.max_batch_size,
+            |place, problem| {
+                say(format!("model_warmup{place}"), problem);
+            },
+        );
         for (index, group) in self.instance_group.iter().enumerate() {
             if group.count > MAX_INSTANCES {
                 let problem = format!("at most {MAX_INSTANCES} instances per device, got {}", group.count);

@@ -14,6 +14,7 @@ mod inputs;
 mod job;
 mod optimization;
 mod parameters;
+mod residency;
 mod sequence;
 mod sequence_check;
 mod tensor;
@@ -43,6 +44,10 @@ pub use optimization::{
     Attempt, Difference, LoadReport, Optimization, Precision, Variant, VariantReport, VariantTime, Verdict,
 };
 pub use parameters::{ParameterValue, Parameters};
+pub use residency::{
+    Base64Bytes, LoadPolicy, LoadProgress, LoadStage, MAX_WARMUP_BYTES, MAX_WARMUP_COUNT, MAX_WARMUPS, ModelWarmup,
+    ResidencyPolicy, WarmupInput,
+};
 pub use sequence::{
     Control, ControlInput, ControlKind, CorrelationId, CorrelationIds, InitialState, MAX_CORRELATION_ID_BYTES,
     SequenceBatching, SequenceStep, StateSpec, StrategyDirect, StrategyOldest,

@@ -229,6 +229,11 @@ pub struct SequenceBatching {
 }
 
 impl SequenceBatching {
+    /// Whether answers leave in the order of the requests.
+    pub fn keeps_order(&self) -> bool {
+        self.oldest.as_ref().is_some_and(|oldest| oldest.preserve_ordering)
+    }
+
     /// How long a sequence may be without a request.
     pub fn idle(&self) -> Duration {
         match self.max_sequence_idle_microseconds {

@@ -10,6 +10,7 @@ mod memory;
 mod models;
 mod overload;
 mod profile;
+mod residents;
 mod rows;
 mod samples;
 mod scheduling;
@@ -50,6 +51,8 @@ pub(crate) enum Group {
     Memory,
     /// What a request costs where 10,000 tenants are known and 100 call.
     Tenants,
+    /// What a request costs where 1,000 models are declared and 50 are in memory.
+    Models,
     /// Instructions of a request, under valgrind.
     Instructions,
     /// Instructions of a request in the scheduler alone, by part, under valgrind.
@@ -149,6 +152,9 @@ fn measure(bench: &Bench, only: &[Group], rows: &mut Vec<table::Row>) -> anyhow:
         let node = bench.start("tenants", &[], PATIENCE)?;
         rows.extend(tenants::rows(bench, &node)?);
         node.stop()?;
+    }
+    if wanted(Group::Models) {
+        rows.extend(residents::rows(bench)?);
     }
     if wanted(Group::Instructions) {
         rows.push(callgrind::row(bench)?);

@@ -25,6 +25,22 @@ pub enum BackendError {
     Unsupported(String),
 }
 
+impl BackendError {
+    /// The same, saying within what it happened.
+    #[must_use]
+    pub fn within(self, what: &str) -> Self {
+        let name = |text: String| format!("{what}: {text}");
+        match self {
+            Self::Load(text) => Self::Load(name(text)),
+            Self::InvalidInput(text) => Self::InvalidInput(name(text)),
+            Self::Execution(text) => Self::Execution(name(text)),
+            Self::Output(text) => Self::Output(name(text)),
+            Self::OutOfMemory(text) => Self::OutOfMemory(name(text)),
+            Self::Unsupported(text) => Self::Unsupported(name(text)),
+        }
+    }
+}
+
 impl From<BackendError> for Fault {
     fn from(error: BackendError) -> Self {
         let message = error.to_string();

@@ -1,7 +1,7 @@
 //! The contract between a device thread and a model runtime.
 //!
-//! Synchronous on purpose: a [`LoadedModel`] lives on one device thread and is only ever called there, so a runtime needs no
-//! locks and knows nothing of actors, queues or deadlines. Batches arrive gathered by reference and leave as whole tensors;
+//! Synchronous on purpose: a [`LoadedModel`] is loaded and warmed on one thread, then moves to a device thread and is only
+//! ever called there, so a runtime needs no locks and knows nothing of actors, queues or deadlines. Batches arrive gathered by reference and leave as whole tensors;
 //! what belongs to which request is the caller's business.
 //!
 //! Invariants: an error from `execute` leaves the model usable; output tensors are in the configuration's order and have the

@@ -41,12 +41,29 @@ pub trait Backend: Send + Sync {
     /// The kinds of file that it runs.
     fn formats(&self) -> &'static [ArtifactFormat];
 
-    /// Loads a model onto a device. Called on the device thread that will own it; may take long.
+    /// What an instance will take at rest, in bytes, as far as that can be told without loading it; none leaves it at the
+    /// size of its file.
+    fn estimate(&self, spec: &LoadSpec) -> Option<u64> {
+        let _ = spec;
+        None
+    }
+
+    /// Called once on every thread that will load or run models, before it does: for what a runtime keeps per thread.
+    fn enter_thread(&self) {}
+
+    /// Loads a model onto a device; may take long. Called on a thread of its own, which then warms the model up and hands
+    /// it to the device thread that will run it; after a crash also on that device thread.
     fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError>;
+
+    /// Gives memory of models that are gone back to the system, as far as the runtime keeps any. May take long; called
+    /// beside running models, and never on a device thread.
+    fn release_memory(&self, device: DeviceId) {
+        let _ = device;
+    }
 }
 
-/// A model on a device, owned by one device thread (and not `Send`: it never leaves it).
-pub trait LoadedModel {
+/// A model on a device. It may move to another thread, and is only ever used by one at a time.
+pub trait LoadedModel: Send {
     /// Runs one batch.
     fn execute(&mut self, batch: &BatchInputs<'_>) -> Result<BatchOutputs, BackendError>;
 

@@ -2,12 +2,13 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "shim/shim.cpp",
     "shim/error.cpp",
     "shim/memory.cpp",
     "shim/module.cpp",
     "shim/package.cpp",
+    "shim/release.cpp",
     "shim/schema.cpp",
     "shim/variants.cpp",
 ];

@@ -94,6 +94,11 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         items
     }
 
+    /// Whether the model takes requests.
+    pub fn knows(&self, model: &K) -> bool {
+        self.models.find(model).is_some()
+    }
+
     /// How many requests wait for the model.
     pub fn waiting(&self, model: &K) -> usize {
         let model = self.models.find(model).and_then(|index| self.models.get(index));

@@ -1,9 +1,11 @@
 //! Splitting a failing batch, on a model that is a closure.
 
 use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    sync::Arc,
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use mesh_types::{
     ArtifactFormat, DataType, Deadline, ExecutionPolicy, InferJob, ManualClock, ModelConfig, ModelId, ModelVersionKey,
     RequestId, Shape, Standing, TenantId, TensorSpec, Version,
 };
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::ordering::Reply;
@@ -19,7 +22,7 @@ use crate::ordering::Reply;
 use super::*;
 use crate::shared::Queued;
 
-type Behaviour = Rc<dyn Fn(&[f32]) -> Result<Vec<f32>, BackendError>>;
+type Behaviour = Arc<dyn Fn(&[f32]) -> Result<Vec<f32>, BackendError> + Send + Sync>;
 
 struct Closure(Behaviour);
 
@@ -54,25 +57,28 @@ struct Scene {
     policy: NonFinite,
     loads: Cell<u32>,
     loads_left: Cell<u32>,
-    abandoned: Cell<bool>,
+    abandoned: Arc<AtomicBool>,
     /// The values of each execution.
-    seen: Rc<RefCell<Vec<Vec<f32>>>>,
+    seen: Arc<Mutex<Vec<Vec<f32>>>>,
 }
 
 impl Scene {
-    fn new(clock: &Arc<ManualClock>, behaviour: impl Fn(&[f32]) -> Result<Vec<f32>, BackendError> + 'static) -> Self {
-        let seen: Rc<RefCell<Vec<Vec<f32>>>> = Rc::default();
+    fn new(
+        clock: &Arc<ManualClock>,
+        behaviour: impl Fn(&[f32]) -> Result<Vec<f32>, BackendError> + Send + Sync + 'static,
+    ) -> Self {
+        let seen: Arc<Mutex<Vec<Vec<f32>>>> = Arc::default();
         let noted = seen.clone();
         Self {
             clock: clock.clone(),
-            behaviour: Rc::new(move |values| {
-                noted.borrow_mut().push(values.to_vec());
+            behaviour: Arc::new(move |values| {
+                noted.lock().push(values.to_vec());
                 behaviour(values)
             }),
             policy: NonFinite::Pass,
             loads: Cell::new(0),
             loads_left: Cell::new(u32::MAX),
-            abandoned: Cell::new(false),
+            abandoned: Arc::default(),
             seen,
         }
     }
@@ -147,7 +153,7 @@ impl Scene {
             pulse: &pulse,
             limit: FAR,
             reload: &reload,
-            abandoned: &|| self.abandoned.get(),
+            abandoned: &|| self.abandoned.load(Ordering::SeqCst),
         };
         let tally = super::run(&bench, &mut instance, &run, None);
         assert_eq!(pulse.due(), None, "no call is left open");
@@ -264,11 +270,11 @@ fn out_of_memory_is_tried_in_halves_and_the_fewest_rows_that_did_not_fit_are_tol
 #[test]
 fn who_is_late_or_gone_leaves_before_the_next_try() {
     let clock = clock();
-    let (moved, dropped) = (clock.clone(), Rc::new(RefCell::new(None)));
+    let (moved, dropped) = (clock.clone(), Arc::new(Mutex::new(None)));
     let gone = dropped.clone();
     let scene = Scene::new(&clock, move |values| {
         moved.advance(Duration::from_secs(1));
-        drop(gone.borrow_mut().take());
+        drop(gone.lock().take());
         fails_on_negative(values)
     });
     let (mut queued, mut answers) = scene.singles(&[1.0, -1.0]);
@@ -276,7 +282,7 @@ fn who_is_late_or_gone_leaves_before_the_next_try() {
     let (left, left_answer) = scene.queued(&[3.0], FAR);
     queued.extend([late, left]);
     answers.push(late_answer);
-    *dropped.borrow_mut() = Some(left_answer);
+    *dropped.lock() = Some(left_answer);
     let tally = scene.run(queued);
     let answers = read(answers);
     assert_eq!(answers[0], Ok(1.0));
@@ -285,7 +291,7 @@ fn who_is_late_or_gone_leaves_before_the_next_try() {
         (tally.expired, tally.cancelled, tally.success.count, tally.fail.count),
         (1, 1, 1, 1)
     );
-    let seen = scene.seen.borrow();
+    let seen = scene.seen.lock();
     assert!(seen[1..].iter().flatten().all(|value| *value < 2.0), "{seen:?}");
 }
 
@@ -300,13 +306,13 @@ fn a_batch_that_nobody_waits_for_does_not_run() {
 
 #[test]
 fn a_thread_that_was_given_up_does_not_try_again() {
-    let scene = Rc::new_cyclic(|scene: &std::rc::Weak<Scene>| {
-        let scene = scene.clone();
-        Scene::new(&clock(), move |values| {
-            scene.upgrade().unwrap().abandoned.set(true);
-            fails_on_negative(values)
-        })
+    let abandoned: Arc<AtomicBool> = Arc::default();
+    let given_up = abandoned.clone();
+    let mut scene = Scene::new(&clock(), move |values| {
+        given_up.store(true, Ordering::SeqCst);
+        fails_on_negative(values)
     });
+    scene.abandoned = abandoned;
     let (queued, answers) = scene.singles(&[-1.0, 2.0]);
     let tally = scene.run(queued);
     assert_eq!(tally.executions, 1);

@@ -201,7 +201,7 @@ fn a_worker_stops_though_a_thread_hangs_that_was_given_up() {
 }
 
 #[test]
-fn a_load_that_hangs_fails_and_the_models_beside_it_come_back() {
+fn a_load_that_hangs_fails_and_the_models_beside_it_serve_on() {
     with_rig(&WorkerConfig::default(), |mut rig| async move {
         rig.load(spec("identity", batching())).await;
         rig.hold_loads();
@@ -212,6 +212,7 @@ fn a_load_that_hangs_fails_and_the_models_beside_it_come_back() {
             rig.advance(LOAD_LIMIT - Duration::from_millis(1));
             rig.settled().await;
             assert_eq!(rig.worker.statistics().devices[0].abandoned, 0);
+            assert_eq!(rig.infer("identity", 1.0).await.unwrap(), 1.0, "while the other loads");
             rig.advance(Duration::from_millis(1));
             rig
         };
@@ -219,9 +220,10 @@ fn a_load_that_hangs_fails_and_the_models_beside_it_come_back() {
         let fault = loaded.unwrap_err();
         assert!(fault.message.contains("loading took too long"), "{fault}");
         assert_eq!(rig.report("slow").state, ModelState::Unavailable);
-        rig.free_loads();
-        rig.until_state("identity", ModelState::Ready).await;
+        assert_eq!(rig.worker.statistics().devices[0].abandoned, 1);
         assert_eq!(rig.infer("identity", 1.0).await.unwrap(), 1.0);
+        rig.free_loads();
+        rig.until_statistics(|device| device.abandoned == 0).await;
         rig.load(named("slow", "identity", |_| {})).await;
         rig
     });

@@ -71,30 +71,34 @@ fn threads_that_keep_to_one_processor_serve_all_the_same() {
 }
 
 #[test]
-fn an_unload_that_finds_its_thread_full_is_done_once_there_is_room() {
-    with_rig(&WorkerConfig::default(), |rig| async move {
-        rig.load(spec("identity", batching())).await;
-        rig.hold_loads();
-        let names: Vec<String> = (0..MAX_OUTSTANDING).map(|number| format!("other-{number}")).collect();
-        let load = |name: &String| {
-            let (worker, spec) = (rig.worker.clone(), named(name, "identity", |_| {}));
-            async move { worker.load(CPU, spec).await }
+fn unloads_that_find_their_thread_full_are_done_once_there_is_room() {
+    with_rig(&WorkerConfig::default(), |mut rig| async move {
+        rig.load(spec("hang_on_negative", batching())).await;
+        let names: Vec<String> = (0..2 * MAX_OUTSTANDING)
+            .map(|number| format!("other-{number}"))
+            .collect();
+        for name in &names {
+            rig.load(named(name, "identity", |_| {})).await;
+        }
+        let hung = rig.hang("hang_on_negative").await;
+        let unload = |name: &String| {
+            let (worker, key) = (rig.worker.clone(), key(name));
+            async move { worker.unload(CPU, &key).await }
         };
-        let loads = futures::future::join_all(names.iter().map(load));
-        let unload = async {
-            rig.until(names.last().unwrap(), |report| report.is_some()).await;
-            let identity = key("identity");
-            let unloaded = rig.worker.unload(CPU, &identity);
-            let freed = async {
-                rig.until_state("identity", ModelState::Unloading).await;
-                rig.free_loads();
-            };
-            futures::join!(unloaded, freed).0
+        let unloads = futures::future::join_all(names.iter().map(unload));
+        let freed = async {
+            rig.until_state(names.last().unwrap(), ModelState::Unloading).await;
+            rig.release();
         };
-        let (loaded, unloaded) = futures::join!(loads, unload);
-        unloaded.unwrap();
-        assert!(loaded.iter().all(Result::is_ok), "as many orders as a thread takes");
-        assert_eq!(rig.seen.lock().alive["identity"], 0, "the thread has let go of it");
+        let (unloaded, ()) = futures::join!(unloads, freed);
+        assert!(unloaded.iter().all(Result::is_ok));
+        hung.await.unwrap();
+        let seen = rig.seen.lock();
+        assert!(
+            names.iter().all(|name| seen.alive[name] == 0),
+            "the thread has let go of them"
+        );
+        drop(seen);
         rig
     });
 }
@@ -105,12 +109,15 @@ fn a_device_takes_as_many_models_as_its_bound_and_not_one_more() {
     with_rig(&WorkerConfig::default(), |rig| async move {
         for number in 0..MAX_MODELS {
             rig.load(named(&format!("m-{number}"), "identity", |config| {
-                config.max_batch_size = 1;
+                config.residency = Some(mesh_types::ResidencyPolicy {
+                    load: mesh_types::LoadPolicy::OnDemand,
+                    ..mesh_types::ResidencyPolicy::default()
+                });
             }))
             .await;
         }
         let fault = rig.worker.load(CPU, spec("identity", None)).await.unwrap_err();
-        assert!(fault.message.contains("1024 models"), "{fault}");
+        assert!(fault.message.contains("4096 models"), "{fault}");
         rig.worker.unload(CPU, &key("m-7")).await.unwrap();
         rig.load(spec("identity", None)).await;
         rig

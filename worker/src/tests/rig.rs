@@ -17,7 +17,7 @@ pub(super) struct Seen {
     pub(super) loads: BTreeMap<String, usize>,
     /// Instances that are there, by model.
     pub(super) alive: BTreeMap<String, usize>,
-    /// Names of the threads that ran each model, warm-up included.
+    /// Names of the threads that ran each model, not on zeros as in warm-up.
     pub(super) threads: BTreeMap<String, std::collections::BTreeSet<String>>,
 }
 
@@ -58,6 +58,7 @@ struct WatchedModel {
     hangs: Option<Arc<Hold>>,
     /// More rows find no memory, but not in warm-up.
     late_rows: u32,
+    peak: u64,
     seen: Arc<Mutex<Seen>>,
     entered: mpsc::UnboundedSender<()>,
 }
@@ -70,13 +71,6 @@ impl Drop for WatchedModel {
 
 impl LoadedModel for WatchedModel {
     fn execute(&mut self, batch: &BatchInputs<'_>) -> Result<BatchOutputs, BackendError> {
-        let thread = std::thread::current().name().unwrap_or_default().to_owned();
-        self.seen
-            .lock()
-            .threads
-            .entry(self.name.clone())
-            .or_default()
-            .insert(thread);
         if batch
             .inputs
             .iter()
@@ -84,6 +78,13 @@ impl LoadedModel for WatchedModel {
             .any(|part| part.iter().any(|byte| *byte != 0))
         {
             // Zeros are warm-up.
+            let thread = std::thread::current().name().unwrap_or_default().to_owned();
+            self.seen
+                .lock()
+                .threads
+                .entry(self.name.clone())
+                .or_default()
+                .insert(thread);
             let _ = self.entered.send(());
             if batch.rows > self.late_rows {
                 return Err(BackendError::OutOfMemory("late".into()));
@@ -102,8 +103,14 @@ impl LoadedModel for WatchedModel {
         self.inner.execute(batch)
     }
 
+    fn execute_measured(&mut self, batch: &BatchInputs<'_>) -> Result<(BatchOutputs, Option<u64>), BackendError> {
+        let outputs = self.execute(batch)?;
+        Ok((outputs, Some(self.peak)))
+    }
+
     fn memory_bytes(&self) -> u64 {
-        1_000
+        // As much as a test asks for, else a little.
+        self.inner.memory_bytes().max(1_000)
     }
 }
 
@@ -120,6 +127,13 @@ impl Backend for Watched {
         self.inner.formats()
     }
 
+    fn estimate(&self, spec: &LoadSpec) -> Option<u64> {
+        // As much as a test asks for, else the size of its file.
+        self.inner
+            .estimate(spec)
+            .filter(|bytes| *bytes > 0 && spec.artifact.is_none())
+    }
+
     fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError> {
         let name = spec.key.model.as_str().to_owned();
         if self.loads.is_shut() {
@@ -129,7 +143,16 @@ impl Backend for Watched {
         let mut spec = spec.clone();
         let builtin = spec.config.parameters.get("builtin").and_then(|value| value.as_str());
         let hangs = (builtin == Some("hang_on_negative")).then(|| self.hangs.clone());
-        let late_rows = spec.config.parameters.get("late_rows").and_then(|value| value.as_u64());
+        let number = |name: &str| spec.config.parameters.get(name).and_then(|value| value.as_u64());
+        if let Some(text) = spec
+            .artifact
+            .as_deref()
+            .and_then(|path| std::fs::read_to_string(path).ok())
+            && text.starts_with("broken")
+        {
+            return Err(BackendError::Load("the file is broken".into()));
+        }
+        let (late_rows, peak) = (number("late_rows"), number("scratch_bytes").unwrap_or(0));
         let late_rows = late_rows.map_or(u32::MAX, |rows| u32::try_from(rows).unwrap());
         // Held up here, where a test can let it go whenever it likes.
         let mut config = ModelConfig::clone(&spec.config);
@@ -144,6 +167,7 @@ impl Backend for Watched {
             name,
             hangs,
             late_rows,
+            peak,
             seen: self.seen.clone(),
             entered: self.entered.clone(),
         }))

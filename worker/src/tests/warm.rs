@@ -45,13 +45,14 @@ fn profile(
         clock: &*clock,
         pulse: &pulse,
         limit,
+        step: &|_| true,
     };
     let mut model = Timed {
         clock: clock.clone(),
         millis,
         runs: BTreeMap::new(),
     };
-    let profile = warm(&stove, &mut model, &config);
+    let profile = warm(&stove, &mut model, &config, Sweep::Measured);
     assert_eq!(pulse.due(), None, "no call is left open");
     (profile, model.runs)
 }
@@ -115,6 +116,7 @@ fn offered(change: impl FnOnce(&mut ModelConfig)) -> Vec<u32> {
         clock: &clock,
         pulse: &pulse,
         limit: Duration::from_secs(30),
+        step: &|_| true,
     };
     let mut config = ModelConfig {
         max_batch_size: 64,

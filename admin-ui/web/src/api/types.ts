@@ -124,6 +124,14 @@ export interface LiveRow {
   errors: number;
   refused: number;
 }
+export interface LoadProgress {
+  stage: string;
+  instance: number;
+  instances: number;
+  bytes: number;
+  rows?: number | null;
+  record?: string | null;
+}
 export interface DeviceModel {
   tenant: string;
   model: string;
@@ -131,6 +139,9 @@ export interface DeviceModel {
   state: string;
   reason?: string | null;
   memory_bytes?: number | null;
+  peak_bytes?: number | null;
+  load_seconds?: number | null;
+  progress?: LoadProgress | null;
 }
 export interface Device {
   device: string;
@@ -153,6 +164,10 @@ export interface ModelDetail extends DeviceModel {
   non_finite: number;
   crashed: number;
   out_of_memory: number;
+  loads: number;
+  load_failures: number;
+  evictions: number;
+  idle_unloads: number;
   prediction_error?: number | null;
   load?: LoadReport | null;
   sequences?: SequenceNumbers | null;
@@ -195,6 +210,7 @@ export interface DeviceDetail {
   busy_fraction: number;
   recent_busy_fraction?: number | null;
   memory_bytes: number;
+  budget_bytes?: number | null;
   models: ModelDetail[];
   tenants: { tenant: string; seconds: number }[];
   other_tenants_seconds: number;

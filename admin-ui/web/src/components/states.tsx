@@ -65,7 +65,7 @@ export function stateTone(state: string): Tone {
   const word = state.toLowerCase();
   if (word === "ready" || word === "available") return "good";
   if (/fail|error|unavailable|quarantine/.test(word)) return "bad";
-  return word.includes("load") || word.includes("warm") || word === "pending" || word.includes("evict")
+  return word.includes("load") || word.includes("warm") || word === "pending" || word === "waking"
     ? "warn"
     : "plain";
 }

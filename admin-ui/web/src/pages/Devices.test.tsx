@@ -31,6 +31,11 @@ const MODEL = {
   non_finite: 0,
   crashed: 3,
   out_of_memory: 0,
+  loads: 3,
+  load_failures: 0,
+  evictions: 2,
+  idle_unloads: 0,
+  progress: { stage: "warming", instance: 1, instances: 2, bytes: 80_000, rows: 8, record: null },
   prediction_error: 0.125,
 };
 const DEVICE: DeviceDetail = {
@@ -47,6 +52,7 @@ const DEVICE: DeviceDetail = {
   busy_fraction: 0.25,
   recent_busy_fraction: null,
   memory_bytes: 80_000,
+  budget_bytes: 1_000_000,
   models: [MODEL],
   tenants: [{ tenant: "acme", seconds: 3 }],
   other_tenants_seconds: 1,

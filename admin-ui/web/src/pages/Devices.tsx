@@ -5,7 +5,7 @@ import { useState } from "react";
 import { Link } from "react-router";
 
 import { devices as devicesQuery } from "../api/queries";
-import type { DeviceDetail, ModelDetail } from "../api/types";
+import type { DeviceDetail, LoadProgress, ModelDetail } from "../api/types";
 import { Busy } from "../components/Busy";
 import { Drain } from "../components/Drain";
 import { Dot, Empty, Failure, PageHead, Reason, Rows, Scroll, stateTone, Surface } from "../components/states";
@@ -56,6 +56,7 @@ function One({ device, last }: { device: DeviceDetail; last: boolean }) {
     ["Threads", count(device.threads)],
     ["In flight", count(device.in_flight)],
     ["Memory of models", known(device.memory_bytes)],
+    ["Memory for models", known(device.budget_bytes)],
     ...(device.open_sequences > 0
       ? ([
           ["Open sequences", count(device.open_sequences)],
@@ -131,6 +132,22 @@ function wentWrong(model: ModelDetail): string {
   return there.map(([number, kind]) => `${count(number)} ${kind}`).join(", ") || "–";
 }
 
+/** What a load is at. */
+function progressText({ stage, instance, instances, rows, record }: LoadProgress): string {
+  if (instance === 0) return `${stage} for its turn to load`;
+  const at = record ? ` on record '${record}'` : rows ? ` at ${count(rows)} rows` : "";
+  return `${stage} instance ${instance} of ${instances}${at}`;
+}
+
+/** How often it was loaded, and how often it made room or was idle. */
+function cameAndWent(model: ModelDetail): string {
+  const parts = [count(model.loads)];
+  if (model.evictions > 0) parts.push(`made room ${count(model.evictions)}×`);
+  if (model.idle_unloads > 0) parts.push(`idle ${count(model.idle_unloads)}×`);
+  if (model.load_failures > 0) parts.push(`failed ${count(model.load_failures)}×`);
+  return parts.join(", ");
+}
+
 const COLUMNS = ["Memory", "Waiting", "Requests", "Rows each", "Latency", "Queued", "Computed", "Forecast off by"];
 
 function Models({ device }: { device: DeviceDetail }) {
@@ -146,6 +163,7 @@ function Models({ device }: { device: DeviceDetail }) {
                 {name}
               </th>
             ))}
+            <th scope="col">Loads</th>
             <th scope="col">Went wrong</th>
           </tr>
         </thead>
@@ -161,6 +179,7 @@ function Models({ device }: { device: DeviceDetail }) {
               <td>
                 <Dot tone={stateTone(model.state)}>{model.state.toLowerCase()}</Dot>
                 {model.reason && <Reason>{model.reason}</Reason>}
+                {model.progress && <Reason>{progressText(model.progress)}</Reason>}
               </td>
               <td className="num">{known(model.memory_bytes)}</td>
               <td className="num">{count(model.queue_length)}</td>
@@ -172,6 +191,7 @@ function Models({ device }: { device: DeviceDetail }) {
               <td className="num">
                 {typeof model.prediction_error === "number" ? percent(model.prediction_error) : "–"}
               </td>
+              <td>{cameAndWent(model)}</td>
               <td>{wentWrong(model)}</td>
             </tr>
           ))}

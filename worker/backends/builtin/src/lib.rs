@@ -3,7 +3,8 @@
 //! The configuration's parameter `builtin` names the model. Models with faults on purpose (`fail_on_negative`,
 //! `panic_on_negative`, `hang_on_negative`, `nan_on_negative`, `oom_above`) are real models too: they prove that a fault
 //! stays with the request that causes it. Stateful ones (`sequence`, `sequence_sum`, `sum_state`, `join_state`) show whose
-//! state is whose.
+//! state is whose. Every model may hold memory (`weights_bytes`), take some for each
+//! execution (`scratch_bytes`) and time to load (`load_ms`) on purpose: they show how models come and go in bounded memory.
 
 mod arithmetic;
 mod gate;
@@ -46,6 +47,10 @@ impl Backend for BuiltinBackend {
 
     fn formats(&self) -> &'static [ArtifactFormat] {
         &[ArtifactFormat::Builtin]
+    }
+
+    fn estimate(&self, spec: &LoadSpec) -> Option<u64> {
+        Some(model::weights_of(&spec.config))
     }
 
     fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError> {

@@ -16,6 +16,9 @@ const MAX_BUSY: Duration = Duration::from_secs(10);
 /// The longest that `hang_on_negative` hangs, and how long it does if the configuration does not say.
 const MAX_HANG: Duration = Duration::from_secs(600);
 const HANG: Duration = Duration::from_secs(60);
+/// The most memory that a model holds on purpose, and the longest that one takes to load on purpose.
+const MAX_HELD: u64 = 4 << 30;
+const MAX_LOAD: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -43,6 +46,10 @@ pub(crate) struct BuiltinModel {
     kind: Kind,
     gate: Arc<Gate>,
     config: Arc<ModelConfig>,
+    /// What it holds for as long as it is there (`weights_bytes`).
+    weights: Vec<u8>,
+    /// What each execution takes for itself (`scratch_bytes`).
+    scratch: usize,
 }
 
 impl BuiltinModel {
@@ -50,7 +57,19 @@ impl BuiltinModel {
         let config = spec.config.clone();
         let kind = kind_of(&config)?;
         check_signature(kind, &config)?;
-        Ok(Self { kind, gate, config })
+        let number = |name: &str| config.parameters.get(name).and_then(|value| value.as_u64());
+        if let Some(millis) = number("load_ms") {
+            // A gate that nobody opens.
+            Gate::default().wait(Duration::from_millis(millis).min(MAX_LOAD));
+        }
+        let bytes = |name| usize::try_from(number(name).unwrap_or(0).min(MAX_HELD)).unwrap_or(0);
+        Ok(Self {
+            kind,
+            gate,
+            weights: held(bytes("weights_bytes")),
+            scratch: bytes("scratch_bytes"),
+            config,
+        })
     }
 
     /// Whether any value of any input is below zero.
@@ -58,6 +77,17 @@ impl BuiltinModel {
         let mut inputs = batch.inputs.iter().zip(data);
         inputs.any(|(input, data)| arithmetic::any_negative(input.spec.datatype, data))
     }
+}
+
+/// What a model holds on purpose.
+pub(crate) fn weights_of(config: &ModelConfig) -> u64 {
+    let bytes = config.parameters.get("weights_bytes").and_then(|value| value.as_u64());
+    bytes.unwrap_or(0).min(MAX_HELD)
+}
+
+/// Memory that the system must really give: every page of it is written.
+fn held(bytes: usize) -> Vec<u8> {
+    vec![1; bytes]
 }
 
 fn kind_of(config: &ModelConfig) -> Result<Kind, BackendError> {
@@ -135,6 +165,7 @@ impl LoadedModel for BuiltinModel {
         reason = "panic_on_negative exists to show that a panic stays in its batch"
     )]
     fn execute(&mut self, batch: &BatchInputs<'_>) -> Result<BatchOutputs, BackendError> {
+        let _scratch = held(self.scratch);
         let data: Vec<Bytes> = batch.inputs.iter().map(gather).collect();
         let negative = || Self::any_negative(batch, &data);
         let data = match self.kind {
@@ -185,8 +216,15 @@ impl LoadedModel for BuiltinModel {
         })
     }
 
+    fn execute_measured(&mut self, batch: &BatchInputs<'_>) -> Result<(BatchOutputs, Option<u64>), BackendError> {
+        let outputs = self.execute(batch)?;
+        let gathered: usize = batch.inputs.iter().map(BatchInput::byte_len).sum();
+        let peak = u64::try_from(self.scratch.saturating_add(gathered)).unwrap_or(u64::MAX);
+        Ok((outputs, Some(peak)))
+    }
+
     fn memory_bytes(&self) -> u64 {
-        0
+        u64::try_from(self.weights.len()).unwrap_or(u64::MAX)
     }
 
     fn report(&self) -> LoadReport {

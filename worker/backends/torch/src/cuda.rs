@@ -6,6 +6,8 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use mesh_backend::DeviceInfo;
 use mesh_types::DeviceId;
 
+use crate::release;
+
 /// libtorch's CUDA half; its loader finds the rest.
 const LIBRARY: &str = "libtorch_cuda.so";
 
@@ -31,7 +33,7 @@ pub(crate) fn devices() -> Vec<DeviceInfo> {
         .map(|index| DeviceInfo {
             id: DeviceId::cuda(index),
             name: format!("CUDA device {index}"),
-            memory_bytes: None,
+            memory_bytes: release::memory_of(index),
         })
         .collect()
 }

@@ -27,6 +27,7 @@ mod model;
 mod module;
 mod outputs;
 mod package;
+mod release;
 mod schema;
 mod shim;
 mod variants;
@@ -100,10 +101,17 @@ impl Backend for TorchBackend {
         &[ArtifactFormat::TorchScript, ArtifactFormat::TorchAoti]
     }
 
-    fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError> {
-        // libtorch keeps this per calling thread (OpenMP), so it is set where the model will run.
+    fn enter_thread(&self) {
+        // libtorch keeps this per calling thread (OpenMP), so it is set where models will run.
         tch::set_num_threads(i32::from(self.options.intra_op_threads.max(1)));
+    }
+
+    fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError> {
         Ok(Box::new(model::TorchModel::load(spec, device, self.decisions.clone())?))
+    }
+
+    fn release_memory(&self, device: DeviceId) {
+        release::memory(device.kind);
     }
 }
 

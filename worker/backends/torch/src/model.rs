@@ -40,7 +40,7 @@ impl Runner {
     }
 }
 
-/// A loaded model; lives on one device thread.
+/// A loaded model. It may move between threads, and is used by one at a time.
 #[derive(Debug)]
 pub(crate) struct TorchModel {
     runner: Runner,

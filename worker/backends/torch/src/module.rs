@@ -89,12 +89,16 @@ pub(crate) fn path_text(path: &Path) -> Result<CString, Failure> {
     CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Failure::of("the path holds a zero byte"))
 }
 
-/// A loaded module. Not `Send`: it lives on one thread.
+/// A loaded module. It is used by one thread at a time.
 #[derive(Debug)]
 pub(crate) struct Module {
     module: NonNull<RawModule>,
     outputs: usize,
 }
+
+// SAFETY: the object behind the pointer is a module and its plan, whose parts are counted atomically and tied to no thread; it
+// is neither copied nor shared here, so only one thread at a time uses it.
+unsafe impl Send for Module {}
 
 impl Module {
     /// Loads a file onto a device.

@@ -82,6 +82,10 @@ pub(crate) struct Stream {
     stream: NonNull<RawStream>,
 }
 
+// SAFETY: the object behind the pointer is a plain value (a device and the number of a stream of the process), tied to no
+// thread; only its guards are, and these are not Send.
+unsafe impl Send for Stream {}
+
 impl Stream {
     /// A stream on a device; none without CUDA.
     pub(crate) fn on(device: usize) -> Option<Self> {

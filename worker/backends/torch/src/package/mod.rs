@@ -52,7 +52,7 @@ unsafe extern "C" {
     ) -> i64;
 }
 
-/// An open package. Not `Send`: it lives on one thread.
+/// An open package. It is used by one thread at a time.
 #[derive(Debug)]
 pub(crate) struct Package {
     package: NonNull<RawPackage>,
@@ -72,6 +72,10 @@ pub(crate) struct Package {
 pub(crate) fn signature(path: &Path) -> Result<Signature, BackendError> {
     Archive::open(path)?.contract().map(|contract| contract.signature)
 }
+
+// SAFETY: the object behind the pointer is a loader with its compiled model, tied to no thread; it is neither copied nor shared
+// here, so only one thread at a time uses it.
+unsafe impl Send for Package {}
 
 impl Package {
     /// Opens a package on a device.

@@ -1,0 +1,201 @@
+//! Loader threads: each loads and warms one model, beside the threads that serve and below them in priority.
+//!
+//! A model is loaded and warmed here and then handed to the device threads that will run it, so that a large load holds up
+//! nobody: the system gives a loader the time that the device threads leave. A thread lives for one load; the actor bounds how
+//! many there are at once. One that hangs is given up like a device thread: what it says afterwards is not heard.
+
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
+
+use mesh_backend::{BackendError, LoadSpec, LoadedModel};
+use mesh_types::{Fault, LoadProgress, LoadStage};
+use parking_lot::Mutex;
+
+use crate::{
+    execute::caught,
+    link::Link,
+    order::Profile,
+    priority::{self, Urgency},
+    sequences::Plan,
+    thread::{LOAD_LIMIT, LastAct, ThreadParts, load_instance},
+    warm::{self, Step, Stove, Sweep},
+};
+
+/// The most loaders of one device at once.
+pub(crate) const MAX_LOADERS: usize = 16;
+
+/// What a loader is to do.
+#[derive(Debug)]
+pub(crate) struct Task {
+    /// Its number on this device; never used twice.
+    pub(crate) id: u64,
+    pub(crate) spec: LoadSpec,
+    pub(crate) instances: usize,
+    pub(crate) urgency: Urgency,
+    /// Whether memory of models that are gone is given back to the system first.
+    pub(crate) release: bool,
+}
+
+/// What a loader brings.
+pub(crate) struct Loaded {
+    pub(crate) id: u64,
+    pub(crate) result: Result<Prepared, Fault>,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Warm instances of one model.
+pub(crate) struct Prepared {
+    pub(crate) instances: Vec<Box<dyn LoadedModel>>,
+    pub(crate) profile: Profile,
+    /// How long it took.
+    pub(crate) took: Duration,
+}
+
+/// The actor's end of a loader.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) link: Arc<Link>,
+    pub(crate) progress: Arc<Mutex<LoadProgress>>,
+    pub(crate) handle: JoinHandle<()>,
+}
+
+/// Starts a loader.
+pub(crate) fn start(task: Task, parts: ThreadParts) -> std::io::Result<Running> {
+    let link = Arc::new(Link::default());
+    let progress = Arc::new(Mutex::new(LoadProgress {
+        instances: u32::try_from(task.instances).unwrap_or(u32::MAX),
+        ..LoadProgress::default()
+    }));
+    let last_act = LastAct::new(link.clone(), parts.shared.clone());
+    let name = format!("{}-load", parts.shared.device);
+    let loader = Loader {
+        task,
+        parts,
+        link: link.clone(),
+        progress: progress.clone(),
+    };
+    let run = move || {
+        // Its end wakes the actor, by a panic too.
+        let _last_act = last_act;
+        loader.run();
+    };
+    let handle = std::thread::Builder::new().name(name).spawn(run)?;
+    Ok(Running { link, progress, handle })
+}
+
+/// Drops these, and gives memory of models that are gone back to the system, on a thread of its own.
+pub(crate) fn release(parts: ThreadParts, unwanted: Vec<Box<dyn LoadedModel>>) -> std::io::Result<JoinHandle<()>> {
+    let name = format!("{}-release", parts.shared.device);
+    std::thread::Builder::new().name(name).spawn(move || {
+        drop(unwanted);
+        release_memory(&parts);
+    })
+}
+
+fn release_memory(parts: &ThreadParts) {
+    for backend in parts.backends.iter() {
+        backend.release_memory(parts.shared.device);
+    }
+}
+
+/// The model as its runtime sees it: a stateful one has inputs and outputs that the device fills in and keeps.
+fn runtime(spec: &LoadSpec) -> Result<LoadSpec, Fault> {
+    let planned = Plan::of(spec)?;
+    Ok(planned.map_or_else(|| spec.clone(), |(_, runtime)| runtime))
+}
+
+struct Loader {
+    task: Task,
+    parts: ThreadParts,
+    link: Arc<Link>,
+    progress: Arc<Mutex<LoadProgress>>,
+}
+
+impl Loader {
+    fn run(self) {
+        // At full priority: it holds the allocator's locks, for which device threads would have to wait.
+        if self.task.release {
+            release_memory(&self.parts);
+        }
+        priority::lower(self.task.urgency);
+        self.parts.enter_thread();
+        let began = self.parts.clock.now();
+        let result = runtime(&self.task.spec).and_then(|spec| {
+            let loaded = caught(|| self.instances(&spec));
+            let (instances, profile) = loaded.map_err(Fault::from)?;
+            let took = self.parts.clock.now().saturating_duration_since(began);
+            Ok(Prepared {
+                instances,
+                profile,
+                took,
+            })
+        });
+        self.link.pulse.end();
+        if self.link.is_abandoned() {
+            return;
+        }
+        let loaded = Loaded {
+            id: self.task.id,
+            result,
+        };
+        // As many places as loaders that the actor hears; it looks for news of the others' ends by itself.
+        if self.parts.shared.loaded.push(loaded).is_err() {
+            tracing::error!(device = %self.parts.shared.device, "no room for a loader's news");
+        }
+    }
+
+    fn instances(&self, spec: &LoadSpec) -> Result<(Vec<Box<dyn LoadedModel>>, Profile), BackendError> {
+        let (mut instances, mut measured) = (Vec::with_capacity(self.task.instances), None);
+        for number in 0..self.task.instances {
+            self.show(|progress| {
+                *progress = LoadProgress {
+                    stage: LoadStage::Loading,
+                    instance: u32::try_from(number + 1).unwrap_or(u32::MAX),
+                    instances: progress.instances,
+                    bytes: progress.bytes,
+                    ..LoadProgress::default()
+                }
+            });
+            self.link.pulse.begin(self.parts.clock.now(), LOAD_LIMIT, None);
+            let mut model = load_instance(&self.parts, spec)?;
+            self.link.pulse.end();
+            self.show(|progress| {
+                progress.stage = LoadStage::Warming;
+                progress.bytes = progress.bytes.saturating_add(model.memory_bytes());
+            });
+            let stove = Stove {
+                clock: &*self.parts.clock,
+                pulse: &self.link.pulse,
+                limit: self.parts.limit(spec),
+                step: &|step| self.warms(step),
+            };
+            warm::optimize(&stove, model.as_mut(), &spec.config);
+            let sweep = if measured.is_none() {
+                Sweep::Measured
+            } else {
+                Sweep::Repeated
+            };
+            let profile = warm::warm(&stove, model.as_mut(), &spec.config, sweep)?;
+            measured.get_or_insert(profile);
+            instances.push(model);
+        }
+        Ok((instances, measured.unwrap_or_default()))
+    }
+
+    fn warms(&self, step: Step<'_>) -> bool {
+        self.show(|progress| match step {
+            Step::Rows(rows) => progress.rows = Some(rows),
+            Step::Record(name) => progress.record = Some(name.to_owned()),
+        });
+        !self.link.is_abandoned()
+    }
+
+    fn show(&self, change: impl FnOnce(&mut LoadProgress)) {
+        change(&mut self.progress.lock());
+        self.parts.shared.wake();
+    }
+}

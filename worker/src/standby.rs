@@ -1,0 +1,256 @@
+//! Models that are declared on a device and not in its memory, and how they come and go.
+//!
+//! A request for one that stands by is taken and waits in the queue while one load is under way. Who gives way to it is decided
+//! by `residency`, from the figures gathered here. A model that has been idle for as long as its configuration allows leaves as
+//! well. While a model stands by, the scheduler keeps its queue, its rules and what it has learnt.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mesh_types::ModelVersionKey;
+
+use crate::{
+    device::{Answer, DeviceActor},
+    loading::Rank,
+    models::{Model, Phase, Place, not_here, release},
+    report::ModelState,
+    residency::{Budget, Choice, Guard, Holding, Size, choose, stays_until},
+};
+
+/// How soon a model that was busy when its idle time was over is looked at again.
+const IDLE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether there is room for a model.
+#[derive(Debug)]
+pub(crate) enum Room {
+    /// What must happen first.
+    Known(Choice<Arc<ModelVersionKey>>),
+    /// It does not fit on the device at all, for this reason.
+    TooLarge(String),
+}
+
+impl DeviceActor {
+    /// The model is declared and not in memory, for this reason; what it had is given up.
+    pub(crate) fn stand_by(&mut self, key: &Arc<ModelVersionKey>, reason: String) {
+        let Some(model) = self.models.get_mut(key) else { return };
+        let fresh = model.phase == Phase::Loading || !self.scheduler.knows(key);
+        model.phase = Phase::Standby;
+        model.reason = Some(reason);
+        (model.ready_since, model.failed) = (None, false);
+        release(&mut self.crew, model, key);
+        let answers = std::mem::take(&mut model.answers);
+        if fresh && model.quarantine.until().is_none() {
+            self.enlist(key);
+        }
+        self.publish(key);
+        // Whoever declared it has what was asked for.
+        answers.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
+    }
+
+    /// A job for the model is waiting.
+    pub(crate) fn demand(&mut self, key: &Arc<ModelVersionKey>) {
+        let Some(model) = self.models.get(key) else { return };
+        let asleep = model.phase == Phase::Standby && !model.has(Place::Loading);
+        if asleep && model.want.is_none_or(|(rank, _)| rank > Rank::Demand) {
+            self.want(key, Rank::Demand);
+            self.publish(key);
+        }
+    }
+
+    /// Requests for the model are about to come: it is loaded if it is not there.
+    pub(crate) fn warm_up(&mut self, key: &Arc<ModelVersionKey>, answer: Answer) {
+        let Some(model) = self.models.get_mut(key) else {
+            drop(answer.send(Err(not_here())));
+            return;
+        };
+        match model.state() {
+            ModelState::Ready => drop(answer.send(Ok(()))),
+            ModelState::Loading | ModelState::Waking => model.answers.push(answer),
+            ModelState::Standby => {
+                model.answers.push(answer);
+                self.want(key, Rank::Hint);
+                self.pump();
+                self.publish(key);
+            }
+            ModelState::Unloading => drop(answer.send(Err(not_here()))),
+            ModelState::Quarantined | ModelState::Unavailable => drop(answer.send(Err(model.fault()))),
+        }
+    }
+
+    /// What is in the device's memory, or will be.
+    fn holdings(&self, now: Instant) -> Vec<Holding<Arc<ModelVersionKey>>> {
+        let holding = |(key, model): (&Arc<ModelVersionKey>, &Model)| {
+            let there = model.places.iter().filter(|place| **place != Place::Gone).count();
+            (there > 0).then(|| Holding {
+                key: key.clone(),
+                size: model.size(there),
+                guard: self.guard(key, model, now),
+            })
+        };
+        self.models.iter().filter_map(holding).collect()
+    }
+
+    fn guard(&self, key: &Arc<ModelVersionKey>, model: &Model, now: Instant) -> Guard {
+        if model.phase == Phase::Standby && !model.is_loading() {
+            return Guard::Leaving;
+        }
+        if model.spec.config.residency().pinned {
+            return Guard::Pinned;
+        }
+        let used = model.running > 0
+            || model.held > 0
+            || self.scheduler.waiting(key) > 0
+            || self.scheduler.open_sequences(key) > 0;
+        if used || model.phase != Phase::Serving || model.is_loading() || model.replacing.is_some() {
+            return Guard::Busy;
+        }
+        let stays = model.ready_since.map(|since| stays_until(since, model.cost.load));
+        match stays.filter(|until| now < *until) {
+            Some(until) => Guard::Until(until),
+            None => Guard::Free(model.usage.worth(now, model.cost.load)),
+        }
+    }
+
+    fn budget(&self) -> Option<Budget> {
+        let bytes = self.parts.budget?;
+        Some(Budget {
+            bytes,
+            slots: self.crew.places(),
+        })
+    }
+
+    /// Whether there is room for what is missing of the model.
+    pub(crate) fn room_for(&self, key: &Arc<ModelVersionKey>, now: Instant) -> Room {
+        let (Some(budget), Some(model)) = (self.budget(), self.models.get(key)) else {
+            return Room::Known(Choice::Room);
+        };
+        if let Some(reason) = self.refuses(model) {
+            return Room::TooLarge(reason);
+        }
+        if model.has(Place::Leaving) {
+            return Room::Known(Choice::Later(None));
+        }
+        Room::Known(choose(budget, &self.holdings(now), self.newcomer(model)))
+    }
+
+    fn newcomer(&self, model: &Model) -> Size {
+        match &model.replacing {
+            Some(replacing) => Size {
+                instances: model.instances,
+                weights: self.parts.thread.estimate(&replacing.spec).max(model.cost.weights),
+                peak: model.profile.peak,
+            },
+            None => model.size(model.missing_places().len()),
+        }
+    }
+
+    /// Why the model does not fit on the device even alone, if it does not.
+    pub(crate) fn refuses(&self, model: &Model) -> Option<String> {
+        let budget = self.budget()?;
+        let size = model.size(model.instances);
+        let taken = budget.taken([size].into_iter());
+        (taken > budget.bytes).then(|| {
+            let Size { instances, weights, peak } = size;
+            format!(
+                "it needs {} on this device ({instances} instances of {}, and {} for each one's largest batch), and the \
+                 device's budget is {}: use fewer instances (instance_group) or smaller batches, or give the device more",
+                mib(taken),
+                mib(weights),
+                mib(peak),
+                mib(budget.bytes),
+            )
+        })
+    }
+
+    /// Why there will never be room for the model beside what is pinned.
+    pub(crate) fn no_room_ever(&self, key: &Arc<ModelVersionKey>) -> String {
+        let Some((budget, model)) = self.budget().zip(self.models.get(key)) else {
+            return "there is no room for it".to_owned();
+        };
+        let pinned = self
+            .models
+            .values()
+            .filter(|other| other.spec.config.residency().pinned);
+        let pinned: u64 = pinned.map(|other| other.size(other.instances).at_rest()).sum();
+        format!(
+            "it needs {} on this device, whose budget is {}, of which {} are pinned: unpin or unload a model",
+            mib(budget.taken([self.newcomer(model)].into_iter())),
+            mib(budget.bytes),
+            mib(pinned),
+        )
+    }
+
+    /// Whether all that is there, or on its way, fits.
+    pub(crate) fn fits_all(&self) -> bool {
+        let fits = |budget| choose(budget, &self.holdings(self.now()), Size::default()) == Choice::Room;
+        self.budget().is_none_or(fits)
+    }
+
+    /// What the model takes has been measured: if that is more than was thought, others give way after all.
+    pub(crate) fn make_good(&mut self, key: &Arc<ModelVersionKey>) {
+        let Some(budget) = self.budget() else { return };
+        let held = self.holdings(self.now());
+        if let Choice::Evict(victims) = choose(budget, &held, Size::default()) {
+            for victim in victims {
+                self.stand_by(
+                    &victim,
+                    format!("left memory for '{}', which takes more than was known", key.model),
+                );
+                self.parts.thread.shared.books.lock().evicted(&victim, false);
+            }
+        }
+    }
+
+    /// A model's memory is free, as far as the threads are concerned.
+    pub(crate) fn memory_freed(&mut self) {
+        self.loads.freed = true;
+        self.loads.unblock();
+    }
+
+    /// Looks at the model again once it may have been idle for too long.
+    pub(crate) fn watch_idle(&mut self, key: &Arc<ModelVersionKey>, now: Instant) {
+        let Some(model) = self.models.get(key) else { return };
+        let idle = model.spec.config.residency().idle_seconds;
+        if idle > 0 && model.phase == Phase::Serving && !self.idle.iter().any(|(_, known)| known == key) {
+            self.idle.insert((now + Duration::from_secs(idle), key.clone()));
+        }
+    }
+
+    /// Lets models go that nobody has used for as long as their configurations allow.
+    pub(crate) fn end_idle(&mut self) {
+        if self.idle.is_empty() {
+            return;
+        }
+        let now = self.now();
+        while let Some((_, key)) = self.idle.first().filter(|(at, _)| *at <= now).cloned() {
+            self.idle.pop_first();
+            let Some(model) = self.models.get(&key).filter(|model| model.phase == Phase::Serving) else {
+                continue;
+            };
+            let seconds = model.spec.config.residency().idle_seconds;
+            if seconds == 0 {
+                continue;
+            }
+            let since = model.usage.last().max(model.ready_since).unwrap_or(now);
+            let over = since + Duration::from_secs(seconds);
+            let busy = matches!(self.guard(&key, model, now), Guard::Busy | Guard::Pinned);
+            if over > now || busy {
+                self.idle
+                    .insert((over.max(now + IDLE_AGAIN.min(Duration::from_secs(seconds))), key));
+                continue;
+            }
+            self.stand_by(&key, format!("left memory after {seconds} s without a request"));
+            self.parts.thread.shared.books.lock().evicted(&key, true);
+        }
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    if bytes < 10 * MIB {
+        return format!("{} KiB", bytes.div_ceil(1024));
+    }
+    format!("{} MiB", bytes.div_ceil(MIB))
+}
