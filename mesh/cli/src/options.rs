@@ -8,7 +8,7 @@ use mesh_types::{DeviceId, Label, ModelId, TenantId};
 
 use crate::{Failure, WarmArgs, client::AdminClient, keys::Expiry, tensors::NamedInput};
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 no mesh, 4 changed since.";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 unreachable, 4 conflict.";
 
 /// Where the mesh is, and as whom to speak to it.
 #[derive(Debug, Clone, Args)]
