@@ -13,7 +13,8 @@ use crate::{
     device::{Answer, DeviceActor},
     instances,
     loading::Rank,
-    models::{MAX_MODELS, Model, Phase, Place, Replacing, not_here},
+    model::{Cost, Model, Phase, Place, Replacing},
+    models::{MAX_MODELS, not_here},
     order::Order,
     report::ModelState,
 };
@@ -38,7 +39,7 @@ impl DeviceActor {
         let instances = self.make_places(spec);
         let mut model = Model::new(spec.clone(), self.parts.queue, instances);
         model.answers.extend(answer);
-        model.cost.weights = self.parts.thread.estimate(spec);
+        self.foresee(&mut model);
         self.parts.thread.shared.books.lock().open(&key);
         let refused = self.refuses(&model);
         let on_demand = spec.config.residency().load == LoadPolicy::OnDemand;
@@ -54,6 +55,21 @@ impl DeviceActor {
             self.want(&key, Rank::Declared);
             self.pump();
             self.publish(&key);
+        }
+    }
+
+    /// What the model will cost: what a load of it has cost before, else what its file says.
+    fn foresee(&self, model: &mut Model) {
+        if let Some(known) = self.memory.cost(&model.spec) {
+            model.cost = Cost {
+                weights: known.weights,
+                load: known.load,
+                known: true,
+                ..Cost::default()
+            };
+            model.profile.peak = known.peak;
+        } else {
+            model.cost.weights = self.parts.thread.estimate(&model.spec);
         }
     }
 

@@ -19,7 +19,7 @@ use mesh_types::{Fault, ModelVersionKey};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    alarm::AlarmClock, crew::Crew, dispatch::MAX_ADMITTED, loading::Loads, memory::Memory, models::Model,
+    alarm::AlarmClock, crew::Crew, dispatch::MAX_ADMITTED, loading::Loads, memory::Memory, model::Model,
     ordering::Lines, report::DeviceReport, sequences::Keeping, shared::Queued, thread::ThreadParts,
 };
 

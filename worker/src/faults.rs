@@ -16,7 +16,7 @@ use crate::{
     device::DeviceActor,
     execute,
     loading::Rank,
-    models::{Model, Phase, Place},
+    model::{Model, Phase, Place},
     observer::BatchRecord,
     order::BatchNews,
     quarantine::Entry,

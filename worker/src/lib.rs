@@ -32,6 +32,7 @@ mod loaded;
 mod loader;
 mod loading;
 mod memory;
+mod model;
 mod models;
 mod observer;
 mod order;

@@ -11,7 +11,8 @@ use crate::{
     device::DeviceActor,
     loader::{self, Loaded, Prepared},
     loading::{Active, NO_ROOM_YET, Rank, SHORT_TOUCH},
-    models::{Cost, Phase, Place, Replacing},
+    memory::KnownCost,
+    model::{Cost, Phase, Place, Replacing},
     order::{Handed, Order, Profile},
 };
 
@@ -147,6 +148,7 @@ impl DeviceActor {
         model.cost = Cost {
             weights: weights.max().unwrap_or_default(),
             measured: true,
+            known: true,
             load: prepared.took,
         };
         if let Some(rows) = prepared.profile.oom_rows {
@@ -155,6 +157,8 @@ impl DeviceActor {
         model.profile = prepared.profile.clone();
         let first = prepared.instances.first();
         model.runtime = first.map(|instance| instance.report()).unwrap_or_default();
+        let known = KnownCost::new(&model.spec, model.cost.weights, model.profile.peak, prepared.took);
+        self.memory.learn_cost(key, known);
         self.parts.thread.shared.books.lock().loaded(key, prepared.took);
     }
 

@@ -18,7 +18,7 @@ use crate::{
     crew::MAX_ABANDONED,
     device::DeviceActor,
     loader::{self, MAX_LOADERS, Running, Task},
-    models::{Model, Phase, Place},
+    model::{Model, Phase, Place},
     priority::Urgency,
     residency::Choice,
     standby::Room,
@@ -265,7 +265,7 @@ impl DeviceActor {
     /// Of models whose cost nobody has measured, one is warmed at a time where memory is bounded: the budget is overshot by one
     /// of them at most.
     fn overlaps(&self, key: &Arc<ModelVersionKey>) -> bool {
-        let unmeasured = self.models.get(key).is_some_and(|model| !model.cost.measured);
+        let unmeasured = self.models.get(key).is_some_and(|model| !model.cost.known);
         self.parts.budget.is_some() && unmeasured && self.loads.active.iter().any(|active| active.unmeasured)
     }
 
@@ -288,7 +288,7 @@ impl DeviceActor {
         }
         self.loads.next += 1;
         let id = self.loads.next;
-        let unmeasured = !model.cost.measured || replacing.is_some();
+        let unmeasured = !model.cost.known || replacing.is_some();
         let task = Task {
             id,
             spec: replacing.clone().unwrap_or_else(|| model.spec.clone()),

@@ -14,7 +14,8 @@ use mesh_types::ModelVersionKey;
 use crate::{
     device::{Answer, DeviceActor},
     loading::Rank,
-    models::{Model, Phase, Place, not_here, release},
+    model::{Model, Phase, Place, release},
+    models::not_here,
     report::ModelState,
     residency::{Budget, Choice, Guard, Holding, Size, choose, stays_until},
 };
@@ -100,7 +101,6 @@ impl DeviceActor {
             return Guard::Pinned;
         }
         let used = model.running > 0
-            || model.held > 0
             || self.scheduler.waiting(key) > 0
             || self.scheduler.open_sequences(key) > 0;
         if used || model.phase != Phase::Serving || model.is_loading() || model.replacing.is_some() {

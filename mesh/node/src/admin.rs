@@ -193,7 +193,7 @@ fn held(report: ModelReport) -> HeldModel {
         reason: report.reason,
         memory_bytes: matches!(report.state, ModelState::Ready | ModelState::Quarantined)
             .then_some(report.memory_bytes),
-        peak_bytes: report.proven.then_some(report.peak_bytes),
+        peak_bytes: report.load_time.map(|_| report.peak_bytes),
         load_seconds: report.load_time.map(|time| time.as_secs_f64()),
         progress: report.progress.map(Progress::from),
     }

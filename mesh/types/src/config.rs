@@ -192,14 +192,19 @@ impl ModelConfig {
     /// Whether a device that has loaded a model by one of the two has loaded it by the other: they differ in nothing but how
     /// many instances there are, how requests wait, and when it is in memory.
     pub fn loads_as(&self, other: &Self) -> bool {
-        let bare = |config: &Self| Self {
+        self.load_part() == other.load_part()
+    }
+
+    /// What a load depends on.
+    #[must_use]
+    pub fn load_part(&self) -> Self {
+        Self {
             dynamic_batching: None,
             execution: None,
             residency: None,
             instance_group: Vec::new(),
-            ..config.clone()
-        };
-        bare(self) == bare(other)
+            ..self.clone()
+        }
     }
 
     /// When it is in memory.

@@ -6,6 +6,7 @@
 mod callgrind;
 mod compiled;
 mod load;
+mod loading;
 mod memory;
 mod models;
 mod overload;
@@ -53,6 +54,8 @@ pub(crate) enum Group {
     Tenants,
     /// What a request costs where 1,000 models are declared and 50 are in memory.
     Models,
+    /// What others notice of a large model that is loaded beside them, and what its first request takes.
+    Loading,
     /// Instructions of a request, under valgrind.
     Instructions,
     /// Instructions of a request in the scheduler alone, by part, under valgrind.
@@ -155,6 +158,9 @@ fn measure(bench: &Bench, only: &[Group], rows: &mut Vec<table::Row>) -> anyhow:
     }
     if wanted(Group::Models) {
         rows.extend(residents::rows(bench)?);
+    }
+    if wanted(Group::Loading) {
+        rows.extend(loading::rows(bench)?);
     }
     if wanted(Group::Instructions) {
         rows.push(callgrind::row(bench)?);

@@ -63,6 +63,16 @@ impl Answer {
         let data = json["outputs"][output]["data"].as_array().context("no such output")?;
         Ok(data.iter().filter_map(Value::as_f64).collect())
     }
+
+    /// The numbers of all outputs that came as raw bytes, FP32.
+    pub fn floats(&self) -> anyhow::Result<Vec<f32>> {
+        let header = self
+            .header("inference-header-content-length")
+            .context("no output came as raw bytes")?;
+        let raw = self.body.get(header.parse()?..).context("the body ends in its header")?;
+        let numbers = raw.as_chunks::<4>().0.iter();
+        Ok(numbers.map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    }
 }
 
 impl Caller {

@@ -10,7 +10,7 @@ use mesh_scheduler::{Aborted, Seat};
 use mesh_types::{CorrelationId, CorrelationIds, Fault, FaultClass, FaultSource, ModelId, ModelVersionKey};
 
 use super::{Ledger, SequenceState, Step};
-use crate::{device::DeviceActor, models::Phase, shared::Queued};
+use crate::{device::DeviceActor, model::Phase, shared::Queued};
 
 /// What an actor keeps of sequences.
 #[derive(Debug)]

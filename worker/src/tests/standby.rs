@@ -332,3 +332,45 @@ fn the_memory_of_the_largest_batches_counts_as_well() {
         rig
     });
 }
+
+#[test]
+fn what_a_model_costs_is_known_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = WorkerConfig {
+        latency_folder: Some(folder.path().to_owned()),
+        ..room_for(8)
+    };
+    let costly = || {
+        named("m", "identity", |config| {
+            config.parameters.insert("weights_bytes".into(), ParameterValue::Uint(2 * KIB));
+            config.parameters.insert("scratch_bytes".into(), ParameterValue::Uint(7 * KIB));
+            let load = LoadPolicy::OnDemand;
+            config.residency = Some(ResidencyPolicy {
+                load,
+                ..ResidencyPolicy::default()
+            });
+        })
+    };
+    with_rig(&config, |rig| async move {
+        rig.load(costly()).await;
+        assert_eq!(rig.report("m").load_time, None, "nobody has loaded it yet");
+        rig.worker.warm_up(CPU, &key("m")).await.unwrap_err();
+        rig
+    });
+    // With more memory its load is tried, and measured.
+    let larger = WorkerConfig {
+        cpu_memory: Some(64 * KIB),
+        ..config.clone()
+    };
+    with_rig(&larger, |rig| async move {
+        rig.load(costly()).await;
+        rig.worker.warm_up(CPU, &key("m")).await.unwrap();
+        rig
+    });
+    with_rig(&config, |rig| async move {
+        let refused = rig.worker.load(CPU, costly()).await.unwrap_err();
+        assert!(refused.message.contains("9 KiB"), "{refused}");
+        assert_eq!(rig.seen.lock().loads.get("m"), None, "it is not even tried");
+        rig
+    });
+}

@@ -100,6 +100,33 @@ output: [{name: y, datatype: FP32, dims: [10]}]
 dynamic_batching: {}
 ";
 
+/// A small model that comes and goes.
+pub(crate) const SMALL: Model = Model {
+    name: "small",
+    row: &[30],
+    config: "\
+max_batch_size: 64
+input: [{name: x, datatype: FP32, dims: [30]}]
+output: [{name: y, datatype: FP32, dims: [2]}]
+dynamic_batching: {}
+residency: {load: ON_DEMAND, idle_seconds: 1}
+",
+    made: None,
+};
+/// The encoder with eight times as many layers, about 100 MB, that comes and goes.
+pub(crate) const LARGE: Model = Model {
+    name: "large",
+    row: &[64, 256],
+    config: "\
+max_batch_size: 16
+input: [{name: x, datatype: FP32, dims: [64, 256]}]
+output: [{name: y, datatype: FP32, dims: [64, 256]}]
+dynamic_batching: {}
+residency: {load: ON_DEMAND, idle_seconds: 1}
+",
+    made: None,
+};
+
 /// The three parts as an ensemble.
 pub(crate) const PIPE: &str = "pipe";
 const PIPE_CONFIG: &str = "\
@@ -139,7 +166,7 @@ pub(crate) struct Body {
 /// Writes the models, unless they are there.
 pub(crate) fn trace(bench: &Bench) -> anyhow::Result<()> {
     let folder = bench.folder.join("models");
-    let all = [&MLP, &ENCODER, &NORMALISE, &CLASSIFY, &POST, &COMPOSED];
+    let all = [&MLP, &ENCODER, &NORMALISE, &CLASSIFY, &POST, &COMPOSED, &SMALL, &LARGE];
     if all.iter().all(|model| file(&bench.folder, model).is_file()) {
         return Ok(());
     }

@@ -10,6 +10,8 @@ use tch::{
 };
 
 const LAYERS: i64 = 4;
+/// Of the model whose loading is measured: about 100 MB.
+const LARGE_LAYERS: i64 = 32;
 const WIDTH: i64 = 256;
 const HEADS: i64 = 4;
 const TOKENS: i64 = 64;
@@ -22,13 +24,17 @@ pub(crate) fn run(out: &Path) -> anyhow::Result<()> {
     let _no_grad = tch::no_grad_guard();
     let mut variables = nn::VarStore::new(Device::Cpu);
     let perceptron = perceptron(&(variables.root() / "mlp"));
-    let encoder = Encoder::new(&(variables.root() / "encoder"));
+    let encoder = Encoder::new(&(variables.root() / "encoder"), LAYERS);
+    let large = Encoder::new(&(variables.root() / "large"), LARGE_LAYERS);
     let head = nn::linear(variables.root() / "head", WIDTH, CLASSES, nn::LinearConfig::default());
     // A trace keeps weights as constants, and takes only those that want no gradient.
     variables.freeze();
     write(&|x| perceptron.forward(x), &[30], &out.join("mlp.pt"))?;
     let row = [TOKENS, WIDTH];
     write(&|x| encoder.forward(x), &row, &out.join("encoder.pt"))?;
+    write(&|x| large.forward(x), &row, &out.join("large.pt"))?;
+    // The same under another name, for a model that comes and goes.
+    std::fs::copy(out.join("mlp.pt"), out.join("small.pt"))?;
     let classify = |x: &Tensor| head.forward(&encoder.forward(x).mean_dim(1i64, false, Kind::Float));
     let post = |x: &Tensor| x.softmax(-1, Kind::Float);
     write(&normalise, &row, &out.join("normalise.pt"))?;
@@ -88,9 +94,9 @@ struct Layer {
 }
 
 impl Encoder {
-    fn new(root: &nn::Path<'_>) -> Self {
+    fn new(root: &nn::Path<'_>, layers: i64) -> Self {
         Self {
-            layers: (0..LAYERS).map(|index| Layer::new(&(root / index))).collect(),
+            layers: (0..layers).map(|index| Layer::new(&(root / index))).collect(),
         }
     }
 
@@ -143,7 +149,7 @@ mod tests {
     fn the_models_take_any_batch_size() {
         let folder = tempfile::tempdir().unwrap();
         run(folder.path()).unwrap();
-        for name in ["mlp", "encoder", "normalise", "classify", "post", "composed"] {
+        for name in ["mlp", "encoder", "normalise", "classify", "post", "composed", "large", "small"] {
             assert!(folder.path().join(format!("{name}.pt")).exists(), "{name}");
         }
     }

@@ -1,0 +1,86 @@
+//! Models of libtorch that come and go through the whole mesh leave its memory as it was.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use mesh_harness::{Mesh, MeshOptions, vector};
+use mesh_node::{ServeOptions, Text};
+use serde_json::{Value, json};
+use tch::{CModule, Device, Kind, Tensor};
+
+/// A model's weights are a square of so many numbers a side: 4 MiB.
+const SIDE: i64 = 1_024;
+/// Loads, each of which sends another model away.
+const CYCLES: usize = 200;
+/// Of these, the first, in which allocators and caches grow.
+const SETTLING: usize = 10;
+
+/// Writes a model that gives back `factor * x`, by way of a full matrix.
+fn trace(folder: &Path, name: &str, factor: f64) -> anyhow::Result<PathBuf> {
+    let path = folder.join(name);
+    let weights = Tensor::eye(SIDE, (Kind::Float, Device::Cpu)) * factor;
+    let mut forward = |inputs: &[Tensor]| inputs.iter().map(|x| x.matmul(&weights)).collect();
+    let example = Tensor::zeros([2, SIDE], (Kind::Float, Device::Cpu));
+    CModule::create_by_tracing("Wide", "forward", &[example], &mut forward)?.save(&path)?;
+    Ok(path)
+}
+
+fn config() -> Value {
+    let mut config = vector(SIDE, SIDE);
+    config["max_batch_size"] = json!(2);
+    config["residency"] = json!({"load": "ON_DEMAND"});
+    config
+}
+
+/// Memory of this process, and so of the mesh in it, that is in use: in bytes.
+fn resident() -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: f64 = text.split_whitespace().nth(1).context("no figure")?.parse()?;
+    Ok(pages * 4_096.0)
+}
+
+#[tokio::test]
+async fn two_hundred_loads_of_models_that_send_each_other_away_leave_memory_as_it_was() -> anyhow::Result<()> {
+    let models = tempfile::tempdir()?;
+    let serve = ServeOptions {
+        // Room for one of the two.
+        cpu_memory: Some(Text("7MiB".to_owned())),
+        ..ServeOptions::default()
+    };
+    let mesh = Mesh::start_with(MeshOptions {
+        serve,
+        ..MeshOptions::default()
+    })
+    .await?;
+    let caller = mesh.tenant("acme").await?;
+    let admin = mesh.admin()?;
+    let names = ["two", "three"];
+    for (name, factor) in names.into_iter().zip([2.0, 3.0]) {
+        let file = trace(models.path(), name, factor)?;
+        admin.publish_torchscript("acme", name, &file, &config()).await?;
+    }
+    let mut numbers = vec![0.0; usize::try_from(SIDE)?];
+    numbers[1] = 5.0;
+    let mut settled = 0.0;
+    for cycle in 0..CYCLES {
+        let (name, wanted) = if cycle % 2 == 0 { ("two", 10.0) } else { ("three", 15.0) };
+        let answer = caller.ask_binary(name, &numbers).await?.ok()?;
+        let row = answer.floats()?;
+        assert_eq!((row[0], row[1]), (0.0, wanted), "cycle {cycle}");
+        if cycle + 1 == SETTLING {
+            settled = resident()?;
+        }
+    }
+    let metrics = mesh.metrics().await?;
+    let loads: f64 = names
+        .iter()
+        .map(|name| {
+            let model = format!("acme/{name}/1");
+            mesh_e2e::counted(&metrics, "mesh_model_evictions_total", &[&model])
+        })
+        .sum();
+    assert!(loads >= (CYCLES - 1) as f64, "{loads} models left memory");
+    let after = resident()?;
+    assert!(after < settled * 1.03, "{settled} and then {after} bytes");
+    Ok(())
+}
