@@ -14,6 +14,7 @@ use mesh_types::{MAX_INSTANCES, ModelVersionKey, TraceContext};
 use smallvec::SmallVec;
 
 use crate::{
+    link::Link,
     order::{BatchNews, Done, News, Order, RunBatch, ThreadId},
     replies::Replies,
     thread::{self, BATCHES_IN_FLIGHT, MAX_OUTSTANDING, Started, ThreadParts},
@@ -84,6 +85,8 @@ impl Post {
 #[derive(Debug)]
 pub(crate) struct Hung {
     pub(crate) place: usize,
+    /// Of the thread that was given up.
+    pub(crate) link: Arc<Link>,
     /// How long the call has taken.
     pub(crate) taken: Duration,
     /// The batch whose execution hangs; none if it hangs in loading.
@@ -249,6 +252,7 @@ impl Crew {
                 abandoned
             });
             let Some((taken, number)) = given_up else { continue };
+            let link = link.clone();
             let mut behind: Vec<InFlight> = post.in_flight.drain(..).collect();
             let position = behind.iter().position(|batch| Some(batch.number) == number);
             let batch = position.map(|position| behind.remove(position));
@@ -264,6 +268,7 @@ impl Crew {
             let replaced = self.posts.get(place).is_some_and(|post| post.started.is_some());
             all.push(Hung {
                 place,
+                link,
                 taken,
                 batch,
                 behind,

@@ -16,6 +16,7 @@ use crate::{
     model::{Cost, Model, Phase, Place, Replacing},
     models::{MAX_MODELS, not_here},
     order::Order,
+    quarantine::Quarantine,
     report::ModelState,
 };
 
@@ -65,7 +66,6 @@ impl DeviceActor {
                 weights: known.weights,
                 load: known.load,
                 known: true,
-                ..Cost::default()
             };
             model.profile.peak = known.peak;
         } else {
@@ -172,8 +172,54 @@ impl DeviceActor {
             spec: spec.clone(),
             answers,
         });
+        if model.phase == Phase::Standby && !model.is_there() {
+            self.take_replacement(key);
+            return;
+        }
         self.want(key, Rank::Replace);
         self.pump();
+        self.publish(key);
+    }
+
+    /// Nothing of the model is in memory: what is to take its place does so at once, and is loaded when the model would be.
+    pub(crate) fn take_replacement(&mut self, key: &Arc<ModelVersionKey>) {
+        let queue = self.parts.queue;
+        let Some(model) = self.models.get_mut(key) else { return };
+        let Some(Replacing { spec, answers }) = model.replacing.take() else {
+            return;
+        };
+        let mut fresh = Model::new(spec, queue, model.instances);
+        self.foresee(&mut fresh);
+        let instances = self.make_places(&fresh.spec);
+        let Some(model) = self.models.get_mut(key) else { return };
+        (model.spec, model.cost, model.profile) = (fresh.spec, fresh.cost, fresh.profile);
+        (model.quarantine, model.failed) = (Quarantine::default(), false);
+        model.instances = instances;
+        model.places.resize(model.places.len().max(instances), Place::Gone);
+        model.apply_rules(queue);
+        model.answers.extend(answers);
+        self.unlearn(key);
+        if let Some(reason) = self.models.get(key).and_then(|model| self.refuses(model)) {
+            self.fail_load(key, reason);
+            return;
+        }
+        let Some(model) = self.models.get_mut(key) else { return };
+        match model.phase {
+            Phase::Standby => {
+                let answers = std::mem::take(&mut model.answers);
+                self.enlist(key);
+                answers.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
+                if self.scheduler.waiting(key) > 0 {
+                    self.demand(key);
+                }
+            }
+            Phase::Loading => self.want(key, Rank::Declared),
+            Phase::Serving => {
+                self.enlist(key);
+                self.want(key, Rank::Hint);
+            }
+            Phase::Unloading | Phase::Unavailable => {}
+        }
         self.publish(key);
     }
 }

@@ -38,6 +38,7 @@ impl DeviceActor {
             self.load_again(place);
         }
         self.watch_loaders(now);
+        self.watch_memory(now);
         // Few are quarantined, however many there are.
         let (mut released, models) = (Vec::new(), &mut self.models);
         self.quarantined.retain(|key| {
@@ -112,11 +113,16 @@ impl DeviceActor {
     fn empty_place(&mut self, hung: &Hung) -> Vec<Arc<ModelVersionKey>> {
         let (place, loading) = (hung.place, hung.batch.is_none());
         let (mut touched, mut again) = (Vec::new(), Vec::new());
+        // The thread keeps its instances until it ends.
+        let mut kept = 0_u64;
         for (key, model) in &mut self.models {
             let Some(slot) = model.places.get_mut(place).filter(|slot| **slot != Place::Gone) else {
                 continue;
             };
             touched.push(key.clone());
+            if let Place::Ready(bytes) = slot {
+                kept = kept.saturating_add(*bytes);
+            }
             // A loader may still be at it: its instance then goes to the thread's successor.
             let being_loaded = *slot == Place::Loading && self.loads.is_loading(key);
             // What hung when it came to the thread would hang again.
@@ -140,6 +146,7 @@ impl DeviceActor {
                 model.reason = Some(text.to_owned());
             }
         }
+        self.loads.lost.push((hung.link.clone(), kept));
         again.iter().for_each(|key| self.want(key, Rank::Hint));
         touched
     }

@@ -45,6 +45,10 @@ impl Link {
         *self.state.lock() == State::Running
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        *self.state.lock() == State::Ended
+    }
+
     /// The thread's last word; answers how it stood before.
     pub(crate) fn ended(&self) -> State {
         let before = std::mem::replace(&mut *self.state.lock(), State::Ended);

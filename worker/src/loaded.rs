@@ -14,6 +14,7 @@ use crate::{
     memory::KnownCost,
     model::{Cost, Phase, Place, Replacing},
     order::{Handed, Order, Profile},
+    quarantine::Quarantine,
 };
 
 impl DeviceActor {
@@ -63,17 +64,9 @@ impl DeviceActor {
 
     /// Gives up the loads that take too long.
     pub(crate) fn watch_loaders(&mut self, now: Instant) {
-        let shared = &self.parts.thread.shared;
         let hung = self.loads.active.iter().filter(|active| {
-            let link = &active.running.link;
-            let given_up = link.pulse.give_up_overdue(now, || {
-                shared.gave_up();
-                let abandoned = link.abandon();
-                if !abandoned {
-                    shared.came_back();
-                }
-                abandoned
-            });
+            let running = &active.running;
+            let given_up = running.link.pulse.give_up_overdue(now, || running.give_up());
             given_up.is_some()
         });
         for id in hung.map(|active| active.id).collect::<Vec<_>>() {
@@ -90,6 +83,7 @@ impl DeviceActor {
             key,
             places,
             replacing,
+            rank,
             yields,
             ..
         } = active;
@@ -104,19 +98,48 @@ impl DeviceActor {
             (None, result) => {
                 let loading = |place: &&usize| model.places.get(**place) == Some(&Place::Loading);
                 let places: Vec<usize> = places.iter().filter(loading).copied().collect();
-                self.brought(&key, &places, result, yields);
+                self.brought(&key, &places, result, (rank, yields));
             }
         }
         if self.models.get(&key).is_some_and(|model| model.replacing.is_some()) {
             self.want(&key, Rank::Replace);
         }
+        // Requests that came while it was being loaded have asked for nothing.
+        if self.scheduler.waiting(&key) > 0 {
+            self.demand(&key);
+        }
         self.finish_unload(&key);
     }
 
+    /// Has the instances loaded that the model should have and has not, by what is known of it now, and lets go of others.
+    pub(crate) fn complete(&mut self, key: &Arc<ModelVersionKey>, rank: Rank) {
+        let Some(spec) = self.models.get(key).map(|model| model.spec.clone()) else {
+            return;
+        };
+        let instances = self.make_places(&spec);
+        let Some(model) = self.models.get_mut(key) else { return };
+        model.instances = instances;
+        if model.places.len() < instances {
+            model.places.resize(instances, Place::Gone);
+        }
+        let first = model.phase == Phase::Loading;
+        let belongs = first || matches!(model.phase, Phase::Serving | Phase::Standby);
+        if belongs && !model.failed && !model.missing_places().is_empty() {
+            self.want(key, if first { rank } else { Rank::Hint });
+        }
+        self.let_go_of_more(key);
+    }
+
     /// A load for missing instances is over.
-    fn brought(&mut self, key: &Arc<ModelVersionKey>, places: &[usize], result: Result<Prepared, Fault>, yields: bool) {
+    fn brought(
+        &mut self,
+        key: &Arc<ModelVersionKey>,
+        places: &[usize],
+        result: Result<Prepared, Fault>,
+        (rank, yields): (Rank, bool),
+    ) {
         match result {
-            Ok(prepared) => self.hand_over(key, places, prepared, yields),
+            Ok(prepared) => self.hand_over(key, places, prepared, (rank, yields)),
             Err(fault) => {
                 self.parts.thread.shared.books.lock().load_failed(key);
                 places.iter().for_each(|place| self.vacate(key, *place));
@@ -147,7 +170,6 @@ impl DeviceActor {
         let weights = prepared.instances.iter().map(|instance| instance.memory_bytes());
         model.cost = Cost {
             weights: weights.max().unwrap_or_default(),
-            measured: true,
             known: true,
             load: prepared.took,
         };
@@ -159,6 +181,7 @@ impl DeviceActor {
         model.runtime = first.map(|instance| instance.report()).unwrap_or_default();
         let known = KnownCost::new(&model.spec, model.cost.weights, model.profile.peak, prepared.took);
         self.memory.learn_cost(key, known);
+        self.teach(key);
         self.parts.thread.shared.books.lock().loaded(key, prepared.took);
     }
 
@@ -180,7 +203,13 @@ impl DeviceActor {
     }
 
     /// Warm instances go to their threads.
-    fn hand_over(&mut self, key: &Arc<ModelVersionKey>, places: &[usize], prepared: Prepared, yields: bool) {
+    fn hand_over(
+        &mut self,
+        key: &Arc<ModelVersionKey>,
+        places: &[usize],
+        prepared: Prepared,
+        (rank, yields): (Rank, bool),
+    ) {
         self.measured(key, &prepared);
         if self.is_unwelcome(key, places, yields) {
             self.discard(Ok(prepared));
@@ -209,6 +238,7 @@ impl DeviceActor {
                 model.reason = Some("the device has lost too many threads to executions that hang".to_owned());
             }
         }
+        self.complete(key, rank);
         self.settle(key);
         self.make_good(key);
     }
@@ -238,13 +268,13 @@ impl DeviceActor {
                 model.answers.extend(replacing.answers);
                 model.reason = None;
                 model.profile = Profile::default();
+                // What crashed was another one.
+                model.quarantine = Quarantine::default();
                 model.apply_rules(self.parts.queue);
-                let rules = model.rules.clone();
-                if model.quarantine.until().is_none() {
-                    self.scheduler.add_model(key.clone(), rules);
-                }
+                self.unlearn(key);
+                self.enlist(key);
                 self.let_go_of_more(key);
-                self.hand_over(key, places, prepared, false);
+                self.hand_over(key, places, prepared, (Rank::Hint, false));
             }
             Ok(prepared) => {
                 places.iter().for_each(|place| self.vacate(key, *place));
@@ -272,16 +302,27 @@ impl DeviceActor {
         }
     }
 
-    /// The model cannot be loaded: whoever waits for it is told why.
+    /// The load is given up before it has begun.
+    pub(crate) fn give_up_load(&mut self, rank: Rank, key: &Arc<ModelVersionKey>, reason: String) {
+        if rank == Rank::Replace {
+            self.forget_want(key);
+            let fault = Fault::unavailable(FaultSource::Device, reason);
+            self.keep_former(key, &fault);
+        } else {
+            self.fail_load(key, reason);
+        }
+    }
+
+    /// The model cannot be loaded: whoever waits for it is told why. One that has been declared anew meanwhile is loaded as it
+    /// is declared now.
     pub(crate) fn fail_load(&mut self, key: &Arc<ModelVersionKey>, reason: String) {
         self.forget_want(key);
         let Some(model) = self.models.get_mut(key) else { return };
-        model.failed = true;
-        if model.replacing.is_some() {
-            let fault = Fault::unavailable(FaultSource::Device, reason);
-            self.keep_former(key, &fault);
+        if model.replacing.is_some() && !model.is_there() {
+            self.take_replacement(key);
             return;
         }
+        model.failed = true;
         model.reason = Some(reason);
         if model.phase == Phase::Unloading {
             self.finish_unserved(key);

@@ -16,12 +16,16 @@ use crate::{
     order::Profile,
     priority::{self, Urgency},
     sequences::Plan,
+    shared::Shared,
     thread::{LOAD_LIMIT, LastAct, ThreadParts, load_instance},
     warm::{self, Step, Stove, Sweep},
 };
 
 /// The most loaders of one device at once.
 pub(crate) const MAX_LOADERS: usize = 16;
+
+/// How many times as long as a live execution one of a warm-up may take.
+const WARM_UP_PATIENCE: u32 = 20;
 
 /// What a loader is to do.
 #[derive(Debug)]
@@ -56,11 +60,32 @@ pub(crate) struct Prepared {
 }
 
 /// The actor's end of a loader.
-#[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) link: Arc<Link>,
     pub(crate) progress: Arc<Mutex<LoadProgress>>,
     pub(crate) handle: JoinHandle<()>,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running")
+            .field("link", &self.link)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    /// Gives the loader up; false if it has ended by itself.
+    pub(crate) fn give_up(&self) -> bool {
+        // Counted before the thread can see it, which counts itself out again.
+        self.shared.gave_up();
+        let given_up = self.link.abandon();
+        if !given_up {
+            self.shared.came_back();
+        }
+        given_up
+    }
 }
 
 /// Starts a loader.
@@ -70,8 +95,9 @@ pub(crate) fn start(task: Task, parts: ThreadParts) -> std::io::Result<Running> 
         instances: u32::try_from(task.instances).unwrap_or(u32::MAX),
         ..LoadProgress::default()
     }));
-    let last_act = LastAct::new(link.clone(), parts.shared.clone());
-    let name = format!("{}-load", parts.shared.device);
+    let shared = parts.shared.clone();
+    let last_act = LastAct::new(link.clone(), shared.clone());
+    let name = format!("{}-load", shared.device);
     let loader = Loader {
         task,
         parts,
@@ -84,7 +110,12 @@ pub(crate) fn start(task: Task, parts: ThreadParts) -> std::io::Result<Running> 
         loader.run();
     };
     let handle = std::thread::Builder::new().name(name).spawn(run)?;
-    Ok(Running { link, progress, handle })
+    Ok(Running {
+        link,
+        progress,
+        handle,
+        shared,
+    })
 }
 
 /// Drops these, and gives memory of models that are gone back to the system, on a thread of its own.
@@ -170,7 +201,7 @@ impl Loader {
             let stove = Stove {
                 clock: &*self.parts.clock,
                 pulse: &self.link.pulse,
-                limit: self.parts.limit(spec),
+                limit: self.patience(spec),
                 step: &|step| self.warms(step),
             };
             warm::optimize(&stove, model.as_mut(), &spec.config);
@@ -184,6 +215,14 @@ impl Loader {
             instances.push(model);
         }
         Ok((instances, measured.unwrap_or_default()))
+    }
+
+    /// How long one execution of a warm-up may take: far longer than a live one, since the first ones compile, and all of them
+    /// run below what serves.
+    fn patience(&self, spec: &LoadSpec) -> Duration {
+        let live = self.parts.limit(spec);
+        let longer = live.saturating_mul(WARM_UP_PATIENCE);
+        longer.max(self.parts.execution_timeout).min(LOAD_LIMIT.max(live))
     }
 
     fn warms(&self, step: Step<'_>) -> bool {

@@ -2,8 +2,9 @@
 //!
 //! Loads wait in one queue: first those that requests wait for, then hints, then another artifact for a model that is there,
 //! then models that are declared and not yet loaded, each kind in the order in which they were asked for. A load for which there is no
-//! room makes some, unless nobody needs it yet: then its model stands by. The head of the queue is not overtaken, so that a
-//! large model gets its room. Bounded: one load per model at a time, and as many loaders as the configuration says.
+//! room makes some, unless nobody needs it yet: then its model stands by. The head of the queue is overtaken only by loads for
+//! which there is room as it is, and after a while busy models give way to it too, so that a large model gets its room. Bounded:
+//! one load per model at a time, as many loaders as the configuration says, and [`LOOK_PAST`] loads looked at behind the head.
 
 use std::{
     collections::BTreeSet,
@@ -17,21 +18,32 @@ use mesh_types::ModelVersionKey;
 use crate::{
     crew::MAX_ABANDONED,
     device::DeviceActor,
+    link::Link,
     loader::{self, MAX_LOADERS, Running, Task},
     model::{Model, Phase, Place},
     priority::Urgency,
-    residency::Choice,
+    residency::{Choice, Size},
     standby::Room,
     thread::ThreadParts,
 };
 
-/// How soon a load that found no room is looked at again, where nothing says when there will be some.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// How soon a load that found no room is looked at again, where nothing says when there will be some: most of what makes room
+/// says so by itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// The longest time for which nobody looks.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+/// Loads that are looked at behind one that waits for room.
+const LOOK_PAST: usize = 32;
+/// How long a load waits for models that are used each time it looks, before they give way all the same.
+pub(crate) const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a load that no request waits for may wait for room.
+pub(crate) const HINT_PATIENCE: Duration = Duration::from_secs(60);
 /// A model whose smallest batch takes no longer is run once on the thread that it comes to, before its first request.
 pub(crate) const SHORT_TOUCH: Duration = Duration::from_millis(20);
 /// Why a model stands by that was declared while the device's memory was taken.
 pub(crate) const NO_ROOM_YET: &str =
     "there was no room for it when it was declared: it is loaded with its first request";
+const NO_ROOM_FOR_ALL: &str = "there is no room for all its instances: it serves with fewer";
 /// How long a device's end waits for a loader, which looks at every step whether it has been given up.
 const JOIN_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -59,6 +71,9 @@ pub(crate) struct Active {
     pub(crate) places: Vec<usize>,
     /// What is loaded, where it is to take the place of what is there.
     pub(crate) replacing: Option<LoadSpec>,
+    pub(crate) rank: Rank,
+    /// What it takes as far as is known.
+    pub(crate) size: Size,
     unmeasured: bool,
     /// Nobody needs it yet: it gives way where it takes more than was known.
     pub(crate) yields: bool,
@@ -77,6 +92,10 @@ pub(crate) struct Loads {
     releasing: Option<std::thread::JoinHandle<()>>,
     /// There is no use in looking before this.
     blocked: Option<Instant>,
+    /// More is in memory than there should be, for this model's sake: when to look whether others can give way.
+    pub(crate) over: Option<(Instant, Arc<ModelVersionKey>)>,
+    /// Memory of threads that were given up, until they end.
+    pub(crate) lost: Vec<(Arc<Link>, u64)>,
 }
 
 impl Loads {
@@ -89,6 +108,8 @@ impl Loads {
             freed: false,
             releasing: None,
             blocked: None,
+            over: None,
+            lost: Vec::new(),
         }
     }
 
@@ -107,7 +128,15 @@ impl Loads {
         let blocked = self.blocked.filter(|_| !self.waiting.is_empty());
         let hung = self.active.iter().filter_map(|active| active.running.link.pulse.due());
         let releasing = self.freed.then(|| now + Duration::from_millis(100));
-        blocked.into_iter().chain(hung).chain(releasing).min()
+        let over = self.over.as_ref().map(|(at, _)| *at);
+        blocked.into_iter().chain(hung).chain(releasing).chain(over).min()
+    }
+
+    /// A load that waits, with so many before it; those of models that are being loaded are not looked at until that is over.
+    fn waiting_at(&self, passed: usize) -> Option<(Rank, Arc<ModelVersionKey>)> {
+        let idle = |(_, _, key): &&(Rank, u64, Arc<ModelVersionKey>)| !self.is_loading(key);
+        let (rank, _, key) = self.waiting.iter().filter(idle).nth(passed)?;
+        Some((*rank, key.clone()))
     }
 
     /// Whether a loader is at the model now.
@@ -134,7 +163,7 @@ impl Loads {
 impl Drop for Loads {
     fn drop(&mut self) {
         for active in &self.active {
-            active.running.link.abandon();
+            active.running.give_up();
         }
         for active in self.active.drain(..) {
             if active.running.link.wait(JOIN_PATIENCE) {
@@ -169,7 +198,9 @@ impl DeviceActor {
 
     /// The model is not to be loaded after all.
     pub(crate) fn forget_want(&mut self, key: &Arc<ModelVersionKey>) {
-        let want = self.models.get_mut(key).and_then(|model| model.want.take());
+        let Some(model) = self.models.get_mut(key) else { return };
+        model.blocked_since = None;
+        let want = model.want.take();
         self.forget_wanted(want, key);
     }
 
@@ -190,57 +221,101 @@ impl DeviceActor {
             return;
         }
         self.loads.unblock();
-        while self.loads.active.len() < self.loads.at_once {
-            let mut queue = self.loads.waiting.iter();
-            // One that is being loaded for some threads is loaded for others after that.
-            let Some((rank, _, key)) =
-                queue.find(|(_, _, key)| !self.loads.active.iter().any(|active| active.key == *key))
-            else {
-                return;
+        let mut passed = 0;
+        while self.loads.active.len() < self.loads.at_once && passed <= LOOK_PAST {
+            let Some((rank, key)) = self.loads.waiting_at(passed) else {
+                break;
             };
-            let (rank, key) = (*rank, key.clone());
             if !self.is_worth_loading(rank, &key) {
                 self.forget_want(&key);
                 self.publish(&key);
                 self.finish_unload(&key);
                 continue;
             }
-            if !self.try_load(rank, &key, now) {
-                return;
+            if !self.try_load(rank, &key, now, passed == 0) {
+                passed += 1;
+            }
+        }
+        if passed > 0 {
+            // Whatever may change that says so; the next turns need not look.
+            self.loads.blocked.get_or_insert(now + LONGEST_LOOK);
+        }
+    }
+
+    /// Begins the load, makes room for it or gives it up; false if it has to wait. Only the first of those that wait has others
+    /// give way.
+    fn try_load(&mut self, rank: Rank, key: &Arc<ModelVersionKey>, now: Instant, first: bool) -> bool {
+        match self.room_for(key, now) {
+            // The end of the other load has this one looked at again.
+            Room::Known(Choice::Room) if self.overlaps(key) => return false,
+            Room::Known(Choice::Room) => self.begin(rank, key),
+            Room::TooLarge(why) => self.give_up_load(rank, key, why),
+            Room::Known(_) if !first => return false,
+            Room::Known(Choice::Evict(victims)) if self.may_displace(rank, key) => self.displace(&victims, key),
+            Room::Known(Choice::Later(at)) if self.may_displace(rank, key) => {
+                return self.wait_for_room(rank, key, at, now);
+            }
+            Room::Known(Choice::Never(_)) if rank != Rank::Declared => {
+                let why = self.no_room_ever(key);
+                self.give_up_load(rank, key, why);
+            }
+            Room::Known(_) => self.go_without(key),
+        }
+        true
+    }
+
+    fn displace(&mut self, victims: &[Arc<ModelVersionKey>], key: &ModelVersionKey) {
+        for victim in victims {
+            self.stand_by(victim, format!("left memory for '{}'", key.model));
+            self.parts.thread.shared.books.lock().evicted(victim, false);
+            // One that was used all the time comes back in its turn.
+            if self.scheduler.waiting(victim) > 0 {
+                self.demand(victim);
             }
         }
     }
 
-    /// Begins the load, makes room for it or gives it up; false if it has to wait.
-    fn try_load(&mut self, rank: Rank, key: &Arc<ModelVersionKey>, now: Instant) -> bool {
-        let soon = now + LOOK_AGAIN;
-        match self.room_for(key, now) {
-            Room::Known(Choice::Room) if self.overlaps(key) => {
-                self.loads.blocked = Some(soon);
-                return false;
+    /// There will be room, but not now; true if it has been waited for long enough.
+    fn wait_for_room(&mut self, rank: Rank, key: &Arc<ModelVersionKey>, at: Option<Instant>, now: Instant) -> bool {
+        let Some(model) = self.models.get_mut(key) else {
+            return true;
+        };
+        let since = *model.blocked_since.get_or_insert(now);
+        let patience = match rank {
+            Rank::Hint | Rank::Replace => HINT_PATIENCE,
+            // Requests have deadlines, and what is pinned is promised its place.
+            Rank::Demand | Rank::Declared => Duration::MAX,
+        };
+        if now.saturating_duration_since(since) >= patience {
+            let seconds = patience.as_secs();
+            let why = format!("there was no room for it within {seconds} s: what is in memory is used all the time");
+            if rank == Rank::Hint {
+                self.give_up_hint(key, why);
+            } else {
+                self.give_up_load(rank, key, why);
             }
-            Room::Known(Choice::Room) => self.begin(rank, key),
-            Room::Known(Choice::Evict(victims)) if self.may_displace(rank, key) => {
-                for victim in victims {
-                    self.stand_by(&victim, format!("left memory for '{}'", key.model));
-                    self.parts.thread.shared.books.lock().evicted(&victim, false);
-                }
-            }
-            Room::Known(Choice::Later(at)) if self.may_displace(rank, key) => {
-                self.loads.blocked = Some(at.map_or(soon, |at| at.max(soon)));
-                return false;
-            }
-            Room::Known(Choice::Never(_)) | Room::TooLarge(_) if rank != Rank::Declared => {
-                let why = self.no_room_ever(key);
-                self.fail_load(key, why);
-            }
-            Room::TooLarge(why) => self.fail_load(key, why),
-            Room::Known(_) => {
-                self.forget_want(key);
-                self.stand_by(key, NO_ROOM_YET.to_owned());
-            }
+            return true;
         }
-        true
+        let soon = now + LOOK_AGAIN;
+        self.loads.blocked = Some(at.map_or(soon, |at| at.clamp(soon, now + LONGEST_LOOK)));
+        false
+    }
+
+    /// Nobody needs the model yet, and there is no room for it, or not for all its instances.
+    fn go_without(&mut self, key: &Arc<ModelVersionKey>) {
+        self.forget_want(key);
+        let there = self.models.get(key).and_then(|model| model.ready_places().next());
+        if there.is_some() {
+            self.fail_load(key, NO_ROOM_FOR_ALL.to_owned());
+        } else {
+            self.stand_by(key, NO_ROOM_YET.to_owned());
+        }
+    }
+
+    /// Whether the load has waited so long for its room that busy models give way to it.
+    pub(crate) fn is_impatient(model: &Model, now: Instant) -> bool {
+        let since = model.blocked_since;
+        since.is_some_and(|since| now.saturating_duration_since(since) >= BUSY_PATIENCE)
     }
 
     /// Whether anybody still wants it.
@@ -276,11 +351,19 @@ impl DeviceActor {
             .filter(|_| rank == Rank::Replace)
             .map(|replacing| replacing.spec.clone());
         let instances = replacing.as_ref().map(|spec| self.make_places(spec));
+        let size = self.models.get(key).filter(|_| replacing.is_some());
+        let size = size.map(|model| self.newcomer(model));
         let Some(model) = self.models.get_mut(key) else { return };
         if let Some(instances) = instances.filter(|instances| model.places.len() < *instances) {
             model.places.resize(instances, Place::Gone);
         }
-        let places = instances.map_or_else(|| model.missing_places(), |instances| (0..instances).collect());
+        let mut places: Vec<usize> =
+            instances.map_or_else(|| model.missing_places(), |instances| (0..instances).collect());
+        let unmeasured = !model.cost.known || replacing.is_some();
+        if unmeasured && replacing.is_none() && self.parts.budget.is_some() {
+            // One shows what the others take.
+            places.truncate(1);
+        }
         for place in &places {
             if let Some(slot @ Place::Gone) = model.places.get_mut(*place) {
                 *slot = Place::Loading;
@@ -288,7 +371,7 @@ impl DeviceActor {
         }
         self.loads.next += 1;
         let id = self.loads.next;
-        let unmeasured = !model.cost.known || replacing.is_some();
+        let size = size.unwrap_or_else(|| model.size(places.len()));
         let task = Task {
             id,
             spec: replacing.clone().unwrap_or_else(|| model.spec.clone()),
@@ -306,6 +389,8 @@ impl DeviceActor {
                     id,
                     key: key.clone(),
                     places,
+                    rank,
+                    size,
                     unmeasured,
                     yields: !self.may_displace(rank, key),
                     replacing,
@@ -315,7 +400,7 @@ impl DeviceActor {
             }
             Err(why) => {
                 places.iter().for_each(|place| self.vacate(key, *place));
-                self.fail_load(key, why);
+                self.give_up_load(rank, key, why);
             }
         }
     }

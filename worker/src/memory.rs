@@ -61,6 +61,7 @@ impl KnownCost {
         let mut hasher = DefaultHasher::new();
         // Only the name: the data folder may have moved, and files are named by their digest.
         spec.artifact.as_deref().and_then(Path::file_name).hash(&mut hasher);
+        env!("CARGO_PKG_VERSION").hash(&mut hasher);
         serde_json::to_vec(&spec.config.load_part())
             .unwrap_or_default()
             .hash(&mut hasher);
@@ -108,6 +109,11 @@ impl Memory {
             return;
         }
         keep(&mut self.models, model, shapes);
+    }
+
+    /// The model is another one from now on.
+    pub(crate) fn forget(&mut self, model: &ModelVersionKey) {
+        self.models.remove(&model.to_string());
     }
 
     /// What loading this file by this configuration cost, if that is known.

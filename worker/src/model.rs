@@ -61,9 +61,7 @@ pub(crate) struct Replacing {
 pub(crate) struct Cost {
     /// Bytes of one instance at rest; the file's size until it is measured.
     pub(crate) weights: u64,
-    /// Whether a load has measured it, in this life of the device.
-    pub(crate) measured: bool,
-    /// Whether it was measured at all: now, or before a restart.
+    /// Whether a load of this file by this configuration has measured it, now or before a restart.
     pub(crate) known: bool,
     /// How long its last load took.
     pub(crate) load: Duration,
@@ -94,6 +92,8 @@ pub(crate) struct Model {
     pub(crate) cost: Cost,
     /// Its place among the loads that wait for their turn.
     pub(crate) want: Option<Want>,
+    /// Since when that load waits for room alone.
+    pub(crate) blocked_since: Option<Instant>,
     pub(crate) replacing: Option<Replacing>,
     /// Whether the last load failed.
     pub(crate) failed: bool,
@@ -121,6 +121,7 @@ impl Model {
             usage: Usage::default(),
             cost: Cost::default(),
             want: None,
+            blocked_since: None,
             replacing: None,
             failed: false,
             ready_since: None,
@@ -185,6 +186,11 @@ impl Model {
         self.places.contains(&wanted)
     }
 
+    /// Whether a thread has it, or is about to.
+    pub(crate) fn is_there(&self) -> bool {
+        self.has(Place::Loading) || self.ready_places().next().is_some()
+    }
+
     /// Whether a load is wanted or under way.
     pub(crate) fn is_loading(&self) -> bool {
         self.want.is_some() || self.has(Place::Loading)
@@ -228,7 +234,7 @@ impl Model {
             memory_bytes: self.memory_bytes(),
             peak_bytes: self.profile.peak,
             load_time: self.cost.known.then_some(self.cost.load),
-            proven: self.cost.measured,
+            proven: self.cost.known,
             progress: self
                 .progress
                 .clone()

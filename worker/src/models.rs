@@ -13,6 +13,7 @@ use mesh_types::{Fault, FaultClass, FaultSource, ModelVersionKey, Retry};
 use crate::{
     batch,
     device::{Answer, DeviceActor},
+    loading::Rank,
     model::{Phase, Place, release},
     order::{BatchNews, News},
     report::ModelState,
@@ -83,7 +84,8 @@ impl DeviceActor {
         tracing::trace!(model = %news.model, rows = news.rows, busy = ?news.busy, whole = ?news.whole, "batch done");
         if let Some(model) = self.models.get_mut(&news.model) {
             model.running = model.running.saturating_sub(1);
-            self.loads.unblock_if(model.running == 0);
+            let idle = model.running == 0 && self.scheduler.waiting(&news.model) == 0;
+            self.loads.unblock_if(idle);
         }
         self.settle_news(news);
         self.judge(news);
@@ -93,9 +95,16 @@ impl DeviceActor {
     fn hear_adopted(&mut self, place: usize, key: &Arc<ModelVersionKey>, memory_bytes: u64) {
         let Some(model) = self.models.get_mut(key) else { return };
         // One that was told to leave meanwhile says so itself.
+        let mut replaced = false;
         if let Some(slot @ (Place::Loading | Place::Ready(_))) = model.places.get_mut(place) {
+            replaced = matches!(slot, Place::Ready(_));
             *slot = Place::Ready(memory_bytes);
         }
+        if replaced {
+            self.memory_freed();
+        }
+        // There may have to be more instances by now, or fewer.
+        self.complete(key, Rank::Declared);
         self.settle(key);
         self.finish_unload(key);
     }
@@ -128,11 +137,16 @@ impl DeviceActor {
         let Some(model) = self.models.get_mut(key) else { return };
         let (loading, there) = (model.is_loading(), model.ready_places().next().is_some());
         match model.phase {
-            Phase::Loading | Phase::Standby if loading => {
+            // One that requests wait for serves as soon as one thread has it.
+            Phase::Loading if loading => {
                 self.publish(key);
                 return;
             }
-            Phase::Loading if !model.failed => {
+            Phase::Standby if loading && !there => {
+                self.publish(key);
+                return;
+            }
+            Phase::Loading if !model.failed || there => {
                 model.phase = Phase::Serving;
                 self.enlist(key);
             }
@@ -149,7 +163,8 @@ impl DeviceActor {
         let Some(model) = self.models.get_mut(key) else { return };
         let state = model.state();
         if state == ModelState::Ready {
-            model.reason = None;
+            // Unless it tells why an instance is missing.
+            model.reason = model.reason.take().filter(|_| model.failed);
             model.ready_since.get_or_insert(now);
             self.watch_idle(key, now);
         }
@@ -174,6 +189,26 @@ impl DeviceActor {
             let shape = batch::shape_of_zeros(&model.spec.config);
             self.scheduler.seed(key, &shape, &model.profile.sizes);
         }
+    }
+
+    /// A load has measured the model anew: the scheduler is told, if it has the model.
+    pub(crate) fn teach(&mut self, key: &Arc<ModelVersionKey>) {
+        let Some(model) = self.models.get(key) else { return };
+        if !self.scheduler.knows(key) {
+            return;
+        }
+        // Fewer rows may fit than was thought.
+        self.scheduler.add_model(key.clone(), model.rules.clone());
+        let shape = batch::shape_of_zeros(&model.spec.config);
+        if !model.profile.sizes.is_empty() && !self.scheduler.has_learnt(key, &shape) {
+            self.scheduler.seed(key, &shape, &model.profile.sizes);
+        }
+    }
+
+    /// What was learnt of the model was about another file.
+    pub(crate) fn unlearn(&mut self, key: &Arc<ModelVersionKey>) {
+        self.memory.forget(key);
+        self.scheduler.unlearn(key);
     }
 
     /// The scheduler takes no more requests for the model; those waiting are given back.

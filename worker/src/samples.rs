@@ -146,7 +146,7 @@ mod tests {
     fn given_bytes_are_one_item_and_each_row_is_the_same() {
         let item: Vec<u8> = (0..6).collect();
         let (config, given) = record(DataType::Uint8, |input| {
-            input.input_data = Some(Base64Bytes(item.clone().into()))
+            input.input_data = Some(Base64Bytes(item.clone().into()));
         });
         assert_eq!(
             of(&config, &given).unwrap()[0].as_ref().unwrap().1,

@@ -9,17 +9,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_types::ModelVersionKey;
+use mesh_types::{Fault, FaultSource, ModelVersionKey};
 
 use crate::{
     device::{Answer, DeviceActor},
-    loading::Rank,
+    loading::{Active, Rank},
     model::{Model, Phase, Place, release},
     models::not_here,
     report::ModelState,
     residency::{Budget, Choice, Guard, Holding, Size, choose, stays_until},
 };
 
+/// Callers that may wait for one model to be warm, besides requests.
+pub(crate) const MAX_ANSWERS: usize = 256;
+/// How soon it is looked at again whether others can give way, where too much is in memory.
+const OVER_AGAIN: Duration = Duration::from_millis(200);
 /// How soon a model that was busy when its idle time was over is looked at again.
 const IDLE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -62,16 +66,32 @@ impl DeviceActor {
 
     /// Requests for the model are about to come: it is loaded if it is not there.
     pub(crate) fn warm_up(&mut self, key: &Arc<ModelVersionKey>, answer: Answer) {
+        let now = self.now();
         let Some(model) = self.models.get_mut(key) else {
             drop(answer.send(Err(not_here())));
             return;
         };
+        model.answers.retain(|answer| !answer.is_closed());
         match model.state() {
-            ModelState::Ready => drop(answer.send(Ok(()))),
-            ModelState::Loading | ModelState::Waking => model.answers.push(answer),
-            ModelState::Standby => {
+            ModelState::Ready => {
+                // It was said that requests will come: that is a use.
+                model.usage.note(now, &key.tenant, 1);
+                drop(answer.send(Ok(())));
+            }
+            ModelState::Loading | ModelState::Waking | ModelState::Standby if model.answers.len() >= MAX_ANSWERS => {
+                let text = format!("{MAX_ANSWERS} callers wait for this model to be warm");
+                drop(answer.send(Err(Fault::unavailable(FaultSource::Device, text))));
+            }
+            state @ (ModelState::Loading | ModelState::Waking | ModelState::Standby) => {
+                model.usage.note(now, &key.tenant, 1);
                 model.answers.push(answer);
-                self.want(key, Rank::Hint);
+                let waits = model.want.is_some();
+                if state == ModelState::Standby || waits {
+                    self.want(key, Rank::Hint);
+                }
+                // From now on somebody needs it.
+                let active = self.loads.active.iter_mut().filter(|active| active.key == *key);
+                active.for_each(|active| active.yields = false);
                 self.pump();
                 self.publish(key);
             }
@@ -80,30 +100,55 @@ impl DeviceActor {
         }
     }
 
+    /// Nothing comes of a hint, or of an instance that is missing: the model stays as it is.
+    pub(crate) fn give_up_hint(&mut self, key: &Arc<ModelVersionKey>, why: String) {
+        self.forget_want(key);
+        let Some(model) = self.models.get_mut(key) else { return };
+        let fault = Fault::unavailable(FaultSource::Device, why.clone());
+        model.reason = Some(why);
+        let answers = std::mem::take(&mut model.answers);
+        self.publish(key);
+        answers
+            .into_iter()
+            .for_each(|answer| drop(answer.send(Err(fault.clone()))));
+    }
+
     /// What is in the device's memory, or will be.
-    fn holdings(&self, now: Instant) -> Vec<Holding<Arc<ModelVersionKey>>> {
+    fn holdings(&self, now: Instant, impatient: bool) -> Vec<Holding<Arc<ModelVersionKey>>> {
         let holding = |(key, model): (&Arc<ModelVersionKey>, &Model)| {
             let there = model.places.iter().filter(|place| **place != Place::Gone).count();
             (there > 0).then(|| Holding {
                 key: key.clone(),
                 size: model.size(there),
-                guard: self.guard(key, model, now),
+                guard: self.guard(key, model, now, impatient),
             })
         };
-        self.models.iter().filter_map(holding).collect()
+        // What is loaded to take another's place is there besides it.
+        let coming = |active: &Active| {
+            active.replacing.is_some().then(|| Holding {
+                key: active.key.clone(),
+                size: active.size,
+                guard: Guard::Busy,
+            })
+        };
+        let there = self.models.iter().filter_map(holding);
+        there.chain(self.loads.active.iter().filter_map(coming)).collect()
     }
 
-    fn guard(&self, key: &Arc<ModelVersionKey>, model: &Model, now: Instant) -> Guard {
+    /// Whether the model may be asked to leave; for somebody impatient that it is being used is no reason to stay.
+    fn guard(&self, key: &Arc<ModelVersionKey>, model: &Model, now: Instant, impatient: bool) -> Guard {
         if model.phase == Phase::Standby && !model.is_loading() {
             return Guard::Leaving;
+        }
+        let settled = model.phase == Phase::Serving && !model.is_loading() && model.replacing.is_none();
+        if matches!(model.phase, Phase::Unloading | Phase::Unavailable) {
+            return Guard::Busy;
         }
         if model.spec.config.residency().pinned {
             return Guard::Pinned;
         }
-        let used = model.running > 0
-            || self.scheduler.waiting(key) > 0
-            || self.scheduler.open_sequences(key) > 0;
-        if used || model.phase != Phase::Serving || model.is_loading() || model.replacing.is_some() {
+        let used = model.running > 0 || self.scheduler.waiting(key) > 0;
+        if (used && !impatient) || self.scheduler.open_sequences(key) > 0 || !settled {
             return Guard::Busy;
         }
         let stays = model.ready_since.map(|since| stays_until(since, model.cost.load));
@@ -114,9 +159,10 @@ impl DeviceActor {
     }
 
     fn budget(&self) -> Option<Budget> {
-        let bytes = self.parts.budget?;
+        let lost = self.loads.lost.iter().filter(|(link, _)| !link.has_ended());
+        let lost = lost.map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
         Some(Budget {
-            bytes,
+            bytes: self.parts.budget?.saturating_sub(lost),
             slots: self.crew.places(),
         })
     }
@@ -126,16 +172,22 @@ impl DeviceActor {
         let (Some(budget), Some(model)) = (self.budget(), self.models.get(key)) else {
             return Room::Known(Choice::Room);
         };
-        if let Some(reason) = self.refuses(model) {
+        if let Some(reason) = self.refuses(model).filter(|_| model.replacing.is_none()) {
             return Room::TooLarge(reason);
         }
         if model.has(Place::Leaving) {
             return Room::Known(Choice::Later(None));
         }
-        Room::Known(choose(budget, &self.holdings(now), self.newcomer(model)))
+        let mut held = self.holdings(now, Self::is_impatient(model, now));
+        // What is there of it stays until the rest, or what takes its place, is there too.
+        for own in held.iter_mut().filter(|holding| holding.key == *key) {
+            own.guard = Guard::Pinned;
+        }
+        Room::Known(choose(budget, &held, self.newcomer(model)))
     }
 
-    fn newcomer(&self, model: &Model) -> Size {
+    /// What is to come of the model.
+    pub(crate) fn newcomer(&self, model: &Model) -> Size {
         match &model.replacing {
             Some(replacing) => Size {
                 instances: model.instances,
@@ -174,32 +226,58 @@ impl DeviceActor {
             .values()
             .filter(|other| other.spec.config.residency().pinned);
         let pinned: u64 = pinned.map(|other| other.size(other.instances).at_rest()).sum();
+        let (needed, budget) = (mib(budget.taken([self.newcomer(model)].into_iter())), mib(budget.bytes));
+        let there = model.places.iter().filter(|place| **place != Place::Gone).count();
+        if there > 0 {
+            let own = mib(model.size(there).at_rest());
+            return format!(
+                "it needs {needed} on this device beside the {own} of it that are there and the {} that are pinned, and the \
+                 device's budget is {budget}: unload it first, or unpin a model",
+                mib(pinned)
+            );
+        }
         format!(
-            "it needs {} on this device, whose budget is {}, of which {} are pinned: unpin or unload a model",
-            mib(budget.taken([self.newcomer(model)].into_iter())),
-            mib(budget.bytes),
+            "it needs {needed} on this device, whose budget is {budget}, of which {} are pinned: unpin or unload a model",
             mib(pinned),
         )
     }
 
     /// Whether all that is there, or on its way, fits.
     pub(crate) fn fits_all(&self) -> bool {
-        let fits = |budget| choose(budget, &self.holdings(self.now()), Size::default()) == Choice::Room;
+        let fits = |budget| choose(budget, &self.holdings(self.now(), false), Size::default()) == Choice::Room;
         self.budget().is_none_or(fits)
     }
 
     /// What the model takes has been measured: if that is more than was thought, others give way after all.
     pub(crate) fn make_good(&mut self, key: &Arc<ModelVersionKey>) {
+        self.loads.over = None;
         let Some(budget) = self.budget() else { return };
-        let held = self.holdings(self.now());
-        if let Choice::Evict(victims) = choose(budget, &held, Size::default()) {
-            for victim in victims {
-                self.stand_by(
-                    &victim,
-                    format!("left memory for '{}', which takes more than was known", key.model),
-                );
-                self.parts.thread.shared.books.lock().evicted(&victim, false);
+        let now = self.now();
+        match choose(budget, &self.holdings(now, false), Size::default()) {
+            Choice::Evict(victims) => {
+                for victim in victims {
+                    self.stand_by(
+                        &victim,
+                        format!("left memory for '{}', which takes more than was known", key.model),
+                    );
+                    self.parts.thread.shared.books.lock().evicted(&victim, false);
+                }
             }
+            Choice::Later(_) => self.loads.over = Some((now + OVER_AGAIN, key.clone())),
+            Choice::Room | Choice::Never(_) => {}
+        }
+    }
+
+    /// Looks again whether others can give way to what takes more than was known, and whether memory of threads that were given
+    /// up is free.
+    pub(crate) fn watch_memory(&mut self, now: Instant) {
+        let before = self.loads.lost.len();
+        self.loads.lost.retain(|(link, _)| !link.has_ended());
+        if self.loads.lost.len() < before {
+            self.memory_freed();
+        }
+        if let Some((_, key)) = self.loads.over.take_if(|(at, _)| *at <= now) {
+            self.make_good(&key);
         }
     }
 
@@ -235,7 +313,7 @@ impl DeviceActor {
             }
             let since = model.usage.last().max(model.ready_since).unwrap_or(now);
             let over = since + Duration::from_secs(seconds);
-            let busy = matches!(self.guard(&key, model, now), Guard::Busy | Guard::Pinned);
+            let busy = matches!(self.guard(&key, model, now, false), Guard::Busy | Guard::Pinned);
             if over > now || busy {
                 self.idle
                     .insert((over.max(now + IDLE_AGAIN.min(Duration::from_secs(seconds))), key));

@@ -110,6 +110,7 @@ mod lost;
 mod ordering;
 mod particular;
 mod rig;
+mod room;
 mod sharing;
 mod standby;
 mod statistics;

@@ -1,6 +1,6 @@
 //! The admin API's client: one request, one answer, and every failure as a [`Failure`].
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh_resources::Problem;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
@@ -13,6 +13,9 @@ pub(crate) const USER_AGENT: &str = concat!("mesh-cli/", env!("CARGO_PKG_VERSION
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For an answer as a whole; uploads take as long as they take, but never stand still this long.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Of what may take long, each try: shorter than any of the above.
+const LONGEST_TRY: Duration = Duration::from_secs(20);
+const SHORTEST_TRY: Duration = Duration::from_millis(100);
 /// The largest answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// The most of a foreign answer that is shown.
@@ -76,6 +79,27 @@ impl AdminClient {
             .await
     }
 
+    /// As [`Self::post`], for what may take long and can be asked for again: it is, until an answer comes or `patience` is over.
+    pub(crate) async fn post_patiently<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+        patience: Duration,
+    ) -> Result<T, Failure> {
+        let begun = Instant::now();
+        loop {
+            let left = patience.saturating_sub(begun.elapsed()).max(SHORTEST_TRY);
+            let once = self
+                .request(Method::POST, path)
+                .timeout(left.min(LONGEST_TRY))
+                .json(body);
+            match once.send().await {
+                Err(error) if error.is_timeout() && begun.elapsed() < patience => {}
+                sent => return self.taken(sent).await,
+            }
+        }
+    }
+
     pub(crate) async fn delete(&self, path: &str, revision: Option<u64>) -> Result<(), Failure> {
         let mut request = self.request(Method::DELETE, path).timeout(TIMEOUT);
         if let Some(revision) = revision {
@@ -87,9 +111,7 @@ impl AdminClient {
     /// Sends and reads the JSON of a success.
     pub(crate) async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Failure> {
         let bytes = self.answer(request).await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            Failure::refused(format!("{} gave an answer that this version does not understand ({error}): is it a mesh admin door of the same version?", self.url))
-        })
+        self.parsed(&bytes)
     }
 
     /// Where the door is.
@@ -109,10 +131,22 @@ impl AdminClient {
     }
 
     async fn answer(&self, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
-        let response = request
-            .send()
-            .await
-            .map_err(|error| unreachable(&self.url, "MESH_ADMIN_URL", &error))?;
+        self.body(request.send().await).await
+    }
+
+    async fn taken<T: DeserializeOwned>(&self, sent: reqwest::Result<Response>) -> Result<T, Failure> {
+        let bytes = self.body(sent).await?;
+        self.parsed(&bytes)
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Failure> {
+        serde_json::from_slice(bytes).map_err(|error| {
+            Failure::refused(format!("{} gave an answer that this version does not understand ({error}): is it a mesh admin door of the same version?", self.url))
+        })
+    }
+
+    async fn body(&self, sent: reqwest::Result<Response>) -> Result<Vec<u8>, Failure> {
+        let response = sent.map_err(|error| unreachable(&self.url, "MESH_ADMIN_URL", &error))?;
         let status = response.status();
         let body = read(response, &self.url).await?;
         if status.is_success() {

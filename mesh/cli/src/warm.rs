@@ -1,5 +1,7 @@
 //! `model warm`: a version brought into memory before requests come.
 
+use std::time::Duration;
+
 use clap::Args;
 use mesh_resources::Kind;
 use mesh_types::TenantId;
@@ -24,6 +26,9 @@ pub struct WarmArgs {
     /// The tenant.
     #[arg(short, long)]
     pub tenant: Option<TenantId>,
+    /// How long to wait until it is warm, such as 90s or 20m.
+    #[arg(long, default_value = "10m", value_name = "TIME", value_parser = crate::spans::parse)]
+    pub wait_timeout: Duration,
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,7 +50,7 @@ pub(crate) async fn warm(client: &AdminClient, args: &WarmArgs, terminal: &mut T
     let key = paths::key(Kind::Model, name, args.tenant.as_ref())?;
     let path = format!("{}/warm", paths::of(&key));
     let body = version.map_or_else(|| json!({}), |version| json!({"version": version}));
-    let answer: Value = client.post(&path, &body).await?;
+    let answer: Value = client.post_patiently(&path, &body, args.wait_timeout).await?;
     let Warmed { version, devices } = Warmed::deserialize(answer).map_err(|error| {
         Failure::refused(format!(
             "the answer cannot be read ({error}): is the mesh of another version?"

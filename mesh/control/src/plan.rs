@@ -16,8 +16,10 @@ use crate::{
     standing::Trouble,
 };
 
-/// Loads and unloads under way at once.
+/// Loads and warm-ups under way at once.
 pub const MAX_MOVES: usize = 4;
+/// Unloads under way at once. Counted apart: loads may wait for the memory that unloads free, and an unload for sequences to end.
+pub const MAX_UNLOADS: usize = 64;
 /// How often a load is tried before the version stays unavailable until its record changes.
 pub const MAX_ATTEMPTS: u32 = 6;
 /// How long no published snapshot has led to a version before it is unloaded: requests that hold an older snapshot get by.
@@ -43,6 +45,8 @@ pub(crate) enum Move {
 #[derive(Debug, Clone, Default)]
 struct Slot {
     under_way: bool,
+    /// Whether what is under way is an unload.
+    leaving: bool,
     failures: u32,
     not_before: Option<Instant>,
     reason: Option<String>,
@@ -226,7 +230,8 @@ impl Books {
     /// What to do next, at most as much as is free of [`MAX_MOVES`]. What it returns is under way from now on.
     pub(crate) fn plan(&mut self, records: &Records, report: &FleetReport, devices: &[DeviceId], now: Instant) -> Plan {
         let mut plan = Plan::default();
-        let mut free = MAX_MOVES.saturating_sub(self.under_way());
+        let mut free = MAX_MOVES.saturating_sub(self.under_way(false));
+        let mut free_unloads = MAX_UNLOADS.saturating_sub(self.under_way(true));
         let reported: BTreeMap<Place, &ModelReport> = report
             .models()
             .map(|(device, model)| ((device, model.key.clone()), model))
@@ -242,9 +247,10 @@ impl Books {
         for (place, model) in &reported {
             let stays = wanted.get(place).is_some_and(|record| !self.is_stale(place, record));
             let settled = !matches!(model.state, ModelState::Loading | ModelState::Unloading);
-            if !stays && settled && free > 0 && self.may_unload(place, &mut plan, now) {
-                free -= 1;
-                self.slots.entry(place.clone()).or_default().under_way = true;
+            if !stays && settled && free_unloads > 0 && self.may_unload(place, &mut plan, now) {
+                free_unloads -= 1;
+                let slot = self.slots.entry(place.clone()).or_default();
+                (slot.under_way, slot.leaving) = (true, true);
                 plan.moves.push(Move::Unload(place.0, place.1.clone()));
             }
         }
@@ -259,8 +265,10 @@ impl Books {
             let there = reported
                 .get(&place)
                 .filter(|model| model.state != ModelState::Unavailable);
-            let takes_jobs = there.is_some_and(|model| model.state.takes_jobs());
-            let outdated = takes_jobs && self.slots.get(&place).is_some_and(|slot| slot.is_outdated(record));
+            // What is quarantined may be mended by what is declared now.
+            let replaceable =
+                there.is_some_and(|model| model.state.takes_jobs() || model.state == ModelState::Quarantined);
+            let outdated = replaceable && self.slots.get(&place).is_some_and(|slot| slot.is_outdated(record));
             if (there.is_none() || outdated) && self.may_load(&place, &mut plan, now) {
                 free -= 1;
                 let device = place.0;
@@ -279,8 +287,9 @@ impl Books {
         plan
     }
 
-    fn under_way(&self) -> usize {
-        self.slots.values().filter(|slot| slot.under_way).count()
+    fn under_way(&self, leaving: bool) -> usize {
+        let of_kind = |slot: &&Slot| slot.under_way && slot.leaving == leaving;
+        self.slots.values().filter(of_kind).count()
     }
 
     fn is_stale(&self, place: &Place, record: &VersionRecord) -> bool {
@@ -335,7 +344,7 @@ impl Books {
     /// Notes what came of an unload.
     pub(crate) fn unloaded(&mut self, place: &Place, result: Result<(), String>, now: Instant) {
         let slot = self.slots.entry(place.clone()).or_default();
-        slot.under_way = false;
+        (slot.under_way, slot.leaving) = (false, false);
         match result {
             Ok(()) => *slot = Slot::default(),
             Err(reason) => {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mesh_types::{DeviceId, InstanceGroup, InstanceKind};
 
 use crate::{
-    Compiled, FleetReport, MAX_ATTEMPTS, MAX_MOVES, ModelState, Records, UNROUTED_REST,
+    Compiled, FleetReport, MAX_ATTEMPTS, MAX_MOVES, MAX_UNLOADS, ModelState, Records, UNROUTED_REST,
     plan::{Books, Move, Plan},
     samples::*,
 };
@@ -67,6 +67,26 @@ fn as_many_moves_as_allowed_are_under_way_and_not_one_more() {
     assert_eq!(turn(&mut books, &records, &ready(&[]), now).moves.len(), 0);
     books.loaded(&(CPU, key("acme/m/1")), Ok(()), now);
     assert_eq!(turn(&mut books, &records, &ready(&["acme/m/1"]), now).moves.len(), 1);
+}
+
+#[test]
+fn loads_that_wait_for_memory_do_not_keep_models_from_being_unloaded_and_unloads_have_a_bound_of_their_own() {
+    let (mut books, now) = (Books::default(), Instant::now());
+    let name = |n: usize| format!("acme/m/{n}");
+    let wanted: Vec<_> = (1..=MAX_MOVES).map(|n| a_version(&name(n), false)).collect();
+    let all = records(1, &wanted);
+    assert_eq!(turn(&mut books, &all, &ready(&[]), now).moves.len(), MAX_MOVES);
+    // What is there and not wanted any more, one more than may leave at once.
+    let leaving: Vec<String> = (1..=MAX_UNLOADS + 1).map(|n| format!("acme/old/{n}")).collect();
+    let there: Vec<&str> = leaving.iter().map(String::as_str).collect();
+    assert_eq!(turn(&mut books, &all, &ready(&there), now).moves, []);
+    let later = now + UNROUTED_REST * 2;
+    assert_eq!(
+        unloads(&turn(&mut books, &all, &ready(&there), later)).len(),
+        MAX_UNLOADS
+    );
+    assert_eq!(unloads(&turn(&mut books, &all, &ready(&there), later)).len(), 0);
+    books.unloaded(&(CPU, key("acme/old/1")), Ok(()), later);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use mesh_policies::{VersionEntry, graph::Plan};
-use mesh_types::{ArtifactFormat, DeviceId, ModelVersionKey};
+use mesh_policies::{VersionEntry, graph::Plan, placement::device_of};
+use mesh_types::{ArtifactFormat, CorrelationId, DeviceId, ModelVersionKey};
 
 use crate::{
     fleet::{FleetReport, ModelState},
@@ -85,11 +85,28 @@ impl Standing {
     }
 }
 
+impl Reported {
+    /// Where it is in memory is better than where it is on its way there, and that is better than where nobody loads it yet. Of
+    /// the latter it is one device, always the same: requests that come at once load it once.
+    fn prefer(&mut self, key: &ModelVersionKey) {
+        if !self.ready_on.is_empty() {
+            return;
+        }
+        self.ready_on = std::mem::take(&mut self.waking_on);
+        if self.ready_on.is_empty() {
+            let one = device_of(&key.tenant, key, &CorrelationId::Number(1), &self.standby_on);
+            self.ready_on.extend(one);
+        }
+    }
+}
+
 pub(crate) type Standings = BTreeMap<ModelVersionKey, Standing>;
 
 #[derive(Default)]
 struct Reported {
     ready_on: Vec<DeviceId>,
+    /// Where it is being loaded for requests that wait.
+    waking_on: Vec<DeviceId>,
     /// Where it stands by.
     standby_on: Vec<DeviceId>,
     /// Whether it has been warm anywhere.
@@ -109,7 +126,11 @@ pub(crate) fn standings(records: &Records, report: &FleetReport, trouble: &Troub
                 entry.proven = true;
                 entry.ready_on.push(device);
             }
-            ModelState::Standby | ModelState::Waking => {
+            ModelState::Waking => {
+                entry.proven |= model.proven;
+                entry.waking_on.push(device);
+            }
+            ModelState::Standby => {
                 entry.proven |= model.proven;
                 entry.standby_on.push(device);
             }
@@ -119,9 +140,8 @@ pub(crate) fn standings(records: &Records, report: &FleetReport, trouble: &Troub
             ModelState::Loading | ModelState::Unloading => {}
         }
     }
-    // Where it is in memory is better than where it must be loaded first.
-    for entry in reported.values_mut().filter(|entry| entry.ready_on.is_empty()) {
-        entry.ready_on = std::mem::take(&mut entry.standby_on);
+    for (key, entry) in &mut reported {
+        entry.prefer(key);
     }
     let of = |record: &VersionRecord| {
         let reported = reported.remove(&*record.key).unwrap_or_default();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::ModelConfig;
 
-fn config(records: serde_json::Value) -> ModelConfig {
+fn config(records: &serde_json::Value) -> ModelConfig {
     let value = serde_json::json!({
         "max_batch_size": 4,
         "input": [
@@ -17,7 +17,7 @@ fn config(records: serde_json::Value) -> ModelConfig {
 }
 
 fn problems(records: serde_json::Value) -> Vec<String> {
-    let problems = config(records).problems();
+    let problems = config(&records).problems();
     problems.into_iter().map(|problem| problem.to_string()).collect()
 }
 
@@ -30,7 +30,7 @@ fn a_record_in_tritons_words_is_read_and_written_back() {
             "s": {"data_type": "TYPE_STRING", "dims": [1], "input_data": "AgAAAGhp"},
         },
     }]);
-    let config = config(records);
+    let config = config(&records);
     assert!(config.problems().is_empty(), "{:?}", config.problems());
     let record = &config.model_warmup[0];
     assert_eq!((record.rows(), record.runs()), (4, 2));
@@ -95,7 +95,7 @@ fn as_many_records_and_bytes_as_the_bounds_pass_and_one_more_does_not() {
         let spec = TensorSpec::new("s", DataType::Bytes, &[1]);
         let mut found = Vec::new();
         check_warmups(&records, &[spec], 0, |field, problem| {
-            found.push(format!("{field}{problem}"))
+            found.push(format!("{field}{problem}"));
         });
         found
     };
@@ -120,7 +120,7 @@ fn a_residency_that_contradicts_itself_or_knows_an_unknown_word_is_refused() {
 
 #[test]
 fn what_a_change_does_to_a_loaded_model() {
-    let before = config(serde_json::json!([]));
+    let before = config(&serde_json::json!([]));
     let same = |change: fn(&mut ModelConfig)| {
         let mut after = before.clone();
         change(&mut after);

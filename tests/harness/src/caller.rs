@@ -69,7 +69,10 @@ impl Answer {
         let header = self
             .header("inference-header-content-length")
             .context("no output came as raw bytes")?;
-        let raw = self.body.get(header.parse()?..).context("the body ends in its header")?;
+        let raw = self
+            .body
+            .get(header.parse()?..)
+            .context("the body ends in its header")?;
         let numbers = raw.as_chunks::<4>().0.iter();
         Ok(numbers.map(|bytes| f32::from_le_bytes(*bytes)).collect())
     }

@@ -134,6 +134,19 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         }
     }
 
+    /// Whether something is known of how long batches of this shape take.
+    pub fn has_learnt(&self, model: &K, shape: &ShapeKey) -> bool {
+        let model = self.models.find(model).and_then(|index| self.models.get(index));
+        model.is_some_and(|model| model.sizing(shape, false).latency.is_some())
+    }
+
+    /// The model is another one from now on, although it is called the same.
+    pub fn unlearn(&mut self, model: &K) {
+        if let Some(model) = self.models.of_mut(model) {
+            model.latencies = Default::default();
+        }
+    }
+
     /// What has been learnt.
     pub fn learnt(&self) -> impl Iterator<Item = (&K, &ShapeKey, &Latency)> {
         self.models.iter().flat_map(|model| {

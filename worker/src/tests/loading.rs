@@ -105,7 +105,7 @@ fn a_warm_up_record_runs_before_the_model_is_ready_and_one_that_fails_is_named()
             config.model_warmup = vec![
                 warmed_by("good", |input| input.zero_data = true),
                 warmed_by("below zero", |input| {
-                    input.input_data = Some(mesh_types::Base64Bytes(negative.into()))
+                    input.input_data = Some(mesh_types::Base64Bytes(negative.into()));
                 }),
             ];
         });

@@ -59,6 +59,8 @@ struct WatchedModel {
     /// More rows find no memory, but not in warm-up.
     late_rows: u32,
     peak: u64,
+    /// Takes its thread along when it is let go of.
+    deadly: bool,
     seen: Arc<Mutex<Seen>>,
     entered: mpsc::UnboundedSender<()>,
 }
@@ -66,6 +68,7 @@ struct WatchedModel {
 impl Drop for WatchedModel {
     fn drop(&mut self) {
         *self.seen.lock().alive.get_mut(&self.name).unwrap() -= 1;
+        assert!(!self.deadly || std::thread::panicking(), "takes the thread along");
     }
 }
 
@@ -168,6 +171,7 @@ impl Backend for Watched {
             hangs,
             late_rows,
             peak,
+            deadly: spec.config.parameters.contains_key("deadly"),
             seen: self.seen.clone(),
             entered: self.entered.clone(),
         }))
@@ -306,6 +310,12 @@ impl Rig {
 
     pub(super) fn hold_loads(&self) {
         self.loads.set(true);
+    }
+
+    /// Lets loads go on, from wherever it is called.
+    pub(super) fn freer(&self) -> impl FnOnce() + Send + 'static {
+        let loads = self.loads.clone();
+        move || loads.set(false)
     }
 
     pub(super) fn free_loads(&self) {

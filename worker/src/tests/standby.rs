@@ -342,8 +342,12 @@ fn what_a_model_costs_is_known_again_after_a_restart() {
     };
     let costly = || {
         named("m", "identity", |config| {
-            config.parameters.insert("weights_bytes".into(), ParameterValue::Uint(2 * KIB));
-            config.parameters.insert("scratch_bytes".into(), ParameterValue::Uint(7 * KIB));
+            config
+                .parameters
+                .insert("weights_bytes".into(), ParameterValue::Uint(2 * KIB));
+            config
+                .parameters
+                .insert("scratch_bytes".into(), ParameterValue::Uint(7 * KIB));
             let load = LoadPolicy::OnDemand;
             config.residency = Some(ResidencyPolicy {
                 load,

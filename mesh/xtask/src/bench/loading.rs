@@ -177,8 +177,7 @@ impl Live<'_> {
             self.until_gone(model)?;
             self.warm(model)?;
             firsts.push(self.send(model, once)?.p50_us);
-            let later: anyhow::Result<Vec<f64>> =
-                (0..STEADY).map(|_| Ok(self.send(model, once)?.p50_us)).collect();
+            let later: anyhow::Result<Vec<f64>> = (0..STEADY).map(|_| Ok(self.send(model, once)?.p50_us)).collect();
             steady.push(median(later?));
         }
         let name = format!("{}: first request once it is ready", model.name);

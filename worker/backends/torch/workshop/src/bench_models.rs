@@ -149,7 +149,16 @@ mod tests {
     fn the_models_take_any_batch_size() {
         let folder = tempfile::tempdir().unwrap();
         run(folder.path()).unwrap();
-        for name in ["mlp", "encoder", "normalise", "classify", "post", "composed", "large", "small"] {
+        for name in [
+            "mlp",
+            "encoder",
+            "normalise",
+            "classify",
+            "post",
+            "composed",
+            "large",
+            "small",
+        ] {
             assert!(folder.path().join(format!("{name}.pt")).exists(), "{name}");
         }
     }
