@@ -16,8 +16,8 @@ fn config(records: &serde_json::Value) -> ModelConfig {
     serde_json::from_value(value).unwrap()
 }
 
-fn problems(records: serde_json::Value) -> Vec<String> {
-    let problems = config(&records).problems();
+fn problems(records: &serde_json::Value) -> Vec<String> {
+    let problems = config(records).problems();
     problems.into_iter().map(|problem| problem.to_string()).collect()
 }
 
@@ -41,7 +41,7 @@ fn a_record_in_tritons_words_is_read_and_written_back() {
 
 #[test]
 fn every_mistake_in_a_record_names_its_place() {
-    let found = problems(serde_json::json!([
+    let found = problems(&serde_json::json!([
         {"name": "", "batch_size": 5, "count": 1001, "inputs": {
             "x": {"data_type": "INT64", "dims": [0, 2], "zero_data": true, "random_data": true},
             "z": {"data_type": "FP32", "dims": [1], "zero_data": true},
