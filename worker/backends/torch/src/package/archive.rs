@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{Read, copy},
+    io::{self, ErrorKind, Read, Write, copy},
     path::{Path, PathBuf},
 };
 
@@ -22,6 +22,8 @@ const NAME: &str = "model";
 /// The most files of a model, and the largest text that is read as a whole.
 const MAX_FILES: usize = 10_000;
 const MAX_TEXT: u64 = 256 * 1024 * 1024;
+/// The most bytes that are unpacked of one package.
+const MAX_UNPACKED: u64 = 256 * 1024 * 1024 * 1024;
 
 /// An open package file.
 #[derive(Debug)]
@@ -49,6 +51,19 @@ fn load(text: &str) -> BackendError {
 
 fn damaged(_: impl std::error::Error) -> BackendError {
     load("the package is damaged: compile and publish it again")
+}
+
+/// What went wrong while a file was unpacked: the disk below, or the archive.
+fn unpacking(error: &io::Error) -> BackendError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge | ErrorKind::WriteZero => {
+            load("there is no room to unpack the package: make room in the folder for temporary files")
+        }
+        ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof | ErrorKind::Other => {
+            damaged(error)
+        }
+        kind => BackendError::Load(format!("the package cannot be unpacked: {kind}")),
+    }
 }
 
 impl Archive {
@@ -81,17 +96,18 @@ impl Archive {
 
     /// Unpacks the model into a folder of its own.
     pub(crate) fn unpack(&mut self) -> Result<Unpacked, BackendError> {
-        let failed = |_| load("there is no room to unpack the package");
-        let folder = tempfile::Builder::new().prefix("mesh-pt2-").tempdir().map_err(failed)?;
+        let wanted = |name: &str| ![".cpp", ".h"].iter().any(|end| name.ends_with(end));
+        let files: Vec<(usize, String)> = self.files.iter().filter(|(_, name)| wanted(name)).cloned().collect();
+        self.check_sizes(&files, MAX_UNPACKED)?;
+        let folder = tempfile::Builder::new().prefix("mesh-pt2-").tempdir();
+        let folder = folder.map_err(|error| unpacking(&error))?;
         let (mut library, mut weights, mut bytes) = (None, None, 0);
-        for (place, name) in &self.files {
-            if [".cpp", ".h"].iter().any(|end| name.ends_with(end)) {
-                continue;
-            }
-            let mut entry = self.zip.by_index(*place).map_err(damaged)?;
-            let path = folder.path().join(name);
-            let mut file = File::create_new(&path).map_err(failed)?;
-            let length = copy(&mut entry, &mut file).map_err(damaged)?;
+        for (place, name) in files {
+            let mut entry = self.zip.by_index(place).map_err(damaged)?;
+            let path = folder.path().join(&name);
+            let mut file = File::create_new(&path).map_err(|error| unpacking(&error))?;
+            let size = entry.size();
+            let length = write_out(&mut entry, size, &mut file)?;
             if name.ends_with(".so") {
                 bytes += length;
                 library = Some(path);
@@ -107,6 +123,29 @@ impl Archive {
             bytes,
         })
     }
+
+    /// Refuses what would take more than so many bytes, by what the archive says of its files.
+    fn check_sizes(&mut self, files: &[(usize, String)], most: u64) -> Result<(), BackendError> {
+        let mut all = 0u64;
+        for (place, _) in files {
+            all = all.saturating_add(self.zip.by_index_raw(*place).map_err(damaged)?.size());
+        }
+        if all > most {
+            return Err(BackendError::Load(format!(
+                "the package takes {all} bytes when it is unpacked, and at most {most} are"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Copies a file out of the archive; an error if it holds more or less than the archive says.
+fn write_out(entry: &mut dyn Read, size: u64, file: &mut dyn Write) -> Result<u64, BackendError> {
+    let length = copy(&mut entry.take(size.saturating_add(1)), file).map_err(|error| unpacking(&error))?;
+    if length != size {
+        return Err(damaged(io::Error::from(ErrorKind::UnexpectedEof)));
+    }
+    Ok(length)
 }
 
 /// The files of the one model, or of the one called `model`.
@@ -193,5 +232,66 @@ mod tests {
         writer.write_all(b"pt2").unwrap();
         writer.finish().unwrap();
         assert!(refused(&path).contains("holds no compiled model"));
+    }
+
+    /// A package of one file.
+    fn package(folder: &Path, content: &[u8]) -> PathBuf {
+        let path = folder.join("one.pt2");
+        let mut writer = zip::ZipWriter::new(File::create(&path).unwrap());
+        let options = zip::write::SimpleFileOptions::default();
+        let files: [(&str, &[u8]); 3] = [
+            ("x.wrapper.so", content),
+            ("x.wrapper.cpp", b"// source"),
+            ("x.wrapper_metadata.json", b"{}"),
+        ];
+        for (name, content) in files {
+            writer.start_file(format!("{FOLDER}model/{name}"), options).unwrap();
+            writer.write_all(content).unwrap();
+        }
+        writer.finish().unwrap();
+        path
+    }
+
+    #[test]
+    fn so_many_bytes_are_unpacked_and_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut archive = Archive::open(&package(folder.path(), &[7; 100])).unwrap();
+        let files = archive.files.clone();
+        let sum = 100 + 9 + 2;
+        assert_eq!(archive.check_sizes(&files, sum), Ok(()));
+        let refused = archive.check_sizes(&files, sum - 1).unwrap_err().to_string();
+        assert!(
+            refused.contains("takes 111 bytes") && refused.contains("at most 110"),
+            "{refused}"
+        );
+        let unpacked = archive.unpack().unwrap();
+        assert_eq!(
+            (unpacked.bytes, std::fs::read(&unpacked.library).unwrap()),
+            (100, vec![7; 100])
+        );
+        assert!(unpacked.weights.is_none());
+    }
+
+    #[test]
+    fn an_entry_that_is_longer_or_shorter_than_it_says_is_damage() {
+        let mut written = Vec::new();
+        assert_eq!(write_out(&mut &b"abc"[..], 3, &mut written), Ok(3));
+        for size in [2, 4] {
+            let refused = write_out(&mut &b"abc"[..], size, &mut written).unwrap_err().to_string();
+            assert!(refused.contains("damaged"), "{refused}");
+        }
+        assert!(
+            written.len() <= 3 + 3 + 3,
+            "no more than one byte too many is ever written"
+        );
+    }
+
+    #[test]
+    fn a_full_disk_is_no_damage() {
+        let mut full = File::options().write(true).open("/dev/full").unwrap();
+        let refused = write_out(&mut &b"abc"[..], 3, &mut full).unwrap_err().to_string();
+        assert!(refused.contains("no room") && !refused.contains("damaged"), "{refused}");
+        let refused = unpacking(&io::Error::from(ErrorKind::PermissionDenied)).to_string();
+        assert!(refused.contains("permission denied"), "{refused}");
     }
 }
