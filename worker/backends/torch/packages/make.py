@@ -61,13 +61,51 @@ class Turned(nn.Module):
         return torch.tanh(x) @ x.transpose(0, 1)
 
 
+class Weighed(nn.Module):
+    """An input without rows whose length must be that of the others."""
+
+    def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return x * weight
+
+
+class Lookup(nn.Module):
+    """Fails on numbers that are not in its table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(100, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.table(x)
+
+
+class Reordered(nn.Module):
+    """A buffer of whole numbers, which must stay such."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.tensor([3, 1, 0, 2]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(x.index_select(1, self.order))
+
+
+class Endless(nn.Module):
+    """Asks for more memory than there is."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum(1, keepdim=True).expand(-1, 1125899906842624) + 1.0
+
+
 def rows(*shape: int) -> torch.Tensor:
     return torch.randn(4, *shape)
 
 
-# Name: the module, its example, and which of the example's extents are any (a tree like the example's).
+# Name: the module, its example, which of the example's extents are any (a tree like the example's), and settings of the compiler.
 def models():
     batch = {0: torch.export.Dim("batch", min=1, max=MOST_ROWS)}
+    length, blocks = torch.export.Dim("length", max=64), torch.export.Dim("blocks", max=8)
+    numbers = (torch.zeros(4, 6, dtype=torch.int64),)
     return {
         "perceptron": (Perceptron(), (rows(30),), (batch,)),
         "add_sub": (AddSub(), (rows(2), rows(2)), (batch, batch)),
@@ -79,10 +117,25 @@ def models():
         "counts": (Counts(), (torch.ones(4, 5, dtype=torch.int64),), (batch,)),
         "wide": (Wide(), (rows(8192),), (batch,)),
         "turned": (Turned(), (rows(3),), None),
+        "weighed": (Weighed(), (rows(6), torch.randn(6)), ({0: batch[0], 1: length}, {0: length})),
+        "blocks": (Wide(), (rows(64),), ({0: batch[0], 1: 32 * blocks},)),
+        "reordered": (Reordered(), (rows(4),), (batch,), {"cpp.threads": 1}),
+        "endless": (Endless(), (rows(3),), (batch,)),
+        # What a kernel throws in a parallel section ends the process, so one is compiled without.
+        "lookup": (Lookup(), numbers, (batch,), {"cpp.threads": 1}),
+        "lookup_parallel": (Lookup(), numbers, (batch,), {"cpp.threads": 2}),
+        # Weights beside the library, and nowhere.
+        "weights_beside": (
+            Perceptron(),
+            (rows(30),),
+            (batch,),
+            {"aot_inductor.package_constants_on_disk_format": "binary_blob"},
+        ),
+        "weights_nowhere": (Perceptron(), (rows(30),), (batch,), {"aot_inductor.package_constants_in_so": False}),
     }
 
 
-def write(folder: str, name: str, module: nn.Module, example, dynamic) -> None:
+def write(folder: str, name: str, module: nn.Module, example, dynamic, options=None) -> None:
     script, package = (os.path.join(folder, name + end) for end in (".pt", ".pt2"))
     if os.path.exists(script) and os.path.exists(package):
         return
@@ -92,7 +145,7 @@ def write(folder: str, name: str, module: nn.Module, example, dynamic) -> None:
     exported = torch.export.export(module, example, dynamic_shapes=dynamic)
     unfinished = os.path.join(folder, "unfinished." + name + ".pt2")
     # The version is what the mesh refuses a package of another libtorch by, before it opens it.
-    settings = {"aot_inductor.metadata": {"torch_version": torch.__version__}}
+    settings = {"aot_inductor.metadata": {"torch_version": torch.__version__}, **(options or {})}
     torch._inductor.aoti_compile_and_package(exported, package_path=unfinished, inductor_configs=settings)
     os.replace(unfinished, package)
 
@@ -101,9 +154,9 @@ def main() -> None:
     folder, *names = sys.argv[1:]
     os.makedirs(folder, exist_ok=True)
     torch.manual_seed(1)
-    for name, (module, example, dynamic) in models().items():
+    for name, model in models().items():
         if not names or name in names:
-            write(folder, name, module, example, dynamic)
+            write(folder, name, *model)
 
 
 main()

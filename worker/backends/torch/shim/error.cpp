@@ -3,14 +3,19 @@
 #include "shim.h"
 
 #include <exception>
+#include <new>
 
 #include <c10/util/Exception.h>
 
 namespace {
 
+// What an exception can be about beside an output, whose numbers are from 0 on.
+constexpr int kAll = -1;
+constexpr int kMemory = -2;
+
 struct Noted {
   std::string text;
-  int output = -1;
+  int about = kAll;
 };
 
 Noted& noted() noexcept {
@@ -22,15 +27,24 @@ Noted& noted() noexcept {
 
 void mesh::note_exception() noexcept {
   Noted& last = noted();
-  last.output = -1;
+  last.about = kAll;
   try {
     try {
       throw;
     } catch (const OutputError& error) {
       last.text = error.what();
-      last.output = error.output;
+      last.about = error.output;
+    } catch (const MemoryError& error) {
+      last.text = error.what();
+      last.about = kMemory;
+    } catch (const c10::OutOfMemoryError& error) {
+      last.text = error.what_without_backtrace();
+      last.about = kMemory;
     } catch (const c10::Error& error) {
       last.text = error.what_without_backtrace();
+    } catch (const std::bad_alloc& error) {
+      last.text = error.what();
+      last.about = kMemory;
     } catch (const std::exception& error) {
       last.text = error.what();
     } catch (...) {
@@ -46,6 +60,6 @@ extern "C" {
 // What the thread's last call that failed has to say; until its next one.
 const char* mesh_torch_error() noexcept { return noted().text.c_str(); }
 
-// The output that it was about, if the model ran and its result was not as expected; -1 otherwise.
-int mesh_torch_error_output() noexcept { return noted().output; }
+// What it was about: an output whose result is not as expected, from 0 on; -1 for the call as a whole; -2 for memory.
+int mesh_torch_error_about() noexcept { return noted().about; }
 }

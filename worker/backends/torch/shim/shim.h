@@ -13,6 +13,11 @@ struct OutputError : std::runtime_error {
   int output;
 };
 
+// No memory, where the exception itself does not say so.
+struct MemoryError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 // Keeps what the exception says that is being handled, for `mesh_torch_error` on the same thread.
 void note_exception() noexcept;
 

@@ -17,7 +17,7 @@ use crate::tests::{floats, load_as, raw, spec};
 const KINDS: [(ArtifactFormat, &str); 2] = [(ArtifactFormat::TorchScript, "pt"), (ArtifactFormat::TorchAoti, "pt2")];
 
 /// A module that was made by PyTorch.
-fn made(name: &str, end: &str) -> PathBuf {
+pub(crate) fn made(name: &str, end: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../.packages");
     let path = folder.join(name).with_extension(end);
     assert!(
@@ -295,10 +295,10 @@ fn memory_is_known_and_an_executions_peak_is_measured() {
 }
 
 /// What becomes of a member of an archive: other bytes, or nothing.
-type Change = dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>>;
+pub(crate) type Change = dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>>;
 
 /// The file with some of its members changed.
-fn changed(path: &Path, change: &Change) -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn changed(path: &Path, change: &Change) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("changed.pt2");
     let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
@@ -423,9 +423,11 @@ fn extents_that_a_package_was_not_compiled_for_are_refused_at_load_and_at_the_ca
             parts: vec![&data],
         }],
     };
-    let said = model.execute(&batch).unwrap_err().to_string();
+    let error = model.execute(&batch).unwrap_err();
+    assert!(matches!(error, BackendError::InvalidInput(_)), "{error}");
+    let said = error.to_string();
     assert!(
-        said.contains("[2, 31], the package was compiled for [1 to 1024, 30]"),
+        said.contains("'x' has the shape [2, 31], the package was compiled for [1 to 1024, 30]"),
         "{said}"
     );
     assert!(

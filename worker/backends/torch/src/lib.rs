@@ -118,6 +118,8 @@ impl Backend for TorchBackend {
 #[cfg(test)]
 mod conformance_tests;
 #[cfg(test)]
+mod package_tests;
+#[cfg(test)]
 mod signature_tests;
 #[cfg(test)]
 mod tests;

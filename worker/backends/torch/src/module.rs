@@ -25,7 +25,7 @@ struct RawText {
 // SAFETY: the signatures are those of shim/*.cpp, which are compiled with this crate; none of the functions throws.
 unsafe extern "C" {
     fn mesh_torch_error() -> *const c_char;
-    fn mesh_torch_error_output() -> c_int;
+    fn mesh_torch_error_about() -> c_int;
     fn mesh_torch_module_load(path: *const c_char, cuda: c_int) -> *mut RawModule;
     fn mesh_torch_module_free(module: *mut RawModule);
     fn mesh_torch_module_signature(module: *const RawModule) -> *mut RawText;
@@ -47,14 +47,29 @@ unsafe extern "C" {
     fn mesh_torch_module_bytes(module: *const RawModule) -> u64;
 }
 
+/// What a failure is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum About {
+    /// The load or the call as a whole.
+    All,
+    /// The memory that there is.
+    Memory,
+    /// What the caller gave.
+    Input,
+    /// This output, where the model ran.
+    Output(usize),
+}
+
 /// What libtorch said when a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// Its words, uncut.
     pub(crate) text: String,
-    /// The output that it is about, where the model ran.
-    pub(crate) output: Option<usize>,
+    pub(crate) about: About,
 }
+
+/// The shim's number for a failure for want of memory; outputs are from 0 on.
+const NO_MEMORY: c_int = -2;
 
 impl Failure {
     /// What the thread's last call had to say.
@@ -62,17 +77,35 @@ impl Failure {
         // SAFETY: the text is the thread's own and stays until its next call that fails.
         let text = unsafe { CStr::from_ptr(mesh_torch_error()) };
         // SAFETY: only reads a number of this thread.
-        let output = unsafe { mesh_torch_error_output() };
+        let about = unsafe { mesh_torch_error_about() };
         Self {
             text: text.to_string_lossy().into_owned(),
-            output: usize::try_from(output).ok(),
+            about: match usize::try_from(about) {
+                Ok(output) => About::Output(output),
+                Err(_) if about == NO_MEMORY => About::Memory,
+                Err(_) => About::All,
+            },
         }
     }
 
     pub(crate) fn of(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
-            output: None,
+            about: About::All,
+        }
+    }
+
+    pub(crate) fn of_input(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            about: About::Input,
+        }
+    }
+
+    pub(crate) fn of_output(output: usize, text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            about: About::Output(output),
         }
     }
 }

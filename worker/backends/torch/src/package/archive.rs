@@ -40,7 +40,8 @@ pub(crate) struct Archive {
 pub(crate) struct Unpacked {
     pub(crate) folder: TempDir,
     pub(crate) library: PathBuf,
-    pub(crate) weights: Option<PathBuf>,
+    /// Constants beside the library, and how many bytes.
+    pub(crate) weights: Option<(PathBuf, u64)>,
     /// The library and the weights together.
     pub(crate) bytes: u64,
 }
@@ -113,7 +114,7 @@ impl Archive {
                 library = Some(path);
             } else if name.ends_with(".blob") {
                 bytes += length;
-                weights = Some(path);
+                weights = Some((path, length));
             }
         }
         Ok(Unpacked {

@@ -2,12 +2,16 @@
 //!
 //! A package is a shared library in a zip file, so everything that can be wrong with it is found before it is opened: another
 //! device, processor or libtorch, a library that is cut short, inputs that it was not compiled for (it does not look at them
-//! again: they are memory to it). What is unpacked is removed once the library is open, and whatever fails before.
+//! again: they are memory to it), weights that are missing. What is unpacked is removed once the library is open, and whatever
+//! fails before.
 
 mod archive;
 mod elf;
+mod extents;
 mod features;
+mod plan;
 mod source;
+mod symbols;
 mod treespec;
 
 use std::{
@@ -16,13 +20,14 @@ use std::{
     ptr::{self, NonNull},
 };
 
-use mesh_backend::{BackendError, Binding, Signature, Source, Step, ValueType};
+use mesh_backend::{BackendError, Signature};
 use mesh_types::ModelConfig;
 use tch::{Device, Tensor};
 
 use self::{
     archive::{Archive, Unpacked},
-    source::Bounds,
+    plan::Plan,
+    source::Contract,
 };
 use crate::{
     fault,
@@ -56,14 +61,7 @@ unsafe extern "C" {
 #[derive(Debug)]
 pub(crate) struct Package {
     package: NonNull<RawPackage>,
-    /// For each tensor that the code takes, the input of the configuration.
-    inputs: Vec<usize>,
-    /// What the extents of each must lie between.
-    bounds: Vec<Bounds>,
-    /// For each output of the configuration, which of the tensors it is that the code gives.
-    results: Vec<usize>,
-    /// How many it gives.
-    gives: usize,
+    plan: Plan,
     bytes: u64,
     _unpacked: Option<Unpacked>,
 }
@@ -73,8 +71,8 @@ pub(crate) fn signature(path: &Path) -> Result<Signature, BackendError> {
     Archive::open(path)?.contract().map(|contract| contract.signature)
 }
 
-// SAFETY: the object behind the pointer is a loader with its compiled model, tied to no thread; it is neither copied nor shared
-// here, so only one thread at a time uses it.
+// SAFETY: the object behind the pointer is a runner with its container, tied to no thread. Calls need a reference, and the type
+// is not Sync (a pointer is not), so there is never more than one at a time: the container is told not to lock for itself.
 unsafe impl Send for Package {}
 
 impl Package {
@@ -83,42 +81,13 @@ impl Package {
         let mut archive = Archive::open(path)?;
         archive.made_for.check(device)?;
         let contract = archive.contract()?;
-        let binding = Binding::of(&contract.signature, config)?;
-        let mut inputs = Vec::new();
-        binding.arguments.iter().for_each(|source| flatten(source, &mut inputs));
-        let leaves = ways(&contract.signature.result);
-        let place = |way: &Vec<Step>| leaves.iter().position(|leaf| leaf == way);
-        let results: Option<Vec<usize>> = binding.results.iter().map(place).collect();
-        let (Some(results), true) = (results, inputs.len() == contract.bounds.len()) else {
-            return Err(BackendError::Load(
-                "the package's inputs and outputs cannot be told".to_owned(),
-            ));
-        };
+        let plan = Plan::of(&contract, config)?;
         let unpacked = archive.unpack()?;
+        check_weights(&contract, &unpacked)?;
         elf::check(&unpacked.library)?;
-        let failed = |failure: Failure| fault::load(&failure);
-        let library = path_text(&unpacked.library).map_err(failed)?;
-        let folder = path_text(unpacked.folder.path()).map_err(failed)?;
-        let weights = match &unpacked.weights {
-            Some(weights) => path_text(weights).map_err(failed)?,
-            None => CString::default(),
-        };
-        // SAFETY: the paths end in a zero byte; the answer is null or a new object.
-        let package = unsafe {
-            mesh_torch_package_load(
-                library.as_ptr(),
-                folder.as_ptr(),
-                weights.as_ptr(),
-                device_number(device),
-            )
-        };
-        let package = NonNull::new(package).ok_or_else(|| fault::load(&Failure::last()))?;
         Ok(Self {
-            package,
-            inputs,
-            bounds: contract.bounds,
-            results,
-            gives: leaves.len(),
+            package: open(&unpacked, device)?,
+            plan,
             bytes: unpacked.bytes,
             // The library stays mapped without its name. A GPU's kernels are read from the folder when they are first used.
             _unpacked: (device != Device::Cpu).then_some(unpacked),
@@ -132,22 +101,16 @@ impl Package {
 
     /// Calls it with the configuration's inputs.
     pub(crate) fn call(&self, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Failure> {
-        let mut arguments: Vec<*const torch_sys::C_tensor> = Vec::with_capacity(self.inputs.len());
-        for (input, bounds) in self.inputs.iter().zip(&self.bounds) {
-            let Some(tensor) = inputs.get(*input).and_then(Option::as_ref) else {
-                return Err(Failure::of("an input is missing"));
-            };
-            bounds.check(&tensor.size()).map_err(Failure::of)?;
-            arguments.push(tensor.as_ptr());
-        }
-        let mut outputs = vec![ptr::null_mut(); self.gives];
-        // SAFETY: the package is alive; `arguments` holds as many live tensors as is said, of the types and extents that the
-        // code was compiled for (the binding and the bounds), and `outputs` has as many places as is said.
+        let arguments = self.plan.arguments(inputs)?;
+        let pointers: Vec<*const torch_sys::C_tensor> = arguments.iter().map(|tensor| tensor.as_ptr()).collect();
+        let mut outputs = vec![ptr::null_mut(); self.plan.gives];
+        // SAFETY: the package is alive; `pointers` holds as many live tensors as is said, of the types and extents that the
+        // code was compiled for (the binding and the limits), and `outputs` has as many places as is said.
         let count = unsafe {
             mesh_torch_package_call(
                 self.package.as_ptr(),
-                arguments.as_ptr(),
-                arguments.len(),
+                pointers.as_ptr(),
+                pointers.len(),
                 outputs.as_mut_ptr(),
                 outputs.len(),
             )
@@ -156,59 +119,54 @@ impl Package {
             return Err(Failure::last());
         };
         // SAFETY: a call that succeeded has written that many new tensors, which the wrappers then own.
-        let mut given: Vec<Option<Tensor>> = outputs
+        let given = outputs
             .into_iter()
             .take(count)
             .map(|output| Some(unsafe { Tensor::from_ptr(output) }))
             .collect();
-        let wanted = self.results.iter().enumerate();
-        let take = |(output, place): (usize, &usize)| {
-            let tensor = given.get_mut(*place).and_then(Option::take);
-            tensor.ok_or_else(|| Failure {
-                text: format!("the package returned {count} tensors, and this is number {place}"),
-                output: Some(output),
-            })
-        };
-        wanted.map(take).collect()
+        self.plan.results(given)
     }
+}
+
+/// Refuses a package whose constants are neither in its library nor beside it: its code would read them through null.
+fn check_weights(contract: &Contract, unpacked: &Unpacked) -> Result<(), BackendError> {
+    let wanted = contract.weights_outside;
+    let text = match &unpacked.weights {
+        _ if wanted == 0 => return Ok(()),
+        Some((_, found)) if *found >= wanted => return Ok(()),
+        Some(_) => "the package's weights are cut short: compile and publish it again",
+        None => {
+            "the package was compiled without its weights: compile it with aot_inductor.package_constants_in_so, which is the \
+             default, or with aot_inductor.package_constants_on_disk_format=\"binary_blob\""
+        }
+    };
+    Err(BackendError::Load(text.to_owned()))
+}
+
+/// Opens what was unpacked and checked.
+fn open(unpacked: &Unpacked, device: Device) -> Result<NonNull<RawPackage>, BackendError> {
+    let failed = |failure: Failure| fault::load(&failure);
+    let library = path_text(&unpacked.library).map_err(failed)?;
+    let folder = path_text(unpacked.folder.path()).map_err(failed)?;
+    let weights = match &unpacked.weights {
+        Some((weights, _)) => path_text(weights).map_err(failed)?,
+        None => CString::default(),
+    };
+    // SAFETY: the paths end in a zero byte; the answer is null or a new object.
+    let package = unsafe {
+        mesh_torch_package_load(
+            library.as_ptr(),
+            folder.as_ptr(),
+            weights.as_ptr(),
+            device_number(device),
+        )
+    };
+    NonNull::new(package).ok_or_else(|| fault::load(&Failure::last()))
 }
 
 impl Drop for Package {
     fn drop(&mut self) {
         // SAFETY: made by the shim, freed once.
         unsafe { mesh_torch_package_free(self.package.as_ptr()) }
-    }
-}
-
-fn flatten(source: &Source, inputs: &mut Vec<usize>) {
-    match source {
-        Source::Input(input) => inputs.push(*input),
-        Source::Absent => {}
-        Source::List(members) | Source::Tuple(members) => members.iter().for_each(|member| flatten(member, inputs)),
-        Source::Dict(members) => members.iter().for_each(|(_, member)| flatten(member, inputs)),
-    }
-}
-
-/// The ways to all tensors of a result, in its order.
-fn ways(value: &ValueType) -> Vec<Vec<Step>> {
-    let behind = |step: Step, value: &ValueType| {
-        let ways = ways(value).into_iter();
-        ways.map(move |way| std::iter::once(step.clone()).chain(way).collect())
-            .collect::<Vec<Vec<Step>>>()
-    };
-    match value {
-        ValueType::Tuple(items) => {
-            let items = items.iter().enumerate();
-            items
-                .flat_map(|(index, item)| behind(Step::Index(index), item))
-                .collect()
-        }
-        ValueType::Record(fields) => {
-            let fields = fields.iter();
-            fields
-                .flat_map(|(key, field)| behind(Step::Key(key.clone()), field))
-                .collect()
-        }
-        _ => vec![Vec::new()],
     }
 }

@@ -1,54 +1,29 @@
-//! What a package's own source says of its inputs: types, extents and the call's shape.
+//! What a package's own source says of its inputs: types, extents and the call's shape, and where its constants are.
 //!
 //! AOTInductor puts the C++ that it compiled into the package. In it is a check of every input, which the compiled code only
 //! carries out where the process's environment asks for it; the same facts are kept here, because an input of other extents
-//! would be read beyond its end.
+//! would be read beyond its end. What must be equal beside that is [`super::extents`]' business.
 
 use mesh_backend::{BackendError, Signature, ValueType};
 use mesh_types::{DataType, MAX_RANK};
 
-use super::treespec;
-
-/// What the extents of one input must lie between.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Bounds(Vec<(i64, i64)>);
-
-impl Bounds {
-    /// Checks extents; the error says what would be right.
-    pub(crate) fn check(&self, extents: &[i64]) -> Result<(), String> {
-        let fits = |((least, most), extent): (&(i64, i64), &i64)| (*least..=*most).contains(extent);
-        if extents.len() == self.0.len() && self.0.iter().zip(extents).all(fits) {
-            return Ok(());
-        }
-        let expected: Vec<String> = self.0.iter().map(range).collect();
-        Err(format!(
-            "an input has the extents {extents:?}, the package was compiled for [{}]",
-            expected.join(", ")
-        ))
-    }
-}
-
-fn range((least, most): &(i64, i64)) -> String {
-    match (*least, *most) {
-        (least, most) if least == most => least.to_string(),
-        (least, i64::MAX) => format!("{least} or more"),
-        (least, most) => format!("{least} to {most}"),
-    }
-}
+use super::{extents::Extent, symbols::Symbols, treespec};
 
 /// What a package takes and gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Contract {
     pub(crate) signature: Signature,
-    /// For each tensor that goes in, in the order of the call.
-    pub(crate) bounds: Vec<Bounds>,
+    /// The extents of each tensor that goes in, in the order of the call.
+    pub(crate) inputs: Vec<Vec<Extent>>,
+    /// Bytes of constants that the library does not hold itself.
+    pub(crate) weights_outside: u64,
 }
 
 /// One input as its check describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Input {
     datatype: DataType,
-    extents: Vec<(i64, i64)>,
+    extents: Vec<Extent>,
     strides: Vec<Option<i64>>,
 }
 
@@ -74,13 +49,16 @@ pub(crate) fn read(text: &str) -> Result<Contract, BackendError> {
     for input in &inputs {
         check_layout(input)?;
     }
+    let extents: Vec<Vec<Extent>> = inputs.into_iter().map(|input| input.extents).collect();
     Ok(Contract {
         signature: Signature {
             arguments: arguments(call)?,
             result,
-            max_rows: max_rows(&inputs),
+            // Which inputs will have rows is not known yet: as many as all of them take.
+            max_rows: max_rows(extents.iter().map(Vec::as_slice)),
         },
-        bounds: inputs.into_iter().map(|input| Bounds(input.extents)).collect(),
+        inputs: extents,
+        weights_outside: weights_outside(text)?,
     })
 }
 
@@ -106,41 +84,68 @@ fn arguments(call: ValueType) -> Result<Vec<mesh_backend::Argument>, BackendErro
 }
 
 fn value(input: &Input) -> ValueType {
-    let extent = |(least, most): &(i64, i64)| if least == most { *least } else { -1 };
+    let extent = |extent: &Extent| if extent.is_dynamic() { -1 } else { extent.least };
     ValueType::Tensor {
         datatype: Some(input.datatype),
         dims: Some(input.extents.iter().map(extent).collect()),
     }
 }
 
-/// The most rows that every input with a dynamic first extent may have.
-fn max_rows(inputs: &[Input]) -> Option<u32> {
-    let first = inputs.iter().filter_map(|input| input.extents.first());
+/// The most rows that inputs with these extents may have.
+pub(crate) fn max_rows<'a>(inputs: impl Iterator<Item = &'a [Extent]>) -> Option<u32> {
+    let first = inputs.filter_map(<[Extent]>::first);
     let most = first
-        .filter(|(least, most)| least != most)
-        .map(|(_, most)| *most)
+        .filter(|extent| extent.is_dynamic())
+        .map(|extent| extent.most)
         .min()?;
     u32::try_from(most).ok()
 }
 
-/// Inputs are handed over with their elements one behind the other; code for another layout would read them wrongly.
+/// Inputs are handed over with their elements one behind the other; code for another layout would read them wrongly. A stride
+/// is checked where it is a number, and is one unless an extent behind it is dynamic.
 fn check_layout(input: &Input) -> Result<(), BackendError> {
     let mut expected = Some(1i64);
-    for (place, (least, most)) in input.extents.iter().enumerate().rev() {
+    for (place, extent) in input.extents.iter().enumerate().rev() {
         let compiled = input.strides.get(place).copied().flatten();
-        if let (Some(expected), Some(compiled)) = (expected, compiled)
-            && expected != compiled
-            && *most != 1
-        {
-            let text = "the package was exported with an input whose elements do not lie one behind the other: export it with \
-                        contiguous examples";
-            return Err(BackendError::Unsupported(text.to_owned()));
+        if expected != compiled && extent.most != 1 {
+            return Err(other_layout());
         }
         expected = expected
-            .filter(|_| least == most)
-            .and_then(|stride| stride.checked_mul(*most));
+            .filter(|_| !extent.is_dynamic())
+            .and_then(|stride| stride.checked_mul(extent.most));
     }
     Ok(())
+}
+
+fn other_layout() -> BackendError {
+    let text = "the package was exported with an input whose elements do not lie one behind the other: export it with \
+                contiguous examples";
+    BackendError::Unsupported(text.to_owned())
+}
+
+/// Bytes of constants that are not in the library: the last argument of the model's base says whether they are.
+fn weights_outside(text: &str) -> Result<u64, BackendError> {
+    let unclear = || unreadable("not where its weights are");
+    let (_, rest) = text.split_once("AOTInductorModelBase(").ok_or_else(unclear)?;
+    let (arguments, _) = rest.split_once(") {").ok_or_else(unclear)?;
+    match arguments.rsplit(',').next().map(str::trim) {
+        Some("true") => return Ok(0),
+        Some("false") => {}
+        _ => return Err(unclear()),
+    }
+    let (mut all, mut one) = (0u64, 0u64);
+    for line in text
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("constants_info_["))
+    {
+        if let Some((_, size)) = line.split_once("].data_size = ") {
+            one = size.trim_end_matches(';').parse().map_err(|_| unclear())?;
+        } else if line.ends_with("].from_folded = false;") {
+            all = all.saturating_add(one);
+        }
+    }
+    Ok(all)
 }
 
 /// A raw string literal behind these words.
@@ -154,13 +159,24 @@ fn raw<'a>(text: &'a str, before: &str) -> Option<&'a str> {
 }
 
 fn inputs(text: &str) -> Result<Vec<Input>, BackendError> {
+    let symbols = Symbols::of(text);
     let mut found = Vec::new();
-    let name = |index: usize| format!("static void check_input_{index}(");
-    while let Some((_, rest)) = text.split_once(&name(found.len())) {
+    let check = |index: usize| format!("static void check_input_{index}(");
+    while let Some((_, rest)) = text.split_once(&check(found.len())) {
         // The check ends where the next function begins.
         let body = rest.split("\nAOTI_NOINLINE").next().unwrap_or(rest);
         let body = body.split("\nstatic ").next().unwrap_or(body);
-        found.push(input(body)?);
+        let mut input = input(body)?;
+        let named = text.split_once(&format!("inputs_info_[{}].name = \"", found.len()));
+        let name = named.and_then(|(_, rest)| rest.split('"').next());
+        let name = name.ok_or_else(|| unreadable("an input has no name"))?;
+        if symbols.read_a_stride_of(name) {
+            return Err(other_layout());
+        }
+        for (place, extent) in input.extents.iter_mut().enumerate() {
+            extent.dimension = symbols.dimension(name, place);
+        }
+        found.push(input);
     }
     if found.is_empty() {
         return Err(unreadable("no checks of inputs"));
@@ -181,14 +197,11 @@ fn input(body: &str) -> Result<Input, BackendError> {
             continue;
         };
         if let Some(bound) = bound(condition, "_size[") {
-            let (least, most) = at(&mut extents, bound.place, (0, i64::MAX))?;
+            let extent = at(&mut extents, bound.place, Extent::ANY)?;
             match bound.is {
-                Is::Exactly(extent) => (*least, *most) = (extent, extent),
-                Is::AtMost(bound) => *most = bound,
-                // PyTorch takes 0 and 1 apart when it exports, so the least that it writes of a dynamic extent is 2; the code
-                // that it makes of one runs 1 as well.
-                Is::AtLeast(2) => *least = 1,
-                Is::AtLeast(bound) => *least = bound,
+                Is::Exactly(exactly) => (extent.least, extent.most) = (exactly, exactly),
+                Is::AtMost(bound) => extent.most = bound,
+                Is::AtLeast(bound) => extent.least = bound,
             }
         } else if let Some(bound) = bound(condition, "_stride[") {
             let stride = at(&mut strides, bound.place, None)?;
@@ -199,7 +212,7 @@ fn input(body: &str) -> Result<Input, BackendError> {
     }
     // An extent of which nothing is checked is only seen by its stride.
     while extents.len() < strides.len() {
-        extents.push((0, i64::MAX));
+        extents.push(Extent::ANY);
     }
     Ok(Input {
         datatype,
