@@ -32,13 +32,17 @@ void convert_constants(torch::jit::Block* block, at::ScalarType precision) {
   }
 }
 
-torch::jit::Module converted(const torch::jit::Module& original, at::ScalarType precision) {
-  // A copy of its own: the original's tensors stay as they are.
-  torch::jit::Module copy = original.deepcopy();
-  copy.to(precision);
-  torch::jit::Module frozen = torch::jit::freeze(copy);
-  convert_constants(frozen.get_method("forward").graph()->block(), precision);
-  return frozen;
+// In place. Whole numbers and truth values stay what they are.
+void convert(const torch::jit::Module& module, at::ScalarType precision) {
+  const auto all = [&](const auto& tensors) {
+    for (at::Tensor tensor : tensors) {
+      if (tensor.is_floating_point()) {
+        tensor.set_data(tensor.to(precision));
+      }
+    }
+  };
+  all(module.parameters());
+  all(module.buffers());
 }
 
 class Bytes {
@@ -88,29 +92,30 @@ class Bytes {
 
 extern "C" {
 
-// Another form of the module, called by the same plan. Null if it cannot be made.
-mesh::Module* mesh_torch_module_variant(const mesh::Module* original, int form) noexcept {
-  return mesh::guarded<mesh::Module*>(nullptr, [&] {
-    auto made = std::make_unique<mesh::Module>(*original);
+// Makes the module another form of itself, called by the same plan. If that fails, it must not be called any more.
+bool mesh_torch_module_turn(mesh::Module* module, int form) noexcept {
+  return mesh::guarded(false, [&] {
     switch (static_cast<Form>(form)) {
       case Form::Frozen:
-        made->module = torch::jit::freeze(original->module);
+        module->module = torch::jit::freeze(module->module);
         break;
       case Form::Optimized: {
         // Of a frozen copy: what is given is changed in place.
-        torch::jit::Module frozen = torch::jit::freeze(original->module);
-        made->module = torch::jit::optimize_for_inference(frozen);
+        torch::jit::Module frozen = torch::jit::freeze(module->module);
+        module->module = torch::jit::optimize_for_inference(frozen);
         break;
       }
       case Form::Bf16:
       case Form::Fp16:
-        made->precision = static_cast<Form>(form) == Form::Bf16 ? at::kBFloat16 : at::kHalf;
-        made->module = converted(original->module, *made->precision);
+        module->precision = static_cast<Form>(form) == Form::Bf16 ? at::kBFloat16 : at::kHalf;
+        convert(module->module, *module->precision);
+        module->module = torch::jit::freeze(module->module);
+        convert_constants(module->module.get_method("forward").graph()->block(), *module->precision);
         break;
       default:
         TORCH_CHECK(false, "no such form of a module");
     }
-    return made.release();
+    return true;
   });
 }
 

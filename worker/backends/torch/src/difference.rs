@@ -18,12 +18,20 @@ pub(crate) fn difference(one: &BatchOutputs, other: &BatchOutputs) -> Option<Dif
     Some(worst)
 }
 
-fn between(one: &Tensor, other: &Tensor) -> Option<Difference> {
-    if one.datatype != other.datatype || one.shape != other.shape || one.data.len() != other.data.len() {
-        return None;
-    }
-    let size = one.datatype.element_bytes().unwrap_or(1);
-    let read: fn(&[u8]) -> Option<f64> = match one.datatype {
+/// An output of floating-point numbers of which none is finite: whatever it is compared with, that says nothing.
+pub(crate) fn tells_nothing(outputs: &BatchOutputs) -> Option<&str> {
+    let blank = |tensor: &&Tensor| {
+        let values = values(tensor);
+        values.is_some_and(|mut values| !values.any(|value| value.is_some_and(f64::is_finite)))
+    };
+    outputs.outputs.iter().find(blank).map(|tensor| &*tensor.name)
+}
+
+type Read = fn(&[u8]) -> Option<f64>;
+
+/// How floating-point numbers of a type are read; none for other types.
+fn reader(datatype: DataType) -> Option<Read> {
+    Some(match datatype {
         DataType::Fp32 => |bytes| Some(f64::from(f32::from_le_bytes(bytes.try_into().ok()?))),
         DataType::Fp64 => |bytes| Some(f64::from_le_bytes(bytes.try_into().ok()?)),
         // The upper half of an FP32.
@@ -33,15 +41,28 @@ fn between(one: &Tensor, other: &Tensor) -> Option<Difference> {
             )))
         },
         DataType::Fp16 => |bytes| Some(half(u16::from_le_bytes(bytes.try_into().ok()?))),
-        _ => return (one.data == other.data).then(Difference::default),
+        _ => return None,
+    })
+}
+
+fn values(tensor: &Tensor) -> Option<impl Iterator<Item = Option<f64>>> {
+    let read = reader(tensor.datatype)?;
+    let size = tensor.datatype.element_bytes().unwrap_or(1);
+    Some(tensor.data.chunks_exact(size).map(read))
+}
+
+fn between(one: &Tensor, other: &Tensor) -> Option<Difference> {
+    if one.datatype != other.datatype || one.shape != other.shape || one.data.len() != other.data.len() {
+        return None;
+    }
+    let (Some(ones), Some(others)) = (values(one), values(other)) else {
+        return (one.data == other.data).then(Difference::default);
     };
+    let scale = scale(one);
     let mut worst = Difference::default();
-    for (one, other) in one.data.chunks_exact(size).zip(other.data.chunks_exact(size)) {
-        if one == other {
-            continue;
-        }
-        let (one, other) = (read(one)?, read(other)?);
-        if one.is_nan() && other.is_nan() {
+    for (one, other) in ones.zip(others) {
+        let (one, other) = (one?, other?);
+        if one == other || (one.is_nan() && other.is_nan()) {
             continue;
         }
         let absolute = (one - other).abs();
@@ -49,9 +70,21 @@ fn between(one: &Tensor, other: &Tensor) -> Option<Difference> {
             return None;
         }
         worst.absolute = worst.absolute.max(absolute);
-        worst.relative = worst.relative.max(absolute / one.abs().max(1.0));
+        worst.relative = worst.relative.max(absolute / one.abs().max(scale));
     }
     Some(worst)
+}
+
+/// What a difference is measured by where the value itself is smaller: the largest value of the tensor, so that the digits of
+/// values near zero do not count, but at most 1.
+fn scale(tensor: &Tensor) -> f64 {
+    let finite = values(tensor)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|value| value.is_finite());
+    let largest = finite.map(f64::abs).fold(0.0, f64::max);
+    if largest > 0.0 { largest.min(1.0) } else { 1.0 }
 }
 
 /// An FP16: a sign, five bits of exponent, ten of digits.
@@ -109,6 +142,29 @@ mod tests {
         let whole = |value: u8| outputs(DataType::Int8, vec![value]);
         assert_eq!(difference(&whole(1), &whole(1)), Some(Difference::default()));
         assert_eq!(difference(&whole(1), &whole(2)), None);
+    }
+
+    #[test]
+    fn small_outputs_are_measured_by_their_own_largest() {
+        let found = difference(&floats(&[1e-6, 2e-6]), &floats(&[3e-6, 2e-6])).unwrap();
+        assert!(
+            (found.relative - 1.0).abs() < 1e-3,
+            "{found:?}: by 2e-6, the largest, and not by 1"
+        );
+        let found = difference(&floats(&[0.0, 0.5]), &floats(&[0.25, 0.5])).unwrap();
+        assert_eq!(found.relative, 0.5);
+        let zeros = difference(&floats(&[0.0, 0.0]), &floats(&[0.25, 0.0])).unwrap();
+        assert_eq!(zeros.relative, 0.25, "by 1 where all are zero");
+        let infinite = difference(&floats(&[f32::INFINITY, 0.5]), &floats(&[f32::INFINITY, 0.25])).unwrap();
+        assert_eq!(infinite.relative, 0.5, "infinite values are no measure");
+    }
+
+    #[test]
+    fn outputs_without_a_finite_value_tell_nothing() {
+        assert_eq!(tells_nothing(&floats(&[f32::NAN, 0.0])), None);
+        assert_eq!(tells_nothing(&floats(&[f32::NAN, f32::INFINITY])), Some("y"));
+        assert_eq!(tells_nothing(&floats(&[])), Some("y"));
+        assert_eq!(tells_nothing(&outputs(DataType::Int8, vec![0])), None);
     }
 
     #[test]

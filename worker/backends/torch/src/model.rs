@@ -1,6 +1,9 @@
 //! One model on one device: a TorchScript module, or a compiled package.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs, Binding, LoadSpec, LoadedModel};
 use mesh_types::{ArtifactFormat, Clock, DeviceId, DeviceKind, LoadReport, ModelConfig, Variant};
@@ -40,10 +43,19 @@ impl Runner {
     }
 }
 
+/// What every form of a TorchScript module is made of.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    path: PathBuf,
+    binding: Binding,
+}
+
 /// A loaded model. It may move between threads, and is used by one at a time.
 #[derive(Debug)]
 pub(crate) struct TorchModel {
     runner: Runner,
+    /// None for packages.
+    origin: Option<Origin>,
     way: Way,
     spec: LoadSpec,
     on: DeviceId,
@@ -67,48 +79,41 @@ impl TorchModel {
         let Some(path) = &spec.artifact else {
             return Err(BackendError::Load("a model of libtorch needs an artifact".to_owned()));
         };
-        let config = &spec.config;
-        for tensor in config.input.iter().chain(&config.output) {
+        for tensor in spec.config.input.iter().chain(&spec.config.output) {
             element::kind_of(tensor.datatype)?;
         }
         let device = match on.kind {
             DeviceKind::Cpu => Device::Cpu,
             DeviceKind::Cuda => Device::Cuda(usize::from(on.index)),
         };
+        let mut way = Way {
+            device,
+            lane: Lane::to(device),
+            config: spec.config.clone(),
+            plain: Vec::new(),
+        };
         let meter = Meter::begin(device);
-        let (runner, counted, plain) = match spec.format {
-            ArtifactFormat::TorchAoti => {
-                let package = Package::load(path, device, config)?;
-                let bytes = package.bytes();
-                (Runner::Package(package), bytes, Vec::new())
-            }
+        let (runner, origin) = match spec.format {
+            ArtifactFormat::TorchAoti => (Runner::Package(way.package(path)?), None),
             _ => {
-                let mut module = Module::load(path, device).map_err(|failure| fault::load(&failure))?;
-                let signature = module.signature().map_err(|failure| fault::load(&failure))?;
-                let binding = Binding::of(&signature, config)?;
-                module.plan(&binding).map_err(|failure| fault::load(&failure))?;
-                let bytes = module.bytes();
-                (Runner::Module(module, Variant::Original), bytes, binding.plain)
+                let (module, origin) = way.module(path)?;
+                way.plain.clone_from(&origin.binding.plain);
+                (Runner::Module(module, Variant::Original), Some(origin))
             }
         };
         let held = meter.held().unwrap_or(0);
         drop(meter);
-        let kind = if matches!(runner, Runner::Package(_)) {
-            ", AOTInductor"
-        } else {
-            ", TorchScript"
+        let (kind, counted) = match &runner {
+            Runner::Package(package) => (", AOTInductor", package.bytes()),
+            Runner::Module(module, _) => (", TorchScript", module.bytes()),
         };
         Ok(Self {
+            memory_bytes: held.max(counted),
             runner,
-            way: Way {
-                device,
-                lane: Lane::to(device),
-                config: config.clone(),
-                plain,
-            },
+            origin,
+            way,
             spec: spec.clone(),
             on,
-            memory_bytes: held.max(counted),
             report: LoadReport::plain(format!("libtorch {}{kind}", crate::LIBTORCH_VERSION)),
             decisions,
         })
@@ -118,6 +123,37 @@ impl TorchModel {
     fn take(&mut self, module: Module, variant: Variant) {
         self.memory_bytes = module.bytes();
         self.runner = Runner::Module(module, variant);
+    }
+}
+
+/// Loading. What it puts on a device must be there before the first call, so it goes through the same lane.
+impl Way {
+    fn package(&self, path: &Path) -> Result<Package, BackendError> {
+        let _stream = self.lane.enter();
+        Package::load(path, self.device, &self.config)
+    }
+
+    fn module(&self, path: &Path) -> Result<(Module, Origin), BackendError> {
+        let _stream = self.lane.enter();
+        let failed = |failure: Failure| fault::load(&failure);
+        let mut module = Module::load(path, self.device).map_err(failed)?;
+        let signature = module.signature().map_err(failed)?;
+        let binding = Binding::of(&signature, &self.config)?;
+        module.plan(&binding).map_err(failed)?;
+        let path = path.to_path_buf();
+        Ok((module, Origin { path, binding }))
+    }
+
+    /// Another form of a module, made of a load of its own: forms that shared their code would keep each other in memory.
+    pub(crate) fn form(&self, origin: &Origin, variant: Variant) -> Result<Runner, BackendError> {
+        let _stream = self.lane.enter();
+        let made = || {
+            let mut module = Module::load(&origin.path, self.device)?;
+            module.plan(&origin.binding)?;
+            module.turned(variant)
+        };
+        let module = made().map_err(|failure| fault::load(&failure))?;
+        Ok(Runner::Module(module, variant))
     }
 }
 
@@ -197,26 +233,27 @@ impl LoadedModel for TorchModel {
 
     fn optimize(&mut self, samples: &[BatchInputs<'_>], clock: &dyn Clock) {
         let options = self.way.config.optimization.unwrap_or_default();
-        if options.is_off()
-            || matches!(
-                self.runner,
-                Runner::Package(_) | Runner::Module(_, Variant::Bf16 | Variant::Fp16)
-            )
-        {
+        let Some(origin) = self
+            .origin
+            .as_ref()
+            .filter(|_| !options.is_off() && !self.runner.converts())
+        else {
             return;
-        }
+        };
         if let Some(known) = self.decisions.of(&self.spec, self.on) {
             self.adopt(known);
             return;
         }
-        let report = variants::compare(&self.way, &self.runner, samples, clock);
-        self.report.variants = report.variants;
-        self.report.remark = report.remark;
-        if let Some(Runner::Module(module, variant)) = report.chosen {
+        let compared = variants::compare(&self.way, (origin, &self.runner), samples, clock);
+        self.report.variants = compared.variants;
+        self.report.remark = compared.remark;
+        if let Some(Runner::Module(module, variant)) = compared.chosen {
             self.take(module, variant);
             self.report.chosen = variant;
         }
-        self.decisions.remember(&self.spec, self.on, &self.report);
+        if compared.lasting {
+            self.decisions.remember(&self.spec, self.on, &self.report);
+        }
     }
 
     fn report(&self) -> LoadReport {
@@ -231,20 +268,22 @@ impl LoadedModel for TorchModel {
 impl TorchModel {
     /// Does what was found to be best when the same version was loaded before.
     fn adopt(&mut self, known: LoadReport) {
-        let made = match (&self.runner, known.chosen) {
-            (_, Variant::Original) | (Runner::Package(_), _) => None,
-            (Runner::Module(module, _), variant) => Some(module.variant(variant).map(|module| (module, variant))),
-        };
+        let form = |origin: &Origin| self.way.form(origin, known.chosen);
+        let made = self
+            .origin
+            .as_ref()
+            .filter(|_| known.chosen != Variant::Original)
+            .map(form);
         match made {
             None => self.report = known,
-            Some(Ok((module, variant))) => {
+            Some(Ok(Runner::Module(module, variant))) => {
                 self.take(module, variant);
                 self.report = known;
             }
+            Some(Ok(Runner::Package(_))) => {}
             // It could be made before: that it cannot now is worth a word, and no reason not to serve.
-            Some(Err(failure)) => {
-                let said = fault::sentence(&failure.text);
-                self.report.remark = format!("what was chosen before, {}, cannot be made now: {said}", known.chosen);
+            Some(Err(error)) => {
+                self.report.remark = format!("what was chosen before, {}, cannot be made now: {error}", known.chosen);
             }
         }
     }

@@ -43,7 +43,7 @@ unsafe extern "C" {
         inputs: *const *const torch_sys::C_tensor,
         outputs: *mut *mut torch_sys::C_tensor,
     ) -> bool;
-    fn mesh_torch_module_variant(original: *const RawModule, form: c_int) -> *mut RawModule;
+    fn mesh_torch_module_turn(module: *mut RawModule, form: c_int) -> bool;
     fn mesh_torch_module_bytes(module: *const RawModule) -> u64;
 }
 
@@ -129,8 +129,9 @@ pub(crate) struct Module {
     outputs: usize,
 }
 
-// SAFETY: the object behind the pointer is a module and its plan, whose parts are counted atomically and tied to no thread; it
-// is neither copied nor shared here, so only one thread at a time uses it.
+// SAFETY: the object behind the pointer is a module and its plan, whose parts are counted atomically and tied to no thread. Calls
+// need a reference, and the type is not Sync (a pointer is not), so only one thread at a time uses it; and nobody else has a part
+// of it: every module, whatever its form, is a load of its own, with code and tensors of its own.
 unsafe impl Send for Module {}
 
 impl Module {
@@ -194,22 +195,18 @@ impl Module {
             .collect())
     }
 
-    /// Another form, called in the same way.
-    pub(crate) fn variant(&self, variant: Variant) -> Result<Self, Failure> {
+    /// The same in another form, called in the same way.
+    pub(crate) fn turned(self, variant: Variant) -> Result<Self, Failure> {
         let form = match variant {
-            Variant::Original => 0,
+            Variant::Original => return Ok(self),
             Variant::Frozen => 1,
             Variant::Optimized => 2,
             Variant::Bf16 => 3,
             Variant::Fp16 => 4,
         };
-        // SAFETY: the module is alive; the answer is null or a new object.
-        let module = unsafe { mesh_torch_module_variant(self.module.as_ptr(), form) };
-        let module = NonNull::new(module).ok_or_else(Failure::last)?;
-        Ok(Self {
-            module,
-            outputs: self.outputs,
-        })
+        // SAFETY: the module is alive and this thread's alone. Where it fails it is dropped, not called.
+        let turned = unsafe { mesh_torch_module_turn(self.module.as_ptr(), form) };
+        turned.then_some(self).ok_or_else(Failure::last)
     }
 
     /// Bytes of its parameters, buffers, other attributes and constants.

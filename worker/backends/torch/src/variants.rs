@@ -1,20 +1,20 @@
 //! Other forms of a module beside the original: which agree with it, which are faster, and which one is kept.
 //!
-//! Every form runs on the same inputs, in turns with the original so that a busy machine is unfair to none, and its first runs,
-//! which profile and compile, do not count. A form is kept only if every output agrees within the tolerance on every sample,
-//! if it is not slower at any size, and if it is faster over all of them. A module whose own outputs change from run to run
-//! (it draws numbers, or keeps a state) is left as it is, because nothing can be said of the others.
+//! One form at a time is in memory beside the original. It runs on the same inputs, in turns with the original so that a busy
+//! machine is unfair to none, and its first runs, which profile and compile, do not count. A form is kept only if every output
+//! agrees within the tolerance on every sample, if it is not slower at any size, and if it is faster over all of them. Where the
+//! outputs cannot tell (they change from run to run, or hold no finite value) the module is left as it is.
+//!
+//! Invariant: what came of a bad moment, such as no memory or no time left, is not remembered as a finding.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh_backend::{BackendError, BatchInputs, BatchOutputs};
 use mesh_types::{Attempt, Clock, Difference, Precision, Variant, VariantReport, VariantTime, Verdict};
 
 use crate::{
-    difference::difference,
-    fault,
-    model::{Runner, Way},
-    module::Module,
+    difference::{difference, tells_nothing},
+    model::{Origin, Runner, Way},
 };
 
 /// Runs of a form at a size that do not count.
@@ -35,47 +35,46 @@ pub(crate) struct Compared {
     pub(crate) chosen: Option<Runner>,
     pub(crate) variants: Vec<VariantReport>,
     pub(crate) remark: String,
+    /// Whether it would come to the same at another moment.
+    pub(crate) lasting: bool,
 }
 
 /// One form under trial.
 struct Trial {
     variant: Variant,
-    runner: Option<Runner>,
     failed: Option<Verdict>,
     difference: Option<Difference>,
     tolerance: f64,
     times: Vec<VariantTime>,
+    /// The original's, in turns with these.
+    original: Vec<VariantTime>,
 }
 
 impl Trial {
-    fn of(original: &Module, variant: Variant, tolerance: f64) -> Self {
-        let made = original.variant(variant);
-        let failed = made.as_ref().err().map(|failure| fault::sentence(&failure.text));
+    const fn of(variant: Variant, tolerance: f64) -> Self {
         Self {
             variant,
-            runner: made.ok().map(|module| Runner::Module(module, variant)),
-            failed: failed.map(Verdict::Failed),
+            failed: None,
             difference: None,
             tolerance,
             times: Vec::new(),
+            original: Vec::new(),
         }
     }
 
     fn give_up(&mut self, verdict: Verdict) {
-        self.runner = None;
         self.failed = Some(verdict);
     }
 
     /// The forms' time in parts of the original's, over all sizes; none if it is slower at one.
-    fn gain(&self, original: &[VariantTime]) -> Option<f64> {
-        self.runner.as_ref()?;
-        if self.times.len() != original.len() || original.is_empty() {
+    fn gain(&self) -> Option<f64> {
+        if self.failed.is_some() || self.times.is_empty() {
             return None;
         }
         let ratios = self
             .times
             .iter()
-            .zip(original)
+            .zip(&self.original)
             .map(|(own, original)| own.took.as_secs_f64() / original.took.as_secs_f64().max(f64::MIN_POSITIVE));
         let mut product = 1.0;
         let mut count = 0;
@@ -90,11 +89,8 @@ impl Trial {
     }
 }
 
-/// Compares the forms that the configuration allows.
-pub(crate) fn compare(way: &Way, original: &Runner, samples: &[BatchInputs<'_>], clock: &dyn Clock) -> Compared {
-    let Runner::Module(module, _) = original else {
-        return Compared::default();
-    };
+/// The forms that the configuration allows, and how far each may differ.
+fn wanted(way: &Way) -> Vec<Trial> {
     let options = way.config.optimization.unwrap_or_default();
     let mut wanted = Vec::new();
     if options.freeze == Attempt::Auto {
@@ -105,149 +101,220 @@ pub(crate) fn compare(way: &Way, original: &Runner, samples: &[BatchInputs<'_>],
         Precision::Bf16 => wanted.push(Variant::Bf16),
         Precision::Fp16 => wanted.push(Variant::Fp16),
     }
-    let trials = wanted
-        .into_iter()
-        .map(|variant| Trial::of(module, variant, options.tolerance(variant)));
+    let wanted = wanted.into_iter();
+    wanted
+        .map(|variant| Trial::of(variant, options.tolerance(variant)))
+        .collect()
+}
+
+/// Compares the forms of a module.
+pub(crate) fn compare(
+    way: &Way,
+    (origin, original): (&Origin, &Runner),
+    samples: &[BatchInputs<'_>],
+    clock: &dyn Clock,
+) -> Compared {
     let mut bench = Bench {
         way,
         original,
         clock,
         ends: clock.now() + PATIENCE,
-        trials: trials.collect(),
-        times: Vec::new(),
+        lasting: true,
     };
-    for sample in samples {
-        if let Err(remark) = bench.at(sample) {
-            return bench.unsettled(remark);
+    let mut trials = wanted(way);
+    let mut last = None;
+    for trial in &mut trials {
+        // One at a time: the one before goes first.
+        drop(last.take());
+        match bench.attempt(origin, trial, samples) {
+            Ok(runner) => last = runner,
+            Err(remark) => {
+                return Compared {
+                    chosen: None,
+                    variants: reports(&trials, None),
+                    remark,
+                    lasting: bench.lasting,
+                };
+            }
         }
     }
-    bench.settle()
+    bench.settle(origin, &trials, last)
 }
 
 struct Bench<'a> {
     way: &'a Way,
     original: &'a Runner,
     clock: &'a dyn Clock,
-    ends: std::time::Instant,
-    trials: Vec<Trial>,
-    /// The original's.
-    times: Vec<VariantTime>,
+    ends: Instant,
+    lasting: bool,
 }
 
 impl Bench<'_> {
-    /// Runs all forms on one sample; an error says why nothing can be said of them.
-    fn at(&mut self, sample: &BatchInputs<'_>) -> Result<(), String> {
-        let (way, clock, ends) = (self.way, self.clock, self.ends);
-        let reference = match warmed(way, self.original, sample) {
+    /// Makes a form and runs it on all samples; an error says why nothing can be said of any.
+    fn attempt(
+        &mut self,
+        origin: &Origin,
+        trial: &mut Trial,
+        samples: &[BatchInputs<'_>],
+    ) -> Result<Option<Runner>, String> {
+        if !self.has_time(trial) {
+            return Ok(None);
+        }
+        let runner = match self.way.form(origin, trial.variant) {
+            Ok(runner) => runner,
+            Err(error) => {
+                self.failed(trial, &error);
+                return Ok(None);
+            }
+        };
+        for sample in samples {
+            self.at(sample, trial, &runner)?;
+            if trial.failed.is_some() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(runner))
+    }
+
+    fn has_time(&mut self, trial: &mut Trial) -> bool {
+        let has = self.clock.now() < self.ends;
+        if !has {
+            trial.give_up(Verdict::Failed("there was no time left to compare it".to_owned()));
+            self.lasting = false;
+        }
+        has
+    }
+
+    /// Notes why a form is out, and whether that was the moment's fault.
+    fn failed(&mut self, trial: &mut Trial, error: &BackendError) {
+        self.lasting &= !matches!(error, BackendError::OutOfMemory(_));
+        trial.give_up(Verdict::Failed(error.to_string()));
+    }
+
+    /// Runs a form on one sample; an error says why nothing can be said of any.
+    fn at(&mut self, sample: &BatchInputs<'_>, trial: &mut Trial, runner: &Runner) -> Result<(), String> {
+        if !self.has_time(trial) {
+            return Ok(());
+        }
+        let reference = match warmed(self.way, self.original, sample) {
             Ok(outputs) => outputs,
             // A size for which there is no memory is not used.
-            Err(BackendError::OutOfMemory(_)) if sample.rows > 1 => return Ok(()),
-            Err(error) => return Err(format!("not compared: {error}")),
+            Err(BackendError::OutOfMemory(_)) if sample.rows > 1 => {
+                self.lasting = false;
+                return Ok(());
+            }
+            Err(error) => return Err(self.not_compared(&error)),
         };
-        let again = way
-            .run(self.original, sample)
-            .map_err(|error| format!("not compared: {error}"))?;
+        let again = self.way.run(self.original, sample);
+        let again = again.map_err(|error| self.not_compared(&error))?;
         if difference(&reference, &again).is_none_or(|found| found.relative > 0.0) {
             return Err("not compared: the model's outputs change from run to run".to_owned());
         }
-        for trial in &mut self.trials {
-            let Some(runner) = &trial.runner else { continue };
-            if clock.now() >= ends {
-                trial.give_up(Verdict::Failed("there was no time left to compare it".to_owned()));
-                continue;
-            }
-            match warmed(way, runner, sample) {
-                Ok(outputs) => trial.judge(difference(&reference, &outputs)),
-                Err(error) => trial.give_up(Verdict::Failed(error.to_string())),
-            }
+        if let Some(output) = tells_nothing(&reference) {
+            return Err(format!(
+                "not compared: '{output}' has no finite value on the inputs that were tried"
+            ));
         }
-        self.time(sample);
+        match warmed(self.way, runner, sample) {
+            Ok(outputs) => trial.judge(difference(&reference, &outputs)),
+            Err(error) => self.failed(trial, &error),
+        }
+        if trial.failed.is_none() {
+            self.time(sample, trial, runner);
+        }
         Ok(())
     }
 
-    /// Times the forms that are left, in turns.
-    fn time(&mut self, sample: &BatchInputs<'_>) {
-        let mut original = Vec::with_capacity(COUNTED);
-        let mut others: Vec<Vec<Duration>> = self.trials.iter().map(|_| Vec::with_capacity(COUNTED)).collect();
+    fn not_compared(&mut self, error: &BackendError) -> String {
+        self.lasting &= !matches!(error, BackendError::OutOfMemory(_));
+        format!("not compared: {error}")
+    }
+
+    /// Times a form and the original in turns.
+    fn time(&mut self, sample: &BatchInputs<'_>, trial: &mut Trial, runner: &Runner) {
+        let (mut original, mut own) = (Vec::with_capacity(COUNTED), Vec::with_capacity(COUNTED));
         let mut spent = Duration::ZERO;
         while original.len() < COUNTED && (spent < LONG || original.is_empty()) {
-            let Some(took) = timed(self.way, self.original, sample, self.clock) else {
+            let took = |runner: &Runner| timed(self.way, runner, sample, self.clock);
+            let (Some(one), Some(other)) = (took(self.original), took(runner)) else {
+                trial.give_up(Verdict::Failed(
+                    "it, or the original, ran once and then failed".to_owned(),
+                ));
+                self.lasting = false;
                 return;
             };
-            spent += took;
-            original.push(took);
-            for (trial, times) in self.trials.iter_mut().zip(&mut others) {
-                let Some(runner) = &trial.runner else { continue };
-                match timed(self.way, runner, sample, self.clock) {
-                    Some(took) => times.push(took),
-                    None => trial.give_up(Verdict::Failed("it ran once and then failed".to_owned())),
-                }
-            }
+            spent += one;
+            original.push(one);
+            own.push(other);
         }
         let time = |times: Vec<Duration>| VariantTime {
             rows: sample.rows,
             took: median(times),
         };
-        self.times.push(time(original));
-        for (trial, times) in self.trials.iter_mut().zip(others) {
-            if trial.runner.is_some() {
-                trial.times.push(time(times));
-            }
-        }
+        trial.original.push(time(original));
+        trial.times.push(time(own));
     }
 
-    /// Chooses the fastest of those that are worth it.
-    fn settle(mut self) -> Compared {
-        let gains = self
-            .trials
+    /// Chooses the fastest of those that are worth it. Only the last one is still there; another is made again.
+    fn settle(self, origin: &Origin, trials: &[Trial], last: Option<Runner>) -> Compared {
+        let gains = trials
             .iter()
             .enumerate()
-            .filter_map(|(at, trial)| Some((at, trial.gain(&self.times)?)));
+            .filter_map(|(at, trial)| Some((at, trial, trial.gain()?)));
         let best = gains
-            .min_by(|a, b| a.1.total_cmp(&b.1))
-            .filter(|(_, gain)| *gain < 1.0 - NOISE);
-        let chosen = best.and_then(|(at, _)| self.trials.get_mut(at)?.runner.take().map(|runner| (at, runner)));
-        let place = chosen.as_ref().map(|(at, _)| *at);
-        Compared {
-            variants: self.reports(place),
-            remark: String::new(),
-            chosen: chosen.map(|(_, runner)| runner),
-        }
-    }
-
-    fn unsettled(self, remark: String) -> Compared {
-        Compared {
-            variants: self.reports(None),
-            remark,
-            chosen: None,
-        }
-    }
-
-    fn reports(&self, chosen: Option<usize>) -> Vec<VariantReport> {
-        let original = VariantReport {
-            variant: Variant::Original,
-            verdict: if chosen.is_none() {
-                Verdict::Chosen
-            } else {
-                Verdict::Slower
-            },
-            difference: None,
-            tolerance: None,
-            times: self.times.clone(),
+            .min_by(|a, b| a.2.total_cmp(&b.2))
+            .filter(|(_, _, gain)| *gain < 1.0 - NOISE);
+        let Some((at, trial, _)) = best else {
+            return self.settled(trials, None);
         };
-        let others = self.trials.iter().enumerate().map(|(at, trial)| VariantReport {
-            variant: trial.variant,
-            verdict: match &trial.failed {
-                _ if chosen == Some(at) => Verdict::Chosen,
-                Some(verdict) => verdict.clone(),
-                None => Verdict::Slower,
+        let kept = last.filter(|runner| matches!(runner, Runner::Module(_, variant) if *variant == trial.variant));
+        match kept.map_or_else(|| self.way.form(origin, trial.variant), Ok) {
+            Ok(runner) => self.settled(trials, Some((at, runner))),
+            Err(error) => Compared {
+                remark: format!("the fastest form, {}, cannot be made again: {error}", trial.variant),
+                lasting: false,
+                ..self.settled(trials, None)
             },
-            difference: trial.difference,
-            tolerance: Some(trial.tolerance),
-            times: trial.times.clone(),
-        });
-        std::iter::once(original).chain(others).collect()
+        }
     }
+
+    fn settled(&self, trials: &[Trial], chosen: Option<(usize, Runner)>) -> Compared {
+        Compared {
+            variants: reports(trials, chosen.as_ref().map(|(at, _)| *at)),
+            chosen: chosen.map(|(_, runner)| runner),
+            remark: String::new(),
+            lasting: self.lasting,
+        }
+    }
+}
+
+fn reports(trials: &[Trial], chosen: Option<usize>) -> Vec<VariantReport> {
+    // The original's times in turns with what was chosen, or else with what ran at most sizes.
+    let beside = chosen.and_then(|at| trials.get(at));
+    let beside = beside.or_else(|| trials.iter().rev().max_by_key(|trial| trial.original.len()));
+    let original = VariantReport {
+        variant: Variant::Original,
+        verdict: if chosen.is_none() {
+            Verdict::Chosen
+        } else {
+            Verdict::Slower
+        },
+        difference: None,
+        tolerance: None,
+        times: beside.map(|trial| trial.original.clone()).unwrap_or_default(),
+    };
+    let others = trials.iter().enumerate().map(|(at, trial)| VariantReport {
+        variant: trial.variant,
+        verdict: match &trial.failed {
+            _ if chosen == Some(at) => Verdict::Chosen,
+            Some(verdict) => verdict.clone(),
+            None => Verdict::Slower,
+        },
+        difference: trial.difference,
+        tolerance: Some(trial.tolerance),
+        times: trial.times.clone(),
+    });
+    std::iter::once(original).chain(others).collect()
 }
 
 impl Trial {

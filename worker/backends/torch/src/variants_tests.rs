@@ -49,16 +49,22 @@ impl Clock for Told {
     }
 }
 
-/// Which form a question ends the run of: from its first run on, the clock is asked at the begin and the end of each form's, in
-/// turns (original, frozen, optimized).
-fn ended(number: usize, first: usize) -> Option<usize> {
-    let number = number.checked_sub(first)?;
-    (number % 2 == 1).then_some(number % 6 / 2)
+/// Whose run a question ends, by its number: the first asks when all must be over; then every trial asks whether there is time
+/// for it and again for each sample, whose 15 rounds ask at the begin and the end of the original's run and of the form's.
+fn ended(number: usize, samples: usize) -> Option<(usize, usize, usize)> {
+    let (trial, within) = divided(number.checked_sub(1)?, 1 + samples * 61);
+    let (sample, within) = divided(within.checked_sub(1)?, 61);
+    let within = within.checked_sub(1)?;
+    (within % 2 == 1).then_some((trial, sample, within % 4 / 2))
 }
 
-/// The same for the first sample: one question for the end and one for each of two forms come before.
-fn turn(number: usize) -> Option<usize> {
-    ended(number, 3)
+fn divided(number: usize, by: usize) -> (usize, usize) {
+    (number / by, number % by)
+}
+
+/// What a run takes where the original takes so long and each of two forms so long, on one sample.
+fn took(number: usize, original: u64, forms: [u64; 2]) -> u64 {
+    ended(number, 1).map_or(0, |(trial, _, whose)| if whose == 0 { original } else { forms[trial] })
 }
 
 /// A product with a constant, which freezing leaves as it is.
@@ -130,7 +136,7 @@ fn the_fastest_form_that_agrees_is_kept_and_the_report_says_why() {
     let (_folder, path) = product();
     let config = config(Optimization::default());
     // Original 10, frozen 5, optimized 8.
-    let clock = Told::by(|number| turn(number).map_or(0, |form| [10, 5, 8][form]));
+    let clock = Told::by(|number| took(number, 10, [5, 8]));
     let (mut model, report) = optimized(path.clone(), &config, &[4], &clock);
     assert_eq!(report.chosen, Variant::Frozen);
     let verdicts: Vec<_> = report
@@ -176,7 +182,7 @@ fn off() -> Optimization {
 fn what_is_not_faster_beyond_noise_is_not_kept() {
     let (_folder, path) = product();
     let config = config(Optimization::default());
-    let clock = Told::by(|number| turn(number).map_or(0, |form| [1_000, 980, 1_010][form]));
+    let clock = Told::by(|number| took(number, 1_000, [980, 1_010]));
     let (_, report) = optimized(path.clone(), &config, &[4], &clock);
     assert_eq!(report.chosen, Variant::Original);
     assert_eq!(report.variants[0].verdict, Verdict::Chosen);
@@ -185,10 +191,12 @@ fn what_is_not_faster_beyond_noise_is_not_kept() {
             .iter()
             .all(|tried| tried.verdict == Verdict::Slower)
     );
-    // Twice as fast in the first sample's 15 rounds, a tenth slower in the second's, which two questions precede.
-    let clock = Told::by(|number| match number {
-        ..93 => turn(number).map_or(0, |form| [1_000, 500, 500][form]),
-        _ => ended(number, 95).map_or(0, |form| [1_000, 1_100, 1_100][form]),
+    // Twice as fast on the first sample, a tenth slower on the second.
+    let clock = Told::by(|number| match ended(number, 2) {
+        None => 0,
+        Some((_, _, 0)) => 1_000,
+        Some((_, 0, _)) => 500,
+        Some(_) => 1_100,
     });
     let (_, report) = optimized(path, &config, &[1, 4], &clock);
     assert_eq!(report.chosen, Variant::Original, "{report:?}");
@@ -218,11 +226,7 @@ fn a_form_that_differs_by_more_than_the_tolerance_is_not_kept() {
             tolerance: None,
             ..strict
         };
-        // Original 10, the other 1.
-        let clock = Told::by(|number| match number.checked_sub(2) {
-            Some(number) if number % 2 == 1 => [10, 1][number % 4 / 2],
-            _ => 0,
-        });
+        let clock = Told::by(|number| took(number, 10, [1, 1]));
         let config = config(own);
         let (mut model, report) = optimized(path.clone(), &config, &[4], &clock);
         assert_ne!(report.chosen, Variant::Original, "{report:?}");
@@ -233,6 +237,35 @@ fn a_form_that_differs_by_more_than_the_tolerance_is_not_kept() {
         let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst > 0.0 && worst <= 3e-2, "{worst}");
     }
+}
+
+#[test]
+fn whole_numbers_of_a_module_stay_such_in_another_precision() {
+    let config = ModelConfig {
+        input: vec![spec("x", DataType::Fp32, &[4])],
+        output: vec![spec("y", DataType::Fp32, &[4])],
+        ..config(Optimization {
+            freeze: Attempt::Off,
+            precision: Precision::Bf16,
+            tolerance: None,
+        })
+    };
+    let backend = TorchBackend::new(TorchOptions::default());
+    let path = crate::conformance_tests::made("reordered", "pt");
+    let mut model = backend
+        .load(&load_spec(Some(path), config.clone()), DeviceId::cpu(0))
+        .unwrap();
+    let data = raw(&[0.0, 1.0, 2.0, 3.0]);
+    let sample = BatchInputs {
+        rows: 1,
+        inputs: vec![BatchInput {
+            spec: &config.input[0],
+            shape: Shape::from_slice(&[1, 4]),
+            parts: vec![&data],
+        }],
+    };
+    model.optimize(&[sample], &Told::by(|number| took(number, 10, [1, 1])));
+    assert_eq!(model.report().chosen, Variant::Bf16, "{:?}", model.report());
 }
 
 #[test]
@@ -280,7 +313,7 @@ fn a_version_that_comes_back_is_not_measured_again() {
             .load(&load_spec(Some(path.clone()), config.clone()), DeviceId::cpu(0))
             .unwrap()
     };
-    let clock = Told::by(|number| turn(number).map_or(0, |form| [10, 5, 8][form]));
+    let clock = Told::by(|number| took(number, 10, [5, 8]));
     let mut first = load();
     with_samples(&config, &[4], |samples| first.optimize(samples, &clock));
     let mut again = load();
@@ -289,4 +322,90 @@ fn a_version_that_comes_back_is_not_measured_again() {
     assert_eq!(again.report(), first.report());
     assert_eq!(again.report().chosen, Variant::Frozen);
     assert_eq!(answer(again.as_mut(), &config), answer(first.as_mut(), &config));
+}
+
+#[test]
+fn what_a_bad_moment_came_to_is_measured_again() {
+    let (_folder, path) = product();
+    let config = config(Optimization::default());
+    let backend = TorchBackend::new(TorchOptions::default());
+    let load = || {
+        backend
+            .load(&load_spec(Some(path.clone()), config.clone()), DeviceId::cpu(0))
+            .unwrap()
+    };
+    // All the time is gone when the first form asks whether there is any.
+    let late = Told::by(|number| if number == 1 { 40_000_000 } else { 0 });
+    let mut first = load();
+    with_samples(&config, &[4], |samples| first.optimize(samples, &late));
+    let verdicts = first.report().variants;
+    assert!(
+        matches!(&verdicts[1].verdict, Verdict::Failed(why) if why.contains("no time left")),
+        "{verdicts:?}"
+    );
+    let mut again = load();
+    let clock = Told::by(|number| took(number, 10, [5, 8]));
+    with_samples(&config, &[4], |samples| again.optimize(samples, &clock));
+    assert_eq!(again.report().chosen, Variant::Frozen);
+}
+
+#[test]
+fn outputs_that_hold_no_finite_value_settle_nothing() {
+    let (_folder, path) = scripted("x: Tensor", "Tensor", "    return torch.mul(x, float(\"nan\"))\n");
+    let config = ModelConfig {
+        output: vec![spec("y", DataType::Fp32, &[2])],
+        ..config(Optimization::default())
+    };
+    let (_, report) = optimized(path, &config, &[2], &SystemClock);
+    assert_eq!(report.chosen, Variant::Original);
+    assert!(report.remark.contains("'y' has no finite value"), "{report:?}");
+}
+
+/// Memory of this process that is in use, in bytes.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = text.split_whitespace().nth(1).unwrap().parse().unwrap();
+    pages * 4_096
+}
+
+#[test]
+fn one_form_at_a_time_is_in_memory_and_none_that_was_not_chosen_stays() {
+    // 64 MiB of weights, which no form shares with another.
+    let side = 4_096;
+    let weight = Tensor::ones([side, side], (Kind::Float, Device::Cpu));
+    let (_folder, path) = traced(&[Tensor::ones([1, side], (Kind::Float, Device::Cpu))], &mut |inputs| {
+        vec![inputs[0].matmul(&weight)]
+    });
+    drop(weight);
+    let wide = |name: &str| spec(name, DataType::Fp32, &[side]);
+    let config = ModelConfig {
+        input: vec![wide("x")],
+        output: vec![wide("y")],
+        ..config(Optimization {
+            precision: Precision::Bf16,
+            ..Optimization::default()
+        })
+    };
+    let backend = TorchBackend::new(TorchOptions::default());
+    let mut model = backend
+        .load(&load_spec(Some(path), config.clone()), DeviceId::cpu(0))
+        .unwrap();
+    let (weights, before) = (64 * 1024 * 1024, resident());
+    let data = raw(&vec![1.0; usize::try_from(side).unwrap()]);
+    let sample = BatchInputs {
+        rows: 1,
+        inputs: vec![BatchInput {
+            spec: &config.input[0],
+            shape: Shape::from_slice(&[1, 4_096]),
+            parts: vec![&data],
+        }],
+    };
+    // None is faster, so the original stays.
+    model.optimize(&[sample], &Told::by(|_| 10));
+    assert_eq!(model.report().chosen, Variant::Original);
+    assert_eq!(model.report().variants.len(), 4);
+    crate::release::memory(mesh_types::DeviceKind::Cpu);
+    let after = resident();
+    assert!(after < before + weights / 2, "{before} and then {after} bytes");
+    assert!((weights..weights + 1_000_000).contains(&model.memory_bytes()));
 }
