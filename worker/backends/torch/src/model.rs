@@ -103,9 +103,13 @@ impl TorchModel {
         };
         let held = meter.held().unwrap_or(0);
         drop(meter);
-        let (kind, counted) = match &runner {
-            Runner::Package(package) => (", AOTInductor", package.bytes()),
-            Runner::Module(module, _) => (", TorchScript", module.bytes()),
+        let (kind, counted, remark) = match &runner {
+            Runner::Package(package) => (", AOTInductor", package.bytes(), package.remark()),
+            Runner::Module(module, _) => (", TorchScript", module.bytes(), ""),
+        };
+        let report = LoadReport {
+            remark: remark.to_owned(),
+            ..LoadReport::plain(format!("libtorch {}{kind}", crate::LIBTORCH_VERSION))
         };
         Ok(Self {
             memory_bytes: held.max(counted),
@@ -114,7 +118,7 @@ impl TorchModel {
             way,
             spec: spec.clone(),
             on,
-            report: LoadReport::plain(format!("libtorch {}{kind}", crate::LIBTORCH_VERSION)),
+            report,
             decisions,
         })
     }

@@ -143,3 +143,36 @@ fn weights_are_in_the_library_or_beside_it_and_a_package_without_them_is_refused
         .to_string();
     assert!(text.contains("weights are cut short"), "{text}");
 }
+
+#[test]
+fn code_that_would_end_the_process_on_a_callers_number_is_refused() {
+    let config = config(vec![spec("x", DataType::Int64, &[6])], floating("y", &[6, 64]));
+    let error = open("lookup_parallel", &config).err().unwrap();
+    assert!(
+        matches!(&error, BackendError::Unsupported(text) if text.contains("\"cpp.threads\": 1")),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_cannot_be_checked_of_a_processor_is_remarked() {
+    let config = config(vec![floating("x", &[30])], floating("y", &[2]));
+    let model = open("perceptron", &config).unwrap();
+    let remark = model.report().remark;
+    assert!(
+        remark.contains("-march=native") && remark.contains("oldest kind of processor"),
+        "{remark}"
+    );
+    let foreign = |name: &str, content: Vec<u8>| {
+        Some(if name.ends_with(".cpp") {
+            let text = String::from_utf8(content).unwrap();
+            text.replace("-march=native", "-march=native -msha512 -mavx512er")
+                .into_bytes()
+        } else {
+            content
+        })
+    };
+    let (_folder, path) = changed(&made("perceptron", "pt2"), &foreign);
+    let model = load_as(ArtifactFormat::TorchAoti, path, config).unwrap();
+    assert!(model.report().remark.contains("-march=native -mavx512er -msha512"));
+}

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use zip::ZipArchive;
 
 use super::{
+    code::Code,
     features::MadeFor,
     source::{self, Contract},
 };
@@ -88,6 +89,15 @@ impl Archive {
             made_for: MadeFor::read(metadata.as_bytes())?,
             source,
         })
+    }
+
+    /// What the sources of all its code say of it.
+    pub(crate) fn code(&mut self) -> Result<Code, BackendError> {
+        let mut code = Code::default();
+        for (place, _) in self.files.iter().filter(|(_, name)| name.ends_with(".cpp")) {
+            code.read(&text_at(&mut self.zip, *place)?)?;
+        }
+        Ok(code)
     }
 
     /// What the model takes and gives.
@@ -191,13 +201,15 @@ fn split(path: &str) -> Option<(&str, &str)> {
 }
 
 fn text_of(zip: &mut ZipArchive<File>, files: &[(usize, String)], end: &str) -> Result<Option<String>, BackendError> {
-    let Some((place, _)) = files.iter().find(|(_, name)| name.ends_with(end)) else {
-        return Ok(None);
-    };
-    let entry = zip.by_index(*place).map_err(damaged)?;
+    let found = files.iter().find(|(_, name)| name.ends_with(end));
+    found.map(|(place, _)| text_at(zip, *place)).transpose()
+}
+
+fn text_at(zip: &mut ZipArchive<File>, place: usize) -> Result<String, BackendError> {
+    let entry = zip.by_index(place).map_err(damaged)?;
     let mut text = String::new();
     entry.take(MAX_TEXT).read_to_string(&mut text).map_err(damaged)?;
-    Ok(Some(text))
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! fails before.
 
 mod archive;
+mod code;
 mod elf;
 mod extents;
 mod features;
@@ -62,6 +63,7 @@ unsafe extern "C" {
 pub(crate) struct Package {
     package: NonNull<RawPackage>,
     plan: Plan,
+    remark: String,
     bytes: u64,
     _unpacked: Option<Unpacked>,
 }
@@ -80,6 +82,7 @@ impl Package {
     pub(crate) fn load(path: &Path, device: Device, config: &ModelConfig) -> Result<Self, BackendError> {
         let mut archive = Archive::open(path)?;
         archive.made_for.check(device)?;
+        let remark = archive.code()?.remark();
         let contract = archive.contract()?;
         let plan = Plan::of(&contract, config)?;
         let unpacked = archive.unpack()?;
@@ -88,6 +91,7 @@ impl Package {
         Ok(Self {
             package: open(&unpacked, device)?,
             plan,
+            remark,
             bytes: unpacked.bytes,
             // The library stays mapped without its name. A GPU's kernels are read from the folder when they are first used.
             _unpacked: (device != Device::Cpu).then_some(unpacked),
@@ -97,6 +101,11 @@ impl Package {
     /// What its code and constants take.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// What is to be said of its code; empty where nothing is.
+    pub(crate) fn remark(&self) -> &str {
+        &self.remark
     }
 
     /// Calls it with the configuration's inputs.
