@@ -2,9 +2,10 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     "shim/shim.cpp",
     "shim/error.cpp",
+    "shim/hearing.cpp",
     "shim/memory.cpp",
     "shim/module.cpp",
     "shim/package.cpp",

@@ -10,15 +10,44 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <torch/csrc/inductor/aoti_runner/model_container_runner.h>
 
+#include "hearing.h"
 #include "shim.h"
 
 namespace {
 
 struct Package {
   std::unique_ptr<torch::inductor::AOTIModelContainerRunner> runner;
+  // The CUDA device, or -1.
+  int cuda = -1;
 };
+
+// How often a CUDA device had no memory for libtorch.
+int64_t out_of_memory(int cuda) {
+  if (cuda < 0) {
+    return 0;
+  }
+  c10::DeviceAllocator* allocator = c10::getDeviceAllocator(c10::kCUDA);
+  return allocator->initialized() ? allocator->getDeviceStats(static_cast<c10::DeviceIndex>(cuda)).num_ooms : 0;
+}
+
+// Runs what calls into a package's library, and says what that said if it fails.
+template <typename Run>
+auto telling(int cuda, Run run) {
+  const int64_t before = out_of_memory(cuda);
+  const mesh::Hearing hearing;
+  try {
+    return run();
+  } catch (const std::exception& error) {
+    const std::string reason = hearing.reason(error.what());
+    if (out_of_memory(cuda) > before) {
+      throw mesh::MemoryError(reason);
+    }
+    throw std::runtime_error(reason);
+  }
+}
 
 // A package's library asks for libtorch.so, which a program that was linked with its parts alone has not opened. It is beside
 // them, wherever these were found.
@@ -50,11 +79,14 @@ Package* mesh_torch_package_load(const char* library, const char* folder, const 
     TORCH_CHECK(found != registry.end(), "this libtorch runs no packages on ", kind);
     const std::string device = cuda < 0 ? kind : kind + ":" + std::to_string(cuda);
     auto package = std::make_unique<Package>();
-    // One call at a time: a package lives on one thread.
-    package->runner = found->second(library, 1, device, folder, true);
-    if (*weights != '\0') {
-      package->runner->update_constant_buffer_from_blob(weights);
-    }
+    package->cuda = cuda;
+    telling(cuda, [&] {
+      // One call at a time: a package lives on one thread.
+      package->runner = found->second(library, 1, device, folder, true);
+      if (*weights != '\0') {
+        package->runner->update_constant_buffer_from_blob(weights);
+      }
+    });
     return package.release();
   });
 }
@@ -75,7 +107,8 @@ int64_t mesh_torch_package_call(
     for (size_t index = 0; index < input_count; ++index) {
       arguments.push_back(*inputs[index]);
     }
-    std::vector<at::Tensor> results = package->runner->boxed_run(std::move(arguments));
+    std::vector<at::Tensor> results =
+        telling(package->cuda, [&] { return package->runner->boxed_run(std::move(arguments)); });
     TORCH_CHECK(results.size() <= output_count, "the package returned ", results.size(), " tensors, not ", output_count);
     std::vector<std::unique_ptr<at::Tensor>> made;
     made.reserve(results.size());

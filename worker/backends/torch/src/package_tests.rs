@@ -145,6 +145,28 @@ fn weights_are_in_the_library_or_beside_it_and_a_package_without_them_is_refused
 }
 
 #[test]
+fn a_failure_says_its_reason_and_the_package_stays_usable() {
+    let config = config(vec![spec("x", DataType::Int64, &[6])], floating("y", &[6, 64]));
+    let mut model = open("lookup", &config).unwrap();
+    for _ in 0..2 {
+        let error = call(model.as_mut(), &config, &[&[2, 6]], &1_000i64.to_le_bytes()).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, BackendError::Execution(_)), "{text}");
+        assert!(text.contains("index out of bounds") && !text.contains(".cpp"), "{text}");
+        assert!(call(model.as_mut(), &config, &[&[2, 6]], &99i64.to_le_bytes()).is_ok());
+    }
+}
+
+#[test]
+fn no_memory_for_a_package_is_known_as_such() {
+    let config = config(vec![floating("x", &[3])], floating("y", &[-1]));
+    let mut model = open("endless", &config).unwrap();
+    let error = call(model.as_mut(), &config, &[&[2, 3]], &one()).unwrap_err();
+    assert!(matches!(error, BackendError::OutOfMemory(_)), "{error}");
+    assert!(error.to_string().contains("can't allocate memory"), "{error}");
+}
+
+#[test]
 fn code_that_would_end_the_process_on_a_callers_number_is_refused() {
     let config = config(vec![spec("x", DataType::Int64, &[6])], floating("y", &[6, 64]));
     let error = open("lookup_parallel", &config).err().unwrap();
