@@ -277,3 +277,42 @@ fn outputs_are_found_by_key_by_place_and_by_order() {
         "{text}"
     );
 }
+
+#[test]
+fn a_result_is_one_output_and_what_no_output_can_be_is_said() {
+    let refused = |result: ValueType, outputs: &[&str]| {
+        refusal(&signature(&[("x", tensor(), None)], result), &config(&["x"], outputs))
+    };
+    let pair = ValueType::Tuple(vec![tensor(), tensor()]);
+    let text = refused(pair, &["a__1", "b__1"]);
+    assert!(
+        text.contains("output 'b__1' is a result that another output is as well"),
+        "{text}"
+    );
+    let text = refused(dict(&["p"]), &["p", "p"]);
+    assert!(
+        text.contains("output 'p' is a result that another output is as well"),
+        "{text}"
+    );
+    for other in ["NoneType", "Dict[int, Tensor]"] {
+        let text = refused(ValueType::Other(other.into()), &["y"]);
+        assert!(
+            text.contains(&format!(
+                "forward returns {other}, which no output can be: return tensors"
+            )),
+            "{text}"
+        );
+    }
+    let texts = ValueType::Dict {
+        value: Box::new(ValueType::Other("str".into())),
+        keys: Vec::new(),
+    };
+    assert!(refused(texts, &["y"]).contains("forward returns Dict[str, str], which no output can be"));
+    let with_text = ValueType::Tuple(vec![tensor(), ValueType::Other("str".into())]);
+    let text = refused(with_text.clone(), &["a", "b"]);
+    assert!(
+        text.contains("returns 1 tensors, the configuration has 2 outputs; they are OUTPUT__0"),
+        "{text}"
+    );
+    assert!(Binding::of(&signature(&[("x", tensor(), None)], with_text), &config(&["x"], &["a"])).is_ok());
+}

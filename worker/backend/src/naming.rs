@@ -149,6 +149,19 @@ fn index_in(name: &str) -> Option<usize> {
 
 /// The way to each output.
 pub(crate) fn bind_results(result: &ValueType, outputs: &[TensorSpec], problems: &mut Vec<String>) -> Vec<Vec<Step>> {
+    let ways = ways_to(result, outputs, problems);
+    for (index, (way, spec)) in ways.iter().zip(outputs).enumerate() {
+        if !way.is_empty() && ways.iter().take(index).any(|other| other == way) {
+            problems.push(format!(
+                "output '{}' is a result that another output is as well",
+                spec.name
+            ));
+        }
+    }
+    ways
+}
+
+fn ways_to(result: &ValueType, outputs: &[TensorSpec], problems: &mut Vec<String>) -> Vec<Vec<Step>> {
     if result.is_leaf() {
         if outputs.len() > 1 {
             problems.push(format!(
@@ -157,6 +170,13 @@ pub(crate) fn bind_results(result: &ValueType, outputs: &[TensorSpec], problems:
             ));
         }
         return outputs.iter().map(|_| Vec::new()).collect();
+    }
+    if !result.leaves("").iter().any(|(_, leaf)| leaf.is_leaf()) {
+        problems.push(format!(
+            "forward returns {result}, which no output can be: return tensors or numbers, or lists, tuples and dictionaries (with \
+             strings as keys) of tensors"
+        ));
+        return Vec::new();
     }
     let keyed: Option<Vec<_>> = outputs
         .iter()
@@ -183,9 +203,10 @@ fn ordered_results(result: &ValueType, outputs: &[TensorSpec], problems: &mut Ve
     {
         return (0..outputs.len()).map(|index| vec![Step::Index(index)]).collect();
     }
-    let leaves = result.leaves("OUTPUT");
+    let mut leaves = result.leaves("OUTPUT");
+    leaves.retain(|(_, leaf)| leaf.is_leaf());
     let names: Vec<&str> = leaves.iter().map(|(name, _)| name.as_str()).collect();
-    if matches!(result.present(), ValueType::Dict { .. } | ValueType::Other(_)) {
+    if matches!(result.present(), ValueType::Dict { .. }) {
         let names: Vec<&str> = names
             .iter()
             .filter_map(|name| name.split_once('.'))

@@ -3,6 +3,7 @@
 
 #include "module.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/tensor.h>
 #include <torch/csrc/jit/serialization/import.h>
@@ -197,6 +198,15 @@ at::Tensor tensor_of(const c10::IValue& value, int output) {
   }
   if (value.isDoubleList()) {
     return at::tensor(value.toDoubleVector(), at::kDouble);
+  }
+  if (value.isBoolList()) {
+    const auto list = value.toBoolList();
+    at::Tensor tensor = at::empty({static_cast<int64_t>(list.size())}, at::kBool);
+    bool* bytes = tensor.data_ptr<bool>();
+    for (size_t index = 0; index < list.size(); ++index) {
+      bytes[index] = list.get(index);
+    }
+    return tensor;
   }
   throw OutputError(output, value.isNone() ? "the model returns none" : "the model returns a value that is not a tensor");
 }

@@ -89,6 +89,10 @@ Members reads_of(const Value* value) {
 Members made_by(const Value* value) {
   Members members;
   const Node* node = value->node();
+  if (value->uses().size() != 1) {
+    // Somebody but the return has it as well, and may put in more or take some out.
+    return members;
+  }
   if (node->kind() == c10::prim::DictConstruct) {
     for (size_t index = 0; index + 1 < node->inputs().size(); index += 2) {
       add_key(members, torch::jit::toIValue(node->input(index)));

@@ -245,3 +245,41 @@ fn the_keys_of_a_lone_dictionary_are_the_inputs_and_a_left_out_key_is_not_there(
     assert_eq!(run(model.as_mut(), &config, &[row(), row()]).unwrap(), [[2.0, 4.0]]);
     assert_eq!(run(model.as_mut(), &config, &[row(), None]).unwrap(), [[1.0, 2.0]]);
 }
+
+#[test]
+fn a_list_that_is_appended_to_has_no_length_and_lists_of_truth_values_come_out() {
+    let (_folder, path) = scripted(
+        "x: Tensor",
+        "List[Tensor]",
+        concat!(
+            "    ys = annotate(List[Tensor], [])\n",
+            "    _0 = torch.append(ys, torch.mul(x, 2))\n",
+            "    _1 = torch.append(ys, torch.mul(x, 3))\n",
+            "    return ys\n",
+        ),
+    );
+    let both = config(vec![spec("x", DataType::Fp32, &[2])], &["a", "b"]);
+    let mut model = load(Some(path), both.clone()).unwrap();
+    let data = [Some(raw(&[1.0, 2.0]))];
+    assert_eq!(run(model.as_mut(), &both, &data).unwrap(), [[2.0, 4.0], [3.0, 6.0]]);
+
+    let (_folder, path) = scripted(
+        "x: Tensor",
+        "List[bool]",
+        "    return [torch.gt(torch.dim(x), 1), torch.gt(torch.dim(x), 5)]\n",
+    );
+    let mut truths = config(vec![spec("x", DataType::Fp32, &[2])], &["truths"]);
+    truths.max_batch_size = 0;
+    truths.input[0].dims = vec![1, 2];
+    truths.output[0] = spec("truths", DataType::Bool, &[2]);
+    let mut model = load(Some(path), truths.clone()).unwrap();
+    let batch = BatchInputs {
+        rows: 1,
+        inputs: vec![BatchInput {
+            spec: &truths.input[0],
+            shape: Shape::from_slice(&[1, 2]),
+            parts: vec![data[0].as_deref().unwrap()],
+        }],
+    };
+    assert_eq!(model.execute(&batch).unwrap().outputs[0].data.as_ref(), [1, 0]);
+}
