@@ -145,7 +145,9 @@ pub(crate) struct GraphNumbers {
     ok: u64,
     /// Requests that failed.
     failed: u64,
-    /// Of all requests.
+    /// Given up because the caller left, or what it was a step of ended.
+    cancelled: u64,
+    /// Of those that were answered.
     mean_ms: Option<f64>,
     /// The part of it in which no step was waited for.
     mean_compose_ms: Option<f64>,
@@ -301,12 +303,12 @@ fn choice(outline: &Outline, choice: &mesh_policies::graph::Choice) -> GraphChoi
 }
 
 fn numbers(reading: &EnsembleReading) -> GraphNumbers {
-    let all = reading.ok + reading.failed;
     GraphNumbers {
         ok: reading.ok,
         failed: reading.failed,
-        mean_ms: mean_ms(reading.total, all),
-        mean_compose_ms: mean_ms(reading.compose, all),
+        cancelled: reading.cancelled,
+        mean_ms: mean_ms(reading.total, reading.ok),
+        mean_compose_ms: mean_ms(reading.compose, reading.ok),
     }
 }
 

@@ -661,7 +661,7 @@ fn scan(ready: bool) -> Value {
         "reason": (!ready).then_some("step 'read' is not ready: it broke"),
         "text": "inputs: x FP32\nread: digits (pixels=x) -> y=label\noutputs: y\n", "dot": "digraph \"acme/scan/3\" {\n}\n",
         "steps": [{"name": "read", "numbers": {"ok": 4, "failed": 1, "cancelled": 0, "left_out": 2, "mean_ms": 1.5}}],
-        "numbers": {"ok": 4, "failed": 1, "mean_ms": 2.0, "mean_compose_ms": 0.25},
+        "numbers": {"ok": 4, "failed": 1, "cancelled": 3, "mean_ms": 2.0, "mean_compose_ms": 0.25},
     })
 }
 
@@ -688,6 +688,7 @@ fn a_graph_is_printed_as_text_with_its_numbers_and_for_graphviz() {
     };
     let cells = |start: &str| line(start).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(cells("read "), ["read", "4", "1", "0", "2", "1.500"]);
+    assert_eq!(cells("(all)"), ["(all)", "4", "1", "3", "-", "2.000"]);
     assert!(line("(between steps)").ends_with("0.250"));
     let ran = mesh_at(&server.url, "", &["model", "graph", "acme/scan@stable"]);
     assert!(

@@ -58,6 +58,7 @@ struct Step {
 struct Numbers {
     ok: u64,
     failed: u64,
+    cancelled: u64,
     mean_ms: Option<f64>,
     mean_compose_ms: Option<f64>,
 }
@@ -154,7 +155,7 @@ fn counted(numbers: &Numbers, steps: &[Step]) -> String {
         "(all)".to_owned(),
         numbers.ok.to_string(),
         numbers.failed.to_string(),
-        "-".to_owned(),
+        numbers.cancelled.to_string(),
         "-".to_owned(),
         milliseconds(numbers.mean_ms),
     ];

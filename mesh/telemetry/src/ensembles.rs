@@ -58,6 +58,31 @@ impl StepOutcome {
     }
 }
 
+/// What came of a request of an ensemble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EnsembleOutcome {
+    /// It was answered.
+    Ok,
+    /// It failed.
+    Failed,
+    /// Its caller left, or what it was a step of ended before it did.
+    Cancelled,
+}
+
+impl EnsembleOutcome {
+    /// Each.
+    pub const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::Cancelled];
+
+    /// The name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct StepMeter {
     name: Box<str>,
@@ -71,6 +96,7 @@ pub struct EnsembleMeter {
     steps: Vec<StepMeter>,
     ok: AtomicU64,
     failed: AtomicU64,
+    cancelled: AtomicU64,
     total_ns: AtomicU64,
     compose_ns: AtomicU64,
 }
@@ -106,12 +132,21 @@ pub struct EnsembleReading {
     pub ok: u64,
     /// Requests that failed.
     pub failed: u64,
-    /// The time of all requests.
+    /// Requests that were given up.
+    pub cancelled: u64,
+    /// The time of those that were answered: how long one took that failed says nothing of the graph.
     pub total: Duration,
     /// The part of it in which no step was waited for.
     pub compose: Duration,
     /// The steps, in the order of writing.
     pub steps: Vec<StepReading>,
+}
+
+impl EnsembleReading {
+    /// The counts in the order of [`EnsembleOutcome::ALL`].
+    pub(crate) fn counts(&self) -> [u64; EnsembleOutcome::ALL.len()] {
+        [self.ok, self.failed, self.cancelled]
+    }
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
@@ -147,10 +182,17 @@ impl EnsembleMeter {
         step.nanoseconds.fetch_add(nanoseconds(total), Ordering::Relaxed);
     }
 
-    /// A request has ended. `compose` is the part of its time in which no step was waited for.
-    pub fn request(&self, ok: bool, total: Duration, compose: Duration) {
-        let counter = if ok { &self.ok } else { &self.failed };
+    /// A request has ended. `compose` is the part of its time in which no step was waited for; times count where it was answered.
+    pub fn request(&self, outcome: EnsembleOutcome, total: Duration, compose: Duration) {
+        let counter = match outcome {
+            EnsembleOutcome::Ok => &self.ok,
+            EnsembleOutcome::Failed => &self.failed,
+            EnsembleOutcome::Cancelled => &self.cancelled,
+        };
         counter.fetch_add(1, Ordering::Relaxed);
+        if outcome != EnsembleOutcome::Ok {
+            return;
+        }
         self.total_ns.fetch_add(nanoseconds(total), Ordering::Relaxed);
         self.compose_ns.fetch_add(nanoseconds(compose), Ordering::Relaxed);
     }
@@ -170,6 +212,7 @@ impl EnsembleMeter {
         EnsembleReading {
             ok: read(&self.ok),
             failed: read(&self.failed),
+            cancelled: read(&self.cancelled),
             total: Duration::from_nanos(read(&self.total_ns)),
             compose: Duration::from_nanos(read(&self.compose_ns)),
             steps: self.steps.iter().map(step).collect(),
@@ -223,7 +266,7 @@ impl Ensembles {
         drop(meters);
         readings.sort_by(|a, b| a.0.cmp(&b.0));
         let other = self.other.reading();
-        if other.ok + other.failed > 0 {
+        if other.counts().iter().any(|count| *count > 0) {
             readings.push((OTHER.to_owned(), other));
         }
         readings
@@ -249,7 +292,8 @@ fn requests(readings: &[(String, EnsembleReading)], text: &mut String) -> std::f
     let name = "mesh_ensemble_requests";
     family(text, name, "Requests of ensembles by outcome.")?;
     for (ensemble, reading) in readings {
-        for (outcome, count) in [("ok", reading.ok), ("failed", reading.failed)] {
+        for (outcome, count) in EnsembleOutcome::ALL.iter().zip(reading.counts()) {
+            let outcome = outcome.as_str();
             writeln!(
                 text,
                 "{name}_total{{ensemble=\"{ensemble}\",outcome=\"{outcome}\"}} {count}"
@@ -257,7 +301,7 @@ fn requests(readings: &[(String, EnsembleReading)], text: &mut String) -> std::f
         }
     }
     let name = "mesh_ensemble_seconds";
-    family(text, name, "Time of requests of ensembles.")?;
+    family(text, name, "Time of requests of ensembles that were answered.")?;
     for (ensemble, reading) in readings {
         let seconds = reading.total.as_secs_f64();
         writeln!(text, "{name}_total{{ensemble=\"{ensemble}\"}} {seconds}")?;
@@ -322,13 +366,19 @@ mod tests {
         meter.step(0, StepOutcome::Ok, Duration::from_secs(2));
         meter.step(1, StepOutcome::LeftOut, Duration::ZERO);
         meter.step(7, StepOutcome::Ok, Duration::ZERO);
-        meter.request(true, Duration::from_secs(3), Duration::from_secs(1));
+        meter.request(EnsembleOutcome::Ok, Duration::from_secs(3), Duration::from_secs(1));
+        for outcome in [EnsembleOutcome::Failed, EnsembleOutcome::Cancelled] {
+            meter.request(outcome, Duration::from_secs(9), Duration::from_secs(9));
+        }
         let again = ensembles.of(&key(0), ["a", "b"].into_iter());
         assert!(Arc::ptr_eq(&meter, &again));
         let mut text = String::new();
         ensembles.encode(&mut text).unwrap();
         for line in [
             "mesh_ensemble_requests_total{ensemble=\"acme/pipe/1\",outcome=\"ok\"} 1",
+            "mesh_ensemble_requests_total{ensemble=\"acme/pipe/1\",outcome=\"failed\"} 1",
+            "mesh_ensemble_requests_total{ensemble=\"acme/pipe/1\",outcome=\"cancelled\"} 1",
+            "mesh_ensemble_seconds_total{ensemble=\"acme/pipe/1\"} 3",
             "mesh_ensemble_compose_seconds_total{ensemble=\"acme/pipe/1\"} 1",
             "mesh_ensemble_steps_total{ensemble=\"acme/pipe/1\",step=\"a\",outcome=\"ok\"} 1",
             "mesh_ensemble_steps_total{ensemble=\"acme/pipe/1\",step=\"b\",outcome=\"left_out\"} 1",
@@ -347,7 +397,7 @@ mod tests {
             ensembles.of(&key(number), ["a"].into_iter());
         }
         let beyond = ensembles.of(&key(MAX_ENSEMBLES), ["a"].into_iter());
-        beyond.request(true, Duration::ZERO, Duration::ZERO);
+        beyond.request(EnsembleOutcome::Ok, Duration::ZERO, Duration::ZERO);
         beyond.step(0, StepOutcome::Ok, Duration::ZERO);
         assert!(ensembles.reading(&key(MAX_ENSEMBLES)).is_none());
         assert!(ensembles.reading(&key(MAX_ENSEMBLES - 1)).is_some());

@@ -22,7 +22,7 @@ mod stages;
 use std::sync::Arc;
 
 pub use devices::{DeviceReading, DeviceSource, ModelReading, SequenceReading};
-pub use ensembles::{EnsembleMeter, EnsembleReading, MAX_ENSEMBLES, StepOutcome, StepReading};
+pub use ensembles::{EnsembleMeter, EnsembleOutcome, EnsembleReading, MAX_ENSEMBLES, StepOutcome, StepReading};
 pub use latency::{LatencyHistogram, LatencySnapshot};
 pub use logs::{LogFormat, LogSetupError, init_logs};
 pub use metrics::{BatchSample, Metrics, RequestSample};

@@ -16,7 +16,13 @@ use opentelemetry_sdk::{
     trace::{BatchSpanProcessor, SpanProcessor as _},
 };
 
-use crate::{devices::FAMILIES, ensembles::StepOutcome, metrics::Metrics, series::OUTCOMES, spans::SpanSink};
+use crate::{
+    devices::FAMILIES,
+    ensembles::{EnsembleOutcome, StepOutcome},
+    metrics::Metrics,
+    series::OUTCOMES,
+    spans::SpanSink,
+};
 
 /// How often counters are pushed.
 const METRICS_INTERVAL: Duration = Duration::from_secs(10);
@@ -136,8 +142,8 @@ fn observe_ensembles(meter: &Meter, metrics: &Arc<Metrics>) {
     let requests = meter.u64_observable_counter("mesh.ensemble.requests");
     let counted = move |observer: &dyn AsyncInstrument<u64>| {
         for (name, reading) in source.ensembles.readings() {
-            for (outcome, count) in [("ok", reading.ok), ("failed", reading.failed)] {
-                observer.observe(count, &[label("ensemble", &name), label("outcome", outcome)]);
+            for (outcome, count) in EnsembleOutcome::ALL.iter().zip(reading.counts()) {
+                observer.observe(count, &[label("ensemble", &name), label("outcome", outcome.as_str())]);
             }
         }
     };

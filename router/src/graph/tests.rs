@@ -102,9 +102,19 @@ impl Bed {
         self.pick(step).1.send(Err(fault)).unwrap();
     }
 
-    fn steps(&self) -> Vec<(String, u64, u64, u64, u64)> {
+    fn reading(&self) -> mesh_telemetry::EnsembleReading {
         let key = version("pipe", 1, Vec::new()).key.clone();
-        let reading = self.parts.telemetry.metrics().ensemble_reading(&key).unwrap();
+        self.parts.telemetry.metrics().ensemble_reading(&key).unwrap()
+    }
+
+    /// Requests that were answered, failed and left.
+    fn requests(&self) -> (u64, u64, u64) {
+        let reading = self.reading();
+        (reading.ok, reading.failed, reading.cancelled)
+    }
+
+    fn steps(&self) -> Vec<(String, u64, u64, u64, u64)> {
+        let reading = self.reading();
         let of = |step: mesh_telemetry::StepReading| (step.step, step.ok, step.failed, step.cancelled, step.left_out);
         reading.steps.into_iter().map(of).collect()
     }
@@ -276,6 +286,7 @@ fn a_caller_that_leaves_takes_every_step_with_it() {
         drop(answering);
         assert!(bed.workers.jobs.lock().iter().all(|(_, _, answer)| answer.is_closed()));
         assert!(bed.is_at_rest());
+        assert_eq!(bed.requests(), (0, 0, 1), "it is told that it left");
     });
 }
 
@@ -300,6 +311,7 @@ fn the_deadline_ends_it_between_and_within_steps_and_names_them() {
         drop(answer);
         assert!(bed.workers.jobs.lock().iter().all(|(_, _, answer)| answer.is_closed()));
         assert!(bed.is_at_rest());
+        assert_eq!(bed.requests(), (0, 1, 0));
     });
 }
 

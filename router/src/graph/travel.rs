@@ -11,7 +11,7 @@ use mesh_policies::{
     VersionEntry,
     graph::{Call, Facts, Run},
 };
-use mesh_telemetry::{EnsembleMeter, StepOutcome, StepSpan};
+use mesh_telemetry::{EnsembleMeter, EnsembleOutcome, StepOutcome, StepSpan};
 use mesh_types::{Fault, FaultClass, FaultSource, InferJob, JobOutcome, ModelVersionKey, StageTimings, TraceContext};
 use smallvec::SmallVec;
 use tokio::time::Sleep;
@@ -39,6 +39,10 @@ pub(super) fn begin(
         key: which.key.clone(),
         going: SmallVec::new(),
         pipeline,
+        ending: Ending {
+            meter: meter.clone(),
+            told: false,
+        },
         meter,
         manner,
         job,
@@ -75,6 +79,33 @@ impl Drop for Going {
     }
 }
 
+/// How the whole ends: cancelled, where nothing else was told.
+struct Ending {
+    meter: Arc<EnsembleMeter>,
+    told: bool,
+}
+
+impl Ending {
+    fn tell(&mut self, ok: bool, total: Duration, compose: Duration) {
+        self.told = true;
+        let outcome = if ok {
+            EnsembleOutcome::Ok
+        } else {
+            EnsembleOutcome::Failed
+        };
+        self.meter.request(outcome, total, compose);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if !self.told {
+            self.meter
+                .request(EnsembleOutcome::Cancelled, Duration::ZERO, Duration::ZERO);
+        }
+    }
+}
+
 /// A request on its way.
 struct Travel {
     pipeline: Pipeline,
@@ -86,6 +117,7 @@ struct Travel {
     going: SmallVec<[Going; 4]>,
     ended: Vec<Ended>,
     meter: Arc<EnsembleMeter>,
+    ending: Ending,
     began: Instant,
     alarm: Option<Pin<Box<Sleep>>>,
 }
@@ -106,7 +138,7 @@ impl Travel {
             stages.compute_output += ended.timings.compute_output;
             stages.batch_rows = ended.timings.batch_rows;
         }
-        self.meter.request(result.is_ok(), total, total.saturating_sub(steps));
+        self.ending.tell(result.is_ok(), total, total.saturating_sub(steps));
         result?;
         for (call, _) in self.ended.iter().enumerate().filter(|(_, ended)| !ended.started) {
             self.meter.step(call, StepOutcome::LeftOut, Duration::ZERO);

@@ -297,7 +297,13 @@ export interface GraphView {
   steps: GraphStep[];
   choices: { name: string; kind: string; when?: string | null; routes: string[] }[];
   outputs: { name: string; from: string[]; optional: boolean }[];
-  numbers?: { ok: number; failed: number; mean_ms?: number | null; mean_compose_ms?: number | null } | null;
+  numbers?: {
+    ok: number;
+    failed: number;
+    cancelled: number;
+    mean_ms?: number | null;
+    mean_compose_ms?: number | null;
+  } | null;
   text: string;
   dot: string;
 }

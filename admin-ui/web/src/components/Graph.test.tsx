@@ -37,7 +37,7 @@ describe("an ensemble's graph", () => {
     expect(down.getByText("x = mid")).toBeTruthy();
     expect(down.getByText("way: otherwise; at most 3 at once")).toBeTruthy();
     expect(within(table.getByRole("row", { name: /^first/ })).getByText("always")).toBeTruthy();
-    expect(screen.getByText(/4 answered, 1 failed, 2.00 ms on average, 0.25 ms of it between steps/)).toBeTruthy();
+    expect(screen.getByText(/4 answered, 1 failed, 3 cancelled, 2.00 ms on average, 0.25 ms of it between steps/)).toBeTruthy();
   });
   it("says what is wrong where it does not hold together", async () => {
     show({ ...PIPE, steps: [], reason: "graph.steps[0].model: model 'm' has no version 3" });

@@ -25,6 +25,7 @@ export function Graph({ tenant, model, version }: { tenant: string; model: strin
           <Text size="sm" c="dimmed" mt="xs">
             {graph.numbers
               ? `${count(graph.numbers.ok)} answered, ${count(graph.numbers.failed)} failed, ` +
+                `${count(graph.numbers.cancelled)} cancelled, ` +
                 `${millis(graph.numbers.mean_ms)} on average, ${millis(graph.numbers.mean_compose_ms)} of it between steps. `
               : "Nobody has asked yet. "}
             For Graphviz: <Copy value={graph.dot} />

@@ -35,7 +35,7 @@ export const PIPE: GraphView = {
   ],
   choices: [{ name: "way", kind: "switch", routes: ["when mid > 0", "otherwise"] }],
   outputs: [{ name: "y", from: ["y"], optional: false }],
-  numbers: { ok: 4, failed: 1, mean_ms: 2, mean_compose_ms: 0.25 },
+  numbers: { ok: 4, failed: 1, cancelled: 3, mean_ms: 2, mean_compose_ms: 0.25 },
   text: "inputs: x FP32\n",
   dot: 'digraph "acme/pipe/1" {\n}\n',
 };
