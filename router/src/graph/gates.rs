@@ -1,25 +1,18 @@
-//! Gates in front of steps with a bound on requests at once: further ones wait, in the order in which they came.
+//! Gates in front of steps with a bound on requests at once: further ones wait in a [`Line`], which says who is next.
 //!
 //! One set for all routers, since the bound is the step's and not a thread's. A snapshot that changes a bound makes another
 //! gate: requests that went through the former one are not counted by it.
 //!
-//! Invariants: a step without a bound has no gate and costs nothing; at most [`MAX_WAITING`] wait at one gate; a gate that nobody
-//! uses is forgotten.
+//! Invariants: a step without a bound has no gate and costs nothing; a place is handed on to who waits before anybody who comes can
+//! take it; a gate is there while anybody is in it or waits, and forgotten afterwards.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::HashMap, sync::Arc};
 
-use mesh_types::{Fault, FaultSource, ModelVersionKey};
+use mesh_types::{Fault, FaultSource, ModelVersionKey, Standing, TenantId};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 
-/// The most requests that wait at one step's gate; one more is refused.
-pub const MAX_WAITING: usize = 1_024;
+use super::line::{Full, Line, MAX_WAITING, MAX_WAITING_TENANTS, Number};
 
 /// A step of a version, and its bound.
 type Which = (Arc<ModelVersionKey>, usize, u32);
@@ -33,22 +26,42 @@ pub struct Gates {
 /// A step's gate.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    places: Arc<Semaphore>,
-    waiting: AtomicUsize,
     bound: u32,
+    state: Mutex<State>,
 }
 
-/// A place in a step; given back when dropped.
+#[derive(Debug, Default)]
+struct State {
+    inside: u32,
+    line: Line<oneshot::Sender<Pass>>,
+}
+
+/// A place in a step; handed on when dropped. It holds the gate: one that is in use is not forgotten.
 #[derive(Debug)]
 #[must_use = "dropping it gives the place back"]
-pub(crate) struct Pass(#[expect(dead_code, reason = "held for its end")] OwnedSemaphorePermit);
+pub(crate) struct Pass {
+    gate: Option<Arc<Gate>>,
+}
 
-/// Somebody who waits, counted until it waits no more.
-struct Waiter<'a>(&'a AtomicUsize);
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(gate) = self.gate.take() {
+            gate.hand_on();
+        }
+    }
+}
+
+/// Somebody who waits, in the line until it is next or leaves.
+struct Waiter<'a> {
+    gate: &'a Gate,
+    number: Number,
+}
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        // Outside the lock: what it was to be woken by may hold a place.
+        let left = self.gate.state.lock().line.leave(&self.number);
+        drop(left);
     }
 }
 
@@ -65,11 +78,7 @@ impl Gates {
         }
         // With the map locked, a count of one means that nobody holds or is about to take it.
         gates.retain(|_, gate| Arc::strong_count(gate) > 1);
-        let gate = Arc::new(Gate {
-            places: Arc::new(Semaphore::new(usize::try_from(bound).unwrap_or(Semaphore::MAX_PERMITS))),
-            waiting: AtomicUsize::new(0),
-            bound,
-        });
+        let gate = Arc::new(Gate::new(bound));
         gates.insert(which, gate.clone());
         Some(gate)
     }
@@ -81,89 +90,79 @@ impl Gates {
 }
 
 impl Gate {
-    /// A place, if one is free and nobody waits.
-    pub(crate) fn try_pass(&self) -> Option<Pass> {
-        self.places.clone().try_acquire_owned().ok().map(Pass)
+    pub(crate) fn new(bound: u32) -> Self {
+        Self {
+            bound,
+            state: Mutex::default(),
+        }
+    }
+
+    /// A place, if one is free. Where somebody waits none is.
+    pub(crate) fn try_pass(self: &Arc<Self>) -> Option<Pass> {
+        let mut state = self.state.lock();
+        if state.inside >= self.bound {
+            return None;
+        }
+        state.inside += 1;
+        Some(self.place())
     }
 
     /// Waits for a place; refused where as many wait as may.
-    pub(crate) async fn pass(&self) -> Result<Pass, Fault> {
-        let one_more = |waiting: usize| (waiting < MAX_WAITING).then_some(waiting + 1);
-        let counted = self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
-        let full = || {
-            let text = format!(
-                "{} requests are in this step and {MAX_WAITING} wait for it, as many as may: try again",
-                self.bound
-            );
-            Fault::unavailable(FaultSource::Mesh, text)
+    pub(crate) async fn pass(self: &Arc<Self>, tenant: &TenantId, standing: &Standing) -> Result<Pass, Fault> {
+        let (_waiter, called) = {
+            let mut state = self.state.lock();
+            if state.inside < self.bound {
+                state.inside += 1;
+                return Ok(self.place());
+            }
+            let (call, called) = oneshot::channel();
+            let joined = state.line.join(tenant, standing.class, standing.share.weight, call);
+            let number = joined.map_err(|full| self.full(full))?;
+            (Waiter { gate: self, number }, called)
         };
-        if counted.is_err() {
-            return Err(full());
+        // Whoever waits is called, or leaves the line by itself.
+        called.await.map_err(|_| Fault::internal("a gate forgot who waits"))
+    }
+
+    fn place(self: &Arc<Self>) -> Pass {
+        Pass {
+            gate: Some(self.clone()),
         }
-        let _waiter = Waiter(&self.waiting);
-        let place = self.places.clone().acquire_owned().await;
-        // Nobody closes the semaphore.
-        place.map(Pass).map_err(|_| full())
+    }
+
+    /// A place is free: whoever is next has it.
+    fn hand_on(self: &Arc<Self>) {
+        loop {
+            let next = {
+                let mut state = self.state.lock();
+                let next = state.line.pop();
+                if next.is_none() {
+                    state.inside = state.inside.saturating_sub(1);
+                }
+                next
+            };
+            let Some(next) = next else { return };
+            match next.send(self.place()) {
+                Ok(()) => return,
+                // It left just now. The place is still to be handed on, but not by the pass's end.
+                Err(mut pass) => pass.gate = None,
+            }
+        }
+    }
+
+    fn full(&self, full: Full) -> Fault {
+        let waiting = match full {
+            Full::Tenant => format!("{MAX_WAITING} of yours wait for it"),
+            Full::Tenants => format!("requests of {MAX_WAITING_TENANTS} tenants wait for it"),
+        };
+        let text = format!(
+            "{} requests are in this step and {waiting}, as many as may: try again",
+            self.bound
+        );
+        Fault::unavailable(FaultSource::Mesh, text)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::FutureExt as _;
-    use mesh_types::{ModelId, TenantId, Version};
-
-    use super::*;
-
-    fn version(number: u32) -> Arc<ModelVersionKey> {
-        Arc::new(ModelVersionKey {
-            tenant: TenantId::parse("acme").unwrap(),
-            model: ModelId::parse("pipe").unwrap(),
-            version: Version::new(number).unwrap(),
-        })
-    }
-
-    #[test]
-    fn a_step_without_a_bound_has_no_gate_and_one_with_has_one_for_all() {
-        let gates = Gates::default();
-        assert!(gates.of(&version(1), 0, 0).is_none());
-        let (one, other) = (
-            gates.of(&version(1), 0, 2).unwrap(),
-            gates.of(&version(1), 0, 2).unwrap(),
-        );
-        assert!(Arc::ptr_eq(&one, &other));
-        assert!(!Arc::ptr_eq(&one, &gates.of(&version(1), 1, 2).unwrap()));
-        drop((one, other));
-        let _kept = gates.of(&version(2), 0, 1).unwrap();
-        assert_eq!(gates.len(), 1, "those that nobody uses are forgotten");
-    }
-
-    #[tokio::test]
-    async fn the_bound_passes_and_one_more_waits_until_a_place_is_given_back() {
-        let gate = Gates::default().of(&version(1), 0, 2).unwrap();
-        let first = gate.try_pass().unwrap();
-        let _second = gate.try_pass().unwrap();
-        assert!(gate.try_pass().is_none());
-        let waiting = gate.pass();
-        tokio::pin!(waiting);
-        assert!(waiting.as_mut().now_or_never().is_none());
-        drop(first);
-        assert!(waiting.now_or_never().unwrap().is_ok());
-    }
-
-    #[tokio::test]
-    async fn as_many_wait_as_may_and_one_more_is_refused() {
-        let gate = Gates::default().of(&version(1), 0, 1).unwrap();
-        let _inside = gate.try_pass().unwrap();
-        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(gate.pass())).collect();
-        for one in &mut waiting {
-            assert!(one.as_mut().now_or_never().is_none());
-        }
-        let refused = gate.pass().now_or_never().unwrap().unwrap_err();
-        assert!(
-            refused.message.contains("1 requests are in this step and 1024 wait"),
-            "{refused}"
-        );
-        waiting.pop();
-        assert!(gate.pass().now_or_never().is_none(), "one left, so one may wait again");
-    }
-}
+#[path = "gates_tests.rs"]
+mod tests;

@@ -8,6 +8,7 @@
 //! after the deadline; a tensor is handed on by reference; all steps are of the one snapshot that the request was decided by.
 
 mod gates;
+mod line;
 mod travel;
 
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use std::sync::Arc;
 use mesh_policies::{VersionEntry, graph::Plan};
 use mesh_types::{Fault, FaultSource, InferJob, ModelVersionKey, Parameters};
 
-pub use gates::{Gates, MAX_WAITING};
+pub use gates::Gates;
+pub use line::{MAX_WAITING, MAX_WAITING_TENANTS};
 
 use crate::{RouterParts, WorkerReply, pipeline::Pipeline};
 

@@ -235,7 +235,7 @@ impl Travel {
             Some(gate) => {
                 let (pipeline, entry, manner) = (self.pipeline.clone(), entry.clone(), self.manner.clone());
                 going.reply = Box::pin(async move {
-                    let _pass = gate.pass().await?;
+                    let _pass = gate.pass(&job.tenant, &job.standing).await?;
                     let (reply, _place) = hand_over(&pipeline, &entry, job, &manner)?;
                     reply.await
                 });
