@@ -69,17 +69,18 @@ impl Pipeline {
     /// A place on a device where a version is ready.
     pub(crate) fn place(&self, entry: &VersionEntry) -> Result<OnDevice, Fault> {
         let place = self.loads.take(&entry.ready_on, rand::random());
-        place.ok_or_else(|| {
-            let reason = entry.unavailable_reason.as_deref().unwrap_or("it is loading");
-            Fault::unavailable(
-                FaultSource::Model,
-                format!(
-                    "model '{}' version {} is not ready: {reason}",
-                    entry.key.model, entry.key.version
-                ),
-            )
-        })
+        place.ok_or_else(|| not_ready(entry))
     }
+}
+
+/// Why a version takes no request now.
+pub(crate) fn not_ready(entry: &VersionEntry) -> Fault {
+    let reason = entry.unavailable_reason.as_deref().unwrap_or("it is loading");
+    let text = format!(
+        "model '{}' version {} is not ready: {reason}",
+        entry.key.model, entry.key.version
+    );
+    Fault::unavailable(FaultSource::Model, text)
 }
 
 /// Nothing is known yet.

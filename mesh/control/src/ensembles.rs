@@ -1,6 +1,6 @@
 //! Ensembles among the models: each is compiled after those that its steps name, with the versions that they now lead to.
 //!
-//! An ensemble is ready while every version that its steps lead to is. What a label or a default leads to is decided by the
+//! An ensemble is ready while every version that its steps lead to is, but for steps that may fail. What a label or a default leads to is decided by the
 //! step's model as for any caller, so an ensemble moves to a new version of a step only once that is ready.
 //!
 //! Invariant: models that name each other in a circle are compiled all the same; their ensembles are not ready and say why.
@@ -99,13 +99,9 @@ fn standing(records: &Records, standings: &Standings, models: &Models, version: 
             return Standing::of_ensemble(version, None, Some(format!("{first}{more}")), false);
         }
     };
-    let waits = plan
-        .outline
-        .calls
-        .iter()
-        .zip(&plan.entries)
-        .find(|(_, entry)| !entry.is_ready());
-    let Some((call, entry)) = waits else {
+    let steps = plan.outline.calls.iter().zip(&plan.entries);
+    let mut needed = steps.filter(|(call, _)| !call.soft);
+    let Some((call, entry)) = needed.clone().find(|(_, entry)| !entry.is_ready()) else {
         return Standing::of_ensemble(version, Some(Arc::new(plan)), None, false);
     };
     let reason = entry.unavailable_reason.as_deref().unwrap_or("it is loading");
@@ -113,10 +109,7 @@ fn standing(records: &Records, standings: &Standings, models: &Models, version: 
         "step '{}' is not ready: model '{}' version {}: {reason}",
         call.name, entry.key.model, entry.key.version
     );
-    let rests = plan
-        .entries
-        .iter()
-        .all(|entry| standings.get(&*entry.key).is_some_and(Standing::holds));
+    let rests = needed.all(|(_, entry)| standings.get(&*entry.key).is_some_and(Standing::holds));
     Standing::of_ensemble(version, Some(Arc::new(plan)), Some(text), rests)
 }
 

@@ -58,6 +58,22 @@ fn chain(text: &str, models: &[&str]) -> Resource {
     Resource::new(&ResourceKey::version(&key(text)), spec)
 }
 
+/// A model that does without a step of `a` where that fails.
+fn softly(text: &str) -> Resource {
+    let graph = json!({"steps": [
+        {"name": "best", "model": "a", "inputs": {"x": "x"}, "outputs": {"y": "best"}, "dependency": "Soft"},
+        {"name": "good", "model": "b", "inputs": {"x": "x"}, "outputs": {"y": "good"}},
+    ], "outputs": {"y": ["best", "good"]}});
+    let spec = ModelVersionSpec {
+        format: ArtifactFormat::Ensemble,
+        artifact: None,
+        config: vectors(&json!({"graph": graph})),
+        unloaded: false,
+        description: None,
+    };
+    Resource::new(&ResourceKey::version(&key(text)), spec)
+}
+
 fn town(more: &[Resource]) -> Records {
     let mut all = vec![
         a_tenant("acme"),
@@ -111,6 +127,17 @@ fn an_ensemble_is_ready_once_all_its_steps_are_and_says_which_is_not() {
     );
     assert_eq!(answers(&after, "beta", "a"), [], "its steps were not");
     assert_eq!(steps(&after, "acme/pipe/1"), ["a/1", "b/1"]);
+}
+
+#[test]
+fn an_ensemble_is_ready_without_the_steps_that_may_fail() {
+    let town = town(&[softly("acme/pipe/1")]);
+    let neither = compiled(&town, &report(&[]), &Compiled::default());
+    assert!(reason(&neither, "acme/pipe/1").starts_with("step 'good' is not ready"));
+    let good = compiled(&town, &ready(&["acme/b/1"]), &Compiled::default());
+    assert_eq!(answers(&good, "acme", "pipe"), [("pipe/1".to_owned(), true)]);
+    let best = compiled(&town, &ready(&["acme/a/2"]), &Compiled::default());
+    assert!(!answers(&best, "acme", "pipe")[0].1, "the other is needed");
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub struct Plan {
     /// Who may call it, where a step runs a model of another tenant than the ensemble's owner; none is whoever may call the
     /// ensemble.
     pub callers: Option<BTreeSet<TenantId>>,
-    /// Whether all its steps would run now, and it is meant to be served.
+    /// Whether all its steps would run now but for those that may fail, and it is meant to be served.
     pub ready: bool,
     depth: usize,
     total_steps: usize,
@@ -90,8 +90,10 @@ impl Plan {
                 only(inner);
             }
         }
+        // What a step makes that may fail is missing then, as the graph expects.
+        let mut needed = outline.calls.iter().zip(&steps).filter(|(call, _)| !call.soft);
         Ok(Self {
-            ready: steps.iter().all(|step| step.entry.is_ready()),
+            ready: needed.all(|(_, step)| step.entry.is_ready()),
             outline,
             entries: steps.into_iter().map(|step| step.entry).collect(),
             callers,

@@ -367,6 +367,33 @@ fn ensembles_within_ensembles_run_and_a_failure_names_the_way_to_it() {
 }
 
 #[test]
+fn an_ensemble_within_an_ensemble_that_is_not_ready_is_a_step_that_fails() {
+    run(async {
+        let inner = ensemble(&json!({"steps": [one("deep", "x", "y")]}), &["y"], &[], &[]);
+        let mut asleep = VersionEntry::clone(&inner);
+        asleep.plan = inner.plan.as_ref().map(|plan| Arc::new(plan.kept_off()));
+        asleep.unavailable_reason = Some("it sleeps".to_owned());
+        let mut soft = one("inner", "x", "i");
+        soft["dependency"] = json!("Soft");
+        let graph = json!({"steps": [soft, one("spare", "x", "s")], "outputs": {"y": ["i", "s"], "z": "i"},
+            "optional_outputs": ["z"]});
+        let outer = ensemble(&graph, &["y", "z"], &[("inner", Arc::new(asleep))], &[]);
+        assert!(outer.is_ready(), "it does without it");
+        let bed = Bed::new();
+        bed.publish(TenantLimits::default(), &[("pipe", target(outer))]);
+        let mut answering = Box::pin(bed.router.infer(bed.call("acme", "pipe")));
+        assert!(settle(&mut answering).await.is_none());
+        assert_eq!(bed.running(), ["spare"]);
+        bed.end("spare");
+        let answer = settle(&mut answering).await.unwrap();
+        let outputs = &answer.result.as_ref().unwrap().response.outputs;
+        assert_eq!((outputs.len(), &*outputs[0].name), (1, "y"));
+        drop(answer);
+        assert_eq!(bed.steps()[0], ("inner".to_owned(), 0, 1, 0, 0));
+    });
+}
+
+#[test]
 fn who_may_not_call_a_foreign_step_does_not_see_the_ensemble() {
     run(async {
         let graph = json!({"steps": [one("theirs", "x", "y")]});

@@ -17,7 +17,11 @@ use smallvec::SmallVec;
 use tokio::time::Sleep;
 
 use super::{Ensemble, Manner, gates::Pass};
-use crate::{WorkerReply, pipeline::Pipeline, place::OnDevice};
+use crate::{
+    WorkerReply,
+    pipeline::{Pipeline, not_ready},
+    place::OnDevice,
+};
 
 /// Begins. `outermost` is whether it must end at the deadline by itself.
 pub(super) fn begin(
@@ -368,6 +372,9 @@ fn hand_over(
     manner: &Arc<Manner>,
 ) -> Result<(WorkerReply, Option<OnDevice>)> {
     if let Some(plan) = &entry.plan {
+        if !plan.ready {
+            return Err(not_ready(entry));
+        }
         let which = Ensemble { key: &entry.key, plan };
         return Ok((begin(pipeline.clone(), &which, job, manner.clone(), false), None));
     }
