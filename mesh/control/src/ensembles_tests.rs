@@ -1,7 +1,7 @@
 //! Ensembles in snapshots: ready with their steps, moving with labels, and why not where they are not.
 
 use mesh_policies::VersionEntry;
-use mesh_resources::{ModelVersionSpec, Resource, ResourceKey, Spec};
+use mesh_resources::{ModelVersionSpec, Resource, ResourceKey, Spec, VersionPolicy};
 use mesh_types::{ArtifactFormat, ModelConfig};
 use serde_json::{Value, json};
 
@@ -172,6 +172,49 @@ fn what_an_ensemble_runs_counts_as_routed_though_nobody_else_leads_to_it() {
     assert!(waiting.routed.contains(&key("acme/a/1")));
     let moved = compiled(&two, &ready(&["acme/a/1", "acme/a/2", "acme/b/1"]), &waiting);
     assert!(!moved.routed.contains(&key("acme/a/1")));
+}
+
+#[test]
+fn a_version_policy_keeps_what_steps_name_through_ensembles_that_are_kept_themselves() {
+    let newest = |name: &str| {
+        let mut model = a_model("acme", name, &[], &[]);
+        if let Spec::Model(spec) = &mut model.spec {
+            spec.version_policy = Some(VersionPolicy::Latest { num_versions: 1 });
+        }
+        model
+    };
+    let wanted = |more: &[Resource]| -> Vec<String> {
+        let mut all = vec![
+            newest("a"),
+            plain("acme/a/3"),
+            newest("pipe"),
+            chain("acme/pipe/1", &["a@1"]),
+            chain("acme/pipe/2", &["a@3"]),
+            a_model("acme", "outer", &[], &[]),
+        ];
+        all.extend(more.iter().cloned());
+        let records = town(&all);
+        let wanted = records.versions().filter(|version| version.is_wanted());
+        let of_two = wanted.filter(|version| ["a", "pipe"].contains(&version.key.model.as_str()));
+        of_two
+            .map(|version| format!("{}/{}", version.key.model, version.key.version))
+            .collect()
+    };
+    assert_eq!(
+        wanted(&[]),
+        ["a/3", "pipe/2"],
+        "what pipe/1 names is not kept: it is left out itself"
+    );
+    assert_eq!(wanted(&[chain("acme/outer/1", &["a@2"])]), ["a/2", "a/3", "pipe/2"]);
+    assert_eq!(
+        wanted(&[chain("acme/outer/1", &["pipe@1"])]),
+        ["a/1", "a/3", "pipe/1", "pipe/2"]
+    );
+    let mut off = chain("acme/outer/1", &["pipe@1"]);
+    if let Spec::ModelVersion(spec) = &mut off.spec {
+        spec.unloaded = true;
+    }
+    assert_eq!(wanted(&[off]), ["a/3", "pipe/2"]);
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::{
     sync::Arc,
 };
 
+use mesh_policies::graph::Outline;
 use mesh_resources::{
     ApiKeySpec, ArtifactRef, EndpointSpec, IssuerSpec, ModelSpec, ModelVersionSpec, Resource, Spec, TenantSpec,
-    VersionPolicy, VersionRef,
+    VersionRef,
 };
 use mesh_types::{
     ArtifactFormat, DeviceId, DeviceKind, EndpointId, InstanceGroup, InstanceKind, KeyId, ModelConfig, ModelId,
@@ -32,7 +33,7 @@ pub struct Records {
     pub keys: BTreeMap<(TenantId, KeyId), ApiKeySpec>,
     /// Issuers of tokens, by the name of their record.
     pub issuers: BTreeMap<String, IssuerSpec>,
-    /// Versions that a label, a default or an endpoint names.
+    /// Versions that a label, a default, an endpoint or a step of an ensemble names.
     named: BTreeSet<(ModelName, Version)>,
 }
 
@@ -148,27 +149,53 @@ impl Records {
         records
     }
 
-    /// Leaves out the versions that no policy keeps, except those that something names.
+    /// Leaves out the versions that no policy keeps, except those that something names. An ensemble that is left out names
+    /// nothing, and what one names may be an ensemble that names something itself.
     fn apply_policies(&mut self) {
         self.named = self.named();
+        // Each round names at least one more version, or is the last.
+        loop {
+            self.leave_out();
+            let further = self.named_by_steps();
+            if further.is_empty() {
+                return;
+            }
+            self.named.extend(further);
+        }
+    }
+
+    fn leave_out(&mut self) {
         let named = &self.named;
         for (name, model) in &mut self.models {
             let Some(policy) = &model.spec.version_policy else {
                 continue;
             };
             let newest = model.versions.values().rev().filter(|version| !version.unloaded);
-            let kept: BTreeSet<Version> = match policy {
-                VersionPolicy::All {} => continue,
-                VersionPolicy::Specific { versions } => versions.iter().copied().collect(),
-                VersionPolicy::Latest { num_versions } => {
-                    let most = usize::try_from(*num_versions).unwrap_or(usize::MAX);
-                    newest.take(most).map(|version| version.key.version).collect()
-                }
+            let Some(kept) = policy.kept(newest.map(|version| version.key.version)) else {
+                continue;
             };
             for (number, version) in &mut model.versions {
                 version.left_out = !kept.contains(number) && !named.contains(&(name.clone(), *number));
             }
         }
+    }
+
+    /// The versions that steps of ensembles name by number, and nothing that is known of so far. Labels and defaults name theirs.
+    fn named_by_steps(&self) -> BTreeSet<(ModelName, Version)> {
+        let ensembles = self
+            .versions()
+            .filter(|version| version.is_wanted() && version.format == ArtifactFormat::Ensemble);
+        let mut further = BTreeSet::new();
+        for ensemble in ensembles {
+            for (namespace, model, selector) in Outline::models(&ensemble.config) {
+                let name = self.callable(&ensemble.key.tenant, namespace.as_ref(), &model);
+                if let (Some(name), VersionSelector::Version(version)) = (name, selector) {
+                    further.insert((name.clone(), version));
+                }
+            }
+        }
+        further.retain(|named| !self.named.contains(named));
+        further
     }
 
     fn named(&self) -> BTreeSet<(ModelName, Version)> {

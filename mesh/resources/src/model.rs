@@ -1,6 +1,10 @@
 //! Models and their versions.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use mesh_types::{ArtifactFormat, Label, ModelConfig, NameError, TenantId, Version, VersionSelector};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -80,8 +84,8 @@ impl<'de> Deserialize<'de> for VersionRef {
 /// The most versions that `version_policy` names one by one, and the most of the newest.
 pub const MAX_POLICY_VERSIONS: usize = 1_000;
 
-/// Which versions of a model are kept on the devices, in Triton's words. Those that a label, the default or an endpoint names
-/// stay in any case.
+/// Which versions of a model are kept on the devices, in Triton's words. Those that a label, the default, an endpoint or a step
+/// of an ensemble names stay in any case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum VersionPolicy {
@@ -98,6 +102,20 @@ pub enum VersionPolicy {
         #[schema(value_type = Vec<u32>)]
         versions: Vec<Version>,
     },
+}
+
+impl VersionPolicy {
+    /// The versions that it keeps of these, which come newest first; none where it keeps all.
+    pub fn kept(&self, newest_first: impl Iterator<Item = Version>) -> Option<BTreeSet<Version>> {
+        match self {
+            Self::All {} => None,
+            Self::Specific { versions } => Some(versions.iter().copied().collect()),
+            Self::Latest { num_versions } => {
+                let most = usize::try_from(*num_versions).unwrap_or(usize::MAX);
+                Some(newest_first.take(most).collect())
+            }
+        }
+    }
 }
 
 /// When a label, the default or a route moves to another version.
