@@ -2,16 +2,16 @@
 //! under it.
 //!
 //! An ensemble sees models as its owner does. What its steps name is what they would lead to now: a label's version, a declared
-//! default, or the highest version that is not kept off the devices.
+//! default, or the highest version that is not kept off the devices. What lies below an ensemble matters as much as its own steps:
+//! how deep, how much, and to whom it is granted; so whatever changes a model is asked of all ensembles above it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use mesh_policies::graph::{MAX_TOTAL_STEPS, Outline, Wanted};
+use mesh_policies::graph::{MAX_NESTING, MAX_TOTAL_STEPS, Outline, Reach, StepReach, Wanted};
 use mesh_resources::{Kind, ModelSpec, ModelVersionSpec, Problem, Resource, ResourceKey, Spec, VersionRef};
-use mesh_types::{ArtifactFormat, ModelConfig, ModelConfigError, ModelId, ModelVersionKey, TenantId, VersionSelector};
+use mesh_types::{
+    ArtifactFormat, ModelConfig, ModelConfigError, ModelId, ModelVersionKey, TenantId, Version, VersionSelector,
+};
 
 use crate::{
     RegistryError,
@@ -27,9 +27,31 @@ type Name = (TenantId, ModelId);
 
 /// A model that a step leads to.
 struct Found {
-    owner: TenantId,
-    model: ModelSpec,
+    name: Name,
     config: Arc<ModelConfig>,
+    is_ensemble: bool,
+    /// Its owner and the tenants that it is granted to.
+    callers: BTreeSet<TenantId>,
+    /// What it reaches itself.
+    reach: Reach,
+}
+
+impl Found {
+    fn step(&self) -> StepReach<'_> {
+        StepReach {
+            owner: &self.name.0,
+            model: &self.name.1,
+            callers: &self.callers,
+            stateful: self.config.sequence_batching.is_some(),
+            within: &self.reach,
+        }
+    }
+}
+
+/// How far below an ensemble is looked: past either bound it is refused anyway.
+struct Left {
+    nesting: usize,
+    steps: usize,
 }
 
 impl Rules<'_> {
@@ -39,25 +61,29 @@ impl Rules<'_> {
             return Ok(Vec::new());
         };
         let own: Name = (version.tenant, version.model);
-        let (mut steps, mut failed) = (BTreeMap::new(), None);
+        let (mut steps, mut failed) = (Vec::new(), None);
         let salt = format!("{}/{}", own.0, own.1);
-        let outline = Outline::compile(&spec.config, &salt, |wanted| match self.step(&own, &wanted) {
-            Ok(Ok(found)) => {
-                let config = found.config.clone();
-                steps.insert(wanted.step.to_owned(), found);
-                Ok(config)
-            }
-            Ok(Err(problem)) => Err(problem),
-            Err(error) => {
-                failed.get_or_insert(error);
-                Err("the registry cannot be read".to_owned())
+        let outline = Outline::compile(&spec.config, &salt, |wanted| {
+            // One that is kept off itself needs nothing that runs.
+            let may_rest = spec.unloaded || wanted.soft;
+            match self.step(&own, &wanted, may_rest) {
+                Ok(Ok(found)) => {
+                    let config = found.config.clone();
+                    steps.push(found);
+                    Ok(config)
+                }
+                Ok(Err(problem)) => Err(problem),
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    Err("the registry cannot be read".to_owned())
+                }
             }
         });
         if let Some(error) = failed {
             return Err(error);
         }
         let mut problems = match outline {
-            Ok(outline) => self.not_handed_on(&own, &outline, &steps)?,
+            Ok(outline) => self.below(&own, &outline, &mut steps)?,
             Err(problems) => problems,
         };
         if let Some(problem) = self.circle(&own, &spec.config)? {
@@ -67,8 +93,62 @@ impl Rules<'_> {
         Ok(problems.into_iter().map(named).collect())
     }
 
-    /// The version that a step leads to now, or what is wrong with the step.
-    fn step(&self, own: &Name, wanted: &Wanted<'_>) -> Result<Result<Found, String>, RegistryError> {
+    /// What is wrong with what an ensemble's steps lead to, once they fit.
+    fn below(
+        &self,
+        own: &Name,
+        outline: &Outline,
+        steps: &mut [Found],
+    ) -> Result<Vec<ModelConfigError>, RegistryError> {
+        let mut left = Left {
+            nesting: MAX_NESTING,
+            steps: MAX_TOTAL_STEPS,
+        };
+        for found in steps.iter_mut() {
+            self.look_below(found, &mut left)?;
+        }
+        let mut problems = self.not_handed_on(own, outline, steps)?;
+        let reached: Vec<StepReach<'_>> = steps.iter().map(Found::step).collect();
+        problems.extend(Reach::of(&own.0, &reached).problem());
+        problems.extend(Reach::shared_state(outline, &reached));
+        Ok(problems)
+    }
+
+    /// Fills in what a version reaches. A step that leads nowhere is its own ensemble's to mend.
+    fn look_below(&self, found: &mut Found, left: &mut Left) -> Result<(), RegistryError> {
+        if !found.is_ensemble || left.nesting == 0 {
+            return Ok(());
+        }
+        let mut steps = Vec::new();
+        left.nesting -= 1;
+        for (namespace, model, version) in Outline::models(&found.config) {
+            let wanted = Wanted {
+                step: "",
+                model: &model,
+                namespace: namespace.as_ref(),
+                version: &version,
+                soft: false,
+            };
+            let Ok(mut inner) = self.step(&found.name, &wanted, true)? else {
+                continue;
+            };
+            // One past the bound is enough to say so.
+            if left.steps == 0 {
+                steps.push(inner);
+                break;
+            }
+            left.steps -= 1;
+            self.look_below(&mut inner, left)?;
+            steps.push(inner);
+        }
+        left.nesting += 1;
+        let reached: Vec<StepReach<'_>> = steps.iter().map(Found::step).collect();
+        found.reach = Reach::of(&found.name.0, &reached);
+        Ok(())
+    }
+
+    /// The version that a step leads to now, or what is wrong with the step. `may_rest` is whether it may be kept off the devices.
+    fn step(&self, own: &Name, wanted: &Wanted<'_>, may_rest: bool) -> Result<Result<Found, String>, RegistryError> {
         let model = wanted.model;
         let Some((owner, found)) = self.callable_in(&own.0, wanted.namespace, model)? else {
             let text = format!("there is no model '{model}' here: create it, or have it granted");
@@ -89,7 +169,7 @@ impl Rules<'_> {
                 model: model.clone(),
                 version,
             })?,
-            (None, VersionSelector::Default) => self.highest(&owner, model)?,
+            (None, VersionSelector::Default) => self.highest(&owner, model, &found)?,
             (None, _) => None,
         };
         let Some(spec) = spec else {
@@ -99,10 +179,18 @@ impl Rules<'_> {
                 VersionSelector::Default => format!("model '{model}' has no version: publish one first"),
             }));
         };
+        if let Some(version) = version.filter(|_| spec.unloaded && !may_rest) {
+            let text = format!(
+                "version {version} of model '{model}' is kept off the devices: set its unloaded to false, or name another"
+            );
+            return Ok(Err(text));
+        }
         Ok(Ok(Found {
-            owner,
-            model: found,
+            callers: found.grants.iter().cloned().chain([owner.clone()]).collect(),
+            name: (owner, model.clone()),
+            is_ensemble: spec.format == ArtifactFormat::Ensemble,
             config: Arc::new(spec.config),
+            reach: Reach::default(),
         }))
     }
 
@@ -132,43 +220,66 @@ impl Rules<'_> {
         }))
     }
 
-    /// The highest version that is not kept off the devices.
-    fn highest(&self, owner: &TenantId, model: &ModelId) -> Result<Option<ModelVersionSpec>, RegistryError> {
+    /// The highest version that is not kept off the devices, by itself or by its model's policy.
+    fn highest(
+        &self,
+        owner: &TenantId,
+        model: &ModelId,
+        of: &ModelSpec,
+    ) -> Result<Option<ModelVersionSpec>, RegistryError> {
         let versions = self.draft.list(&versions_of(owner, model))?;
-        let of = |resource: Resource| match resource.spec {
-            Spec::ModelVersion(spec) if !spec.unloaded => Some(spec),
+        let number = |resource: &Resource| Some(resource.key().ok()?.as_version()?.version);
+        let loaded = |resource: Resource| match (number(&resource), resource.spec) {
+            (Some(number), Spec::ModelVersion(spec)) if !spec.unloaded => Some((number, spec)),
             _ => None,
         };
         // The store keeps them in the order of their numbers.
-        Ok(versions.into_iter().rev().find_map(of))
+        let newest: Vec<(Version, ModelVersionSpec)> = versions.into_iter().rev().filter_map(loaded).collect();
+        let kept = of
+            .version_policy
+            .as_ref()
+            .and_then(|policy| policy.kept(newest.iter().map(|(number, _)| *number)));
+        // What a label names stays in any case.
+        let stays = |number: &Version| {
+            kept.as_ref().is_none_or(|kept| kept.contains(number)) || of.labels.values().any(|label| label == number)
+        };
+        Ok(newest
+            .into_iter()
+            .find(|(number, _)| stays(number))
+            .map(|(_, spec)| spec))
     }
 
-    /// A grant of the ensemble does not hand on another tenant's grant.
+    /// A grant of the ensemble does not hand on another tenant's grant, however deep below it that was given.
     fn not_handed_on(
         &self,
         own: &Name,
         outline: &Outline,
-        steps: &BTreeMap<String, Found>,
+        steps: &[Found],
     ) -> Result<Vec<ModelConfigError>, RegistryError> {
         let model = self.draft.get(&ResourceKey::model(&own.0, &own.1))?;
         let Some(Spec::Model(model)) = model.map(|resource| resource.spec) else {
             return Ok(Vec::new());
         };
         let mut problems = Vec::new();
-        for call in &outline.calls {
-            let Some(found) = steps.get(&*call.name).filter(|found| found.owner != own.0) else {
-                continue;
+        for (call, found) in outline.calls.iter().zip(steps) {
+            let itself = |tenant: &&TenantId| found.name.0 == own.0 || found.callers.contains(*tenant);
+            let refused = model.grants.iter().find(|tenant| !itself(tenant));
+            let below = model.grants.iter().find(|tenant| !found.reach.admits(tenant));
+            let problem = match (refused, below) {
+                (Some(tenant), _) => format!(
+                    "model '{}' is {}'s and is not granted to '{tenant}', to whom this model is: a grant is not handed on",
+                    call.model, found.name.0
+                ),
+                (None, Some(tenant)) => format!(
+                    "model '{}' runs a model that is not granted to '{tenant}', to whom this model is: a grant is not handed on",
+                    call.model
+                ),
+                (None, None) => continue,
             };
-            let may = |tenant: &&TenantId| **tenant == found.owner || found.model.grants.contains(tenant);
-            if let Some(tenant) = model.grants.iter().find(|tenant| !may(tenant)) {
-                problems.push(ModelConfigError {
-                    field: format!("{}.model", call.place),
-                    problem: format!(
-                        "model '{}' is {}'s and is not granted to '{tenant}', to whom this model is: a grant is not handed on",
-                        call.model, found.owner
-                    ),
-                });
-            }
+            problems.push(ModelConfigError {
+                field: format!("{}.model", call.place),
+                problem,
+            });
         }
         Ok(problems)
     }
@@ -219,7 +330,8 @@ impl Rules<'_> {
         Ok(names)
     }
 
-    /// The ensembles that a change of a model or of one of its versions could break, all tenants': the model may be granted.
+    /// The ensembles that a change of a model or of one of its versions could break, however far above it they are; all tenants':
+    /// the model may be granted.
     pub(crate) fn affected_ensembles(&self, change: &Changed) -> Result<Vec<Resource>, RegistryError> {
         let (model, own) = match change.key.kind {
             Kind::Model => (change.key.name.clone(), change.key.tenant.clone()),
@@ -229,24 +341,44 @@ impl Rules<'_> {
             },
             _ => return Ok(Vec::new()),
         };
-        let mut found = self.draft.list_with(&prefix(Kind::ModelVersion, None), MARK)?;
-        found.retain(|resource| {
-            let Spec::ModelVersion(spec) = &resource.spec else {
-                return false;
-            };
-            // Its own ensembles too: whom the model is granted to matters to them.
-            let is_own = own.is_some()
-                && resource.metadata.tenant == own
-                && resource.metadata.name.split('/').next() == Some(&model);
-            let named = || {
-                Outline::models(&spec.config)
-                    .iter()
-                    .any(|(_, name, _)| name.as_str() == model)
-            };
-            spec.format == ArtifactFormat::Ensemble && (is_own || named())
-        });
-        Ok(found)
+        let mut open: Vec<(Resource, BTreeSet<ModelId>)> = Vec::new();
+        for resource in self.draft.list_with(&prefix(Kind::ModelVersion, None), MARK)? {
+            if let Spec::ModelVersion(spec) = &resource.spec
+                && spec.format == ArtifactFormat::Ensemble
+            {
+                let models = Outline::models(&spec.config).into_iter().map(|(_, model, _)| model);
+                let models = models.collect();
+                open.push((resource, models));
+            }
+        }
+        // Its own ensembles too: whom the model is granted to matters to them.
+        let is_own =
+            |resource: &Resource| own.is_some() && resource.metadata.tenant == own && model_of(resource) == model;
+        let (mut found, mut names) = (Vec::new(), BTreeSet::from([model.clone()]));
+        // By names alone, which may be another tenant's model of that name. Each round finds at least one, or is the last.
+        loop {
+            let before = found.len();
+            for (resource, models) in std::mem::take(&mut open) {
+                let is_above = models.iter().any(|model| names.contains(model.as_str()));
+                if is_above {
+                    names.insert(model_of(&resource).to_owned());
+                }
+                if is_above || is_own(&resource) {
+                    found.push(resource);
+                } else {
+                    open.push((resource, models));
+                }
+            }
+            if found.len() == before {
+                return Ok(found);
+            }
+        }
     }
+}
+
+/// The model that a version is one of.
+fn model_of(version: &Resource) -> &str {
+    version.metadata.name.split('/').next().unwrap_or_default()
 }
 
 /// The prefix of the store's keys of a model's versions.

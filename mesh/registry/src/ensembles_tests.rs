@@ -169,3 +169,180 @@ fn a_grant_is_not_handed_on() {
         registry.write(admin(), grant("beta")).await.unwrap();
     });
 }
+
+#[test]
+fn ensembles_lie_as_deep_within_each_other_as_they_may_and_one_more_is_refused_at_either_end() {
+    with_registry(|registry| async move {
+        registry.write(admin(), town()).await.unwrap();
+        let on = |name: &str, step: &str| {
+            vec![
+                put(&format!("Model/acme/{name}"), "{}"),
+                put(&format!("ModelVersion/acme/{name}/1"), &pipe(step, "1", "")),
+            ]
+        };
+        // pipe is the first of four.
+        for (name, step) in [("two", "pipe"), ("three", "two"), ("four", "three")] {
+            registry.write(admin(), on(name, step)).await.unwrap();
+        }
+        let deep = "graph: ensembles lie 5 deep within each other, at most 4 may";
+        refused(&registry, on("five", "four"), deep).await;
+        registry.write(admin(), on("zero", "m")).await.unwrap();
+        let lower = vec![put("ModelVersion/acme/pipe/1", &pipe("zero", "1", ""))];
+        refused(&registry, lower.clone(), "ModelVersion/acme/four/1 needs it").await;
+        refused(&registry, lower, deep).await;
+        let around = vec![put("ModelVersion/acme/three/1", &pipe("zero", "1", ""))];
+        registry.write(admin(), around).await.unwrap();
+    });
+}
+
+/// An ensemble of so many steps of one model, one after the other.
+fn many(model: &str, steps: usize) -> String {
+    let step = |at: usize| {
+        let tensor = |at: usize| if at == 0 { "x".to_owned() } else { format!("t{at}") };
+        let made = if at + 1 == steps {
+            "y".to_owned()
+        } else {
+            tensor(at + 1)
+        };
+        format!(
+            r#"{{"name":"s{at}","model":"{model}","version":1,"inputs":{{"x":"{}"}},"outputs":{{"y":"{made}"}}}}"#,
+            tensor(at)
+        )
+    };
+    let steps: Vec<String> = (0..steps).map(step).collect();
+    format!(
+        r#"{{"format":"ensemble","config":{{"max_batch_size":8,
+            "input":[{{"name":"x","datatype":"FP32","dims":[2]}}],
+            "output":[{{"name":"y","datatype":"FP32","dims":[2]}}],"graph":{{"steps":[{}]}}}}}}"#,
+        steps.join(",")
+    )
+}
+
+#[test]
+fn steps_of_ensembles_within_count_as_many_as_may_and_one_more_is_refused() {
+    with_registry(|registry| async move {
+        registry.write(admin(), town()).await.unwrap();
+        let on = |name: &str, model: &str, steps: usize| {
+            vec![
+                put(&format!("Model/acme/{name}"), "{}"),
+                put(&format!("ModelVersion/acme/{name}/1"), &many(model, steps)),
+            ]
+        };
+        // Eight times 31 and the eight themselves.
+        registry.write(admin(), on("inner", "m", 31)).await.unwrap();
+        registry.write(admin(), on("outer", "inner", 8)).await.unwrap();
+        let beyond = "graph: 264 steps with those of ensembles within it, at most 256 are allowed";
+        refused(&registry, on("inner", "m", 32), beyond).await;
+        refused(
+            &registry,
+            on("outer", "inner", 9),
+            "steps with those of ensembles within it",
+        )
+        .await;
+        refused(
+            &registry,
+            on("outer", "inner", 30),
+            "steps with those of ensembles within it",
+        )
+        .await;
+    });
+}
+
+#[test]
+fn a_grant_is_not_handed_on_through_an_ensemble_within_either() {
+    with_registry(|registry| async move {
+        registry.write(admin(), town()).await.unwrap();
+        let outer = |grants: &str| {
+            vec![
+                put("Model/acme/outer", &format!(r#"{{"grants":[{grants}]}}"#)),
+                put("ModelVersion/acme/outer/1", &pipe("pipe", "2", "")),
+            ]
+        };
+        let theirs = vec![put("ModelVersion/acme/pipe/2", &pipe("theirs", "-1", ""))];
+        registry.write(admin(), theirs.clone()).await.unwrap();
+        let text = "model 'pipe' runs a model that is not granted to 'gamma', to whom this model is";
+        refused(&registry, outer("\"gamma\""), text).await;
+        registry.write(admin(), outer("\"beta\"")).await.unwrap();
+        // Nor where the inner one comes to run it afterwards.
+        let own = vec![put("ModelVersion/acme/pipe/2", &pipe("m", "1", ""))];
+        registry.write(admin(), own).await.unwrap();
+        registry.write(admin(), outer("\"gamma\"")).await.unwrap();
+        refused(&registry, theirs, "ModelVersion/acme/outer/1 needs it").await;
+    });
+}
+
+#[test]
+fn a_version_that_is_kept_off_the_devices_is_no_step() {
+    with_registry(|registry| async move {
+        registry.write(admin(), town()).await.unwrap();
+        let off = |extent: u32| vectors(extent).replacen('{', r#"{"unloaded":true,"#, 1);
+        refused(
+            &registry,
+            vec![put("ModelVersion/acme/m/1", &off(2))],
+            "ModelVersion/acme/pipe/1 needs it",
+        )
+        .await;
+        registry
+            .write(admin(), vec![put("ModelVersion/acme/m/2", &off(2))])
+            .await
+            .unwrap();
+        let two = vec![put("ModelVersion/acme/pipe/2", &pipe("m", "2", ""))];
+        refused(&registry, two, "version 2 of model 'm' is kept off the devices").await;
+        // One that is kept off itself may rest on it, and so may a step that may fail.
+        let asleep = pipe("m", "2", "").replacen('{', r#"{"unloaded":true,"#, 1);
+        registry
+            .write(admin(), vec![put("ModelVersion/acme/pipe/2", &asleep)])
+            .await
+            .unwrap();
+    });
+}
+
+#[test]
+fn a_default_is_the_highest_version_that_the_policy_keeps() {
+    with_registry(|registry| async move {
+        registry.write(admin(), town()).await.unwrap();
+        let newest = vec![put("ModelVersion/acme/pipe/2", &pipe("m", "-1", ""))];
+        refused(&registry, newest.clone(), "but model 'm' takes [-1,3]").await;
+        let policy = r#"{"labels":{"stable":1},"version_policy":{"specific":{"versions":[1]}}}"#;
+        registry
+            .write(admin(), vec![put("Model/acme/m", policy)])
+            .await
+            .unwrap();
+        registry.write(admin(), newest).await.unwrap();
+        refused(
+            &registry,
+            vec![put("Model/acme/m", r#"{"labels":{"stable":1}}"#)],
+            "ModelVersion/acme/pipe/2 needs it",
+        )
+        .await;
+    });
+}
+
+/// The same with a state for each sequence.
+fn stateful(extent: u32) -> String {
+    let state = r#""sequence_batching":{"state":[
+        {"input_name":"before","output_name":"after","data_type":"TYPE_FP32","dims":[1]}]},"#;
+    vectors(extent).replace(r#""max_batch_size":8,"#, &format!(r#""max_batch_size":8,{state}"#))
+}
+
+#[test]
+fn one_stateful_model_is_not_two_steps_of_one_request() {
+    with_registry(|registry| async move {
+        let mut all = town();
+        all.push(put("Model/acme/ears", "{}"));
+        all.push(put("ModelVersion/acme/ears/1", &stateful(2)));
+        all.push(put("ModelVersion/acme/pipe/2", &pipe("ears", "1", "")));
+        all.push(put("Model/acme/twice", "{}"));
+        registry.write(admin(), all).await.unwrap();
+        let twice = vec![put("ModelVersion/acme/twice/1", &many("ears", 2))];
+        let text = "steps[1]: step 's0' runs the stateful model 'ears' too";
+        refused(&registry, twice, text).await;
+        let below = many("ears", 2).replacen(r#""model":"ears","version":1"#, r#""model":"pipe","version":2"#, 1);
+        refused(&registry, vec![put("ModelVersion/acme/twice/1", &below)], text).await;
+        let once = many("ears", 2).replacen(r#""model":"ears""#, r#""model":"m""#, 1);
+        registry
+            .write(admin(), vec![put("ModelVersion/acme/twice/1", &once)])
+            .await
+            .unwrap();
+    });
+}

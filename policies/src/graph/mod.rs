@@ -16,12 +16,14 @@ mod link;
 mod order;
 mod outline;
 mod plan;
+mod reach;
 mod run;
 
 pub use outline::{
     Bound, Call, Choice, Input, MAX_DEPTH, MAX_WIDTH, Made, Outline, Output, Route, TensorInfo, Wanted, Way,
 };
-pub use plan::{MAX_NESTING, MAX_TOTAL_STEPS, Plan, StepVersionEntry};
+pub use plan::{Plan, StepVersionEntry};
+pub use reach::{MAX_NESTING, MAX_TOTAL_STEPS, Reach, StepReach};
 pub use run::{Facts, OutputMissing, Run, Starts};
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use mesh_types::{DataType, ModelConfig, ModelConfigError, ModelId, TenantId, VersionSelector};
+use mesh_types::{DataType, Dependency, ModelConfig, ModelConfigError, ModelId, TenantId, VersionSelector};
 
 use super::{condition::Condition, flat, link};
 
@@ -25,6 +25,8 @@ pub struct Wanted<'a> {
     pub namespace: Option<&'a TenantId>,
     /// Which version.
     pub version: &'a VersionSelector,
+    /// Whether the step may fail.
+    pub soft: bool,
 }
 
 /// A tensor of the graph.
@@ -180,6 +182,7 @@ impl Outline {
                 model: &call.model,
                 namespace: call.namespace.as_ref(),
                 version: call.version.selector(),
+                soft: call.dependency == Dependency::Soft,
             };
             match signature(wanted) {
                 Ok(found) => signatures.push(found),
@@ -201,6 +204,18 @@ impl Outline {
         let calls = flat.map(|flat| flat.calls).unwrap_or_default().into_iter();
         let named = |call: flat::FlatCall| (call.namespace, call.model, call.version.selector().clone());
         calls.map(named).collect()
+    }
+
+    /// Whether at most one of two calls ever runs: they lie on different routes of one choice.
+    pub(super) fn exclusive(&self, a: usize, b: usize) -> bool {
+        self.chain(a)
+            .any(|a| self.chain(b).any(|b| a.choice == b.choice && a.route != b.route))
+    }
+
+    /// The routes that a call lies in, from the innermost outwards.
+    fn chain(&self, call: usize) -> impl Iterator<Item = Route> {
+        let first = self.calls.get(call).and_then(|call| call.route);
+        std::iter::successors(first, |route| self.choices.get(route.choice)?.route)
     }
 
     /// The calls and choices that a tensor's presence hangs on, as masks of their places: what must be decided for it.

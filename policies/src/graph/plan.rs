@@ -6,13 +6,11 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use mesh_types::{ModelConfig, ModelConfigError, ModelVersionKey, TenantId};
 
-use super::outline::{Outline, Wanted};
+use super::{
+    outline::{Outline, Wanted},
+    reach::{Reach, StepReach},
+};
 use crate::snapshot::VersionEntry;
-
-/// How deep ensembles may lie within each other; 1 is one whose steps are plain models.
-pub const MAX_NESTING: usize = 4;
-/// The most steps of an ensemble, those of ensembles within it included.
-pub const MAX_TOTAL_STEPS: usize = 256;
 
 /// What a request of an ensemble follows.
 #[derive(Debug, Clone)]
@@ -21,13 +19,10 @@ pub struct Plan {
     pub outline: Outline,
     /// The version that each call runs, by the call's place.
     pub entries: Vec<Arc<VersionEntry>>,
-    /// Who may call it, where a step runs a model of another tenant than the ensemble's owner; none is whoever may call the
-    /// ensemble.
-    pub callers: Option<BTreeSet<TenantId>>,
     /// Whether all its steps would run now but for those that may fail, and it is meant to be served.
     pub ready: bool,
-    depth: usize,
-    total_steps: usize,
+    /// What it reaches, and so who may call it.
+    pub reach: Reach,
 }
 
 /// A version that a step names, and who may call it.
@@ -39,10 +34,20 @@ pub struct StepVersionEntry {
     pub callers: BTreeSet<TenantId>,
 }
 
+impl StepVersionEntry {
+    fn reach<'a>(&'a self, plain: &'a Reach) -> StepReach<'a> {
+        StepReach {
+            owner: &self.entry.key.tenant,
+            model: &self.entry.key.model,
+            callers: &self.callers,
+            stateful: self.entry.config.sequence_batching.is_some(),
+            within: self.entry.plan.as_ref().map_or(plain, |plan| &plan.reach),
+        }
+    }
+}
+
 impl Plan {
-    /// Puts the plan of a version together. A step may run the owner's own models and those granted to the owner; whoever is
-    /// granted the ensemble may use the owner's models through it, but a grant is not handed on: where a step runs a third
-    /// tenant's model, only tenants that may call that model may call the ensemble.
+    /// Puts the plan of a version together.
     pub fn compile(
         key: &ModelVersionKey,
         config: &ModelConfig,
@@ -56,39 +61,12 @@ impl Plan {
             steps.push(found);
             Ok(signature)
         })?;
-        let inner = |of: fn(&Self) -> usize| steps.iter().filter_map(move |step| step.entry.plan.as_deref()).map(of);
-        let depth = 1 + inner(|plan| plan.depth).max().unwrap_or(0);
-        let total_steps = steps.len() + inner(|plan| plan.total_steps).sum::<usize>();
-        let problem = |problem: String| {
-            vec![ModelConfigError {
-                field: "graph".to_owned(),
-                problem,
-            }]
-        };
-        if depth > MAX_NESTING {
-            return Err(problem(format!(
-                "ensembles lie {depth} deep within each other, at most {MAX_NESTING} may"
-            )));
-        }
-        if total_steps > MAX_TOTAL_STEPS {
-            let text =
-                format!("{total_steps} steps with those of ensembles within it, at most {MAX_TOTAL_STEPS} are allowed");
-            return Err(problem(text));
-        }
-        let mut callers: Option<BTreeSet<TenantId>> = None;
-        let mut only = |allowed: &BTreeSet<TenantId>| {
-            callers = Some(match callers.take() {
-                Some(known) => known.intersection(allowed).cloned().collect(),
-                None => allowed.clone(),
-            });
-        };
-        for step in &steps {
-            if step.entry.key.tenant != key.tenant {
-                only(&step.callers);
-            }
-            if let Some(inner) = step.entry.plan.as_ref().and_then(|plan| plan.callers.as_ref()) {
-                only(inner);
-            }
+        let plain = Reach::default();
+        let reached: Vec<StepReach<'_>> = steps.iter().map(|step| step.reach(&plain)).collect();
+        let reach = Reach::of(&key.tenant, &reached);
+        let problem = reach.problem().or_else(|| Reach::shared_state(&outline, &reached));
+        if let Some(problem) = problem {
+            return Err(vec![problem]);
         }
         // What a step makes that may fail is missing then, as the graph expects.
         let mut needed = outline.calls.iter().zip(&steps).filter(|(call, _)| !call.soft);
@@ -96,9 +74,7 @@ impl Plan {
             ready: needed.all(|(_, step)| step.entry.is_ready()),
             outline,
             entries: steps.into_iter().map(|step| step.entry).collect(),
-            callers,
-            depth,
-            total_steps,
+            reach,
         })
     }
 
@@ -113,7 +89,7 @@ impl Plan {
 
     /// Whether this tenant may call it, given that it may call the ensemble.
     pub fn admits(&self, tenant: &TenantId) -> bool {
-        self.callers.as_ref().is_none_or(|callers| callers.contains(tenant))
+        self.reach.admits(tenant)
     }
 
     /// The versions it runs, those of ensembles within it included.
