@@ -166,7 +166,7 @@ pub struct VersionEntry {
     pub ready_on: Vec<DeviceId>,
     /// What an ensemble runs, if its graph holds together; none for other formats.
     pub plan: Option<Arc<Plan>>,
-    /// Why it is ready nowhere, in words for its owner.
+    /// Why it is ready nowhere, or why what answers is not what is declared, in words for its owner.
     pub unavailable_reason: Option<String>,
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct GraphView {
     version: u32,
     /// Whether it would take a call now.
     ready: bool,
-    /// Why not.
+    /// Why not, or why what answers is not what was declared.
     reason: Option<String>,
     /// The tensors that come with a request.
     inputs: Vec<GraphTensor>,

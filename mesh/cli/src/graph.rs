@@ -126,7 +126,8 @@ pub(crate) async fn of_version(client: &AdminClient, tenant: &str, name: &str) -
 
 fn state(graph: &Graph) -> String {
     match (&graph.reason, graph.ready) {
-        (_, true) => "ready".to_owned(),
+        (Some(reason), true) => format!("ready: {reason}"),
+        (None, true) => "ready".to_owned(),
         (Some(reason), false) => format!("not ready: {reason}"),
         (None, false) => "not ready".to_owned(),
     }

@@ -48,7 +48,7 @@ pub fn compile(
     previous: &Compiled,
 ) -> Compiled {
     let mut standings = standings(records, report, trouble);
-    let models = ensembles::in_order(records, &mut standings, |name, record, standings| {
+    let models = ensembles::in_order(records, &mut standings, &previous.models, |name, record, standings| {
         model(name, record, standings, previous.models.get(name))
     });
     let desk = Desk {

@@ -1,7 +1,8 @@
 //! Ensembles among the models: each is compiled after those that its steps name, with the versions that they now lead to.
 //!
 //! An ensemble is ready while every version that its steps lead to is, but for steps that may fail. What a label or a default leads to is decided by the
-//! step's model as for any caller, so an ensemble moves to a new version of a step only once that is ready.
+//! step's model as for any caller, so an ensemble moves to a new version of a step only once that is ready. A version whose graph
+//! was changed goes on with the former one until the new one is ready, as long as that can answer and is called alike.
 //!
 //! Invariant: models that name each other in a circle are compiled all the same; their ensembles are not ready and say why.
 
@@ -11,23 +12,24 @@ use std::{
 };
 
 use mesh_policies::{
-    ModelEntry,
+    ModelEntry, VersionEntry,
     graph::{Outline, Plan, StepVersionEntry, Wanted},
 };
 use mesh_types::{ArtifactFormat, ModelVersionKey, TenantId};
 
 use crate::{
-    records::{ModelName, ModelRecord, Records, VersionRecord},
+    records::{ModelName, ModelRecord, Records, VersionRecord, is_called_alike},
     standing::{Standing, Standings},
 };
 
 type Models = BTreeMap<ModelName, Arc<ModelEntry>>;
 
 /// Compiles every model by `compile`, those without ensembles first and then each after what it needs. Standings of ensembles
-/// are added on the way.
+/// are added on the way. `previous` are the models as they were.
 pub(crate) fn in_order(
     records: &Records,
     standings: &mut Standings,
+    previous: &Models,
     mut compile: impl FnMut(&ModelName, &ModelRecord, &Standings) -> ModelEntry,
 ) -> Models {
     let mut models = Models::new();
@@ -41,7 +43,15 @@ pub(crate) fn in_order(
     }
     let mut add = |models: &mut Models, name: &ModelName, record: &ModelRecord| {
         for version in record.versions.values().filter(|version| is_ensemble(version)) {
-            let standing = standing(records, standings, models, version);
+            let around = Around {
+                records,
+                standings,
+                models,
+            };
+            let before = previous
+                .get(name)
+                .and_then(|entry| entry.versions.get(&version.key.version));
+            let standing = around.standing(version, before.map(AsRef::as_ref));
             standings.insert(ModelVersionKey::clone(&version.key), standing);
         }
         models.insert(name.clone(), Arc::new(compile(name, record, standings)));
@@ -83,59 +93,109 @@ fn needs(records: &Records, name: &ModelName, record: &ModelRecord) -> BTreeSet<
         .collect()
 }
 
-fn standing(records: &Records, standings: &Standings, models: &Models, version: &VersionRecord) -> Standing {
-    let owner = &version.key.tenant;
-    let plan = Plan::compile(&version.key, &version.config, |wanted| {
-        resolve(records, models, owner, &wanted)
-    });
-    let plan = match plan {
-        Ok(plan) => plan,
-        Err(problems) => {
+/// What a version's graph is compiled from.
+struct Around<'a> {
+    records: &'a Records,
+    standings: &'a Standings,
+    models: &'a Models,
+}
+
+/// Why an ensemble does not answer now.
+struct Waits {
+    /// Its plan, if its graph holds together.
+    plan: Option<Arc<Plan>>,
+    reason: String,
+    /// Whether its steps only wait for devices to be undrained.
+    rests: bool,
+}
+
+impl Around<'_> {
+    fn standing(&self, version: &VersionRecord, before: Option<&VersionEntry>) -> Standing {
+        let waits = match self.plan(version) {
+            Ok(plan) => return Standing::of_ensemble(version, Some(plan), None, false),
+            Err(waits) => waits,
+        };
+        if let Some((former, plan)) = self.former(version, before) {
+            let reason = format!("its graph as it was before answers: {}", waits.reason);
+            return Standing::of_ensemble(&former, Some(plan), Some(reason), false);
+        }
+        Standing::of_ensemble(version, waits.plan, Some(waits.reason), waits.rests)
+    }
+
+    /// The plan of what is declared, if it is ready.
+    fn plan(&self, version: &VersionRecord) -> Result<Arc<Plan>, Waits> {
+        let owner = &version.key.tenant;
+        let plan = Plan::compile(&version.key, &version.config, |wanted| self.resolve(owner, &wanted));
+        let plan = plan.map_err(|problems| {
             let first = problems.first().map(ToString::to_string).unwrap_or_default();
             let more = match problems.len() {
                 0 | 1 => String::new(),
                 count => format!(" (and {} more problems)", count - 1),
             };
-            return Standing::of_ensemble(version, None, Some(format!("{first}{more}")), false);
-        }
-    };
-    let steps = plan.outline.calls.iter().zip(&plan.entries);
-    let mut needed = steps.filter(|(call, _)| !call.soft);
-    let Some((call, entry)) = needed.clone().find(|(_, entry)| !entry.is_ready()) else {
-        return Standing::of_ensemble(version, Some(Arc::new(plan)), None, false);
-    };
-    let reason = entry.unavailable_reason.as_deref().unwrap_or("it is loading");
-    let text = format!(
-        "step '{}' is not ready: model '{}' version {}: {reason}",
-        call.name, entry.key.model, entry.key.version
-    );
-    let rests = needed.all(|(_, entry)| standings.get(&*entry.key).is_some_and(Standing::holds));
-    Standing::of_ensemble(version, Some(Arc::new(plan)), Some(text), rests)
-}
+            Waits {
+                plan: None,
+                reason: format!("{first}{more}"),
+                rests: false,
+            }
+        })?;
+        let steps = plan.outline.calls.iter().zip(&plan.entries);
+        let mut needed = steps.filter(|(call, _)| !call.soft);
+        let Some((call, entry)) = needed.clone().find(|(_, entry)| !entry.is_ready()) else {
+            return Ok(Arc::new(plan));
+        };
+        let reason = entry.unavailable_reason.as_deref().unwrap_or("it is loading");
+        let reason = format!(
+            "step '{}' is not ready: model '{}' version {}: {reason}",
+            call.name, entry.key.model, entry.key.version
+        );
+        let rests = needed.all(|(_, entry)| self.standings.get(&*entry.key).is_some_and(Standing::holds));
+        Err(Waits {
+            plan: Some(Arc::new(plan)),
+            reason,
+            rests,
+        })
+    }
 
-/// The version that a step means now, as the ensemble's owner sees it.
-fn resolve(
-    records: &Records,
-    models: &Models,
-    owner: &TenantId,
-    wanted: &Wanted<'_>,
-) -> Result<StepVersionEntry, String> {
-    let model = wanted.model;
-    let name = records.callable(owner, wanted.namespace, model);
-    let name = name.ok_or_else(|| format!("there is no model '{model}' here: create it, or have it granted"))?;
-    let known = models.get(name);
-    let known = known.ok_or_else(|| format!("model '{model}' and this one are ensembles of each other"))?;
-    let entry = known.resolve(wanted.version).ok_or_else(|| match wanted.version {
-        mesh_types::VersionSelector::Version(version) => format!("model '{model}' has no version {version}"),
-        mesh_types::VersionSelector::Label(label) => format!("model '{model}' has no label '{label}'"),
-        mesh_types::VersionSelector::Default => format!("model '{model}' has no version"),
-    })?;
-    let grants = records
-        .models
-        .get(name)
-        .map(|record| record.spec.grants.iter().cloned());
-    Ok(StepVersionEntry {
-        entry: entry.clone(),
-        callers: grants.into_iter().flatten().chain([name.0.clone()]).collect(),
-    })
+    /// What answered before the version's graph was changed, if it still can. It is compiled anew, so that what was taken away since,
+    /// such as a grant, is gone from it too; a version of a step that is leaving is as good as long as it is there.
+    fn former(&self, version: &VersionRecord, before: Option<&VersionEntry>) -> Option<(VersionRecord, Arc<Plan>)> {
+        let before = before.filter(|before| before.is_ready() && version.is_wanted())?;
+        if before.config == version.config || !is_called_alike(&before.config, &version.config) {
+            return None;
+        }
+        let former = VersionRecord {
+            config: before.config.clone(),
+            ..version.clone()
+        };
+        let plan = Plan::compile(&former.key, &former.config, |wanted| {
+            let mut found = self.resolve(&former.key.tenant, &wanted)?;
+            let standing = self.standings.get(&*found.entry.key);
+            if let Some(standing) = standing.filter(|_| !found.entry.is_ready()) {
+                found.entry = standing.able.clone();
+            }
+            Ok(found)
+        });
+        let plan = plan.ok().filter(|plan| plan.ready)?;
+        Some((former, Arc::new(plan)))
+    }
+
+    /// The version that a step means now, as the ensemble's owner sees it.
+    fn resolve(&self, owner: &TenantId, wanted: &Wanted<'_>) -> Result<StepVersionEntry, String> {
+        let model = wanted.model;
+        let name = self.records.callable(owner, wanted.namespace, model);
+        let name = name.ok_or_else(|| format!("there is no model '{model}' here: create it, or have it granted"))?;
+        let known = self.models.get(name);
+        let known = known.ok_or_else(|| format!("model '{model}' and this one are ensembles of each other"))?;
+        let entry = known.resolve(wanted.version).ok_or_else(|| match wanted.version {
+            mesh_types::VersionSelector::Version(version) => format!("model '{model}' has no version {version}"),
+            mesh_types::VersionSelector::Label(label) => format!("model '{model}' has no label '{label}'"),
+            mesh_types::VersionSelector::Default => format!("model '{model}' has no version"),
+        })?;
+        let record = self.records.models.get(name);
+        let grants = record.map(|record| record.spec.grants.iter().cloned());
+        Ok(StepVersionEntry {
+            entry: entry.clone(),
+            callers: grants.into_iter().flatten().chain([name.0.clone()]).collect(),
+        })
+    }
 }

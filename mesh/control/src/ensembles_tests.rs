@@ -227,6 +227,64 @@ fn a_new_version_of_an_ensemble_displaces_the_old_one_only_once_it_is_ready() {
 }
 
 #[test]
+fn an_ensemble_that_is_changed_goes_on_as_it_was_until_its_new_steps_are_ready() {
+    let at = |pipe: Resource| town(&[pipe]);
+    let one = ready(&["acme/a/1", "acme/b/1"]);
+    let first = compiled(&at(chain("acme/pipe/1", &["a@1", "b"])), &one, &Compiled::default());
+    let changed = at(chain("acme/pipe/1", &["a@2"]));
+    let waiting = compiled(&changed, &one, &first);
+    assert_eq!(answers(&waiting, "acme", "pipe"), [("pipe/1".to_owned(), true)]);
+    assert_eq!(steps(&waiting, "acme/pipe/1"), ["a/1", "b/1"]);
+    assert_eq!(
+        reason(&waiting, "acme/pipe/1"),
+        "its graph as it was before answers: step 'a' is not ready: model 'a' version 2: it is still loading"
+    );
+    let still = compiled(&changed, &one, &waiting);
+    assert_eq!(steps(&still, "acme/pipe/1"), ["a/1", "b/1"]);
+    let moved = compiled(&changed, &ready(&["acme/a/1", "acme/a/2", "acme/b/1"]), &still);
+    assert_eq!(steps(&moved, "acme/pipe/1"), ["a/2"]);
+    assert_eq!(reason(&moved, "acme/pipe/1"), "");
+    // What it was before cannot answer any more.
+    let lost = compiled(&changed, &ready(&["acme/b/1"]), &waiting);
+    assert!(!answers(&lost, "acme", "pipe")[0].1);
+    // Requests that fitted what it was before do not fit what it is now.
+    let mut otherwise = chain("acme/pipe/1", &["a@2"]);
+    if let Spec::ModelVersion(spec) = &mut otherwise.spec {
+        spec.config.max_batch_size = 4;
+    }
+    assert!(!answers(&compiled(&at(otherwise), &one, &first), "acme", "pipe")[0].1);
+}
+
+#[test]
+fn what_a_changed_ensemble_still_runs_stays_though_a_policy_leaves_it_out_but_not_without_its_grant() {
+    let newest = |name: &str| {
+        let mut model = a_model("acme", name, &[], &[]);
+        if let Spec::Model(spec) = &mut model.spec {
+            spec.version_policy = Some(VersionPolicy::Latest { num_versions: 1 });
+        }
+        model
+    };
+    let at = |version: &str| town(&[newest("a"), chain("acme/pipe/1", &[version])]);
+    let first = compiled(&at("a@1"), &ready(&["acme/a/1"]), &Compiled::default());
+    let waiting = compiled(&at("a@2"), &ready(&["acme/a/1"]), &first);
+    assert_eq!(steps(&waiting, "acme/pipe/1"), ["a/1"]);
+    assert!(waiting.routed.contains(&key("acme/a/1")), "so it is not unloaded");
+    let theirs = |grants: &[&str], step: &str| {
+        town(&[
+            a_model("beta", "theirs", &[], grants),
+            plain("beta/theirs/1"),
+            chain("acme/pipe/1", &[step]),
+        ])
+    };
+    let there = ready(&["beta/theirs/1"]);
+    let first = compiled(&theirs(&["acme"], "theirs"), &there, &Compiled::default());
+    let kept = compiled(&theirs(&["acme"], "b"), &there, &first);
+    assert_eq!(steps(&kept, "acme/pipe/1"), ["theirs/1"]);
+    let withdrawn = compiled(&theirs(&[], "b"), &there, &first);
+    assert!(!answers(&withdrawn, "acme", "pipe")[0].1);
+}
+
+#[test]
 fn endpoints_lead_to_ensembles_and_drained_devices_let_them_rest_where_they_are() {
     let split = |version: &str| {
         town(&[

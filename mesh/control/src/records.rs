@@ -92,8 +92,7 @@ impl VersionRecord {
 
     /// Whether requests that fit the one fit the other, so that one may take the other's place while it serves.
     pub(crate) fn is_called_as(&self, other: &Self) -> bool {
-        let (mine, others) = (&self.config, &other.config);
-        mine.max_batch_size == others.max_batch_size && mine.input == others.input && mine.output == others.output
+        is_called_alike(&self.config, &other.config)
     }
 
     /// The devices that it belongs on. Without a wish it goes to all GPUs, or to all CPU devices where there are none.
@@ -114,6 +113,11 @@ impl VersionRecord {
         placed.dedup();
         placed
     }
+}
+
+/// Whether requests that fit the one configuration fit the other.
+pub(crate) fn is_called_alike(one: &ModelConfig, other: &ModelConfig) -> bool {
+    one.max_batch_size == other.max_batch_size && one.input == other.input && one.output == other.output
 }
 
 fn of_kind(devices: &[DeviceId], kind: DeviceKind) -> Vec<DeviceId> {
