@@ -175,6 +175,11 @@ impl VersionEntry {
     pub fn is_ready(&self) -> bool {
         !self.ready_on.is_empty() || self.plan.as_ref().is_some_and(|plan| plan.ready)
     }
+
+    /// Whether its requests belong to sequences, because it or a step of it keeps a state.
+    pub fn is_stateful(&self) -> bool {
+        self.config.sequence_batching.is_some() || self.plan.as_ref().is_some_and(|plan| !plan.stateful.is_empty())
+    }
 }
 
 #[cfg(test)]

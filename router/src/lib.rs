@@ -37,7 +37,7 @@ pub use account::Account;
 pub use actor::{RouterActor, RouterHandle};
 pub use call::{Answer, Call, Completed, Credential};
 pub use describe::ModelDescription;
-pub use graph::{Gates, MAX_WAITING, MAX_WAITING_TENANTS, infer_ensemble};
+pub use graph::{Gates, MAX_STATES, MAX_WAITING, MAX_WAITING_TENANTS, infer_ensemble};
 pub use sequences::{Homes, MAX_HOMES};
 
 /// The answer of a device; dropping it cancels the job.

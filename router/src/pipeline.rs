@@ -61,7 +61,7 @@ impl Pipeline {
             None => checked.place(self)?.dispatch(self, account.trace()),
             Some(plan) => {
                 account.composed = true;
-                Ok(checked.travel(self, &plan, account.trace()))
+                checked.travel(self, &plan, account.trace())
             }
         }
     }
@@ -165,8 +165,9 @@ impl Admitted {
         let home = sequence.as_mut().and_then(|sequence| {
             let home = pipeline.parts.sequences.find(&self.tenant, target, &sequence.name)?;
             // What begins anew chooses anew.
-            sequence.device = Some(home.device).filter(|_| !sequence.step.start);
-            (!sequence.step.start).then_some(home)
+            let home = Some(home).filter(|_| !sequence.step.start)?;
+            sequence.place = Some(home.place.clone());
+            Some(home)
         });
         let (timeout, class) = match target {
             Target::Model(_) => (None, ServiceClass::default()),
@@ -185,7 +186,7 @@ impl Admitted {
             return Err(unknown());
         }
         // A model without state has no use for it.
-        let sequence = sequence.filter(|_| entry.config.sequence_batching.is_some());
+        let sequence = sequence.filter(|_| entry.is_stateful());
         account.arm.clone_from(&arm);
         account.version = entry.key.version.get();
         Ok(Versioned {
@@ -210,7 +211,7 @@ fn routed(request: &InferRequest) -> Result<Option<Box<Routed>>, Fault> {
         Box::new(Routed {
             name: SequenceName::of(request, &step.id),
             step,
-            device: None,
+            place: None,
         })
     };
     Ok(sequences::step_of(request)?.map(routed))
@@ -261,7 +262,7 @@ impl Versioned {
         let rows = config.check_inputs(model, &mut self.call.request.inputs)?;
         config.check_outputs(model, &self.call.request.outputs)?;
         let step = self.sequence.as_ref().map(|sequence| &sequence.step);
-        sequences::check(model, config, step, rows)?;
+        sequences::check_all(&self.entry, step, rows)?;
         let standing = standing(&self.call.request, self.tenant.share, self.class)?;
         Ok(Checked {
             versioned: self,
@@ -280,7 +281,7 @@ impl Checked {
             Some(sequence) => {
                 let (entry, id) = (&versioned.entry, &sequence.step.id);
                 let chosen = || device_of(&versioned.tenant.id, &entry.key, id, &entry.ready_on);
-                match sequence.device.or_else(chosen) {
+                match sequence.device().or_else(chosen) {
                     Some(device) => pipeline.loads.take_on(device),
                     None => pipeline.place(entry)?,
                 }
@@ -334,18 +335,30 @@ impl Checked {
             manner: Manner {
                 parameters,
                 unit: versioned.call.unit,
+                sequence: None,
             },
         };
         (job, kept)
     }
 
     /// Goes through an ensemble's graph; what its first steps are refused is found when it is waited for.
-    fn travel(self, pipeline: &Pipeline, plan: &Arc<Plan>, trace: TraceContext) -> InFlight {
-        let key = self.versioned.entry.key.clone();
+    fn travel(mut self, pipeline: &Pipeline, plan: &Arc<Plan>, trace: TraceContext) -> Result<InFlight, Fault> {
+        let homes = &pipeline.parts.sequences;
+        let sequence = self.versioned.sequence.take();
+        if let Some(sequence) = sequence.as_ref().filter(|sequence| sequence.stays()) {
+            homes.has_room(&self.versioned.tenant.id, &sequence.name, pipeline.parts.clock.now())?;
+        }
+        let entry = self.versioned.entry.clone();
         let (job, mut kept) = self.job(trace);
-        let manner = Arc::new(std::mem::take(&mut kept.manner));
-        let reply = graph::begin(pipeline, &Ensemble { key: &key, plan }, job, &manner);
-        kept.in_flight(reply, None)
+        let mut manner = std::mem::take(&mut kept.manner);
+        manner.sequence = sequence.map(|sequence| sequence.travels());
+        if let Some(sequence) = &manner.sequence {
+            let version = (&*entry, kept.arm.clone());
+            homes.set_out(&job.tenant, sequence, version, kept.deadline.instant());
+        }
+        let which = Ensemble { key: &entry.key, plan };
+        let reply = graph::begin(pipeline, &which, job, &Arc::new(manner));
+        Ok(kept.in_flight(reply, None))
     }
 }
 

@@ -21,11 +21,13 @@ use mesh_policies::{
     snapshot::{TenantEntry, VersionEntry},
 };
 use mesh_types::{
-    ControlKind, CorrelationId, CorrelationIds, DataType, DeviceId, Fault, FaultSource, InferRequest,
-    MAX_CORRELATION_ID_BYTES, ModelConfig, ModelId, ParameterValue, Retry, SequenceBatching, SequenceStep, TenantId,
-    VersionSelector,
+    ArtifactFormat, ControlKind, CorrelationId, CorrelationIds, DataType, DeviceId, Fault, FaultSource, InferRequest,
+    MAX_CORRELATION_ID_BYTES, ModelConfig, ModelId, ModelVersionKey, ParameterValue, Retry, SequenceBatching,
+    SequenceStep, TenantId, VersionSelector,
 };
 use parking_lot::Mutex;
+
+use crate::graph::{Course, InSequence};
 
 /// The most open sequences of one tenant that are remembered.
 pub const MAX_HOMES: usize = 65_536;
@@ -38,12 +40,22 @@ pub(crate) struct SequenceName {
     id: CorrelationId,
 }
 
+/// Where a sequence's state is.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// On a device.
+    Device(DeviceId),
+    /// With an ensemble's steps.
+    Steps(Arc<Course>),
+}
+
 /// Where an open sequence has its state.
 #[derive(Debug, Clone)]
 pub(crate) struct Home {
+    /// The version; of an ensemble, without its plan.
     pub(crate) entry: Arc<VersionEntry>,
     pub(crate) arm: Option<Arc<str>>,
-    pub(crate) device: DeviceId,
+    pub(crate) place: Place,
     /// From then on it has ended for want of requests.
     until: Instant,
 }
@@ -67,8 +79,8 @@ pub struct Homes {
 pub(crate) struct Routed {
     pub(crate) step: SequenceStep,
     pub(crate) name: SequenceName,
-    /// The device that holds its state, if that is known.
-    pub(crate) device: Option<DeviceId>,
+    /// Where its state is, if that is known.
+    pub(crate) place: Option<Place>,
 }
 
 /// The sequence that a request belongs to, if it says so.
@@ -106,6 +118,18 @@ fn correlation_id(value: &ParameterValue) -> Result<Option<CorrelationId>, Fault
     let wrong = || Fault::invalid("parameter 'sequence_id' is a whole number that is not negative, or a text");
     let number = value.as_u64().ok_or_else(wrong)?;
     Ok((number != 0).then_some(CorrelationId::Number(number)))
+}
+
+/// Whether the request may be a step of a sequence of this version, and of all stateful steps of an ensemble.
+pub(crate) fn check_all(entry: &VersionEntry, step: Option<&SequenceStep>, rows: u32) -> Result<(), Fault> {
+    check(&entry.key.model, &entry.config, step, rows)?;
+    for (path, stateful) in entry.plan.iter().flat_map(|plan| &plan.stateful) {
+        check(&stateful.key.model, &stateful.config, step, rows).map_err(|fault| Fault {
+            message: format!("{path}: {}", fault.message).into(),
+            ..fault
+        })?;
+    }
+    Ok(())
 }
 
 /// Whether the request may be a step of a sequence of this model.
@@ -155,6 +179,51 @@ impl Routed {
     pub(crate) fn stays(&self) -> bool {
         self.step.start && !self.step.end
     }
+
+    /// The device that holds its state, if that is known.
+    pub(crate) fn device(&self) -> Option<DeviceId> {
+        match self.place {
+            Some(Place::Device(device)) => Some(device),
+            _ => None,
+        }
+    }
+
+    /// The same on its way through an ensemble.
+    pub(crate) fn travels(self) -> InSequence {
+        let course = match self.place {
+            Some(Place::Steps(course)) => course,
+            _ if self.step.start => Course::begin(),
+            _ => Course::unknown(),
+        };
+        InSequence {
+            step: self.step,
+            course,
+            name: Some(self.name),
+        }
+    }
+}
+
+/// The version of an ensemble as the target has it now, if it still has it.
+fn current<'a>(target: &'a Target, key: &ModelVersionKey) -> Option<&'a Arc<VersionEntry>> {
+    let model = match target {
+        Target::Model(model) => model,
+        Target::Endpoint(route) => {
+            let mut models = route.arms.iter().map(|arm| &arm.model);
+            models.find(|model| model.owner == key.tenant && model.model == key.model)?
+        }
+    };
+    model.versions.get(&key.version)
+}
+
+/// How long a sequence may be without a request: of an ensemble's, as long as any state is kept.
+fn idle(entry: &VersionEntry) -> Duration {
+    let own = entry.config.sequence_batching.iter();
+    let steps = entry.plan.iter().flat_map(|plan| &plan.stateful);
+    let of_steps = steps.filter_map(|(_, entry)| entry.config.sequence_batching.as_ref());
+    own.chain(of_steps)
+        .map(SequenceBatching::idle)
+        .max()
+        .unwrap_or_default()
 }
 
 impl SequenceName {
@@ -184,7 +253,11 @@ impl Homes {
                 arms.any(|arm| arm.model.owner == key.tenant && arm.model.model == key.model)
             }
         };
-        leads_there.then(|| home.clone())
+        let mut home = leads_there.then(|| home.clone())?;
+        if home.entry.format == ArtifactFormat::Ensemble {
+            home.entry = current(target, &home.entry.key)?.clone();
+        }
+        Some(home)
     }
 
     /// Whether another sequence of the tenant can be remembered.
@@ -216,11 +289,11 @@ impl Homes {
         &self,
         tenant: &TenantId,
         routed: Routed,
-        home: (Arc<VersionEntry>, Option<Arc<str>>, DeviceId),
+        (entry, arm, device): (Arc<VersionEntry>, Option<Arc<str>>, DeviceId),
         deadline: Instant,
     ) {
-        let idle = home.0.config.sequence_batching.as_ref().map(SequenceBatching::idle);
-        let until = deadline + idle.unwrap_or_default();
+        let until = deadline + idle(&entry);
+        let home = (entry, arm, Place::Device(device));
         if routed.step.end {
             self.forget(tenant, &routed.name);
         } else if routed.step.start {
@@ -230,12 +303,50 @@ impl Homes {
         }
     }
 
+    /// A request has set out on its way through an ensemble, where it is done with by its deadline.
+    pub(crate) fn set_out(
+        &self,
+        tenant: &TenantId,
+        sequence: &InSequence,
+        (entry, arm): (&VersionEntry, Option<Arc<str>>),
+        deadline: Instant,
+    ) {
+        let Some(name) = &sequence.name else { return };
+        let until = deadline + idle(entry);
+        if sequence.step.start {
+            // A plan holds all that it leads to, and is looked up anew for each request.
+            let entry = Arc::new(VersionEntry {
+                plan: None,
+                ..entry.clone()
+            });
+            let place = Place::Steps(sequence.course.clone());
+            self.keep(tenant, name.clone(), (entry, arm, place), until);
+        } else {
+            self.extend(tenant, name, until);
+        }
+    }
+
+    /// The last request of a sequence has come to the end of its way. One that has begun anew under the same name stays.
+    pub(crate) fn arrived(&self, tenant: &TenantId, sequence: &InSequence) {
+        let Some(name) = sequence.name.as_ref().filter(|_| sequence.step.end) else {
+            return;
+        };
+        let is_it = {
+            let tenants = self.tenants.lock();
+            let home = tenants.get(tenant).and_then(|own| own.homes.get(name));
+            matches!(home.map(|home| &home.place), Some(Place::Steps(course)) if Arc::ptr_eq(course, &sequence.course))
+        };
+        if is_it {
+            self.forget(tenant, name);
+        }
+    }
+
     /// Remembers where a sequence is until then.
     pub(crate) fn keep(
         &self,
         tenant: &TenantId,
         name: SequenceName,
-        (entry, arm, device): (Arc<VersionEntry>, Option<Arc<str>>, DeviceId),
+        (entry, arm, place): (Arc<VersionEntry>, Option<Arc<str>>, Place),
         until: Instant,
     ) {
         let mut tenants = self.tenants.lock();
@@ -243,7 +354,7 @@ impl Homes {
         let home = Home {
             entry,
             arm,
-            device,
+            place,
             until,
         };
         own.homes.insert(name, home);

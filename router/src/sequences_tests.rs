@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mesh_policies::snapshot::ModelEntry;
-use mesh_types::{ArtifactFormat, Control, ControlInput, ModelVersionKey, SequenceBatching, Version};
+use mesh_types::{Control, ControlInput, SequenceBatching, Version};
 
 use super::*;
 
@@ -171,7 +171,7 @@ fn name(number: u64) -> SequenceName {
 }
 
 fn keep(homes: &Homes, tenant: &str, number: u64, until: Instant) {
-    let home = (entry("ears"), None, DeviceId::cpu(1));
+    let home = (entry("ears"), None, Place::Device(DeviceId::cpu(1)));
     homes.keep(&TenantId::parse(tenant).unwrap(), name(number), home, until);
 }
 
@@ -180,7 +180,8 @@ fn a_home_is_its_tenants_own_and_counts_while_the_name_leads_to_its_model() {
     let (homes, now) = (Homes::default(), Instant::now());
     keep(&homes, "acme", 1, now);
     let found = |tenant: &str, model: &str| homes.find(&caller(tenant), &target(model), &name(1));
-    assert_eq!(found("acme", "ears").unwrap().device, DeviceId::cpu(1));
+    let place = found("acme", "ears").unwrap().place;
+    assert!(matches!(place, Place::Device(device) if device == DeviceId::cpu(1)));
     assert!(found("globex", "ears").is_none());
     assert!(found("acme", "eyes").is_none(), "the name leads elsewhere now");
     homes.forget(&TenantId::parse("acme").unwrap(), &name(1));

@@ -325,6 +325,24 @@ impl ModelVersionSpec {
         if !config.instance_group.is_empty() {
             say("instance_group", steps_have);
         }
+        if config.residency.is_some() {
+            say(
+                "residency",
+                "an ensemble takes no memory: its steps' models say this, leave it out",
+            );
+        }
+        if !config.model_warmup.is_empty() {
+            say(
+                "model_warmup",
+                "an ensemble is not loaded: its steps' models are warmed up, leave it out",
+            );
+        }
+        if config.sequence_batching.is_some() {
+            say(
+                "sequence_batching",
+                "an ensemble keeps no state: its stateful steps get its requests' sequences, leave it out",
+            );
+        }
         if !config.parameters.is_empty() {
             say("parameters", "an ensemble has no backend: leave it out");
         }

@@ -252,6 +252,17 @@ fn an_ensemble_has_steps_and_neither_a_file_nor_anything_of_a_device() {
         problems("ensemble", of_a_device, false),
         ["dynamic_batching", "execution", "instance_group", "parameters"].map(|field| format!("spec.config.{field}"))
     );
+    let of_a_worker = serde_json::json!({
+        "graph": {"steps": []}, "residency": {},
+        "sequence_batching": {"state": [
+            {"input_name": "before", "output_name": "after", "data_type": "TYPE_FP32", "dims": [1]}]},
+        "model_warmup": [{"name": "w", "batch_size": 1,
+            "inputs": {"x": {"data_type": "TYPE_FP32", "dims": [1], "zero_data": true}}}],
+    });
+    assert_eq!(
+        problems("ensemble", of_a_worker, false),
+        ["residency", "model_warmup", "sequence_batching"].map(|field| format!("spec.config.{field}"))
+    );
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub struct Plan {
     pub entries: Vec<Arc<VersionEntry>>,
     /// Whether all its steps would run now but for those that may fail, and it is meant to be served.
     pub ready: bool,
+    /// The steps that keep a state for each sequence, those of ensembles within it included, as in `step 'a': step 'b'`.
+    pub stateful: Vec<(String, Arc<VersionEntry>)>,
     /// What it reaches, and so who may call it.
     pub reach: Reach,
 }
@@ -44,6 +46,19 @@ impl StepVersionEntry {
             within: self.entry.plan.as_ref().map_or(plain, |plan| &plan.reach),
         }
     }
+}
+
+/// The steps that keep a state. Bounded as the steps are.
+fn stateful(outline: &Outline, steps: &[StepVersionEntry]) -> Vec<(String, Arc<VersionEntry>)> {
+    let mut stateful = Vec::new();
+    for (call, step) in outline.calls.iter().zip(steps) {
+        let within = step.entry.plan.iter().flat_map(|plan| &plan.stateful);
+        stateful.extend(within.map(|(path, entry)| (format!("step '{}': {path}", call.name), entry.clone())));
+        if step.entry.config.sequence_batching.is_some() {
+            stateful.push((format!("step '{}'", call.name), step.entry.clone()));
+        }
+    }
+    stateful
 }
 
 impl Plan {
@@ -72,6 +87,7 @@ impl Plan {
         let mut needed = outline.calls.iter().zip(&steps).filter(|(call, _)| !call.soft);
         Ok(Self {
             ready: needed.all(|(_, step)| step.entry.is_ready()),
+            stateful: stateful(&outline, &steps),
             outline,
             entries: steps.into_iter().map(|step| step.entry).collect(),
             reach,

@@ -7,6 +7,7 @@
 //! Invariants: a step that fails ends the rest, unless it may fail; dropping the answer cancels every step that runs; nothing starts
 //! after the deadline; a tensor is handed on by reference; all steps are of the one snapshot that the request was decided by.
 
+mod course;
 mod gates;
 mod line;
 mod travel;
@@ -16,18 +17,22 @@ use std::sync::Arc;
 use mesh_policies::{VersionEntry, graph::Plan};
 use mesh_types::{Fault, FaultSource, InferJob, ModelVersionKey, Parameters};
 
+pub use course::MAX_STATES;
+pub(crate) use course::{Course, InSequence};
 pub use gates::Gates;
 pub use line::{MAX_WAITING, MAX_WAITING_TENANTS};
 
 use crate::{RouterParts, WorkerReply, pipeline::Pipeline};
 
-/// What decides ways through a graph besides tensors; the same for ensembles within ensembles.
+/// What a request brings besides tensors and its job; the same for ensembles within ensembles.
 #[derive(Debug, Default)]
 pub(crate) struct Manner {
     /// The request's parameters.
     pub(crate) parameters: Parameters,
     /// The unit of sticky splitters.
     pub(crate) unit: Option<String>,
+    /// The sequence that stateful steps belong to.
+    pub(crate) sequence: Option<InSequence>,
 }
 
 /// Begins an ensemble's request. The job is as it would be for a device; its inputs are checked and in order.

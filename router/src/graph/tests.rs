@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[path = "sequence_tests.rs"]
+mod sequences;
+
 fn one(name: &str, input: &str, output: &str) -> Value {
     json!({"name": name, "model": name, "inputs": {"x": input}, "outputs": {"y": output}})
 }

@@ -16,11 +16,12 @@ use mesh_types::{Fault, FaultClass, FaultSource, InferJob, JobOutcome, ModelVers
 use smallvec::SmallVec;
 use tokio::time::Sleep;
 
-use super::{Ensemble, Manner, gates::Pass};
+use super::{Ensemble, InSequence, Manner, gates::Pass};
 use crate::{
     WorkerReply,
     pipeline::{Pipeline, not_ready},
     place::OnDevice,
+    sequences,
 };
 
 /// Begins. `outermost` is whether it must end at the deadline by itself.
@@ -130,7 +131,7 @@ type Result<T> = std::result::Result<T, Fault>;
 
 impl Travel {
     async fn go(mut self) -> Result<JobOutcome> {
-        let result = self.until_over().await;
+        let result = self.in_turn().await;
         let total = self.now().saturating_duration_since(self.began);
         let path = self.run.critical_path();
         let (mut stages, mut steps) = (StageTimings::default(), Duration::ZERO);
@@ -144,6 +145,9 @@ impl Travel {
         }
         self.ending.tell(result.is_ok(), total, total.saturating_sub(steps));
         result?;
+        if let Some(sequence) = self.sequence() {
+            self.pipeline.parts.sequences.arrived(&self.job.tenant, sequence);
+        }
         for (call, _) in self.ended.iter().enumerate().filter(|(_, ended)| !ended.started) {
             self.meter.step(call, StepOutcome::LeftOut, Duration::ZERO);
         }
@@ -151,6 +155,25 @@ impl Travel {
             outputs: self.run.outputs(),
             timings: stages,
         })
+    }
+
+    /// The sequence of the request; an ensemble within an ensemble has its outermost one's turn.
+    fn sequence(&self) -> Option<&InSequence> {
+        self.manner.sequence.as_ref().filter(|_| self.alarm.is_some())
+    }
+
+    async fn in_turn(&mut self) -> Result<()> {
+        let manner = self.manner.clone();
+        let (Some(sequence), Some(alarm)) = (&manner.sequence, self.alarm.as_mut()) else {
+            return self.until_over().await;
+        };
+        let tenant = self.job.tenant.clone();
+        let _turn = tokio::select! {
+            biased;
+            turn = sequence.turn(&tenant) => turn?,
+            () = alarm => return Err(Fault::deadline("while an earlier request of its sequence ran")),
+        };
+        self.until_over().await
     }
 
     async fn until_over(&mut self) -> Result<()> {
@@ -222,7 +245,16 @@ impl Travel {
             return Err(Fault::deadline("before it began"));
         }
         let trace = self.step_trace();
-        let job = self.step_job(at, call, entry, trace)?;
+        let sequence = self.manner.sequence.as_ref();
+        let stateful = sequence.filter(|_| entry.config.sequence_batching.is_some());
+        let seat = stateful.map(|sequence| sequence.seat(entry)).transpose()?;
+        // What a sequence began with it goes on with.
+        let entry = seat.as_ref().map_or(entry, |seat| &seat.entry);
+        let mut job = self.step_job(at, call, entry, trace)?;
+        if let Some(seat) = &seat {
+            sequences::check(&entry.key.model, &entry.config, Some(&seat.step), job.rows)?;
+            job.sequence = Some(Box::new(seat.step.clone()));
+        }
         let mut going = Going {
             call: at,
             reply: Box::pin(std::future::pending()),
@@ -367,7 +399,7 @@ impl Travel {
 /// Hands a job to whatever runs its version.
 fn hand_over(
     pipeline: &Pipeline,
-    entry: &VersionEntry,
+    entry: &Arc<VersionEntry>,
     job: InferJob,
     manner: &Arc<Manner>,
 ) -> Result<(WorkerReply, Option<OnDevice>)> {
@@ -378,7 +410,15 @@ fn hand_over(
         let which = Ensemble { key: &entry.key, plan };
         return Ok((begin(pipeline.clone(), &which, job, manner.clone(), false), None));
     }
-    let place = pipeline.place(entry)?;
+    let sequence = manner.sequence.as_ref().filter(|_| job.sequence.is_some());
+    let device = sequence.and_then(|sequence| sequence.device(&job.tenant, entry));
+    let place = match device {
+        Some(device) => pipeline.loads.take_on(device),
+        None => pipeline.place(entry)?,
+    };
     let reply = pipeline.parts.workers.submit(place.device, job)?;
+    if let Some(sequence) = sequence {
+        sequence.course.went(entry, place.device);
+    }
     Ok((reply, Some(place)))
 }

@@ -204,3 +204,42 @@ async fn tenants_never_meet_each_others_sequences() -> anyhow::Result<()> {
     ensure!(sum(&acme, "sum", &id, LAST, 5).await? == 15, "acme ends");
     Ok(())
 }
+
+#[tokio::test]
+async fn an_ensemble_hands_sequences_on_to_the_step_that_keeps_state() -> anyhow::Result<()> {
+    let mesh = wide().await?;
+    let caller = mesh.tenant("acme").await?;
+    let admin = mesh.admin()?;
+    admin.publish("acme", "sum", &sum_from(ZERO)).await?;
+    let mut echo = model("identity", Value::Null);
+    if let Some(config) = echo["config"].as_object_mut() {
+        config.remove("sequence_batching");
+    }
+    admin.publish("acme", "echo", &echo).await?;
+    let tensor = |name: &str| json!({"name": name, "data_type": "TYPE_INT32", "dims": [1]});
+    let of = |model: &str, input: &str, output: &str| json!({"name": model, "model": model, "inputs": {"INPUT": input}, "outputs": {"OUTPUT": output}});
+    let pipe = json!({"format": "ensemble", "config": {
+        "max_batch_size": 8, "input": [tensor("INPUT")], "output": [tensor("OUTPUT")],
+        "graph": {"steps": [of("echo", "INPUT", "middle"), of("sum", "middle", "OUTPUT")]},
+    }});
+    admin.publish_only("acme", "pipe", &pipe).await?;
+    caller.until_ready("pipe").await?;
+    let ids: Vec<Value> = (1..=12).map(|id| json!(id)).chain([json!("a")]).collect();
+    for (round, flags) in [(1, FIRST), (2, NEXT), (3, LAST)] {
+        for (value, id) in (1..).zip(&ids) {
+            let now = sum(&caller, "pipe", id, flags, value).await?;
+            ensure!(now == round * value, "sequence {id} is at {now} in round {round}");
+        }
+    }
+    let over = step(&caller, "pipe", &ids[0], NEXT, 1).await?;
+    ensure!(over.status.as_u16() == 400, "{}", over.status);
+    ensure!(over.error()?.starts_with("step 'sum': "), "{}", over.error()?);
+    let without = step(&caller, "pipe", &json!(0), FIRST, 1).await?;
+    ensure!(without.status.as_u16() == 400, "{}", without.status);
+    ensure!(
+        without.error()?.contains("step 'sum': ") && without.error()?.contains("correlation ID"),
+        "{}",
+        without.error()?
+    );
+    Ok(())
+}
