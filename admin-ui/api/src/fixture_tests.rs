@@ -21,8 +21,8 @@ use mesh_resources::{AdminRole, AdminTokenSpec, Resource, ResourceKey};
 use mesh_telemetry::Telemetry;
 use mesh_types::{
     ArtifactFormat, Clock, DataType, DeviceId, Difference, Fault, InferJob, JobOutcome, LoadReport, ManualClock,
-    ModelConfig, ModelId, ModelVersionKey, StageTimings, TenantId, Tensor, Variant, VariantReport, VariantTime,
-    Verdict, Version,
+    ModelConfig, ModelId, ModelVersionKey, Parameters, StageTimings, TenantId, Tensor, Variant, VariantReport,
+    VariantTime, Verdict, Version,
 };
 use serde_json::{Value, json};
 
@@ -174,13 +174,14 @@ fn pipe(key: &ModelVersionKey) -> Arc<VersionEntry> {
     Arc::new(entry(key.clone(), Arc::new(config), Some(Arc::new(plan.unwrap()))))
 }
 
-/// Answers each job with its first input as output `y`; version 9 is broken.
+/// Answers each job with its first input as output `y`; version 9 is broken, and so is each with the parameter `broken`.
 pub(crate) struct Echo;
 
 impl Probe for Echo {
-    fn infer(&self, job: InferJob) -> BoxFuture<'static, Result<JobOutcome, Fault>> {
+    fn infer(&self, job: InferJob, parameters: Parameters) -> BoxFuture<'static, Result<JobOutcome, Fault>> {
+        let broken = job.version.version.get() == 9 || parameters.contains_key("broken");
         let answer = match job.inputs.first() {
-            Some(input) if job.version.version.get() != 9 => Ok(JobOutcome {
+            Some(input) if !broken => Ok(JobOutcome {
                 outputs: vec![
                     Tensor::new("y".into(), DataType::Fp32, input.shape.clone(), input.data.clone()).unwrap(),
                 ],

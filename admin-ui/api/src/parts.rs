@@ -7,7 +7,8 @@ use mesh_policies::{Pepper, VersionEntry};
 use mesh_registry::RegistryHandle;
 use mesh_telemetry::Telemetry;
 use mesh_types::{
-    Clock, DeviceId, Fault, InferJob, JobOutcome, LoadProgress, LoadReport, ModelId, ModelVersionKey, TenantId, Version,
+    Clock, DeviceId, Fault, InferJob, JobOutcome, LoadProgress, LoadReport, ModelId, ModelVersionKey, Parameters,
+    TenantId, Version,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -153,8 +154,9 @@ pub struct SequenceNumbers {
 
 /// Runs one job on a version, wherever it is ready.
 pub trait Probe: Send + Sync + 'static {
-    /// The job's inputs are checked against the version's configuration. Dropping the future cancels it.
-    fn infer(&self, job: InferJob) -> BoxFuture<'static, Result<JobOutcome, Fault>>;
+    /// The job's inputs are checked against the version's configuration; the parameters are the request's, which decide ways
+    /// through an ensemble. Dropping the future cancels it.
+    fn infer(&self, job: InferJob, parameters: Parameters) -> BoxFuture<'static, Result<JobOutcome, Fault>>;
 }
 
 /// One device.

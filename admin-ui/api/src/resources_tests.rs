@@ -279,6 +279,18 @@ async fn a_trial_runs_on_every_arm() {
         );
         assert!(arms[index]["milliseconds"].is_number() && arms[index].get("error").is_none());
     }
+    let mut broken = body.clone();
+    broken["parameters"] = json!({"broken": true});
+    let arms = door
+        .post("/tenants/acme/endpoints/read/try", &broken)
+        .await
+        .is(200)
+        .body["arms"]
+        .clone();
+    assert_eq!(
+        arms[0]["error"], "the model failed",
+        "the request's parameters count: {arms}"
+    );
     let wrong = json!({"inputs": [{"name": "z", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.0]}]});
     let arms = door.post("/tenants/acme/endpoints/read/try", &wrong).await.is(200).body["arms"].clone();
     assert!(

@@ -101,7 +101,7 @@ async fn infer(
         sequence: config.sequence_batching.is_some().then(|| alone(caller)),
         trace: TraceContext::default(),
     };
-    let outcome = state.inner.parts.probe.infer(job).await?;
+    let outcome = state.inner.parts.probe.infer(job, request.parameters.clone()).await?;
     let response = InferResponse {
         id: request.id.clone(),
         model: version.model.to_string(),

@@ -12,7 +12,7 @@ use mesh_control::{ControllerHandle, ModelReport, ModelState};
 use mesh_policies::{MeshSnapshot, VersionEntry};
 use mesh_router::{RouterParts, infer_ensemble};
 use mesh_telemetry::Telemetry;
-use mesh_types::{DeviceId, Fault, FaultSource, InferJob, JobOutcome, LoadReport, ModelVersionKey};
+use mesh_types::{DeviceId, Fault, FaultSource, InferJob, JobOutcome, LoadReport, ModelVersionKey, Parameters};
 use mesh_worker::{DeviceStatistics, ModelStatistics};
 
 use tokio::time::{sleep, timeout};
@@ -206,9 +206,9 @@ pub(crate) struct DeviceProbe {
 }
 
 impl Probe for DeviceProbe {
-    fn infer(&self, job: InferJob) -> BoxFuture<'static, Result<JobOutcome, Fault>> {
+    fn infer(&self, job: InferJob, parameters: Parameters) -> BoxFuture<'static, Result<JobOutcome, Fault>> {
         if let Some(entry) = self.router.snapshots.load().ensemble(&job.version) {
-            let reply = infer_ensemble(&self.router, entry, job);
+            let reply = infer_ensemble(&self.router, entry, job, parameters);
             return async move { reply?.await }.boxed();
         }
         let holds = |device: &mesh_worker::DeviceReport| {

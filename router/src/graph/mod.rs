@@ -15,7 +15,7 @@ mod travel;
 use std::sync::Arc;
 
 use mesh_policies::{VersionEntry, graph::Plan};
-use mesh_types::{Fault, FaultSource, InferJob, ModelVersionKey, Parameters};
+use mesh_types::{CorrelationId, Fault, FaultSource, InferJob, ModelVersionKey, Parameters, RequestId, SequenceStep};
 
 pub use course::MAX_STATES;
 pub(crate) use course::{Course, InSequence};
@@ -49,8 +49,14 @@ pub(crate) struct Ensemble<'a> {
     pub(crate) plan: &'a Arc<Plan>,
 }
 
-/// Runs one job on an ensemble, for who is no tenant's caller: no limit is counted.
-pub fn infer_ensemble(parts: &RouterParts, entry: &VersionEntry, job: InferJob) -> Result<WorkerReply, Fault> {
+/// Runs one job on an ensemble, for who is no tenant's caller: no limit is counted. A job of no sequence is one of its own, where
+/// steps keep a state.
+pub fn infer_ensemble(
+    parts: &RouterParts,
+    entry: &VersionEntry,
+    mut job: InferJob,
+    parameters: Parameters,
+) -> Result<WorkerReply, Fault> {
     let Some(plan) = entry.plan.as_ref().filter(|plan| plan.ready) else {
         let reason = entry.unavailable_reason.as_deref().unwrap_or("it is no ensemble");
         let text = format!(
@@ -59,10 +65,31 @@ pub fn infer_ensemble(parts: &RouterParts, entry: &VersionEntry, job: InferJob) 
         );
         return Err(Fault::unavailable(FaultSource::Model, text));
     };
+    if !plan.admits(&job.tenant) {
+        return Err(Fault::unknown_model(entry.key.model.as_str()));
+    }
+    let alone = |request: RequestId| SequenceStep {
+        id: CorrelationId::Text(format!("trial-{request}").into()),
+        start: true,
+        end: true,
+    };
+    let step = job.sequence.take().map(|step| *step);
+    let step = entry.is_stateful().then(|| step.unwrap_or_else(|| alone(job.request)));
+    crate::sequences::check_all(entry, step.as_ref(), job.rows)?;
+    let sequence = step.map(|step| InSequence {
+        step,
+        course: Course::begin(),
+        name: None,
+    });
+    let manner = Manner {
+        parameters,
+        unit: None,
+        sequence,
+    };
     let pipeline = Pipeline {
         parts: parts.clone(),
         loads: Arc::default(),
     };
     let which = Ensemble { key: &entry.key, plan };
-    Ok(begin(&pipeline, &which, job, &Arc::default()))
+    Ok(begin(&pipeline, &which, job, &Arc::new(manner)))
 }

@@ -2,6 +2,7 @@
 
 use futures::FutureExt as _;
 use mesh_policies::graph::{Plan, StepVersionEntry};
+use mesh_types::Parameters;
 use serde_json::{Value, json};
 
 use super::*;
@@ -466,13 +467,31 @@ fn an_ensemble_is_also_run_for_an_admins_trial() {
             sequence: None,
             trace: TraceContext::default(),
         };
-        let reply = crate::infer_ensemble(&bed.parts, &entry, job.clone()).unwrap();
+        let reply = crate::infer_ensemble(&bed.parts, &entry, job.clone(), Parameters::default()).unwrap();
         let (answered, ()) = tokio::join!(reply, async {
             bed.job().await;
             bed.end("only");
         });
         assert_eq!(&*answered.unwrap().outputs[0].name, "y");
-        let missing = crate::infer_ensemble(&bed.parts, &version("pipe", 1, Vec::new()), job);
+        let missing = crate::infer_ensemble(
+            &bed.parts,
+            &version("pipe", 1, Vec::new()),
+            job.clone(),
+            Parameters::default(),
+        );
         assert_eq!(missing.err().unwrap().class, FaultClass::Unavailable);
+        // As for any caller: not past a grant, and by the way that the parameters decide.
+        let theirs = ensemble(&json!({"steps": [one("only", "x", "y")]}), &["y"], &[], &["globex"]);
+        let hidden = crate::infer_ensemble(&bed.parts, &theirs, job.clone(), Parameters::default());
+        assert_eq!(hidden.err().unwrap(), Fault::unknown_model("pipe"));
+        let graph = json!({"steps": [{"name": "way", "switch": [
+            {"when": "parameters.mode == 'high'", "steps": [one("high", "x", "y")]},
+            {"steps": [one("low", "x", "y")]},
+        ]}]});
+        let switch = ensemble(&graph, &["y"], &[], &[]);
+        let parameters = Parameters::from([("mode".to_owned(), ParameterValue::String("high".into()))]);
+        let mut reply = crate::infer_ensemble(&bed.parts, &switch, job, parameters).unwrap();
+        assert!(reply.as_mut().now_or_never().is_none());
+        assert_eq!(bed.running(), ["high"]);
     });
 }
