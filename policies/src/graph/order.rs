@@ -4,7 +4,7 @@ use mesh_types::ModelConfigError;
 
 use super::{
     flat::Flat,
-    outline::{Bound, MAX_DEPTH, MAX_WIDTH, Outline},
+    outline::{Bound, MAX_DEPTH, MAX_WIDTH, Outline, Route},
 };
 
 /// Gives each call its level, or says what goes in a circle or is too deep or wide.
@@ -41,12 +41,26 @@ pub(super) fn order(outline: &mut Outline, flat: &Flat, problems: &mut Vec<Model
             "{depth} steps wait for one another, at most {MAX_DEPTH} may"
         )));
     }
-    let at_level = |level: usize| outline.calls.iter().filter(|call| call.level == level).count();
-    if let Some(width) = (0..depth).map(at_level).max().filter(|width| *width > MAX_WIDTH) {
+    let widest = (0..depth).map(|level| width(outline, level, None)).max();
+    if let Some(width) = widest.filter(|width| *width > MAX_WIDTH) {
         problems.push(say(format!(
             "{width} steps would run side by side, at most {MAX_WIDTH} may"
         )));
     }
+}
+
+/// How many steps of a level may run side by side: of a choice, those of its widest route. Choices nest a few deep only.
+fn width(outline: &Outline, level: usize, within: Option<Route>) -> usize {
+    let calls = outline.calls.iter();
+    let own = calls.filter(|call| call.level == level && call.route == within).count();
+    let choices = outline.choices.iter().enumerate();
+    let inner = choices
+        .filter(|(_, choice)| choice.route == within)
+        .map(|(at, choice)| {
+            let routes = (0..choice.routes()).map(|route| width(outline, level, Some(Route { choice: at, route })));
+            routes.max().unwrap_or(0)
+        });
+    own + inner.sum::<usize>()
 }
 
 /// For each item (calls, then choices) those that come before it.

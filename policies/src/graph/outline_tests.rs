@@ -328,6 +328,34 @@ fn depth_width_and_number_have_bounds() {
 }
 
 #[test]
+fn of_routes_that_exclude_each_other_the_widest_counts() {
+    let of = |other: usize| {
+        let route = |name: &str, count: usize| -> Vec<Value> {
+            (0..count)
+                .map(|at| one(&format!("{name}{at}"), "in", &format!("t-{name}{at}")))
+                .collect()
+        };
+        let graph = json!({"steps": [
+            {"name": "way", "switch": [{"when": "in == 1", "steps": route("a", 9)}, {"steps": route("b", 10)}]},
+            {"name": "too", "switch": [{"steps": route("c", other)}]},
+        ]});
+        let steps = [("a", 9), ("b", 10), ("c", other)];
+        let names: Vec<String> = steps
+            .iter()
+            .flat_map(|(name, count)| (0..*count).map(move |at| format!("t-{name}{at}")))
+            .collect();
+        let outputs: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut config = ensemble(2, &["in"], &outputs, graph);
+        if let Some(graph) = &mut config.graph {
+            graph.optional_outputs = names.clone();
+        }
+        problems_of(&config)
+    };
+    assert_eq!(of(MAX_WIDTH - 10), Vec::<String>::new());
+    assert!(of(MAX_WIDTH - 9)[0].contains("17 steps would run side by side"));
+}
+
+#[test]
 fn choices_routes_and_sources_have_bounds() {
     let sources = |count: usize| json!({"steps": [{"name": "a", "model": "one", "inputs": {"x": vec!["in"; count]}, "outputs": {"y": "out"}}]});
     assert_eq!(problems(sources(MAX_SOURCES)), Vec::<String>::new());

@@ -1,7 +1,7 @@
 //! Ensembles against devices made for the test: what their jobs carry, what runs beside what, and how they end early.
 
 use futures::FutureExt as _;
-use mesh_policies::graph::{Plan, StepVersionEntry};
+use mesh_policies::graph::{MAX_WIDTH, Plan, StepVersionEntry};
 use mesh_types::Parameters;
 use serde_json::{Value, json};
 
@@ -338,6 +338,41 @@ fn a_bounded_step_takes_as_many_as_it_may_and_the_next_waits_in_its_place() {
         assert_eq!(bed.running().len(), 2, "it has taken the place");
         drop(calls);
         assert!(bed.is_at_rest());
+    });
+}
+
+#[test]
+fn as_many_steps_run_side_by_side_as_may_and_the_next_starts_when_one_ends() {
+    run(async {
+        // A step each at the first and at the second level: none is wide, but those of both could run at once.
+        let name = |kind: &str, at: usize| format!("{kind}{at}");
+        let mut steps: Vec<Value> = vec![one("begin", "x", "b")];
+        steps.extend((1..MAX_WIDTH).map(|at| one(&name("slow", at), "x", &name("s", at))));
+        steps.extend((0..3).map(|at| one(&name("next", at), "b", &name("n", at))));
+        let names: Vec<String> = (1..MAX_WIDTH)
+            .map(|at| name("s", at))
+            .chain((0..3).map(|at| name("n", at)))
+            .collect();
+        let outputs: Vec<&str> = names.iter().map(String::as_str).collect();
+        let bed = bed(&json!({"steps": steps}), &outputs);
+        let mut answering = Box::pin(bed.router.infer(bed.call("acme", "pipe")));
+        assert!(settle(&mut answering).await.is_none());
+        assert_eq!(bed.running().len(), MAX_WIDTH);
+        bed.end("begin");
+        assert!(settle(&mut answering).await.is_none());
+        let running = bed.running();
+        assert_eq!(running.len(), MAX_WIDTH, "{running:?}");
+        assert_eq!(running.last().unwrap(), "next0");
+        bed.end("slow1");
+        assert!(settle(&mut answering).await.is_none());
+        assert_eq!(bed.running().last().unwrap(), "next1");
+        let mut answer = None;
+        while answer.is_none() {
+            let next = bed.running()[0].clone();
+            bed.end(&next);
+            answer = settle(&mut answering).await;
+        }
+        assert_eq!(answer.unwrap().result.unwrap().response.outputs.len(), outputs.len());
     });
 }
 

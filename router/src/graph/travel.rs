@@ -9,7 +9,7 @@ use std::{
 
 use mesh_policies::{
     VersionEntry,
-    graph::{Call, Facts, Run},
+    graph::{Call, Facts, MAX_WIDTH, Run, Starts},
 };
 use mesh_telemetry::{EnsembleMeter, EnsembleOutcome, StepOutcome, StepSpan};
 use mesh_types::{Fault, FaultClass, FaultSource, InferJob, JobOutcome, ModelVersionKey, StageTimings, TraceContext};
@@ -43,6 +43,7 @@ pub(super) fn begin(
         alarm: outermost.then(|| Box::pin(tokio::time::sleep_until(job.deadline.instant().into()))),
         key: which.key.clone(),
         going: SmallVec::new(),
+        held: Starts::new(),
         pipeline,
         ending: Ending {
             meter: meter.clone(),
@@ -120,6 +121,8 @@ struct Travel {
     manner: Arc<Manner>,
     run: Run,
     going: SmallVec<[Going; 4]>,
+    /// Steps that could start but that as many run as may, in their order; at most as many as there are steps.
+    held: Starts,
     ended: Vec<Ended>,
     meter: Arc<EnsembleMeter>,
     ending: Ending,
@@ -205,8 +208,10 @@ impl Travel {
                 random: &rand::random::<u64>,
             };
             let starts = self.run.advance(&facts);
+            self.held.extend(starts);
             let mut failed_at_once = false;
-            for call in starts {
+            while self.going.len() < MAX_WIDTH && !self.held.is_empty() {
+                let call = self.held.remove(0);
                 if let Some(ended) = self.ended.get_mut(call) {
                     ended.started = true;
                 }
