@@ -238,6 +238,20 @@ impl Outline {
         mask
     }
 
+    /// How many calls, choices and outputs look at each tensor.
+    pub(super) fn uses(&self) -> Vec<u32> {
+        let mut uses = vec![0_u32; self.tensors.len()];
+        let of_calls = self.calls.iter().flat_map(Call::looks_at);
+        let of_choices = self.choices.iter().flat_map(Choice::looks_at);
+        let of_outputs = self.outputs.iter().flat_map(|output| output.from.iter().copied());
+        for tensor in of_calls.chain(of_choices).chain(of_outputs) {
+            if let Some(uses) = uses.get_mut(tensor) {
+                *uses += 1;
+            }
+        }
+        uses
+    }
+
     /// The tensors that must be decided before a call can start.
     pub(super) fn waits_for(&self, call: usize) -> Vec<usize> {
         let Some(call) = self.calls.get(call) else {
@@ -252,6 +266,15 @@ impl Outline {
             route = choice.route;
         }
         tensors
+    }
+}
+
+impl Call {
+    /// The tensors of its inputs and of its condition, each as often as it is named.
+    pub(super) fn looks_at(&self) -> impl Iterator<Item = usize> {
+        let inputs = self.inputs.iter().flat_map(|input| &input.from);
+        let condition = self.when.iter().flat_map(|when| &when.tensors);
+        inputs.chain(condition).copied()
     }
 }
 
@@ -275,11 +298,15 @@ impl Choice {
 
     /// The tensors that its conditions name.
     pub fn tensors(&self) -> Vec<usize> {
+        self.looks_at().collect()
+    }
+
+    pub(super) fn looks_at(&self) -> impl Iterator<Item = usize> {
         let conditions: &[Option<Bound>] = match &self.way {
             Way::Switch(conditions) => conditions,
             Way::Splitter { .. } => &[],
         };
         let bound = conditions.iter().flatten().chain(&self.when);
-        bound.flat_map(|bound| bound.tensors.iter().copied()).collect()
+        bound.flat_map(|bound| bound.tensors.iter().copied())
     }
 }

@@ -25,6 +25,10 @@ pub struct Plan {
     pub stateful: Vec<(String, Arc<VersionEntry>)>,
     /// What it reaches, and so who may call it.
     pub reach: Reach,
+    /// For each output the calls that it hangs on, as a mask of their places.
+    pub(super) needed: Vec<u64>,
+    /// How many look at each tensor.
+    pub(super) uses: Vec<u32>,
 }
 
 /// A version that a step names, and who may call it.
@@ -88,6 +92,10 @@ impl Plan {
         Ok(Self {
             ready: needed.all(|(_, step)| step.entry.is_ready()),
             stateful: stateful(&outline, &steps),
+            needed: (0..outline.outputs.len())
+                .map(|output| outline.needed(std::iter::once(output)))
+                .collect(),
+            uses: outline.uses(),
             outline,
             entries: steps.into_iter().map(|step| step.entry).collect(),
             reach,

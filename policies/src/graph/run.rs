@@ -1,7 +1,7 @@
 //! One request on its way through a graph: what can start now, what is left out, and when it is over.
 //!
 //! A pure state machine. Whoever drives it asks [`Run::advance`] what to start, and tells it what came of each call. Nothing is
-//! copied: a tensor is handed on as a reference to its bytes.
+//! copied: a tensor is handed on as a reference to its bytes, and let go once no call, condition or wanted output can look at it.
 //!
 //! Invariants: a call starts at most once, and only when its route is taken, its condition holds and each of its inputs is there;
 //! whatever the order in which calls end, the same ones run and the same outputs come out; a call that no wanted output needs
@@ -50,6 +50,8 @@ enum Slot {
     /// It will not come.
     Absent,
     There(Tensor),
+    /// It came, and nobody looks at it any more.
+    Gone,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +85,10 @@ pub struct Run {
     slots: Vec<Slot>,
     /// Calls that may still make each tensor.
     makers: Vec<usize>,
+    /// How many may still look at each tensor.
+    uses: Vec<u32>,
+    /// Whether each call may still look at its own.
+    looks: Vec<bool>,
     calls: Vec<State>,
     /// The call whose end let each call start.
     causes: Vec<Option<usize>>,
@@ -117,10 +123,13 @@ impl Run {
         let needed = if outputs.is_empty() {
             u64::MAX
         } else {
-            outline.needed(wanted.iter().copied())
+            let masks = wanted.iter().filter_map(|output| plan.needed.get(*output));
+            masks.fold(0, |all, mask| all | mask)
         };
         let mut run = Self {
             makers: outline.tensors.iter().map(|tensor| tensor.makers.len()).collect(),
+            uses: plan.uses.clone(),
+            looks: vec![true; outline.calls.len()],
             calls: vec![State::Waiting; outline.calls.len()],
             causes: vec![None; outline.calls.len()],
             choices: vec![Taken::Open; outline.choices.len()],
@@ -134,7 +143,43 @@ impl Run {
                 run.leave_out(call);
             }
         }
+        run.let_go_of_unwanted();
         run
+    }
+
+    fn let_go_of_unwanted(&mut self) {
+        let plan = self.plan.clone();
+        let outputs = plan.outline.outputs.iter().enumerate();
+        for (_, output) in outputs
+            .filter(|(at, _)| !self.wanted.contains(at))
+            .collect::<SmallVec<[_; 8]>>()
+        {
+            self.let_go(output.from.iter().copied());
+        }
+    }
+
+    /// One fewer looks at each of these.
+    fn let_go(&mut self, tensors: impl Iterator<Item = usize>) {
+        for tensor in tensors {
+            let (Some(uses), Some(slot)) = (self.uses.get_mut(tensor), self.slots.get_mut(tensor)) else {
+                continue;
+            };
+            *uses = uses.saturating_sub(1);
+            if *uses == 0 && matches!(slot, Slot::There(_)) {
+                *slot = Slot::Gone;
+            }
+        }
+    }
+
+    /// A call has taken its inputs.
+    pub fn started(&mut self, call: usize) {
+        if let Some(looks) = self.looks.get_mut(call)
+            && std::mem::take(looks)
+        {
+            let plan = self.plan.clone();
+            let call = plan.outline.calls.get(call);
+            self.let_go(call.into_iter().flat_map(Call::looks_at));
+        }
     }
 
     /// The plan it follows.
@@ -236,6 +281,7 @@ impl Run {
         if let Some(known) = self.choices.get_mut(at) {
             *known = taken;
         }
+        self.let_go(choice.looks_at());
         true
     }
 
@@ -333,8 +379,9 @@ impl Run {
             taken.push(found.ok_or_else(|| OutputMissing(made.name.clone()))?);
         }
         for (made, tensor) in of.outputs.iter().zip(taken) {
+            let looked_at = self.uses.get(made.tensor).is_some_and(|uses| *uses > 0);
             if let Some(slot) = self.slots.get_mut(made.tensor) {
-                *slot = Slot::There(tensor);
+                *slot = if looked_at { Slot::There(tensor) } else { Slot::Gone };
             }
         }
         self.last = Some(call);
@@ -351,6 +398,7 @@ impl Run {
     /// The call is over: what it has not made it will not make.
     fn leave_out(&mut self, call: usize) {
         self.set(call, State::Over);
+        self.started(call);
         let plan = self.plan.clone();
         // By the tensors' makers and not the call's outputs: those that nobody uses are not among the outputs.
         for (tensor, info) in plan.outline.tensors.iter().enumerate() {
@@ -397,6 +445,12 @@ impl Run {
             })
         };
         wanted.iter().filter_map(output).collect()
+    }
+
+    /// How many tensors are held.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.slots.iter().filter(|slot| matches!(slot, Slot::There(_))).count()
     }
 
     /// The calls that the answer had to wait for, one after the other: each could start when the one before it ended.

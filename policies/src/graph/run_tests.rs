@@ -87,7 +87,9 @@ impl Drive {
             .output
             .iter()
             .map(|spec| number(&spec.name, makes(&name, &spec.name, &inputs)));
-        self.run.finished(call, outputs.collect()).unwrap();
+        let outputs = outputs.collect();
+        self.run.started(call);
+        self.run.finished(call, outputs).unwrap();
     }
 
     fn outputs(&self) -> BTreeMap<String, f32> {
@@ -131,6 +133,31 @@ fn steps_start_as_soon_as_their_inputs_are_there_and_hand_on_the_same_bytes() {
     let path = drive.run.critical_path();
     let names: Vec<String> = path.iter().map(|call| drive.name(*call)).collect();
     assert_eq!(names, ["left", "join"], "the right branch was not what was waited for");
+}
+
+#[test]
+fn a_tensor_is_let_go_once_nobody_can_look_at_it() {
+    let mut last = one("last", "c", "d");
+    last["when"] = json!("b > 0");
+    let graph = json!({"steps": [one("first", "in", "a"), one("second", "a", "b"), one("third", "b", "c"), last],
+        "outputs": {"out": ["d", "c"], "rest": "a"}});
+    let plan = plan(&ensemble(2, &["in"], &["out", "rest"], graph));
+    let held = |outputs: &[&str]| -> Vec<usize> {
+        let mut drive = Drive::new(&plan, 1.0, outputs, Parameters::default());
+        let mut held = Vec::new();
+        drive.advance();
+        while !drive.running.is_empty() {
+            held.push(drive.run.held());
+            drive.end(0, &BTreeSet::new());
+            drive.advance();
+        }
+        assert!(drive.run.is_over());
+        held.push(drive.run.held());
+        held
+    };
+    // `in`; `a`; `b`, which the condition looks at; `c`; and the answer, which c stands for as well.
+    assert_eq!(held(&["out"]), [1, 1, 1, 2, 2]);
+    assert_eq!(held(&["out", "rest"]), [1, 1, 2, 3, 3], "a is wanted");
 }
 
 #[test]

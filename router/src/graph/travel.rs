@@ -216,7 +216,10 @@ impl Travel {
                     ended.started = true;
                 }
                 match self.start(call) {
-                    Ok(going) => self.going.push(going),
+                    Ok(going) => {
+                        self.run.started(call);
+                        self.going.push(going);
+                    }
                     Err(fault) => {
                         let trace = self.step_trace();
                         self.failed(call, &fault, (self.now(), trace))?;
