@@ -374,6 +374,7 @@ impl Linker<'_> {
             name: Arc::from(spec.name.as_str()),
             from,
             optional: self.flat.optional.contains(&spec.name),
+            dims: wire,
         }
     }
 }

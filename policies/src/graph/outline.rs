@@ -151,6 +151,16 @@ pub struct Output {
     pub from: Vec<usize>,
     /// Whether an answer may lack it.
     pub optional: bool,
+    /// Its extents on the wire as they are declared; -1 is any.
+    pub dims: Vec<i64>,
+}
+
+impl Output {
+    /// Whether a tensor of this shape is as declared.
+    pub fn fits(&self, shape: &[u64]) -> bool {
+        let fits = |(extent, declared): (&u64, &i64)| *declared < 0 || u64::try_from(*declared) == Ok(*extent);
+        shape.len() == self.dims.len() && shape.iter().zip(&self.dims).all(fits)
+    }
 }
 
 /// A graph that holds together.

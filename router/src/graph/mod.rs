@@ -22,6 +22,7 @@ pub(crate) use course::{Course, InSequence};
 pub use gates::Gates;
 pub use line::{MAX_WAITING, MAX_WAITING_TENANTS};
 
+use self::travel::Asked;
 use crate::{RouterParts, WorkerReply, pipeline::Pipeline};
 
 /// What a request brings besides tensors and its job; the same for ensembles within ensembles.
@@ -37,7 +38,7 @@ pub(crate) struct Manner {
 
 /// Begins an ensemble's request. The job is as it would be for a device; its inputs are checked and in order.
 pub(crate) fn begin(pipeline: &Pipeline, which: &Ensemble<'_>, job: InferJob, manner: &Arc<Manner>) -> WorkerReply {
-    travel::begin(pipeline.clone(), which, job, manner.clone(), true)
+    travel::begin(pipeline.clone(), which, job, manner.clone(), Asked::Outermost)
 }
 
 /// An ensemble's version.

@@ -484,6 +484,74 @@ fn what_a_step_makes_of_the_wrong_shape_is_the_models_fault_and_what_the_caller_
     });
 }
 
+/// An entry whose input and output have any extent.
+fn open(entry: &Arc<VersionEntry>) -> Arc<VersionEntry> {
+    let mut entry = VersionEntry::clone(entry);
+    let mut config = ModelConfig::clone(&entry.config);
+    for spec in config.input.iter_mut().chain(&mut config.output) {
+        spec.dims = vec![-1];
+    }
+    entry.config = Arc::new(config);
+    Arc::new(entry)
+}
+
+#[test]
+fn an_output_of_another_shape_than_declared_is_the_models_fault() {
+    run(async {
+        let any = open(&version("any", 3, vec![DeviceId::cpu(0)]));
+        let pipe = ensemble(&json!({"steps": [one("any", "x", "y")]}), &["y"], &[("any", any)], &[]);
+        let bed = Bed::new();
+        bed.publish(TenantLimits::default(), &[("pipe", target(pipe))]);
+        let mut answering = Box::pin(bed.router.infer(bed.call("acme", "pipe")));
+        settle(&mut answering).await;
+        let (job, answer) = bed.pick("any");
+        let mut longer = outcome(&job, &["y"]);
+        longer.outputs[0].shape = Shape::from_slice(&[1, 3]);
+        answer.send(Ok(longer)).unwrap();
+        let answer = settle(&mut answering).await.unwrap();
+        let fault = answer.result.as_ref().unwrap_err();
+        assert_eq!((fault.class, fault.source), (FaultClass::Internal, FaultSource::Model));
+        assert_eq!(
+            fault.message,
+            "output 'y' has the shape [1, 3], but model 'pipe' declares [-1, 2]"
+        );
+        drop(answer);
+        assert_eq!(bed.requests(), (0, 1, 0));
+    });
+}
+
+#[test]
+fn what_an_outer_step_made_is_not_blamed_on_the_caller_by_an_inner_ensemble() {
+    run(async {
+        let any = open(&version("any", 3, vec![DeviceId::cpu(0)]));
+        // The inner one takes any length, and its first step takes two.
+        let inner = open(&ensemble(&json!({"steps": [one("deep", "x", "y")]}), &["y"], &[], &[]));
+        let within = |steps: Value| {
+            let named = [("any", any.clone()), ("inner", inner.clone())];
+            open(&ensemble(&json!({"steps": steps}), &["y"], &named, &[]))
+        };
+        let bed = Bed::new();
+        let publish = |entry| bed.publish(TenantLimits::default(), &[("pipe", target(entry))]);
+        publish(within(json!([one("any", "x", "a"), one("inner", "a", "y")])));
+        let mut answering = Box::pin(bed.router.infer(bed.call("acme", "pipe")));
+        settle(&mut answering).await;
+        let (job, answer) = bed.pick("any");
+        let mut longer = outcome(&job, &["y"]);
+        longer.outputs[0].shape = Shape::from_slice(&[1, 3]);
+        answer.send(Ok(longer)).unwrap();
+        let answer = settle(&mut answering).await.unwrap();
+        let fault = answer.result.as_ref().unwrap_err();
+        assert_eq!((fault.class, fault.source), (FaultClass::Internal, FaultSource::Model));
+        drop(answer);
+        publish(within(json!([one("inner", "x", "y")])));
+        let mut long = bed.call("acme", "pipe");
+        long.request.inputs[0].shape = Shape::from_slice(&[1, 3]);
+        long.request.inputs[0].data = Bytes::from(vec![0; 12]);
+        let fault = bed.refusal(long).await;
+        assert_eq!(fault.class, FaultClass::InvalidArgument, "the caller's own: {fault}");
+    });
+}
+
 #[test]
 fn an_ensemble_is_also_run_for_an_admins_trial() {
     run(async {

@@ -12,7 +12,9 @@ use mesh_policies::{
     graph::{Call, Facts, MAX_WIDTH, Run, Starts},
 };
 use mesh_telemetry::{EnsembleMeter, EnsembleOutcome, StepOutcome, StepSpan};
-use mesh_types::{Fault, FaultClass, FaultSource, InferJob, JobOutcome, ModelVersionKey, StageTimings, TraceContext};
+use mesh_types::{
+    Fault, FaultClass, FaultSource, InferJob, JobOutcome, ModelVersionKey, StageTimings, Tensor, TraceContext,
+};
 use smallvec::SmallVec;
 use tokio::time::Sleep;
 
@@ -24,13 +26,24 @@ use crate::{
     sequences,
 };
 
-/// Begins. `outermost` is whether it must end at the deadline by itself.
+/// Where an ensemble is asked from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// By a caller: it must end at the deadline by itself.
+    Outermost,
+    /// As a step, with inputs that are the caller's own.
+    WithTheCallers,
+    /// As a step, with what other steps made.
+    WithWhatWasMade,
+}
+
+/// Begins.
 pub(super) fn begin(
     pipeline: Pipeline,
     which: &Ensemble<'_>,
     mut job: InferJob,
     manner: Arc<Manner>,
-    outermost: bool,
+    asked: Asked,
 ) -> WorkerReply {
     let (inputs, outputs) = (std::mem::take(&mut job.inputs), std::mem::take(&mut job.outputs));
     let plan = which.plan.clone();
@@ -40,10 +53,11 @@ pub(super) fn begin(
         ended: vec![Ended::default(); plan.outline.calls.len()],
         run: Run::begin(plan, inputs, &outputs),
         began: pipeline.parts.clock.now(),
-        alarm: outermost.then(|| Box::pin(tokio::time::sleep_until(job.deadline.instant().into()))),
+        alarm: (asked == Asked::Outermost).then(|| Box::pin(tokio::time::sleep_until(job.deadline.instant().into()))),
         key: which.key.clone(),
         going: SmallVec::new(),
         held: Starts::new(),
+        asked,
         pipeline,
         ending: Ending {
             meter: meter.clone(),
@@ -118,6 +132,7 @@ struct Travel {
     key: Arc<ModelVersionKey>,
     /// Without its inputs and outputs, which the run has.
     job: InferJob,
+    asked: Asked,
     manner: Arc<Manner>,
     run: Run,
     going: SmallVec<[Going; 4]>,
@@ -134,7 +149,7 @@ type Result<T> = std::result::Result<T, Fault>;
 
 impl Travel {
     async fn go(mut self) -> Result<JobOutcome> {
-        let result = self.in_turn().await;
+        let result = self.in_turn().await.and_then(|()| self.outputs());
         let total = self.now().saturating_duration_since(self.began);
         let path = self.run.critical_path();
         let (mut stages, mut steps) = (StageTimings::default(), Duration::ZERO);
@@ -147,7 +162,7 @@ impl Travel {
             stages.batch_rows = ended.timings.batch_rows;
         }
         self.ending.tell(result.is_ok(), total, total.saturating_sub(steps));
-        result?;
+        let outputs = result?;
         if let Some(sequence) = self.sequence() {
             self.pipeline.parts.sequences.arrived(&self.job.tenant, sequence);
         }
@@ -155,9 +170,26 @@ impl Travel {
             self.meter.step(call, StepOutcome::LeftOut, Duration::ZERO);
         }
         Ok(JobOutcome {
-            outputs: self.run.outputs(),
+            outputs,
             timings: stages,
         })
+    }
+
+    /// The wanted outputs, of the shapes that the ensemble declares: where its steps' models leave them open, only now is it known.
+    fn outputs(&self) -> Result<Vec<Tensor>> {
+        let outputs = self.run.outputs();
+        let declared = &self.run.plan().outline.outputs;
+        for tensor in &outputs {
+            let declared = declared.iter().find(|declared| declared.name == tensor.name);
+            if let Some(declared) = declared.filter(|declared| !declared.fits(&tensor.shape)) {
+                let text = format!(
+                    "output '{}' has the shape {:?}, but model '{}' declares {:?}",
+                    tensor.name, tensor.shape, self.key.model, declared.dims
+                );
+                return Err(Fault::new(FaultClass::Internal, FaultSource::Model, text));
+            }
+        }
+        Ok(outputs)
     }
 
     /// The sequence of the request; an ensemble within an ensemble has its outermost one's turn.
@@ -278,23 +310,36 @@ impl Travel {
         match gate.filter(|_| going.pass.is_none()) {
             Some(gate) => {
                 let (pipeline, entry, manner) = (self.pipeline.clone(), entry.clone(), self.manner.clone());
+                let asked = self.asked_of(at);
                 going.reply = Box::pin(async move {
                     let _pass = gate.pass(&job.tenant, &job.standing).await?;
-                    let (reply, _place) = hand_over(&pipeline, &entry, job, &manner)?;
+                    let (reply, _place) = hand_over(&pipeline, &entry, (job, asked), &manner)?;
                     reply.await
                 });
             }
-            None => (going.reply, going.place) = hand_over(&self.pipeline, entry, job, &self.manner)?,
+            None => {
+                let asked = self.asked_of(at);
+                (going.reply, going.place) = hand_over(&self.pipeline, entry, (job, asked), &self.manner)?;
+            }
         }
         going.told = false;
         Ok(going)
+    }
+
+    /// How a step is asked, if it is an ensemble.
+    fn asked_of(&self, at: usize) -> Asked {
+        if self.asked != Asked::WithWhatWasMade && self.run.is_first(at) {
+            Asked::WithTheCallers
+        } else {
+            Asked::WithWhatWasMade
+        }
     }
 
     fn step_job(&self, at: usize, call: &Call, entry: &VersionEntry, trace: TraceContext) -> Result<InferJob> {
         let mut inputs = self.run.inputs(at);
         let checked = entry.config.check_inputs(&entry.key.model, &mut inputs);
         let rows = checked.map_err(|error| {
-            if self.run.is_first(at) {
+            if self.asked_of(at) == Asked::WithTheCallers {
                 Fault::from(error)
             } else {
                 // The caller has not made these.
@@ -408,7 +453,7 @@ impl Travel {
 fn hand_over(
     pipeline: &Pipeline,
     entry: &Arc<VersionEntry>,
-    job: InferJob,
+    (job, asked): (InferJob, Asked),
     manner: &Arc<Manner>,
 ) -> Result<(WorkerReply, Option<OnDevice>)> {
     if let Some(plan) = &entry.plan {
@@ -416,7 +461,7 @@ fn hand_over(
             return Err(not_ready(entry));
         }
         let which = Ensemble { key: &entry.key, plan };
-        return Ok((begin(pipeline.clone(), &which, job, manner.clone(), false), None));
+        return Ok((begin(pipeline.clone(), &which, job, manner.clone(), asked), None));
     }
     let sequence = manner.sequence.as_ref().filter(|_| job.sequence.is_some());
     let device = sequence.and_then(|sequence| sequence.device(&job.tenant, entry));
