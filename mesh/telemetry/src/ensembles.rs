@@ -1,7 +1,8 @@
 //! What ensembles do: their requests, the time between their steps, and each step's calls.
 //!
 //! A meter per version, whose steps are counted by their place, so that counting is a few atomic additions. At most
-//! [`MAX_ENSEMBLES`] versions have a meter of their own; what comes later is counted together under `other`, without its steps.
+//! [`MAX_ENSEMBLES`] versions have a meter of their own; where one more comes, those give theirs back that nobody holds, and if all
+//! are held it is counted together with others under `other`, without its steps. Whoever counts holds on to its meter.
 
 use std::{
     collections::HashMap,
@@ -243,7 +244,13 @@ impl Ensembles {
         match meters.get(key) {
             // Another thread was first.
             Some(known) if known.is_of(names.clone()) => return known.clone(),
-            None if meters.len() >= MAX_ENSEMBLES => return self.other.clone(),
+            None if meters.len() >= MAX_ENSEMBLES => {
+                // With the map locked, a count of one means that nobody holds it.
+                meters.retain(|_, meter| Arc::strong_count(meter) > 1);
+                if meters.len() >= MAX_ENSEMBLES {
+                    return self.other.clone();
+                }
+            }
             _ => {}
         }
         let meter = Arc::new(EnsembleMeter::new(names));
@@ -393,9 +400,9 @@ mod tests {
     #[test]
     fn as_many_ensembles_as_may_have_a_meter_and_one_more_is_counted_with_others() {
         let ensembles = Ensembles::default();
-        for number in 0..MAX_ENSEMBLES {
-            ensembles.of(&key(number), ["a"].into_iter());
-        }
+        let mut held: Vec<_> = (0..MAX_ENSEMBLES)
+            .map(|number| ensembles.of(&key(number), ["a"].into_iter()))
+            .collect();
         let beyond = ensembles.of(&key(MAX_ENSEMBLES), ["a"].into_iter());
         beyond.request(EnsembleOutcome::Ok, Duration::ZERO, Duration::ZERO);
         beyond.step(0, StepOutcome::Ok, Duration::ZERO);
@@ -406,5 +413,11 @@ mod tests {
             (readings.len(), readings.last().unwrap().0.as_str()),
             (MAX_ENSEMBLES + 1, OTHER)
         );
+        // One that nobody holds any more makes room.
+        held.pop();
+        ensembles.of(&key(MAX_ENSEMBLES), ["a"].into_iter());
+        assert!(ensembles.reading(&key(MAX_ENSEMBLES)).is_some());
+        assert!(ensembles.reading(&key(MAX_ENSEMBLES - 1)).is_none());
+        assert!(ensembles.reading(&key(0)).is_some());
     }
 }
