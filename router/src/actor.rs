@@ -28,7 +28,7 @@ use crate::{
 
 /// Runs the pipeline.
 pub struct RouterActor {
-    pipeline: Pipeline,
+    pipeline: Arc<Pipeline>,
     desk: Rc<Desk>,
 }
 
@@ -115,10 +115,10 @@ impl RouterActor {
 }
 
 fn make(parts: &RouterParts, loads: &Arc<Loads>, desk: &Rc<Desk>) -> Addr<RouterActor> {
-    let pipeline = Pipeline {
+    let pipeline = Arc::new(Pipeline {
         parts: parts.clone(),
         loads: loads.clone(),
-    };
+    });
     let desk = desk.clone();
     RouterActor { pipeline, desk }.start()
 }

@@ -19,17 +19,22 @@ pub(crate) struct InFlight {
     pub(crate) response: InferResponse,
     pub(crate) arm: Option<Arc<str>>,
     pub(crate) permits: (Permit, Admission),
-    /// None for an ensemble, whose steps have places of their own.
+    /// None for an ensemble, whose steps have places of their own and which ends at the deadline by itself.
     pub(crate) place: Option<OnDevice>,
 }
 
 impl InFlight {
     /// Waits for the device, at most until the deadline.
     pub(crate) async fn complete(self, account: &mut Account) -> Result<Completed, Fault> {
-        let deadline = tokio::time::Instant::from_std(self.deadline.instant());
-        let answered = tokio::time::timeout_at(deadline, self.reply).await;
-        let JobOutcome { outputs, timings } =
-            answered.unwrap_or_else(|_| Err(Fault::deadline("while the model was running or waiting to run")))?;
+        let answered = if self.place.is_none() {
+            // It ends at its deadline by itself.
+            self.reply.await
+        } else {
+            let deadline = tokio::time::Instant::from_std(self.deadline.instant());
+            let answered = tokio::time::timeout_at(deadline, self.reply).await;
+            answered.unwrap_or_else(|_| Err(Fault::deadline("while the model was running or waiting to run")))
+        };
+        let JobOutcome { outputs, timings } = answered?;
         let stages = &mut account.stages;
         (stages.queue, stages.compute_input) = (timings.queue, timings.compute_input);
         (stages.compute_infer, stages.compute_output) = (timings.compute_infer, timings.compute_output);

@@ -33,7 +33,6 @@ use crate::{
 };
 
 /// One router's pipeline.
-#[derive(Clone)]
 pub(crate) struct Pipeline {
     pub(crate) parts: RouterParts,
     pub(crate) loads: Arc<Loads>,
@@ -41,7 +40,12 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     /// Takes a call as far as a device, or to the first steps of an ensemble, or says why not.
-    pub(crate) fn begin(&self, call: Call, permit: Permit, account: &mut Account) -> Result<InFlight, Fault> {
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        call: Call,
+        permit: Permit,
+        account: &mut Account,
+    ) -> Result<InFlight, Fault> {
         let mut lap = Lap::start(self);
         let received = Received {
             snapshot: self.parts.snapshots.load_full(),
@@ -342,7 +346,7 @@ impl Checked {
     }
 
     /// Goes through an ensemble's graph; what its first steps are refused is found when it is waited for.
-    fn travel(mut self, pipeline: &Pipeline, plan: &Arc<Plan>, trace: TraceContext) -> Result<InFlight, Fault> {
+    fn travel(mut self, pipeline: &Arc<Pipeline>, plan: &Arc<Plan>, trace: TraceContext) -> Result<InFlight, Fault> {
         let homes = &pipeline.parts.sequences;
         let sequence = self.versioned.sequence.take();
         if let Some(sequence) = sequence.as_ref().filter(|sequence| sequence.stays()) {

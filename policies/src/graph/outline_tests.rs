@@ -446,6 +446,40 @@ fn a_grant_is_not_handed_on() {
 }
 
 #[test]
+fn two_steps_share_no_state_but_on_routes_that_exclude_each_other() {
+    let compiled = |graph: Value, inner: Option<std::sync::Arc<Plan>>| {
+        let config = ensemble(2, &["in"], &["out"], graph);
+        Plan::compile(&key("pipe", "acme"), &config, |wanted| {
+            let mut model = models()["one"].clone();
+            let plan = inner.clone().filter(|_| wanted.model.as_str() == "two");
+            if plan.is_none() {
+                model.sequence_batching = Some(mesh_types::SequenceBatching::default());
+            }
+            Ok(StepVersionEntry {
+                entry: entry("acme", "one", model, plan),
+                callers: [mesh_types::TenantId::parse("acme").unwrap()].into(),
+            })
+        })
+    };
+    let problem = |found: Result<Plan, Vec<mesh_types::ModelConfigError>>| found.unwrap_err()[0].to_string();
+    let twice = steps(&[one("a", "in", "mid"), one("b", "mid", "out")]);
+    let text = "graph.steps[1]: step 'a' runs the stateful model 'one' too";
+    assert!(problem(compiled(twice, None)).starts_with(text));
+    let route = json!({"steps": [{"name": "way", "switch": [
+        {"when": "in > 0", "steps": [one("a", "in", "out")]}, {"steps": [one("b", "in", "out")]},
+    ]}]});
+    let either = compiled(route, None).unwrap();
+    let paths: Vec<&str> = either.stateful.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["step 'a'", "step 'b'"]);
+    // Through an ensemble within it too.
+    let mut inner = one("inner", "in", "mid");
+    inner["model"] = json!("two");
+    let within = steps(&[inner, one("b", "mid", "out")]);
+    let found = compiled(within, Some(std::sync::Arc::new(either)));
+    assert!(problem(found).starts_with("graph.steps[1]: step 'inner' runs the stateful model 'one' too"));
+}
+
+#[test]
 fn a_graph_is_shown_as_text_and_as_dot() {
     let mut soft = one("quick", "in", "out");
     soft["dependency"] = json!("Soft");

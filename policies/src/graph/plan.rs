@@ -2,7 +2,11 @@
 //!
 //! Made whenever a snapshot is, so that a request resolves no label: all its steps are of one snapshot.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    any::Any,
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
 
 use mesh_types::{ModelConfig, ModelConfigError, ModelVersionKey, TenantId};
 
@@ -29,6 +33,7 @@ pub struct Plan {
     pub(super) needed: Vec<u64>,
     /// How many look at each tensor.
     pub(super) uses: Vec<u32>,
+    fitted: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 /// A version that a step names, and who may call it.
@@ -96,10 +101,18 @@ impl Plan {
                 .map(|output| outline.needed(std::iter::once(output)))
                 .collect(),
             uses: outline.uses(),
+            fitted: OnceLock::new(),
             outline,
             entries: steps.into_iter().map(|step| step.entry).collect(),
             reach,
         })
+    }
+
+    /// What whoever drives its runs keeps beside it: made when it is first asked for, and gone with the plan. None where something
+    /// else is kept already.
+    pub fn fitted<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<Arc<T>> {
+        let kept = self.fitted.get_or_init(|| Arc::new(make()));
+        Arc::downcast(kept.clone()).ok()
     }
 
     /// The same, not to be served.

@@ -4,7 +4,7 @@
 //! gate: requests that went through the former one are not counted by it.
 //!
 //! Invariants: a step without a bound has no gate and costs nothing; a place is handed on to who waits before anybody who comes can
-//! take it; a gate is there while anybody is in it or waits, and forgotten afterwards.
+//! take it; a gate is there while anybody is in it or waits, or a plan leads through it, and forgotten afterwards.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -15,6 +15,7 @@ mod travel;
 use std::sync::Arc;
 
 use mesh_policies::{VersionEntry, graph::Plan};
+use mesh_telemetry::EnsembleMeter;
 use mesh_types::{CorrelationId, Fault, FaultSource, InferJob, ModelVersionKey, Parameters, RequestId, SequenceStep};
 
 pub use course::MAX_STATES;
@@ -22,7 +23,7 @@ pub(crate) use course::{Course, InSequence};
 pub use gates::Gates;
 pub use line::{MAX_WAITING, MAX_WAITING_TENANTS};
 
-use self::travel::Asked;
+use self::{gates::Gate, travel::Asked};
 use crate::{RouterParts, WorkerReply, pipeline::Pipeline};
 
 /// What a request brings besides tensors and its job; the same for ensembles within ensembles.
@@ -37,8 +38,38 @@ pub(crate) struct Manner {
 }
 
 /// Begins an ensemble's request. The job is as it would be for a device; its inputs are checked and in order.
-pub(crate) fn begin(pipeline: &Pipeline, which: &Ensemble<'_>, job: InferJob, manner: &Arc<Manner>) -> WorkerReply {
+pub(crate) fn begin(
+    pipeline: &Arc<Pipeline>,
+    which: &Ensemble<'_>,
+    job: InferJob,
+    manner: &Arc<Manner>,
+) -> WorkerReply {
     travel::begin(pipeline.clone(), which, job, manner.clone(), Asked::Outermost)
+}
+
+/// What all requests of a plan count in and pass through: looked up once for the plan, and held for as long as it lives.
+#[derive(Debug)]
+struct Fittings {
+    meter: Arc<EnsembleMeter>,
+    /// By the call's place; none where it has no bound.
+    gates: Vec<Option<Arc<Gate>>>,
+}
+
+impl Fittings {
+    fn of(parts: &RouterParts, which: &Ensemble<'_>) -> Arc<Self> {
+        let make = || {
+            let calls = &which.plan.outline.calls;
+            let names = calls.iter().map(|call| &*call.name);
+            let steps = calls.iter().enumerate();
+            Self {
+                meter: parts.telemetry.metrics().ensemble(which.key, names),
+                gates: steps
+                    .map(|(at, call)| parts.gates.of(which.key, at, call.max_inflight))
+                    .collect(),
+            }
+        };
+        which.plan.fitted(make).unwrap_or_else(|| Arc::new(make()))
+    }
 }
 
 /// An ensemble's version.
@@ -87,10 +118,10 @@ pub fn infer_ensemble(
         unit: None,
         sequence,
     };
-    let pipeline = Pipeline {
+    let pipeline = Arc::new(Pipeline {
         parts: parts.clone(),
         loads: Arc::default(),
-    };
+    });
     let which = Ensemble { key: &entry.key, plan };
     Ok(begin(&pipeline, &which, job, &Arc::new(manner)))
 }

@@ -18,7 +18,7 @@ use mesh_types::{
 use smallvec::SmallVec;
 use tokio::time::Sleep;
 
-use super::{Ensemble, InSequence, Manner, gates::Pass};
+use super::{Ensemble, Fittings, InSequence, Manner, gates::Pass};
 use crate::{
     WorkerReply,
     pipeline::{Pipeline, not_ready},
@@ -39,7 +39,7 @@ pub(super) enum Asked {
 
 /// Begins.
 pub(super) fn begin(
-    pipeline: Pipeline,
+    pipeline: Arc<Pipeline>,
     which: &Ensemble<'_>,
     mut job: InferJob,
     manner: Arc<Manner>,
@@ -47,8 +47,7 @@ pub(super) fn begin(
 ) -> WorkerReply {
     let (inputs, outputs) = (std::mem::take(&mut job.inputs), std::mem::take(&mut job.outputs));
     let plan = which.plan.clone();
-    let names = plan.outline.calls.iter().map(|call| &*call.name);
-    let meter = pipeline.parts.telemetry.metrics().ensemble(which.key, names);
+    let fittings = Fittings::of(&pipeline.parts, which);
     let travel = Travel {
         ended: vec![Ended::default(); plan.outline.calls.len()],
         run: Run::begin(plan, inputs, &outputs),
@@ -60,10 +59,10 @@ pub(super) fn begin(
         asked,
         pipeline,
         ending: Ending {
-            meter: meter.clone(),
+            meter: fittings.meter.clone(),
             told: false,
         },
-        meter,
+        fittings,
         manner,
         job,
     };
@@ -128,7 +127,7 @@ impl Drop for Ending {
 
 /// A request on its way.
 struct Travel {
-    pipeline: Pipeline,
+    pipeline: Arc<Pipeline>,
     key: Arc<ModelVersionKey>,
     /// Without its inputs and outputs, which the run has.
     job: InferJob,
@@ -139,7 +138,7 @@ struct Travel {
     /// Steps that could start but that as many run as may, in their order; at most as many as there are steps.
     held: Starts,
     ended: Vec<Ended>,
-    meter: Arc<EnsembleMeter>,
+    fittings: Arc<Fittings>,
     ending: Ending,
     began: Instant,
     alarm: Option<Pin<Box<Sleep>>>,
@@ -167,7 +166,7 @@ impl Travel {
             self.pipeline.parts.sequences.arrived(&self.job.tenant, sequence);
         }
         for (call, _) in self.ended.iter().enumerate().filter(|(_, ended)| !ended.started) {
-            self.meter.step(call, StepOutcome::LeftOut, Duration::ZERO);
+            self.fittings.meter.step(call, StepOutcome::LeftOut, Duration::ZERO);
         }
         Ok(JobOutcome {
             outputs,
@@ -302,10 +301,10 @@ impl Travel {
             pass: None,
             began,
             trace,
-            meter: self.meter.clone(),
+            meter: self.fittings.meter.clone(),
             told: true,
         };
-        let gate = self.pipeline.parts.gates.of(&self.key, at, call.max_inflight);
+        let gate = self.fittings.gates.get(at).cloned().flatten();
         going.pass = gate.as_ref().and_then(|gate| gate.try_pass());
         match gate.filter(|_| going.pass.is_none()) {
             Some(gate) => {
@@ -400,7 +399,7 @@ impl Travel {
         if let Some(known) = self.ended.get_mut(going.call) {
             (known.total, known.timings) = (total, timings);
         }
-        self.meter.step(going.call, StepOutcome::Ok, total);
+        self.fittings.meter.step(going.call, StepOutcome::Ok, total);
         self.tell(going.call, going.trace, total, (&timings, None));
         Ok(())
     }
@@ -411,7 +410,7 @@ impl Travel {
         if let Some(known) = self.ended.get_mut(at) {
             known.total = total;
         }
-        self.meter.step(at, StepOutcome::Failed, total);
+        self.fittings.meter.step(at, StepOutcome::Failed, total);
         self.tell(at, trace, total, (&StageTimings::default(), Some(fault)));
         let call = self.run.plan().outline.calls.get(at);
         // Past the deadline nothing else is in time either.
@@ -451,7 +450,7 @@ impl Travel {
 
 /// Hands a job to whatever runs its version.
 fn hand_over(
-    pipeline: &Pipeline,
+    pipeline: &Arc<Pipeline>,
     entry: &Arc<VersionEntry>,
     (job, asked): (InferJob, Asked),
     manner: &Arc<Manner>,
