@@ -21,6 +21,7 @@ mod infer;
 mod inspect;
 mod keys;
 mod loaded;
+mod model_options;
 mod options;
 mod paths;
 mod publish;
@@ -40,10 +41,10 @@ use clap::CommandFactory as _;
 pub use failure::Failure;
 pub use graph::{GraphArgs, GraphFormat};
 pub use inspect::{SignatureReader, inspect};
+pub use model_options::{InspectArgs, InspectOutput, ModelCommand, PublishArgs};
 pub use options::{
     ApplyArgs, BackupArgs, Command, DeleteArgs, DescribeArgs, DeviceArgs, DeviceCommand, DeviceListArgs, DiffArgs,
-    DrainArgs, GetArgs, GlobalOptions, InferArgs, InspectArgs, InspectOutput, KeyCommand, KeyCreateArgs, ModelCommand,
-    OutputFormat, PublishArgs, StatusArgs, UndrainArgs,
+    DrainArgs, GetArgs, GlobalOptions, InferArgs, KeyCommand, KeyCreateArgs, OutputFormat, StatusArgs, UndrainArgs,
 };
 pub use warm::WarmArgs;
 

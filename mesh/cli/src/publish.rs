@@ -15,7 +15,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::{fs::File, io::AsyncReadExt as _, time::Instant};
 
-use crate::{Failure, PublishArgs, Terminal, client::AdminClient, files, graph, options::Format, status::Device};
+use crate::{Failure, PublishArgs, Terminal, client::AdminClient, files, graph, model_options::Format, status::Device};
 
 const CHUNK: usize = 1 << 20;
 /// How often the devices are asked while waiting.
