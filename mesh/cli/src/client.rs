@@ -74,6 +74,16 @@ impl AdminClient {
         self.send(self.request(Method::GET, path).timeout(TIMEOUT)).await
     }
 
+    /// Reads something that may not be there.
+    pub(crate) async fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
+        let request = self.request(Method::GET, path).timeout(TIMEOUT);
+        match self.ask(request).await? {
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, body) if status.is_success() => self.understood(&body).map(Some),
+            (status, body) => Err(refusal(status, &body)),
+        }
+    }
+
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
         self.send(self.request(Method::POST, path).timeout(TIMEOUT).json(body))
             .await
@@ -95,7 +105,14 @@ impl AdminClient {
                 .json(body);
             match once.send().await {
                 Err(error) if error.is_timeout() && begun.elapsed() < patience => {}
-                sent => return self.taken(sent).await,
+                sent => {
+                    let (status, body) = self.heard(sent).await?;
+                    return if status.is_success() {
+                        self.understood(&body)
+                    } else {
+                        Err(refusal(status, &body))
+                    };
+                }
             }
         }
     }
@@ -110,8 +127,13 @@ impl AdminClient {
 
     /// Sends and reads the JSON of a success.
     pub(crate) async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Failure> {
-        let bytes = self.answer(request).await?;
-        self.parsed(&bytes)
+        self.understood(&self.answer(request).await?)
+    }
+
+    fn understood<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Failure> {
+        serde_json::from_slice(body).map_err(|error| {
+            Failure::refused(format!("{} gave an answer that this version does not understand ({error}): is it a mesh admin door of the same version?", self.url))
+        })
     }
 
     /// Where the door is.
@@ -121,7 +143,10 @@ impl AdminClient {
 
     /// Sends and answers with a success whose body is yet to be read; it may never stand still for long.
     pub(crate) async fn stream(&self, request: RequestBuilder) -> Result<Response, Failure> {
-        let sent = request.send().await;
+        self.heard(request.send().await).await
+    }
+
+    async fn heard(&self, sent: reqwest::Result<Response>) -> Result<(StatusCode, Vec<u8>), Failure> {
         let response = sent.map_err(|error| unreachable(&self.url, "MESH_ADMIN_URL", &error))?;
         let status = response.status();
         if status.is_success() {
@@ -131,28 +156,17 @@ impl AdminClient {
     }
 
     async fn answer(&self, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
-        self.body(request.send().await).await
-    }
-
-    async fn taken<T: DeserializeOwned>(&self, sent: reqwest::Result<Response>) -> Result<T, Failure> {
-        let bytes = self.body(sent).await?;
-        self.parsed(&bytes)
-    }
-
-    fn parsed<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Failure> {
-        serde_json::from_slice(bytes).map_err(|error| {
-            Failure::refused(format!("{} gave an answer that this version does not understand ({error}): is it a mesh admin door of the same version?", self.url))
-        })
-    }
-
-    async fn body(&self, sent: reqwest::Result<Response>) -> Result<Vec<u8>, Failure> {
-        let response = sent.map_err(|error| unreachable(&self.url, "MESH_ADMIN_URL", &error))?;
-        let status = response.status();
-        let body = read(response, &self.url).await?;
+        let (status, body) = self.ask(request).await?;
         if status.is_success() {
             return Ok(body);
         }
         Err(refusal(status, &body))
+    }
+
+    async fn ask(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), Failure> {
+        let sent = request.send().await;
+        let response = sent.map_err(|error| unreachable(&self.url, "MESH_ADMIN_URL", &error))?;
+        Ok((response.status(), read(response, &self.url).await?))
     }
 }
 

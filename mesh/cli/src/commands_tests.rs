@@ -12,9 +12,9 @@ use clap::Parser as _;
 use serde_json::{Value, json};
 
 /// An answer to a method and a path.
-type Script = Vec<(&'static str, &'static str, u16, Value)>;
+pub(crate) type Script = Vec<(&'static str, &'static str, u16, Value)>;
 
-struct Server {
+pub(crate) struct Server {
     url: String,
     asked: Arc<Mutex<Vec<String>>>,
     handle: ServerHandle,
@@ -35,7 +35,7 @@ fn header(request: &HttpRequest, name: &str) -> String {
     value.unwrap_or("-").to_owned()
 }
 
-fn serve(script: Script) -> Server {
+pub(crate) fn serve(script: Script) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -84,13 +84,13 @@ fn serve(script: Script) -> Server {
     }
 }
 
-struct Ran {
-    code: u8,
-    out: String,
-    err: String,
+pub(crate) struct Ran {
+    pub(crate) code: u8,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
-fn mesh_at(url: &str, input: &str, args: &[&str]) -> Ran {
+pub(crate) fn mesh_at(url: &str, input: &str, args: &[&str]) -> Ran {
     let fixed = [
         "mesh",
         "--admin-url",
@@ -119,13 +119,13 @@ fn mesh_at(url: &str, input: &str, args: &[&str]) -> Ran {
 }
 
 impl Server {
-    fn mesh(&self, input: &str, args: &[&str]) -> Ran {
+    pub(crate) fn mesh(&self, input: &str, args: &[&str]) -> Ran {
         let ran = mesh_at(&self.url, input, args);
         assert!(!ran.out.contains("meshadmin_secret") && !ran.err.contains("meshadmin_secret"));
         ran
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 }

@@ -21,6 +21,8 @@ pub enum Failure {
     Unreachable(String),
     /// Exit code 4: somebody else changed it in the meantime.
     Conflict(String),
+    /// Exit code 5: done, but some of it was left out.
+    Incomplete(String),
 }
 
 impl Failure {
@@ -38,6 +40,7 @@ impl Failure {
             Self::Refused { .. } => 1,
             Self::Unreachable(_) => 3,
             Self::Conflict(_) => 4,
+            Self::Incomplete(_) => 5,
         }
     }
 }
@@ -51,7 +54,9 @@ impl From<std::io::Error> for Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(message) | Self::Conflict(message) => writeln!(f, "error: {message}"),
+            Self::Unreachable(message) | Self::Conflict(message) | Self::Incomplete(message) => {
+                writeln!(f, "error: {message}")
+            }
             Self::Refused { message, problems } => {
                 writeln!(f, "error: {message}")?;
                 for problem in problems.iter().take(MAX_PRINTED_PROBLEMS) {
@@ -75,6 +80,7 @@ mod tests {
         assert_eq!(Failure::refused("x").exit_code(), 1);
         assert_eq!(Failure::Unreachable(String::new()).exit_code(), 3);
         assert_eq!(Failure::Conflict(String::new()).exit_code(), 4);
+        assert_eq!(Failure::Incomplete(String::new()).exit_code(), 5);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod failure;
 mod files;
 mod get;
 mod graph;
+mod import;
 mod infer;
 mod inspect;
 mod keys;
@@ -32,7 +33,9 @@ mod tensors;
 mod warm;
 
 use std::{
+    future::Future,
     io::{BufRead, IsTerminal as _, Write},
+    path::Path,
     process::ExitCode,
 };
 
@@ -40,6 +43,7 @@ use clap::CommandFactory as _;
 
 pub use failure::Failure;
 pub use graph::{GraphArgs, GraphFormat};
+pub use import::{ImportArgs, import};
 pub use inspect::{SignatureReader, inspect};
 pub use model_options::{InspectArgs, InspectOutput, ModelCommand, PublishArgs};
 pub use options::{
@@ -90,13 +94,32 @@ pub fn run_inspect(args: &InspectArgs, read: &SignatureReader) -> ExitCode {
     ExitCode::from(inspect(args, read, &mut terminal))
 }
 
+/// Runs `model import` on the process' own streams.
+pub fn run_import(args: &ImportArgs, globals: &GlobalOptions, read: &SignatureReader) -> ExitCode {
+    let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr());
+    let mut terminal = Terminal {
+        out: &mut out,
+        err: &mut err,
+        input: &mut std::io::empty(),
+        interactive: std::io::stderr().is_terminal(),
+    };
+    ExitCode::from(import(args, globals, read, &mut terminal))
+}
+
 /// Runs a command on the given streams; the answer is the exit code.
 pub fn run_with(command: Command, globals: &GlobalOptions, terminal: &mut Terminal<'_>) -> u8 {
+    let result = block_on(perform(command, globals, terminal));
+    exit_code(result, terminal)
+}
+
+/// Runs it to its end on this thread.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(perform(command, globals, terminal)),
-        Err(error) => Err(Failure::refused(format!("cannot start: {error}"))),
-    };
+    let runtime = runtime.map_err(|error| Failure::refused(format!("cannot start: {error}")))?;
+    runtime.block_on(work)
+}
+
+fn exit_code(result: Result<(), Failure>, terminal: &mut Terminal<'_>) -> u8 {
     match result {
         Ok(()) => 0,
         Err(failure) => {
@@ -139,6 +162,11 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Model(ModelCommand::Publish(args)) => publish::publish(&globals.admin()?, &args, terminal).await,
         // It needs whoever can read models: see `inspect`.
         Command::Model(ModelCommand::Inspect(_)) => Err(Failure::refused("models are read by the program itself")),
+        // It completes what is not written where it is run with whoever can read models: see `import`.
+        Command::Model(ModelCommand::Import(args)) => {
+            let unreadable = |_: &Path, _| Err("models are read by the program itself".to_owned());
+            import::perform(globals, &args, &unreadable, terminal).await
+        }
         Command::Model(ModelCommand::Graph(args)) => graph::graph(&globals.admin()?, &args, terminal).await,
         Command::Model(ModelCommand::Warm(args)) => warm::warm(&globals.admin()?, &args, terminal).await,
         Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
@@ -155,3 +183,5 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
 
 #[cfg(test)]
 mod commands_tests;
+#[cfg(test)]
+mod import_tests;

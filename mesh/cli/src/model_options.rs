@@ -26,6 +26,8 @@ The configuration is Triton's: max_batch_size, input, output (name, datatype, di
 
 Works offline. Reading a TorchScript file runs its author's code, as loading it anywhere does; a .pt2 package is not run.")]
     Inspect(InspectArgs),
+    /// Bring in a Triton model repository: every model that can run here, with its versions.
+    Import(crate::ImportArgs),
     /// Show an ensemble's graph: its steps, what each leads to now, and what they have done.
     #[command(after_help = "Example: mesh model graph acme/scan@stable -o dot | dot -Tsvg > scan.svg")]
     Graph(crate::GraphArgs),

@@ -183,7 +183,12 @@ fn sample(folder: &Path, name: &str) -> Result<Base64Bytes, Failure> {
     Ok(Base64Bytes(data.into()))
 }
 
-async fn upload(client: &AdminClient, path: &Path, terminal: &mut Terminal<'_>) -> Result<ArtifactRef, Failure> {
+/// Stores a model's file.
+pub(crate) async fn upload(
+    client: &AdminClient,
+    path: &Path,
+    terminal: &mut Terminal<'_>,
+) -> Result<ArtifactRef, Failure> {
     let failed = |error: std::io::Error| Failure::refused(format!("cannot read {}: {error}", path.display()));
     let mut file = File::open(path).await.map_err(failed)?;
     let bytes = file.metadata().await.map_err(failed)?.len();

@@ -13,6 +13,7 @@ use std::{
 };
 
 use mesh_telemetry::{LogFormat, OtlpConfig};
+use mesh_types::TenantId;
 
 use crate::{
     memory::{self, Amount},
@@ -23,6 +24,8 @@ use crate::{
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The part of the machine's memory that models may take where nobody says another.
 const CPU_MEMORY: &str = "60%";
+/// Whose the models of a repository are where nobody says.
+const REPOSITORY_TENANT: &str = "default";
 const SERVICE_NAME: &str = "mesh";
 /// The sockets' library tells of each worker and connection what the doors say in one line.
 const LOG_FILTER: &str = "info,actix_server=warn";
@@ -32,6 +35,8 @@ const LOG_FILTER: &str = "info,actix_server=warn";
 pub struct NodeConfig {
     /// The folder that holds everything.
     pub data: PathBuf,
+    /// A Triton model repository, and whose its models are to be.
+    pub model_repository: Option<(PathBuf, TenantId)>,
     /// The inference door.
     pub http: SocketAddr,
     /// Metrics and health.
@@ -116,6 +121,7 @@ impl NodeConfig {
         let mut desk = Desk { problems: Vec::new() };
         let config = Self {
             data: options.data.unwrap_or_else(|| PathBuf::from("./mesh-data")),
+            model_repository: desk.repository(options.model_repository, options.model_repository_tenant),
             http: desk.address(
                 "http_listen",
                 options.http_listen,
@@ -241,6 +247,17 @@ impl Desk {
         }
     }
 
+    fn repository(&mut self, folder: Option<PathBuf>, tenant: Option<Text>) -> Option<(PathBuf, TenantId)> {
+        let Text(name) = tenant.unwrap_or_else(|| Text(REPOSITORY_TENANT.to_owned()));
+        match TenantId::parse(&name) {
+            Ok(tenant) => folder.map(|folder| (folder, tenant)),
+            Err(error) => {
+                self.problems.push(format!("model_repository_tenant: {error}"));
+                None
+            }
+        }
+    }
+
     fn otlp(&mut self, endpoint: Option<Text>, ratio: Option<Text>) -> Option<OtlpConfig> {
         const SHARE: &str = "a share from 0 to 1";
         let sample_ratio: f64 = self.read("otlp_sample_ratio", ratio, SHARE, 0.01);
@@ -341,6 +358,26 @@ mod tests {
         assert!(with("65").is_err());
         assert_eq!(with("1").unwrap().devices, 1);
         assert!(with("0").is_err());
+    }
+
+    #[test]
+    fn a_repositorys_models_are_the_default_tenants_or_those_of_whom_is_said() {
+        let with = |tenant: Option<Text>| {
+            let options = ServeOptions {
+                model_repository: Some("/models".into()),
+                model_repository_tenant: tenant,
+                ..ServeOptions::default()
+            };
+            NodeConfig::check(options).map(|config| config.model_repository.unwrap().1.to_string())
+        };
+        assert_eq!(with(None).unwrap(), "default");
+        assert_eq!(with(text("acme")).unwrap(), "acme");
+        assert!(
+            with(text("Acme"))
+                .unwrap_err()
+                .to_string()
+                .contains("model_repository_tenant: invalid tenant name")
+        );
     }
 
     #[test]

@@ -35,6 +35,7 @@ enum Command {
 
 Examples:
   mesh serve
+  mesh serve --model-repository /models
   mesh serve --data /var/lib/mesh --admin-token-file /run/mesh/token --config /etc/mesh.toml
   MESH_DEVICES=2 mesh serve --log-format json"
     )]
@@ -67,6 +68,9 @@ fn main() -> ExitCode {
         }
         Command::Admin(mesh_cli::Command::Model(mesh_cli::ModelCommand::Inspect(args))) => {
             mesh_cli::run_inspect(&args, &mesh_node::signature)
+        }
+        Command::Admin(mesh_cli::Command::Model(mesh_cli::ModelCommand::Import(args))) => {
+            mesh_cli::run_import(&args, &cli.globals, &mesh_node::signature)
         }
         Command::Admin(command) => mesh_cli::run(command, cli.globals),
     }

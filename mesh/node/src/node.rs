@@ -25,6 +25,7 @@ use crate::{
     data::{DataError, DataFolder, first_admin_token},
     fleet::LocalFleet,
     observer::{BatchTelemetry, DeviceReadings},
+    repository::{self, RepositoryError},
 };
 
 /// How long the parts behind the doors may take to end, each.
@@ -53,6 +54,8 @@ pub enum StartError {
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Worker(#[from] WorkerError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
     #[error("cannot follow the devices: {0}")]
     Devices(Fault),
     #[error(transparent)]
@@ -134,6 +137,11 @@ impl Node {
         let store = open_store(&config, &groups.records)?;
         let backends = first.into_iter().chain(backends(&config)).collect();
         let worker = start_worker(&config, backends, &telemetry, clock.clone(), &groups.devices)?;
+        // Before control looks at the records, so that the node is not ready before these models are; and behind the worker,
+        // because libtorch may be asked to read one.
+        if let Some((folder, tenant)) = &config.model_repository {
+            repository::import(store.registry.handle(), folder.clone(), tenant).await?;
+        }
         let fleet = LocalFleet::follow(worker.handle(), &telemetry, &groups.devices).map_err(StartError::Devices)?;
         let readings: Arc<dyn DeviceSource> = Arc::new(DeviceReadings(worker.handle()));
         telemetry.metrics().read_devices_from(&readings);

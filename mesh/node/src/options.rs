@@ -47,6 +47,12 @@ pub struct ServeOptions {
     #[arg(long, env = "MESH_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
+    /// A Triton model repository: a folder with a folder for each model, brought in once at the start.
+    #[arg(long, env = "MESH_MODEL_REPOSITORY", value_name = "FOLDER")]
+    pub model_repository: Option<PathBuf>,
+    /// The tenant that its models are for; made if it is not there. [default: default]
+    #[arg(long, env = "MESH_MODEL_REPOSITORY_TENANT", value_name = "NAME")]
+    pub model_repository_tenant: Option<Text>,
     /// The inference door. [default: 0.0.0.0:8000]
     #[arg(long, env = "MESH_HTTP_LISTEN", value_name = "ADDRESS", help_heading = "Doors")]
     pub http_listen: Option<Text>,
@@ -133,6 +139,8 @@ impl ServeOptions {
         Self {
             data: self.data.or(other.data),
             config: self.config.or(other.config),
+            model_repository: self.model_repository.or(other.model_repository),
+            model_repository_tenant: self.model_repository_tenant.or(other.model_repository_tenant),
             http_listen: self.http_listen.or(other.http_listen),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
             admin_listen: self.admin_listen.or(other.admin_listen),

@@ -1,0 +1,214 @@
+//! Completes a configuration by what a model's file says of itself; where that is not enough, says what to write.
+//!
+//! A compiled package says names, types and extents, so nothing need be written. TorchScript says names only: types and extents
+//! are not guessed, because a wrong guess would refuse every request.
+
+use mesh_backend::{Signature, ValueType};
+use mesh_types::{DataType, DynamicBatching, ModelConfig, TensorSpec};
+
+/// The most rows of a batch where nobody says a number.
+pub const DEFAULT_ROWS: u32 = 8;
+
+/// An input or output as far as it is known; its extents with those of the batch.
+struct Known {
+    name: String,
+    datatype: Option<DataType>,
+    dims: Option<Vec<i64>>,
+    optional: bool,
+    /// A number and not a tensor.
+    plain: bool,
+}
+
+/// Fills in the inputs and outputs that are missing, and the rows of a batch where they were not said. The error says what to
+/// write into the configuration.
+pub(crate) fn complete(config: &mut ModelConfig, signature: &Signature, rows_said: bool) -> Result<(), String> {
+    let inputs = inputs(signature)?;
+    let outputs = outputs(signature);
+    let known = |all: &[Known]| all.iter().all(|one| one.datatype.is_some() && one.dims.is_some());
+    // A batch dimension that is fixed is none.
+    let fixed = inputs
+        .iter()
+        .filter(|one| !one.plain)
+        .any(|one| matches!(one.dims.as_deref(), Some([rows, ..]) if *rows != -1));
+    if !rows_said && !fixed {
+        config.max_batch_size = signature.max_rows.unwrap_or(DEFAULT_ROWS).min(DEFAULT_ROWS);
+        if config.max_batch_size > 1 && config.sequence_batching.is_none() && config.dynamic_batching.is_none() {
+            config.dynamic_batching = Some(DynamicBatching::default());
+        }
+    }
+    let batches = config.batches();
+    let (no_input, no_output) = (config.input.is_empty(), config.output.is_empty());
+    if no_input && !known(&inputs) || no_output && !known(&outputs) {
+        let mut text = if rows_said {
+            String::new()
+        } else {
+            format!("max_batch_size: {} ", config.max_batch_size)
+        };
+        let parts = [("input", no_input, &inputs), ("output", no_output, &outputs)];
+        for (field, _, all) in parts.into_iter().filter(|(_, missing, _)| *missing) {
+            let tensors: Vec<String> = all.iter().map(|one| one.written(batches)).collect();
+            text.push_str(&format!("{field} [ {} ] ", tensors.join(", ")));
+        }
+        return Err(format!("write {text}with the types and extents that it has"));
+    }
+    if no_input {
+        config.input = inputs.iter().map(|one| one.spec(batches)).collect();
+    }
+    if no_output {
+        config.output = outputs.iter().map(|one| one.spec(batches)).collect();
+    }
+    Ok(())
+}
+
+fn inputs(signature: &Signature) -> Result<Vec<Known>, String> {
+    let mut found = Vec::new();
+    for argument in &signature.arguments {
+        let optional = argument.default.is_some() || argument.value.may_be_none();
+        for (name, value) in argument.value.leaves(&argument.name) {
+            match value.present() {
+                // It is left out.
+                ValueType::Other(_) if optional => {}
+                ValueType::Other(text) => {
+                    return Err(format!("its argument {name} is {text}, which no tensor can stand for"));
+                }
+                _ => found.push(Known::of(name, value, optional)),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Named by keys at the top, by places otherwise.
+fn outputs(signature: &Signature) -> Vec<Known> {
+    let root = match signature.result.present() {
+        ValueType::Dict { .. } | ValueType::Record(_) => "",
+        value if value.is_leaf() => "OUTPUT__0",
+        _ => "OUTPUT",
+    };
+    let leaves = signature.result.leaves(root).into_iter();
+    leaves.map(|(name, value)| Known::of(name, value, false)).collect()
+}
+
+impl Known {
+    fn of(name: String, value: &ValueType, optional: bool) -> Self {
+        let number = |value: &ValueType| match value {
+            ValueType::Int => Some(DataType::Int64),
+            ValueType::Bool => Some(DataType::Bool),
+            ValueType::Float => Some(DataType::Fp32),
+            _ => None,
+        };
+        let (datatype, dims) = match value.present() {
+            ValueType::Tensor { datatype, dims } => (*datatype, dims.clone()),
+            ValueType::List { item, .. } => (number(item), Some(vec![-1])),
+            value => (number(value), Some(vec![1])),
+        };
+        Self {
+            name,
+            datatype,
+            dims,
+            optional,
+            plain: value.is_plain(),
+        }
+    }
+
+    fn spec(&self, batches: bool) -> TensorSpec {
+        let dims = self.dims.as_deref().unwrap_or(&[-1]);
+        let rows = usize::from(batches && !self.plain && self.dims.is_some());
+        TensorSpec {
+            optional: self.optional,
+            unbatched: batches && self.plain,
+            ..TensorSpec::new(
+                &self.name,
+                self.datatype.unwrap_or(DataType::Fp32),
+                dims.get(rows..).unwrap_or_default(),
+            )
+        }
+    }
+
+    /// As `config.pbtxt` has it.
+    fn written(&self, batches: bool) -> String {
+        let spec = self.spec(batches);
+        let datatype = match spec.datatype {
+            DataType::Bytes => "STRING".to_owned(),
+            other => other.to_string(),
+        };
+        let dims: Vec<String> = spec.dims.iter().map(i64::to_string).collect();
+        let optional = if spec.optional { " optional: true" } else { "" };
+        format!(
+            "{{ name: \"{}\" data_type: TYPE_{datatype} dims: [ {} ]{optional} }}",
+            spec.name,
+            dims.join(", ")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_backend::Argument;
+
+    use super::*;
+
+    fn signature(value: ValueType, result: ValueType) -> Signature {
+        Signature {
+            arguments: vec![Argument {
+                name: "x".into(),
+                value,
+                default: None,
+            }],
+            result,
+            max_rows: Some(64),
+        }
+    }
+
+    fn tensor(dims: &[i64]) -> ValueType {
+        ValueType::Tensor {
+            datatype: Some(DataType::Fp32),
+            dims: Some(dims.to_vec()),
+        }
+    }
+
+    #[test]
+    fn what_a_file_says_is_enough_where_it_says_everything() {
+        let mut config = ModelConfig::default();
+        complete(&mut config, &signature(tensor(&[-1, 30]), tensor(&[-1, 2])), false).unwrap();
+        assert_eq!(config.max_batch_size, DEFAULT_ROWS);
+        assert!(config.dynamic_batching.is_some());
+        assert_eq!(config.input, [TensorSpec::new("x", DataType::Fp32, &[30])]);
+        assert_eq!(config.output, [TensorSpec::new("OUTPUT__0", DataType::Fp32, &[2])]);
+        assert!(config.problems().is_empty());
+        let mut fixed = ModelConfig::default();
+        complete(&mut fixed, &signature(tensor(&[2, 30]), tensor(&[2, 2])), false).unwrap();
+        assert_eq!((fixed.max_batch_size, &*fixed.input[0].dims), (0, &[2, 30][..]));
+    }
+
+    #[test]
+    fn what_was_said_stays() {
+        let mut config = ModelConfig {
+            max_batch_size: 4,
+            input: vec![TensorSpec::new("INPUT__0", DataType::Fp16, &[30])],
+            ..ModelConfig::default()
+        };
+        complete(&mut config, &signature(tensor(&[-1, 30]), tensor(&[-1, 2])), true).unwrap();
+        assert_eq!((config.max_batch_size, config.input[0].datatype), (4, DataType::Fp16));
+        assert_eq!(config.output[0].dims, [2]);
+        assert!(config.dynamic_batching.is_none());
+    }
+
+    #[test]
+    fn where_it_is_not_enough_the_error_is_what_to_write() {
+        let error = complete(
+            &mut ModelConfig::default(),
+            &signature(ValueType::tensor(), ValueType::tensor()),
+            false,
+        )
+        .unwrap_err();
+        assert_eq!(
+            error,
+            "write max_batch_size: 8 input [ { name: \"x\" data_type: TYPE_FP32 dims: [ -1 ] } ] output [ { name: \"OUTPUT__0\" \
+             data_type: TYPE_FP32 dims: [ -1 ] } ] with the types and extents that it has"
+        );
+        let other = ValueType::Other("Device".into());
+        let error = complete(&mut ModelConfig::default(), &signature(other, tensor(&[1])), false).unwrap_err();
+        assert!(error.contains("argument x is Device"), "{error}");
+    }
+}
