@@ -111,6 +111,7 @@ mod ordering;
 mod particular;
 mod rig;
 mod room;
+mod sequences;
 mod sharing;
 mod standby;
 mod statistics;

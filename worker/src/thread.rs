@@ -151,7 +151,7 @@ impl Runner {
                 }
                 Order::Configure(model, spec) => {
                     if let Some(instance) = self.models.get_mut(&model) {
-                        instance.spec = spec;
+                        (instance.sequence, instance.spec) = as_runtime(&model, spec);
                     }
                     Some(News::Configured)
                 }
@@ -174,14 +174,7 @@ impl Runner {
             model: mut loaded,
             touch,
         } = handed;
-        let (sequence, spec) = match Plan::of(&spec) {
-            Ok(Some((plan, runtime))) => (Some(Arc::new(plan)), runtime),
-            Ok(None) => (None, spec),
-            Err(fault) => {
-                tracing::error!(%model, %fault, "the loader has taken a model whose sequences cannot be served");
-                (None, spec)
-            }
-        };
+        let (sequence, spec) = as_runtime(&model, spec);
         if let Some(rows) = touch {
             let (pulse, clock) = (&self.link.pulse, &self.parts.clock);
             pulse.begin(clock.now(), self.parts.limit(&spec), None);
@@ -254,6 +247,18 @@ impl Runner {
             abandoned: &|| link.is_abandoned(),
         };
         execute::run(&bench, instance, run, trace)
+    }
+}
+
+/// What a stateful model needs beyond its callers' tensors, and the specification as its runtime sees it.
+fn as_runtime(model: &ModelVersionKey, spec: LoadSpec) -> (Option<Arc<Plan>>, LoadSpec) {
+    match Plan::of(&spec) {
+        Ok(Some((plan, runtime))) => (Some(Arc::new(plan)), runtime),
+        Ok(None) => (None, spec),
+        Err(fault) => {
+            tracing::error!(%model, %fault, "the loader has taken a model whose sequences cannot be served");
+            (None, spec)
+        }
     }
 }
 

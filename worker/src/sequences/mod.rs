@@ -51,4 +51,4 @@ pub(crate) fn state_lost() -> Fault {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,7 +8,7 @@ use mesh_types::{
     ArtifactFormat, CorrelationId, DataType, Deadline, Fault, FaultClass, InferJob, ModelConfig, RequestId,
     SequenceStep, Shape, Standing, SystemClock, TenantId, Tensor, TraceContext,
 };
-use mesh_types::{Clock as _, ModelId, ModelVersionKey, Version};
+use mesh_types::{Clock as _, ModelVersionKey};
 use serde_json::{Value, json};
 
 use super::*;
@@ -19,19 +19,15 @@ use crate::{
     tests::{CPU, LONG, with_worker},
 };
 
-fn key() -> ModelVersionKey {
-    ModelVersionKey {
-        tenant: TenantId::parse("owner").unwrap(),
-        model: ModelId::parse("m").unwrap(),
-        version: Version::FIRST,
-    }
+pub(crate) fn key() -> ModelVersionKey {
+    crate::tests::key("m")
 }
 
-fn flag(name: &str, kind: &str) -> Value {
+pub(crate) fn flag(name: &str, kind: &str) -> Value {
     json!({"name": name, "control": [{"kind": kind, "int32_false_true": [0, 1]}]})
 }
 
-fn controls(corrid: &str) -> Value {
+pub(crate) fn controls(corrid: &str) -> Value {
     json!([
         flag("START", "CONTROL_SEQUENCE_START"),
         flag("END", "CONTROL_SEQUENCE_END"),
@@ -40,7 +36,7 @@ fn controls(corrid: &str) -> Value {
     ])
 }
 
-fn spec(builtin: &str, rows: u32, sequence: &Value) -> LoadSpec {
+pub(crate) fn spec(builtin: &str, rows: u32, sequence: &Value) -> LoadSpec {
     let tensor = |name: &str| json!({"name": name, "datatype": "INT32", "dims": [-1]});
     let config = json!({
         "max_batch_size": rows, "input": [tensor("INPUT")], "output": [tensor("OUTPUT")],
@@ -57,7 +53,7 @@ fn spec(builtin: &str, rows: u32, sequence: &Value) -> LoadSpec {
 }
 
 /// A sum that is kept outside of the model.
-fn sum_state() -> LoadSpec {
+pub(crate) fn sum_state() -> LoadSpec {
     let state = json!({"input_name": "BEFORE", "output_name": "AFTER", "data_type": "INT32", "dims": [1],
         "initial_state": [{"dims": [1], "data": "ZAAAAA=="}]});
     let sequence = json!({"state": [state], "max_sequence_idle_microseconds": 60_000_000});
@@ -70,7 +66,7 @@ fn tensor(values: &[i32]) -> Tensor {
     Tensor::new(Arc::from("INPUT"), DataType::Int32, shape, Bytes::from(data)).unwrap()
 }
 
-fn job(tenant: &str, id: CorrelationId, flags: (bool, bool), values: &[i32]) -> InferJob {
+pub(crate) fn job(tenant: &str, id: CorrelationId, flags: (bool, bool), values: &[i32]) -> InferJob {
     let (start, end) = flags;
     InferJob {
         request: RequestId(1),
@@ -86,7 +82,7 @@ fn job(tenant: &str, id: CorrelationId, flags: (bool, bool), values: &[i32]) -> 
     }
 }
 
-fn values(tensors: &[Tensor]) -> Vec<i32> {
+pub(crate) fn values(tensors: &[Tensor]) -> Vec<i32> {
     let data = &tensors[0].data;
     data.as_chunks::<4>()
         .0
@@ -95,9 +91,9 @@ fn values(tensors: &[Tensor]) -> Vec<i32> {
         .collect()
 }
 
-const FIRST: (bool, bool) = (true, false);
-const NEXT: (bool, bool) = (false, false);
-const LAST: (bool, bool) = (false, true);
+pub(crate) const FIRST: (bool, bool) = (true, false);
+pub(crate) const NEXT: (bool, bool) = (false, false);
+pub(crate) const LAST: (bool, bool) = (false, true);
 
 async fn step(
     worker: &WorkerHandle,

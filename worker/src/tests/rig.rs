@@ -56,6 +56,9 @@ struct WatchedModel {
     name: String,
     /// Where values below zero are held up, if the model is one that hangs.
     hangs: Option<Arc<Hold>>,
+    /// The whole numbers in its first input at which it panics, and at which it is held up.
+    panic_at: Option<i32>,
+    hang_at: Option<(i32, Arc<Hold>)>,
     /// More rows find no memory, but not in warm-up.
     late_rows: u32,
     peak: u64,
@@ -103,6 +106,15 @@ impl LoadedModel for WatchedModel {
         if let Some(hangs) = self.hangs.as_ref().filter(|_| parts.any(negative)) {
             hangs.pass();
         }
+        let holds = |number: i32| {
+            let bytes = number.to_le_bytes();
+            let mut parts = batch.inputs.first().into_iter().flat_map(|input| &input.parts);
+            parts.any(|part| part.as_chunks::<4>().0.contains(&bytes))
+        };
+        if let Some((_, hangs)) = self.hang_at.as_ref().filter(|(number, _)| holds(*number)) {
+            hangs.pass();
+        }
+        assert!(!self.panic_at.is_some_and(holds), "panics at this number");
         self.inner.execute(batch)
     }
 
@@ -147,6 +159,8 @@ impl Backend for Watched {
         let builtin = spec.config.parameters.get("builtin").and_then(|value| value.as_str());
         let hangs = (builtin == Some("hang_on_negative")).then(|| self.hangs.clone());
         let number = |name: &str| spec.config.parameters.get(name).and_then(|value| value.as_u64());
+        let whole = |name: &str| number(name).map(|number| i32::try_from(number).unwrap());
+        let (panic_at, hang_at) = (whole("panic_at"), whole("hang_at"));
         if let Some(text) = spec
             .artifact
             .as_deref()
@@ -169,6 +183,8 @@ impl Backend for Watched {
             inner,
             name,
             hangs,
+            panic_at,
+            hang_at: hang_at.map(|number| (number, self.hangs.clone())),
             late_rows,
             peak,
             deadly: spec.config.parameters.contains_key("deadly"),
@@ -254,11 +270,16 @@ impl Rig {
 
     /// Submits a request that hangs, and returns once it does.
     pub(super) async fn hang(&mut self, model: &str) -> crate::JobReply {
-        while self.entered.try_recv().is_ok() {}
-        self.hangs.set(true);
+        self.hold_hangs();
         let reply = self.submit(model, &[-1.0]);
         self.entered.recv().await.unwrap();
         reply
+    }
+
+    /// From now on what hangs does, and only what is entered from now on counts as such.
+    pub(super) fn hold_hangs(&mut self) {
+        while self.entered.try_recv().is_ok() {}
+        self.hangs.set(true);
     }
 
     /// Once something has been entered that was to be held up.

@@ -1,0 +1,221 @@
+//! Sequences beside faults and changes: what becomes of their states where a step panics, fails or hangs, where a thread dies,
+//! and where their model is configured anew or replaced.
+
+use mesh_types::{CorrelationId, ExecutionPolicy};
+use serde_json::{Value, json};
+
+use super::{
+    rig::{FAR, Rig, with_rig},
+    *,
+};
+use crate::{
+    JobReply, SequenceStatistics,
+    sequences::tests::{FIRST, LAST, NEXT, controls, job, key, spec, values},
+};
+
+/// How long an execution may take.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Two steps make a batch; one alone waits for so long.
+const DELAY: Duration = Duration::from_secs(1);
+/// Values at which the models panic and hang.
+const PANICS: i32 = 7;
+const HANGS: i32 = 9;
+/// Sequences of an instance.
+const SEATS: u64 = 4;
+const GONE: &str = "the instance that held its state is gone";
+
+/// A model whose steps run two at a time, and which panics and hangs where it is told to.
+fn paired(builtin: &str, sequence: Value) -> LoadSpec {
+    let mut whole = json!({
+        "oldest": {
+            "max_candidate_sequences": SEATS, "preferred_batch_size": [2], "max_queue_delay_microseconds": 1_000_000,
+        },
+        "max_sequence_idle_microseconds": 3_600_000_000_u64, "max_sequences_per_tenant": SEATS,
+    });
+    whole
+        .as_object_mut()
+        .unwrap()
+        .extend(sequence.as_object().unwrap().clone());
+    changed(spec(builtin, 2, &whole), |config| {
+        for (name, value) in [("panic_at", PANICS), ("hang_at", HANGS)] {
+            config.parameters.insert(name.into(), ParameterValue::Int(value.into()));
+        }
+    })
+}
+
+fn changed(mut spec: LoadSpec, change: impl FnOnce(&mut ModelConfig)) -> LoadSpec {
+    let mut config = ModelConfig::clone(&spec.config);
+    change(&mut config);
+    spec.config = Arc::new(config);
+    spec
+}
+
+/// A sum that is kept outside of the model.
+fn sum_outside() -> LoadSpec {
+    let state = json!({"input_name": "BEFORE", "output_name": "AFTER", "data_type": "INT32", "dims": [1]});
+    paired("sum_state", json!({"state": [state]}))
+}
+
+/// A sum that the model keeps itself, by correlation id.
+fn sum_inside() -> LoadSpec {
+    paired("sequence_sum", json!({"control_input": controls("TYPE_STRING")}))
+}
+
+fn number(id: u64) -> CorrelationId {
+    CorrelationId::Number(id)
+}
+
+fn send(rig: &Rig, (tenant, id): (&str, CorrelationId), flags: (bool, bool), value: i32) -> JobReply {
+    let job = InferJob {
+        deadline: Deadline::after(SystemClock.now(), FAR),
+        ..job(tenant, id, flags, &[value])
+    };
+    rig.worker.submit(CPU, job).unwrap()
+}
+
+async fn read(reply: JobReply) -> Result<Vec<i32>, Fault> {
+    reply.await.map(|outcome| values(&outcome.outputs))
+}
+
+/// The next steps of a tenant's sequences, in batches of two.
+async fn steps<const N: usize>(
+    rig: &Rig,
+    tenant: &str,
+    flags: (bool, bool),
+    steps: [(u64, i32); N],
+) -> [Result<i32, Fault>; N] {
+    let replies = steps.map(|(id, value)| read(send(rig, (tenant, number(id)), flags, value)));
+    let answers = futures::future::join_all(replies).await;
+    let sums = answers.into_iter().map(|answer| answer.map(|values| values[0]));
+    sums.collect::<Vec<_>>().try_into().unwrap()
+}
+
+fn ran<const N: usize>(answers: [Result<i32, Fault>; N]) {
+    for answer in answers {
+        answer.unwrap();
+    }
+}
+
+fn sequences(rig: &Rig) -> SequenceStatistics {
+    let mut device = rig.worker.statistics().devices.remove(0);
+    device.models.remove(&key()).unwrap().sequences.unwrap_or_default()
+}
+
+fn state_bytes(rig: &Rig) -> u64 {
+    rig.worker.statistics().devices[0].sequence_state_bytes
+}
+
+/// What is lost is told so, begins anew, and takes nobody's seat.
+async fn all_are_lost_and_begin_anew(rig: &Rig, lost: u64) {
+    rig.until_statistics(|device| {
+        let known = device.models[&key()].sequences.unwrap_or_default();
+        (known.lost, known.open) == (lost, 0)
+    })
+    .await;
+    let answers = steps(rig, "a", FIRST, [(1, 5), (2, 6), (3, 7_000), (4, 8)]).await;
+    assert_eq!(answers, [Ok(5), Ok(6), Ok(7_000), Ok(8)]);
+    let answers = steps(rig, "a", NEXT, [(1, 1), (2, 1), (3, 1), (4, 1)]).await;
+    assert_eq!(answers, [Ok(6), Ok(7), Ok(7_001), Ok(9)]);
+    assert_eq!(sequences(rig).open, SEATS);
+    assert_eq!(sequences(rig).backlog, 0);
+}
+
+fn is_refused(answer: &Result<i32, Fault>, why: &str) {
+    let fault = answer.as_ref().unwrap_err();
+    assert_eq!(fault.class, FaultClass::InvalidArgument, "{fault}");
+    assert!(fault.message.contains(why), "{fault}");
+}
+
+fn took_too_long(answer: &Result<Vec<i32>, Fault>) {
+    let fault = answer.as_ref().unwrap_err();
+    assert_eq!(fault.class, FaultClass::Unavailable, "{fault}");
+    assert!(fault.message.contains("took too long"), "{fault}");
+}
+
+#[test]
+fn a_panic_in_a_shared_batch_moves_no_declared_state() {
+    with_rig(&WorkerConfig::default(), |rig| async move {
+        rig.load(sum_outside()).await;
+        assert_eq!(steps(&rig, "a", FIRST, [(1, 1), (2, 10)]).await, [Ok(1), Ok(10)]);
+        let [culprit, mate] = steps(&rig, "a", NEXT, [(1, PANICS), (2, 20)]).await;
+        let culprit = culprit.unwrap_err();
+        assert_eq!(culprit.class, FaultClass::Internal, "{culprit}");
+        assert!(culprit.message.contains("panicked"), "{culprit}");
+        assert_eq!(mate, Ok(30));
+        assert_eq!(steps(&rig, "a", NEXT, [(1, 1), (2, 1)]).await, [Ok(2), Ok(31)]);
+        rig.until_statistics(|device| device.models[&key()].success.count == 5)
+            .await;
+        assert_eq!(rig.statistics("m").fail.count, 1);
+        assert_eq!((sequences(&rig).open, sequences(&rig).lost), (2, 0));
+        rig
+    });
+}
+
+#[test]
+fn a_step_that_hangs_leaves_declared_states_where_they_were_also_once_it_comes_back() {
+    with_rig(&WorkerConfig::default(), |mut rig| async move {
+        rig.load(sum_outside()).await;
+        assert_eq!(steps(&rig, "a", FIRST, [(1, 1), (2, 10)]).await, [Ok(1), Ok(10)]);
+        rig.hold_hangs();
+        let hung = [(1, HANGS), (2, 20)].map(|(id, value)| send(&rig, ("a", number(id)), NEXT, value));
+        rig.entered().await;
+        rig.advance(LIMIT);
+        for reply in hung {
+            took_too_long(&read(reply).await);
+        }
+        rig.until_state("m", ModelState::Ready).await;
+        assert_eq!(steps(&rig, "a", NEXT, [(1, 1), (2, 1)]).await, [Ok(2), Ok(11)]);
+        rig.release();
+        rig.until_statistics(|device| device.abandoned == 0).await;
+        assert_eq!(steps(&rig, "a", NEXT, [(1, 1), (2, 1)]).await, [Ok(3), Ok(12)]);
+        assert_eq!(state_bytes(&rig), 8);
+        assert_eq!((sequences(&rig).open, sequences(&rig).lost), (2, 0));
+        rig
+    });
+}
+
+#[test]
+fn a_step_that_hangs_loses_the_states_that_the_model_kept_itself() {
+    with_rig(&WorkerConfig::default(), |mut rig| async move {
+        rig.load(sum_inside()).await;
+        let begun = steps(&rig, "a", FIRST, [(1, 1), (2, 10), (3, 20), (4, 30)]).await;
+        assert_eq!(begun, [Ok(1), Ok(10), Ok(20), Ok(30)]);
+        rig.hold_hangs();
+        let hung = [(1, HANGS), (2, 20)].map(|(id, value)| send(&rig, ("a", number(id)), NEXT, value));
+        rig.entered().await;
+        rig.advance(LIMIT);
+        for reply in hung {
+            took_too_long(&read(reply).await);
+        }
+        rig.until_state("m", ModelState::Ready).await;
+        for lost in steps(&rig, "a", NEXT, [(1, 1), (2, 1), (3, 1), (4, 1)]).await {
+            is_refused(&lost, GONE);
+        }
+        rig.release();
+        rig.until_statistics(|device| device.abandoned == 0).await;
+        all_are_lost_and_begin_anew(&rig, 4).await;
+        rig
+    });
+}
+
+#[test]
+fn a_change_that_loads_nothing_leaves_sequences_as_they_are() {
+    for model in [sum_outside(), sum_inside()] {
+        with_rig(&WorkerConfig::default(), |rig| async move {
+            rig.load(model.clone()).await;
+            assert_eq!(steps(&rig, "a", FIRST, [(1, 1), (2, 10)]).await, [Ok(1), Ok(10)]);
+            let patient = changed(model, |config| {
+                config.execution = Some(ExecutionPolicy {
+                    timeout_microseconds: 60_000_000,
+                    ..ExecutionPolicy::default()
+                });
+            });
+            rig.load(patient).await;
+            assert_eq!(steps(&rig, "a", NEXT, [(1, 1), (2, 1)]).await, [Ok(2), Ok(11)]);
+            assert_eq!(steps(&rig, "b", FIRST, [(3, 5), (4, 6)]).await, [Ok(5), Ok(6)]);
+            assert_eq!(steps(&rig, "a", NEXT, [(1, 1), (2, 1)]).await, [Ok(3), Ok(12)]);
+            assert_eq!(rig.seen.lock().loads["m"], 1);
+            rig
+        });
+    }
+}
