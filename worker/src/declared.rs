@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use mesh_backend::LoadSpec;
+use mesh_scheduler::Aborted;
 use mesh_types::{Fault, FaultSource, LoadPolicy, ModelVersionKey};
 
 use crate::{
@@ -198,6 +199,8 @@ impl DeviceActor {
         model.places.resize(model.places.len().max(instances), Place::Gone);
         model.apply_rules(queue);
         model.answers.extend(answers);
+        // What the former one was given says nothing to this one.
+        self.scheduler.abort_sequences(key, Aborted::Lost);
         self.unlearn(key);
         if let Some(reason) = self.models.get(key).and_then(|model| self.refuses(model)) {
             self.fail_load(key, reason);

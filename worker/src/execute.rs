@@ -293,14 +293,13 @@ impl Batch<'_> {
         }
     }
 
-    /// Whether the instance is the one that has seen the member's sequence, where that matters.
+    /// Whether what the member's step begins from is there.
     fn has_its_state(&mut self, member: usize) -> bool {
         let Some(plan) = &self.instance.sequence else {
             return true;
         };
         let step = self.run.members.get(member).and_then(|member| member.step.as_deref());
-        let knows =
-            step.is_none_or(|step| step.start || !plan.keeps_itself() || step.state.epoch() == self.instance.epoch);
+        let knows = step.is_none_or(|step| step.can_run(plan, self.instance.epoch));
         if !knows {
             self.set_step(member, StepResult::Lost);
             self.fail(member, state_lost());

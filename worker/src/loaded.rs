@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Instant};
 
 use mesh_backend::LoadSpec;
+use mesh_scheduler::Aborted;
 use mesh_types::{Fault, FaultSource, ModelVersionKey};
 
 use crate::{
@@ -271,6 +272,8 @@ impl DeviceActor {
                 // What crashed was another one.
                 model.quarantine = Quarantine::default();
                 model.apply_rules(self.parts.queue);
+                // What the former one has kept, or was given, says nothing to the new one.
+                self.scheduler.abort_sequences(key, Aborted::Lost);
                 self.unlearn(key);
                 self.enlist(key);
                 self.let_go_of_more(key);

@@ -45,13 +45,12 @@ pub(crate) fn partition(plan: &Plan, all: &[Member], members: Vec<usize>) -> Vec
     parts.into_iter().map(|(_, alike)| alike).collect()
 }
 
-/// What a step begins from.
+/// What a step begins from. One that goes on runs only where its state is there ([`Step::can_run`]).
 fn states_of(plan: &Plan, step: &Step) -> Vec<StateTensor> {
-    let known = step.state.tensors();
-    if step.start || known.len() != plan.states.len() {
+    if step.start {
         return plan.states.iter().map(|state| state.initial.clone()).collect();
     }
-    known
+    step.state.tensors()
 }
 
 impl Prepared {

@@ -131,8 +131,14 @@ impl DeviceActor {
         self.scheduler.close_sequences(key, true);
         if self.scheduler.open_sequences(key) > 0 {
             let until = self.now() + self.parts.sequence_grace;
-            self.keeping.closing.insert(key.clone(), until);
+            // Whoever asks for the unload again does not lengthen it.
+            self.keeping.closing.entry(key.clone()).or_insert(until);
         }
+    }
+
+    /// The model is gone: a later load of it has nothing to do with this one's grace.
+    pub(crate) fn forget_grace(&mut self, key: &ModelVersionKey) {
+        self.keeping.closing.remove(key);
     }
 
     /// Ends the sequences whose grace is over; when the next is.

@@ -38,6 +38,19 @@ pub(crate) struct Step {
     pub(crate) state: Arc<SequenceState>,
 }
 
+impl Step {
+    /// Whether what it begins from is there: with this load of the model where that keeps it, else in the device's memory.
+    pub(crate) fn can_run(&self, plan: &Plan, epoch: u64) -> bool {
+        if self.start {
+            return true;
+        }
+        if plan.keeps_itself() {
+            return self.state.epoch() == epoch;
+        }
+        self.state.count() == plan.states.len()
+    }
+}
+
 /// A number that no load of a model in this process has had: two loads of a model do not share what it keeps.
 pub(crate) fn next_epoch() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);

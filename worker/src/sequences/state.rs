@@ -107,6 +107,11 @@ impl SequenceState {
         self.now.lock().tensors.clone()
     }
 
+    /// How many tensors there are.
+    pub(crate) fn count(&self) -> usize {
+        self.now.lock().tensors.len()
+    }
+
     /// The load of the model that saw the sequence's first step.
     pub(crate) fn epoch(&self) -> u64 {
         self.now.lock().epoch

@@ -219,3 +219,24 @@ fn a_change_that_loads_nothing_leaves_sequences_as_they_are() {
         });
     }
 }
+
+#[test]
+fn what_replaces_a_model_goes_on_with_none_of_its_sequences() {
+    for model in [sum_outside(), sum_inside()] {
+        with_rig(&WorkerConfig::default(), |rig| async move {
+            rig.load(model.clone()).await;
+            assert_eq!(steps(&rig, "a", FIRST, [(1, 1), (2, 10)]).await, [Ok(1), Ok(10)]);
+            let other = changed(model, |config| {
+                config.parameters.insert("another".into(), ParameterValue::Int(1));
+            });
+            rig.load(other).await;
+            assert_eq!(rig.seen.lock().loads["m"], 2);
+            for lost in steps(&rig, "a", NEXT, [(1, 1), (2, 1)]).await {
+                is_refused(&lost, GONE);
+            }
+            rig.until_statistics(|device| device.sequence_state_bytes == 0).await;
+            all_are_lost_and_begin_anew(&rig, 2).await;
+            rig
+        });
+    }
+}
