@@ -61,6 +61,8 @@ impl DeviceActor {
             let offered = match item.payload.job.sequence.clone() {
                 None => self.scheduler.offer(now, &key, item),
                 Some(step) => {
+                    // Its caller may have read what became of the step before: then it is known here by now.
+                    self.hear_threads();
                     self.set_instances(&key);
                     self.scheduler.offer_step(now, &key, item, &step)
                 }
@@ -221,7 +223,7 @@ impl DeviceActor {
     }
 
     /// Tells the scheduler what a batch cost, and the books who pays for it.
-    pub(crate) fn settle_batch(&mut self, number: u64, outcome: Outcome, steps: &[StepResult]) {
+    pub(crate) fn settle_batch(&mut self, number: u64, outcome: Outcome, steps: &[Option<StepResult>]) {
         let now = self.now();
         let charges = self.scheduler.finished_steps(now, BatchId(number), outcome, steps);
         let shared = &self.parts.thread.shared;

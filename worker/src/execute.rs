@@ -5,6 +5,9 @@
 //! at most 2n - 1 executions, so a batch costs at most twice its requests. Before each execution those leave whose
 //! deadline has passed or whose caller has gone. After a panic the model is loaded anew before it runs again; if that
 //! fails, nobody of the batch can be served any more.
+//!
+//! A model that keeps its sequences' states itself may have moved some of them before it fails, and nobody can tell which: its
+//! batch is not run again, and the sequences of all members are over. A thread that was given up meanwhile says nothing more.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -83,11 +86,6 @@ pub(crate) struct Bench<'a> {
 
 /// Runs and answers a batch.
 pub(crate) fn run(bench: &Bench<'_>, instance: &mut Instance, run: &RunBatch, trace: Option<TraceContext>) -> Tally {
-    let steps = if instance.sequence.is_some() {
-        vec![StepResult::NotRun; run.members.len()]
-    } else {
-        Vec::new()
-    };
     let mut batch = Batch {
         bench,
         instance,
@@ -95,7 +93,6 @@ pub(crate) fn run(bench: &Bench<'_>, instance: &mut Instance, run: &RunBatch, tr
         trace,
         tally: Tally {
             formed: run.rows,
-            steps,
             ..Tally::default()
         },
     };
@@ -135,7 +132,11 @@ impl Batch<'_> {
             if members.is_empty() {
                 continue;
             }
-            if let Err(fault) = self.ensure_loaded() {
+            let loaded = self.ensure_loaded();
+            if (self.bench.abandoned)() {
+                return;
+            }
+            if let Err(fault) = loaded {
                 let lost = members.into_iter().chain(open.drain(..).flatten());
                 lost.for_each(|member| self.fail(member, fault.clone()));
                 return;
@@ -145,10 +146,18 @@ impl Batch<'_> {
                 continue;
             }
             let began = self.bench.clock.now();
-            match self.execute(&members) {
+            let executed = self.execute(&members);
+            if let Err(failure) = &executed {
+                self.note(failure, &members);
+            }
+            // Whoever gave the thread up answers these.
+            if (self.bench.abandoned)() {
+                return;
+            }
+            match executed {
                 Ok(executed) => self.answer(&members, executed, began),
+                Err(failure) if self.may_have_moved(&failure, &members) => self.lose(&members, failure.into()),
                 Err(failure) => {
-                    self.note(&failure, &members);
                     if let [alone] = members.as_slice() {
                         self.fail(*alone, failure.into());
                         continue;
@@ -160,16 +169,36 @@ impl Batch<'_> {
         }
     }
 
+    fn keeps_states_itself(&self) -> bool {
+        self.instance.sequence.as_ref().is_some_and(|plan| plan.keeps_itself())
+    }
+
+    /// Whether running the members again could move states of their sequences twice: not after a panic, because then the model
+    /// is loaded anew and knows none of them.
+    fn may_have_moved(&self, failure: &Failure, members: &[usize]) -> bool {
+        self.keeps_states_itself() && (matches!(failure, Failure::Error(_)) || members.len() == 1)
+    }
+
+    /// The members' sequences are over.
+    fn lose(&mut self, members: &[usize], fault: Fault) {
+        let fault = with_its_sequence(fault);
+        for member in members {
+            self.settle(*member, StepResult::Lost);
+            self.fail(*member, fault.clone());
+        }
+    }
+
     fn is_worth_running(&mut self, member: usize, now: Instant) -> bool {
         if !self.run.replies.is_open(member) {
+            self.settle(member, StepResult::NotRun);
             self.tally.cancelled += 1;
             return false;
         }
         let deadline = self.run.members.get(member).map(|member| member.job.deadline.instant());
         if deadline.is_some_and(|deadline| now >= deadline) {
             self.tally.expired += 1;
-            let answer = Err(Fault::deadline("before the batch ran"));
-            self.run.replies.answer(member, answer);
+            self.settle(member, StepResult::NotRun);
+            self.refuse(member, Fault::deadline("before the batch ran"));
             return false;
         }
         true
@@ -239,21 +268,10 @@ impl Batch<'_> {
         let Executed { outputs, states, run } = executed;
         let mut states = states.into_iter();
         self.tally.runs.push(run);
-        let policy = self
-            .instance
-            .spec
-            .config
-            .execution
-            .unwrap_or_default()
-            .non_finite_outputs;
         let now = self.bench.clock.now();
         for (index, outputs) in members.iter().zip(outputs) {
             let state = states.next();
-            let odd = policy != NonFinite::Pass && !outputs.iter().all(finite::is_finite);
-            self.tally.non_finite += u32::from(odd);
-            if odd && policy == NonFinite::Fail {
-                let text = "the model's output holds NaN or infinity";
-                self.fail(*index, Fault::new(FaultClass::Internal, FaultSource::Model, text));
+            if self.is_unfit(*index, &outputs) {
                 continue;
             }
             let Some(member) = self.run.members.get(*index) else {
@@ -293,6 +311,26 @@ impl Batch<'_> {
         }
     }
 
+    /// Whether the outputs are not finite, and are refused for it; the member is then answered.
+    fn is_unfit(&mut self, member: usize, outputs: &[Tensor]) -> bool {
+        let policy = self.instance.spec.config.execution.unwrap_or_default();
+        let policy = policy.non_finite_outputs;
+        let odd = policy != NonFinite::Pass && !outputs.iter().all(finite::is_finite);
+        self.tally.non_finite += u32::from(odd);
+        let unfit = odd && policy == NonFinite::Fail;
+        if unfit {
+            let text = "the model's output holds NaN or infinity";
+            let fault = Fault::new(FaultClass::Internal, FaultSource::Model, text);
+            if self.keeps_states_itself() {
+                // The step has run, and its caller does not know what it came to.
+                self.lose(&[member], fault);
+            } else {
+                self.fail(member, fault);
+            }
+        }
+        unfit
+    }
+
     /// Whether what the member's step begins from is there.
     fn has_its_state(&mut self, member: usize) -> bool {
         let Some(plan) = &self.instance.sequence else {
@@ -301,7 +339,7 @@ impl Batch<'_> {
         let step = self.run.members.get(member).and_then(|member| member.step.as_deref());
         let knows = step.is_none_or(|step| step.can_run(plan, self.instance.epoch));
         if !knows {
-            self.set_step(member, StepResult::Lost);
+            self.settle(member, StepResult::Lost);
             self.fail(member, state_lost());
         }
         knows
@@ -324,6 +362,7 @@ impl Batch<'_> {
             return;
         };
         if !answered && !plan.keeps_itself() {
+            self.settle(member, StepResult::NotRun);
             return;
         }
         let step = self.run.members.get(member).and_then(|member| member.step.as_deref());
@@ -331,12 +370,13 @@ impl Batch<'_> {
             step.state.began(self.instance.epoch);
         }
         reserved.into_iter().for_each(Reserved::keep);
-        self.set_step(member, StepResult::Ran);
+        self.settle(member, StepResult::Ran);
     }
 
-    fn set_step(&mut self, member: usize, result: StepResult) {
-        if let Some(step) = self.tally.steps.get_mut(member) {
-            *step = result;
+    /// Notes what has become of a member's step, if it is one.
+    fn settle(&self, member: usize, result: StepResult) {
+        if self.instance.sequence.is_some() {
+            self.run.replies.settle(member, result);
         }
     }
 
@@ -365,14 +405,35 @@ impl Batch<'_> {
     }
 
     fn fail(&mut self, member: usize, fault: Fault) {
+        self.settle(member, StepResult::NotRun);
         let arrived = self.run.members.get(member).map(|member| member.arrived);
-        if self.run.replies.answer(member, Err(fault))
+        if self.refuse(member, fault)
             && let Some(arrived) = arrived
         {
             let whole = self.bench.clock.now().saturating_duration_since(arrived);
             self.tally.fail.add(whole);
         }
     }
+
+    /// Answers with a fault; false if nobody waits for it. Where it is a step, once the actor has been told: whoever reads
+    /// that a step has not run may send the next one at once, which must not count as one that waited behind it.
+    fn refuse(&mut self, member: usize, fault: Fault) -> bool {
+        if self.instance.sequence.is_none() {
+            return self.run.replies.answer(member, Err(fault));
+        }
+        let open = self.run.replies.is_open(member);
+        self.tally.refused.push((member, fault));
+        open
+    }
+}
+
+/// The fault of a step whose sequence is over with it.
+fn with_its_sequence(fault: Fault) -> Fault {
+    let text = format!(
+        "{}; its sequence is over, because the model keeps its state itself: start it again with the START flag",
+        fault.message
+    );
+    Fault::new(fault.class, fault.source, text).with_retry(Retry::No)
 }
 
 /// What the requests are told whose execution hangs, or waited behind one that does.

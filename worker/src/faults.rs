@@ -94,7 +94,8 @@ impl DeviceActor {
                 busy: if hangs { hung.taken } else { Duration::ZERO },
                 ..Outcome::default()
             };
-            self.settle_batch(batch.number, outcome, &[]);
+            // Where only a part of it hangs, the other parts have run.
+            self.settle_batch(batch.number, outcome, &batch.replies.steps());
         }
         for key in self.empty_place(hung) {
             self.publish(&key);

@@ -67,8 +67,14 @@ impl DeviceActor {
         }
     }
 
-    /// Takes in what the threads have to say.
+    /// Takes in what the threads and the loaders have to say.
     pub(crate) fn hear(&mut self) {
+        self.hear_threads();
+        self.hear_loaders();
+    }
+
+    /// Takes in what the threads have to say.
+    pub(crate) fn hear_threads(&mut self) {
         while let Some(done) = self.parts.thread.shared.done.pop() {
             match self.crew.heard(done) {
                 Some((_, News::Batch(news))) => self.hear_batch(&news),
@@ -77,7 +83,6 @@ impl DeviceActor {
                 Some((_, News::Configured)) | None => {}
             }
         }
-        self.hear_loaders();
     }
 
     fn hear_batch(&mut self, news: &BatchNews) {

@@ -138,7 +138,7 @@ pub(crate) struct BatchNews {
     /// The fewest rows for which there was no memory.
     pub(crate) oom_rows: Option<u32>,
     /// What became of its sequences' steps, in its order; empty where the model has none.
-    pub(crate) steps: Vec<StepResult>,
+    pub(crate) steps: Vec<Option<StepResult>>,
 }
 
 /// What warm-up measured.

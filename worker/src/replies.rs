@@ -1,8 +1,10 @@
 //! The answers that a batch owes, shared by the thread that runs it and the actor that watches the thread.
 //!
 //! Whoever comes first takes a request's reply and answers; the other finds it taken. So a hung execution's requests are
-//! answered without waiting for it, what it says later is nobody's business, and no request is answered twice.
+//! answered without waiting for it, what it says later is nobody's business, and no request is answered twice. What has become
+//! of sequences' steps is noted here as well: where a part of a batch hangs, the other parts have run.
 
+use mesh_scheduler::StepResult;
 use mesh_types::{Fault, JobOutcome};
 use parking_lot::Mutex;
 
@@ -12,13 +14,32 @@ use crate::ordering::Reply;
 #[derive(Debug)]
 pub(crate) struct Replies {
     open: Mutex<Vec<Option<Reply>>>,
+    /// What has become of each member as a step of its sequence; empty where nothing has been said of any.
+    steps: Mutex<Vec<Option<StepResult>>>,
 }
 
 impl Replies {
     pub(crate) fn new(replies: Vec<Reply>) -> Self {
         Self {
             open: Mutex::new(replies.into_iter().map(Some).collect()),
+            steps: Mutex::default(),
         }
+    }
+
+    /// Notes what has become of a member's step; what was noted first stays.
+    pub(crate) fn settle(&self, member: usize, step: StepResult) {
+        let mut steps = self.steps.lock();
+        if steps.len() <= member {
+            steps.resize(member + 1, None);
+        }
+        if let Some(known) = steps.get_mut(member) {
+            known.get_or_insert(step);
+        }
+    }
+
+    /// What has become of the members' steps, as far as is known.
+    pub(crate) fn steps(&self) -> Vec<Option<StepResult>> {
+        self.steps.lock().clone()
     }
 
     /// Answers one member; false if that has been done, or nobody waits for it.
@@ -48,6 +69,17 @@ mod tests {
     use mesh_types::{FaultSource, StageTimings};
 
     use super::*;
+
+    #[test]
+    fn what_is_said_of_a_step_first_is_what_became_of_it() {
+        let (first, _one) = Reply::channel();
+        let (second, _two) = Reply::channel();
+        let replies = Replies::new(vec![first, second]);
+        assert_eq!(replies.steps(), []);
+        replies.settle(1, StepResult::Lost);
+        replies.settle(1, StepResult::NotRun);
+        assert_eq!(replies.steps(), [None, Some(StepResult::Lost)]);
+    }
 
     #[test]
     fn who_comes_first_answers_and_the_other_finds_it_taken() {

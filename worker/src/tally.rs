@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_scheduler::StepResult;
+use mesh_types::Fault;
 
 use crate::statistics::Sum;
 
@@ -42,10 +42,10 @@ pub(crate) struct Tally {
     pub(crate) oom_rows: Option<u32>,
     /// The longest wait among those that ran.
     pub(crate) longest_wait: Duration,
+    /// Steps of sequences that have not run, to be answered once the actor knows.
+    pub(crate) refused: Vec<(usize, Fault)>,
     /// How long the thread had the batch.
     pub(crate) busy: Duration,
-    /// What became of each member as a step of its sequence; empty where the model has none.
-    pub(crate) steps: Vec<StepResult>,
 }
 
 impl Tally {

@@ -10,7 +10,7 @@
 use std::{collections::HashMap, ops::Range, sync::Arc, thread::JoinHandle, time::Duration};
 
 use mesh_backend::{Backend, BackendError, LoadSpec, LoadedModel};
-use mesh_types::{Clock, ModelVersionKey, TraceContext};
+use mesh_types::{Clock, Fault, ModelVersionKey, TraceContext};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -122,6 +122,7 @@ pub(crate) fn start(id: ThreadId, parts: ThreadParts) -> std::io::Result<Started
             parts,
             link,
             models,
+            refused: Vec::new(),
         }
         .run(&mut received);
     };
@@ -134,6 +135,8 @@ struct Runner {
     parts: ThreadParts,
     link: Arc<Link>,
     models: HashMap<Arc<ModelVersionKey>, Instance>,
+    /// The members of the last batch that are answered after its news.
+    refused: Vec<(usize, Fault)>,
 }
 
 impl Runner {
@@ -143,6 +146,7 @@ impl Runner {
             if self.link.is_abandoned() {
                 break;
             }
+            let mut replies = None;
             let news = match order {
                 Order::Adopt(model, handed) => Some(self.adopt(model, handed)),
                 Order::Unload(model) => {
@@ -155,7 +159,10 @@ impl Runner {
                     }
                     Some(News::Configured)
                 }
-                Order::Run(batch) => self.run_batch(&batch),
+                Order::Run(batch) => {
+                    replies = Some(batch.replies.clone());
+                    self.run_batch(&batch)
+                }
             };
             let Some(news) = news.filter(|_| !self.link.is_abandoned()) else {
                 break;
@@ -163,6 +170,11 @@ impl Runner {
             // Never more orders are given than the news has room for.
             if self.parts.shared.done.push(Done { thread: self.id, news }).is_err() {
                 tracing::error!(device = %self.parts.shared.device, "no room for a device thread's news");
+            }
+            if let Some(replies) = replies {
+                for (member, fault) in self.refused.drain(..) {
+                    replies.answer(member, Err(fault));
+                }
             }
             self.parts.shared.wake();
         }
@@ -204,6 +216,7 @@ impl Runner {
         }
         let ended = self.parts.clock.now();
         tally.busy = ended.saturating_duration_since(began);
+        self.refused = std::mem::take(&mut tally.refused);
         let news = News::Batch(BatchNews {
             number: run.number,
             model: run.model.clone(),
@@ -214,7 +227,7 @@ impl Runner {
             ended_well: tally.ended_well(),
             crashed: tally.crashed,
             oom_rows: tally.oom_rows,
-            steps: std::mem::take(&mut tally.steps),
+            steps: run.replies.steps(),
         });
         let shared = &self.parts.shared;
         shared.books.lock().batch(&run.model, &tally, run.predicted, ended);

@@ -270,7 +270,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         now: Instant,
         id: BatchId,
         outcome: Outcome,
-        results: &[StepResult],
+        results: &[Option<StepResult>],
     ) -> Vec<Charge> {
         let Some(run) = self.running.finish(now, id) else {
             return Vec::new();
@@ -281,7 +281,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             _ => StepResult::NotRun,
         };
         for (index, sequence) in run.steps.iter().enumerate() {
-            self.step_ended(now, *sequence, results.get(index).copied().unwrap_or(unsaid));
+            self.step_ended(now, *sequence, results.get(index).copied().flatten().unwrap_or(unsaid));
         }
         if let Some(model) = self.models.get_mut(run.model) {
             model.has_run(now);
@@ -409,6 +409,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             class,
             level,
             ages: model.rules.levels.len() > 1,
+            isolated: item.standing.share.isolated,
             foreseen,
             cost: nanoseconds(sizing.cost(item.rows)),
             timeout: timeout.map(|(wait, action)| (item.arrived + wait, action)),

@@ -48,6 +48,8 @@ pub(crate) struct Entry<T> {
     pub(crate) group: GroupIx,
     pub(crate) class: usize,
     pub(crate) stand: Stand,
+    /// Whether it shares batches with its tenant's own requests only.
+    isolated: bool,
     /// The device time that it is expected to take, in nanoseconds.
     pub(crate) cost: u64,
     /// Whether it was admitted by a prediction.
@@ -119,6 +121,8 @@ pub(crate) struct Placed {
     pub(crate) level: usize,
     /// Whether its model has several levels.
     pub(crate) ages: bool,
+    /// Whether it shares batches with its tenant's own requests only.
+    pub(crate) isolated: bool,
     /// The device time that it is expected to take, in nanoseconds.
     pub(crate) cost: u64,
     /// Whether it was admitted by a prediction.
@@ -136,6 +140,7 @@ impl Placed {
             class: entry.class,
             level: entry.stand.level,
             ages: entry.stand.ages,
+            isolated: entry.isolated,
             cost: entry.cost,
             foreseen: entry.foreseen,
             timeout: entry.timeout,
@@ -241,7 +246,7 @@ impl<T> Waiting<T> {
 
     /// Takes a request in.
     pub(crate) fn insert(&mut self, tenants: &mut Tenants, item: Item<T>, placed: &Placed, pin: Option<Pin>) {
-        let isolated = item.standing.share.isolated.then_some(placed.tenant);
+        let isolated = placed.isolated.then_some(placed.tenant);
         self.sequence += 1;
         let stand = Stand {
             level: placed.level,
@@ -258,6 +263,7 @@ impl<T> Waiting<T> {
             model: placed.model,
             class: placed.class,
             stand,
+            isolated: placed.isolated,
             cost: placed.cost,
             foreseen: placed.foreseen,
             timeout: placed.timeout,
@@ -268,7 +274,7 @@ impl<T> Waiting<T> {
 
     /// Puts a request back to where it was taken from.
     pub(crate) fn put_back(&mut self, tenants: &mut Tenants, mut entry: Entry<T>) {
-        let isolated = entry.item.standing.share.isolated.then_some(entry.tenant);
+        let isolated = entry.isolated.then_some(entry.tenant);
         entry.group = self.group_for(entry.model, &entry.item.shape, isolated, entry.pin);
         self.put(tenants, entry);
     }

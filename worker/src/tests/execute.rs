@@ -320,6 +320,25 @@ fn a_thread_that_was_given_up_does_not_try_again() {
 }
 
 #[test]
+fn what_comes_back_after_its_thread_was_given_up_is_answered_by_others() {
+    let abandoned: Arc<AtomicBool> = Arc::default();
+    let given_up = abandoned.clone();
+    let mut scene = Scene::new(&clock(), move |values| {
+        given_up.store(true, Ordering::SeqCst);
+        Ok(values.to_vec())
+    });
+    scene.abandoned = abandoned;
+    let (queued, answers) = scene.singles(&[1.0, 2.0]);
+    let tally = scene.run(queued);
+    assert_eq!((tally.executions, tally.success.count), (1, 0));
+    assert!(
+        read(answers)
+            .iter()
+            .all(|answer| answer.as_ref() == Err(&"no answer".to_owned()))
+    );
+}
+
+#[test]
 fn not_finite_answers_pass_are_counted_or_fail_alone() {
     let cases = [
         (NonFinite::Pass, 2, 0, 0),

@@ -175,6 +175,28 @@ fn a_step_that_hangs_leaves_declared_states_where_they_were_also_once_it_comes_b
 }
 
 #[test]
+fn a_panic_loses_the_states_that_the_model_kept_itself() {
+    with_rig(&WorkerConfig::default(), |rig| async move {
+        rig.load(sum_inside()).await;
+        let begun = steps(&rig, "a", FIRST, [(1, 1), (2, 10), (3, 20), (4, 30)]).await;
+        assert_eq!(begun, [Ok(1), Ok(10), Ok(20), Ok(30)]);
+        // Nobody can tell any more which of the two it was: what was before is gone for both.
+        for lost in steps(&rig, "a", NEXT, [(1, PANICS), (2, 20)]).await {
+            is_refused(&lost, "loaded anew");
+        }
+        for lost in steps(&rig, "a", NEXT, [(1, 1), (2, 1)]).await {
+            is_refused(&lost, GONE);
+        }
+        // Those that had no step in that batch are told with their next.
+        for lost in steps(&rig, "a", NEXT, [(3, 1), (4, 1)]).await {
+            is_refused(&lost, "loaded anew");
+        }
+        all_are_lost_and_begin_anew(&rig, 4).await;
+        rig
+    });
+}
+
+#[test]
 fn a_step_that_hangs_loses_the_states_that_the_model_kept_itself() {
     with_rig(&WorkerConfig::default(), |mut rig| async move {
         rig.load(sum_inside()).await;
@@ -194,6 +216,73 @@ fn a_step_that_hangs_loses_the_states_that_the_model_kept_itself() {
         rig.release();
         rig.until_statistics(|device| device.abandoned == 0).await;
         all_are_lost_and_begin_anew(&rig, 4).await;
+        rig
+    });
+}
+
+#[test]
+fn a_batch_that_fails_is_not_run_again_where_the_model_keeps_its_states_itself() {
+    with_rig(&WorkerConfig::default(), |rig| async move {
+        rig.load(sum_inside()).await;
+        let text = || CorrelationId::Text("x".into());
+        let pair = |flags: [(bool, bool); 2], values: [i32; 2]| {
+            let first = read(send(&rig, ("a", number(1)), flags[0], values[0]));
+            futures::future::join(first, read(send(&rig, ("a", text()), flags[1], values[1])))
+        };
+        assert_eq!(pair([FIRST; 2], [1, 10]).await, (Ok(vec![1]), Ok(vec![10])));
+        assert_eq!(steps(&rig, "b", FIRST, [(3, 1), (4, 2)]).await, [Ok(1), Ok(2)]);
+        // The first has been added to its sum when the second fails: at a last step a text cannot be added to the answer.
+        let (mate, culprit) = pair([NEXT, LAST], [5, 3]).await;
+        for answer in [mate, culprit] {
+            let fault = answer.unwrap_err();
+            assert!(fault.message.contains("is no number"), "{fault}");
+            assert!(fault.message.contains("start it again"), "{fault}");
+        }
+        let [late] = steps(&rig, "a", NEXT, [(1, 1)]).await;
+        is_refused(&late, GONE);
+        assert_eq!(
+            steps(&rig, "b", NEXT, [(3, 1), (4, 2)]).await,
+            [Ok(2), Ok(4)],
+            "another tenant's go on"
+        );
+        rig.until_statistics(|device| device.models[&key()].execution_count == 4)
+            .await;
+        rig
+    });
+}
+
+#[test]
+fn what_a_batch_had_done_before_it_hung_counts_as_done() {
+    let state = json!({"input_name": "BEFORE", "output_name": "AFTER", "data_type": "INT32", "dims": [-1],
+        "initial_state": [{"dims": [0], "zero_data": true}]});
+    with_rig(&WorkerConfig::default(), |mut rig| async move {
+        rig.load(paired("join_state", json!({"state": [state]}))).await;
+        let next = |rig: &Rig, id: u64, value: i32| read(send(rig, ("a", number(id)), NEXT, value));
+        ran(steps(&rig, "a", FIRST, [(1, 1), (2, 2)]).await);
+        let alone = send(&rig, ("a", number(1)), NEXT, 3);
+        rig.settled().await;
+        rig.advance(DELAY);
+        assert_eq!(read(alone).await, Ok(vec![1, 3]));
+        // Their states have two lengths: the batch runs in two parts, and the first one's hangs last.
+        rig.hold_hangs();
+        let hung = send(&rig, ("a", number(1)), NEXT, HANGS);
+        assert_eq!(next(&rig, 2, 5).await, Ok(vec![2, 5]));
+        for _ in 0..2 {
+            rig.entered().await;
+        }
+        let behind = send(&rig, ("a", number(2)), NEXT, 6);
+        rig.settled().await;
+        rig.advance(LIMIT);
+        took_too_long(&read(hung).await);
+        rig.until_state("m", ModelState::Ready).await;
+        rig.settled().await;
+        rig.advance(DELAY);
+        assert_eq!(read(behind).await, Ok(vec![2, 5, 6]));
+        rig.release();
+        rig.until_statistics(|device| device.abandoned == 0).await;
+        let both = futures::future::join(next(&rig, 1, 4), next(&rig, 2, 8)).await;
+        assert_eq!(both, (Ok(vec![1, 3, 4]), Ok(vec![2, 5, 6, 8])));
+        assert_eq!(state_bytes(&rig), 7 * 4);
         rig
     });
 }

@@ -230,6 +230,9 @@ impl World {
         }
         let isolated = batch.items.iter().filter(|item| item.tenant.as_str() == "a").count();
         assert!(isolated == 0 || isolated == batch.items.len());
+        let mut tenants = batch.items.iter().map(|item| &item.tenant);
+        let first = tenants.next();
+        assert!(self.setup.movable || tenants.all(|tenant| Some(tenant) == first));
         self.running.push((place, batch));
     }
 
@@ -243,7 +246,7 @@ impl World {
             1 => StepResult::Lost,
             _ => StepResult::Ran,
         };
-        let results = vec![result; batch.items.len()];
+        let results = vec![Some(result); batch.items.len()];
         let results = if how == 2 { Vec::new() } else { results };
         let outcome = Outcome {
             busy: MS,

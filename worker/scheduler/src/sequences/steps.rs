@@ -85,10 +85,14 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             ServiceClass::Batch => BATCH,
         };
         let sizing = model.sizing(&item.shape, self.company.is_there(now));
+        // Where a model keeps its states itself, a batch that fails takes with it the sequences of all that are in it.
+        let movable = model.rules.sequence.is_none_or(|rules| rules.movable);
+        let isolated = item.standing.share.isolated || !movable;
         let mut foreseen = false;
         if let Some(place) = place {
-            let isolated = item.standing.share.isolated.then_some(tenant);
-            let beside = self.waiting.find(index, &item.shape, isolated, Some(place));
+            let beside = self
+                .waiting
+                .find(index, &item.shape, isolated.then_some(tenant), Some(place));
             let candidate = Candidate {
                 item,
                 model: index,
@@ -107,6 +111,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             class,
             level,
             ages: model.rules.levels.len() > 1,
+            isolated,
             foreseen,
             cost: nanoseconds(sizing.cost(item.rows)),
             timeout: timeout.map(|(wait, action)| (item.arrived + wait, action)),
@@ -211,7 +216,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             return;
         };
         let placed = &held.placed;
-        let isolated = held.item.standing.share.isolated.then_some(placed.tenant);
+        let isolated = placed.isolated.then_some(placed.tenant);
         let beside = self
             .waiting
             .find(placed.model, &held.item.shape, isolated, Some(seat.place));
