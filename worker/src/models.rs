@@ -131,6 +131,7 @@ impl DeviceActor {
     fn forget(&mut self, key: &Arc<ModelVersionKey>) {
         let Some(model) = self.models.remove(key) else { return };
         self.forget_wanted(model.want, key);
+        self.forget_grace(key);
         self.parts.thread.shared.books.lock().close(key);
         self.publish(key);
         model.answers.into_iter().for_each(|answer| drop(answer.send(Ok(()))));

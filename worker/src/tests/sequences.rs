@@ -329,3 +329,60 @@ fn what_replaces_a_model_goes_on_with_none_of_its_sequences() {
         });
     }
 }
+
+fn with_grace(grace: Duration) -> WorkerConfig {
+    WorkerConfig {
+        sequence_grace: grace,
+        ..WorkerConfig::default()
+    }
+}
+
+#[test]
+fn a_grace_ends_with_its_unload() {
+    const GRACE: Duration = Duration::from_secs(10);
+    with_rig(&with_grace(GRACE), |rig| async move {
+        rig.load(sum_outside()).await;
+        ran(steps(&rig, "a", FIRST, [(1, 1), (2, 10)]).await);
+        let (worker, key) = (rig.worker.clone(), key());
+        let unload = worker.unload(CPU, &key);
+        let ending = async {
+            rig.settled().await;
+            rig.advance(GRACE / 2);
+            ran(steps(&rig, "a", LAST, [(1, 1), (2, 1)]).await);
+        };
+        futures::join!(unload, ending).0.unwrap();
+        // It is here again before the former grace would have been over.
+        rig.load(sum_outside()).await;
+        ran(steps(&rig, "a", FIRST, [(1, 1), (2, 10)]).await);
+        rig.advance(GRACE);
+        rig.settled().await;
+        assert_eq!(steps(&rig, "a", NEXT, [(1, 1), (2, 1)]).await, [Ok(2), Ok(11)]);
+        rig
+    });
+}
+
+#[test]
+fn another_unload_does_not_lengthen_the_grace() {
+    const GRACE: Duration = Duration::from_secs(10);
+    with_rig(&with_grace(GRACE), |rig| async move {
+        rig.load(sum_outside()).await;
+        ran(steps(&rig, "a", FIRST, [(1, 1), (2, 10)]).await);
+        let (worker, key) = (rig.worker.clone(), key());
+        let again = async {
+            rig.settled().await;
+            rig.advance(GRACE / 2);
+            let again = worker.unload(CPU, &key);
+            let over = async {
+                rig.settled().await;
+                rig.advance(GRACE / 2);
+            };
+            futures::join!(again, over).0
+        };
+        let (first, second) = futures::join!(worker.unload(CPU, &key), again);
+        // Who asked first is told that another did, and the model is gone once the first one's grace is over.
+        assert!(first.is_err());
+        second.unwrap();
+        assert_eq!(state_bytes(&rig), 0);
+        rig
+    });
+}
