@@ -1,7 +1,7 @@
 //! The test models that only PyTorch can make: each module as TorchScript and as a package compiled by AOTInductor.
 //!
 //! Owns a Python with PyTorch of libtorch's version, and what it makes, both in the user's cache folder: PyTorch takes 5 GB and
-//! two minutes, the models a minute more, and neither changes from clone to clone. The models are made anew when the script
+//! two minutes, the models a few more, and neither changes from clone to clone. The models are made anew when the script
 //! that makes them, or the processor that they are compiled for, is another one. Linked as `.packages` for the tests.
 
 use std::{
@@ -44,7 +44,7 @@ pub(crate) fn provide() -> anyhow::Result<PathBuf> {
     let folder = cache.join(format!("packages-{}", made_by(&script)?));
     let done = folder.join("done");
     if !done.exists() {
-        eprintln!("making the test models with PyTorch {LIBTORCH_VERSION} (once, a minute or two)");
+        eprintln!("making the test models with PyTorch {LIBTORCH_VERSION} (once, a few minutes)");
         let mut command = Command::new(&python);
         // What is compiled on the way stays out of shared temporary folders.
         let scratch = folder.join("scratch");

@@ -206,10 +206,23 @@ fn text_of(zip: &mut ZipArchive<File>, files: &[(usize, String)], end: &str) -> 
 }
 
 fn text_at(zip: &mut ZipArchive<File>, place: usize) -> Result<String, BackendError> {
-    let entry = zip.by_index(place).map_err(damaged)?;
+    let mut entry = zip.by_index(place).map_err(damaged)?;
+    text(&mut entry, MAX_TEXT)
+}
+
+/// A whole text of at most so many bytes: of one that is cut short nothing can be told.
+fn text(entry: &mut dyn Read, most: u64) -> Result<String, BackendError> {
     let mut text = String::new();
-    entry.take(MAX_TEXT).read_to_string(&mut text).map_err(damaged)?;
-    Ok(text)
+    let read = entry
+        .take(most.saturating_add(1))
+        .read_to_string(&mut text)
+        .map_err(damaged)?;
+    if u64::try_from(read).is_ok_and(|read| read <= most) {
+        return Ok(text);
+    }
+    Err(BackendError::Load(format!(
+        "the package holds a source or metadata of more than {most} bytes"
+    )))
 }
 
 #[cfg(test)]
@@ -283,6 +296,13 @@ mod tests {
             (100, vec![7; 100])
         );
         assert!(unpacked.weights.is_none());
+    }
+
+    #[test]
+    fn a_text_is_read_as_a_whole_or_not_at_all() {
+        assert_eq!(text(&mut &b"abc"[..], 3), Ok("abc".to_owned()));
+        let refused = text(&mut &b"abc"[..], 2).unwrap_err().to_string();
+        assert!(refused.contains("more than 2 bytes"), "{refused}");
     }
 
     #[test]
