@@ -404,8 +404,12 @@ fn one_form_at_a_time_is_in_memory_and_none_that_was_not_chosen_stays() {
     model.optimize(&[sample], &Told::by(|_| 10));
     assert_eq!(model.report().chosen, Variant::Original);
     assert_eq!(model.report().variants.len(), 4);
-    crate::release::memory(mesh_types::DeviceKind::Cpu);
-    let after = resident();
-    assert!(after < before + weights / 2, "{before} and then {after} bytes");
+    // Other tests of the process hold something for a moment; a form that stays holds half of the weights or more.
+    let settled = (0..100).any(|_| {
+        crate::release::memory(mesh_types::DeviceKind::Cpu);
+        std::thread::yield_now();
+        resident() < before + weights / 4
+    });
+    assert!(settled, "{before} and then {} bytes", resident());
     assert!((weights..weights + 1_000_000).contains(&model.memory_bytes()));
 }
