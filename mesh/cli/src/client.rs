@@ -143,10 +143,7 @@ impl AdminClient {
 
     /// Sends and answers with a success whose body is yet to be read; it may never stand still for long.
     pub(crate) async fn stream(&self, request: RequestBuilder) -> Result<Response, Failure> {
-        self.heard(request.send().await).await
-    }
-
-    async fn heard(&self, sent: reqwest::Result<Response>) -> Result<(StatusCode, Vec<u8>), Failure> {
+        let sent = request.send().await;
         let response = sent.map_err(|error| unreachable(&self.url, "MESH_ADMIN_URL", &error))?;
         let status = response.status();
         if status.is_success() {
@@ -164,7 +161,10 @@ impl AdminClient {
     }
 
     async fn ask(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), Failure> {
-        let sent = request.send().await;
+        self.heard(request.send().await).await
+    }
+
+    async fn heard(&self, sent: reqwest::Result<Response>) -> Result<(StatusCode, Vec<u8>), Failure> {
         let response = sent.map_err(|error| unreachable(&self.url, "MESH_ADMIN_URL", &error))?;
         Ok((response.status(), read(response, &self.url).await?))
     }
