@@ -272,7 +272,8 @@ async fn a_deadline_ends_it_within_a_step_and_a_caller_that_leaves_cancels_the_r
     let late = mesh_harness::Answer::of(late).await?;
     // The device refuses the second step when it comes, because it foresees that it would be late; or the deadline passes.
     assert!([503, 504].contains(&late.status.as_u16()), "{}", late.status);
-    assert!(late.error()?.contains("'second'"), "{}", late.error()?);
+    // On a busy machine it may foresee that already at the first step.
+    assert!(late.error()?.contains("step '"), "{}", late.error()?);
     let leaves = caller
         .post("/v2/models/pipe/infer")
         .json(&body)
