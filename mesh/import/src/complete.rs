@@ -22,8 +22,9 @@ struct Known {
 /// Fills in the inputs and outputs that are missing, and the rows of a batch where they were not said. The error says what to
 /// write into the configuration.
 pub(crate) fn complete(config: &mut ModelConfig, signature: &Signature, rows_said: bool) -> Result<(), String> {
-    let inputs = inputs(signature)?;
-    let outputs = outputs(signature);
+    let mut inputs = inputs(signature)?;
+    let mut outputs = outputs(signature);
+    leave_out_own(config, &mut inputs, &mut outputs);
     let known = |all: &[Known]| all.iter().all(|one| one.datatype.is_some() && one.dims.is_some());
     // A batch dimension that is fixed is none.
     let fixed = inputs
@@ -58,6 +59,16 @@ pub(crate) fn complete(config: &mut ModelConfig, signature: &Signature, rows_sai
         config.output = outputs.iter().map(|one| one.spec(batches)).collect();
     }
     Ok(())
+}
+
+/// What the mesh fills in and keeps for sequences is none of a caller's inputs and outputs.
+fn leave_out_own(config: &ModelConfig, inputs: &mut Vec<Known>, outputs: &mut Vec<Known>) {
+    let Some(sequence) = &config.sequence_batching else {
+        return;
+    };
+    let control = |name: &str| sequence.control_input.iter().any(|input| input.name == name);
+    inputs.retain(|one| !control(&one.name) && !sequence.state.iter().any(|state| state.input_name == one.name));
+    outputs.retain(|one| !sequence.state.iter().any(|state| state.output_name == one.name));
 }
 
 fn inputs(signature: &Signature) -> Result<Vec<Known>, String> {
@@ -191,6 +202,36 @@ mod tests {
         complete(&mut config, &signature(tensor(&[-1, 30]), tensor(&[-1, 2])), true).unwrap();
         assert_eq!((config.max_batch_size, config.input[0].datatype), (4, DataType::Fp16));
         assert_eq!(config.output[0].dims, [2]);
+        assert!(config.dynamic_batching.is_none());
+    }
+
+    #[test]
+    fn what_belongs_to_sequences_is_no_callers() {
+        let mut both = signature(
+            tensor(&[-1, 1]),
+            ValueType::Record(vec![("y".into(), tensor(&[-1, 1])), ("next".into(), tensor(&[-1, 1]))]),
+        );
+        for name in ["START", "state"] {
+            both.arguments.push(Argument {
+                name: name.into(),
+                value: tensor(&[-1, 1]),
+                default: None,
+            });
+        }
+        let sequence = serde_json::json!({
+            "control_input": [{"name": "START", "control": [{"kind": "CONTROL_SEQUENCE_START", "int32_false_true": [0, 1]}]}],
+            "state": [{"input_name": "state", "output_name": "next", "data_type": "FP32", "dims": [1]}],
+        });
+        let mut config = ModelConfig {
+            sequence_batching: Some(serde_json::from_value(sequence).unwrap()),
+            ..ModelConfig::default()
+        };
+        complete(&mut config, &both, false).unwrap();
+        let names = |specs: &[TensorSpec]| specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            (names(&config.input), names(&config.output)),
+            (vec!["x".into()], vec!["y".into()])
+        );
         assert!(config.dynamic_batching.is_none());
     }
 

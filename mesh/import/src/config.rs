@@ -6,7 +6,9 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mesh_resources::VersionPolicy;
-use mesh_types::{MAX_INITIAL_STATE_BYTES, MAX_WARMUP_BYTES, ModelConfig, ModelId, StepVersion, Version};
+use mesh_types::{
+    MAX_CLASS_LABEL_BYTES, MAX_INITIAL_STATE_BYTES, MAX_WARMUP_BYTES, ModelConfig, ModelId, StepVersion, Version,
+};
 use serde_json::{Map, Value as Json};
 
 use crate::{
@@ -127,6 +129,7 @@ impl Desk<'_> {
         }
         self.one_scheduler(&mut object);
         self.groups(&mut object);
+        self.labels(&mut object);
         self.warmups(&mut object);
         self.sequences(&mut object);
         self.steps(&object);
@@ -254,6 +257,27 @@ impl Desk<'_> {
             // Absent, and what is below, means one in Triton; here absent means one for each thread of the device.
             let count = group.get("count").and_then(Json::as_i64).unwrap_or(1).max(1);
             group.insert("count".to_owned(), Json::from(count));
+        }
+    }
+
+    /// A label for each line of a file beside the configuration.
+    fn labels(&mut self, object: &mut Map<String, Json>) {
+        for (index, output) in each(object.get_mut("output")) {
+            let Some(Json::String(file)) = output.remove("label_filename") else {
+                continue;
+            };
+            if file.is_empty() {
+                continue;
+            }
+            let read = (self.data)("", &file, MAX_CLASS_LABEL_BYTES);
+            let text = read.and_then(|bytes| String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned()));
+            match text {
+                Ok(text) => drop(output.insert("labels".to_owned(), text.lines().map(Json::from).collect())),
+                Err(problem) => {
+                    let path = format!("output[{index}].label_filename");
+                    self.refuse(&path, format!("{path} '{file}' cannot be read"), problem);
+                }
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! Configurations as they are met, and what they come to: the JSON of the mesh's own, and what is said.
 
+use std::path::Path;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -14,7 +16,9 @@ struct Came {
 fn nothing(folder: &str, name: &str, _: usize) -> Result<Vec<u8>, String> {
     match name {
         "there" => Ok(vec![1, 2, 3, 4]),
-        _ => Err(format!("{folder}/{name}: not there")),
+        "labels.txt" => Ok(b"cat\r\ndog\n".to_vec()),
+        "not_text" => Ok(vec![0xFF]),
+        _ => Err(format!("{}: not there", Path::new(folder).join(name).display())),
     }
 }
 
@@ -79,8 +83,9 @@ output [
         [
             "densenet_onnx: input[0].reshape is not supported (config.pbtxt:11): let the model take the shape that is in dims",
             "densenet_onnx: output[0].reshape is not supported (config.pbtxt:19): let the model take the shape that is in dims",
-            "densenet_onnx: output[0].label_filename is ignored (config.pbtxt:20): a model's names of classes are not kept",
             "densenet_onnx: backend 'onnxruntime' is not supported (config.pbtxt:3): export the model to TorchScript or .pt2",
+            "densenet_onnx: output[0].label_filename 'densenet_labels.txt' cannot be read (config.pbtxt:20): \
+             densenet_labels.txt: not there",
         ]
     );
 }
@@ -360,6 +365,23 @@ fn batching_without_batches_and_an_ensembles_device_settings_are_ignored_with_a_
     let (converted, _, said) = taken("m", &text);
     assert!(converted.config.instance_group.is_empty() && converted.config.parameters.is_empty());
     assert_eq!(said.len(), 2, "{said:?}");
+}
+
+#[test]
+fn a_file_of_labels_becomes_part_of_its_output() {
+    let text = |file: &str| {
+        let output = format!("output {{ name: 'y' data_type: TYPE_FP32 dims: 2 label_filename: '{file}' }}");
+        format!("backend: 'pytorch' input {{ name: 'x' data_type: TYPE_FP32 dims: 2 }} {output}")
+    };
+    let (_, json, said) = taken("m", &text("labels.txt"));
+    assert_eq!(json["output"][0]["labels"], json!(["cat", "dog"]));
+    assert!(said.is_empty(), "{said:?}");
+    assert_eq!(taken("m", &text("")).1["output"][0].get("labels"), None);
+    let said = refused("m", &text("not_text"));
+    assert!(
+        said[0].ends_with("cannot be read (config.pbtxt:1): it is not UTF-8"),
+        "{said:?}"
+    );
 }
 
 #[test]

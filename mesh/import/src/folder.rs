@@ -159,9 +159,12 @@ pub(crate) fn is_within(name: &str) -> bool {
 /// A file beside a model that its configuration names.
 pub(crate) fn data(model: &Path, folder: &str, name: &str, most: usize) -> Result<Vec<u8>, String> {
     if !is_within(name) {
-        return Err(format!("name a file within the folder {folder}"));
+        return Err(match folder {
+            "" => "name a file within the model's folder".to_owned(),
+            folder => format!("name a file within the folder {folder}"),
+        });
     }
-    let shown = format!("{folder}/{name}");
+    let shown = Path::new(folder).join(name).display().to_string();
     let refused = |error: io::Error| format!("{shown}: {error}");
     let file = File::open(model.join(folder).join(name)).map_err(refused)?;
     let mut bytes = Vec::new();

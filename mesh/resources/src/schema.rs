@@ -48,6 +48,8 @@ pub struct TensorSpecSchema {
     pub datatype: String,
     /// Extents without the batch dimension; -1 is any.
     pub dims: Vec<i64>,
+    /// For an output: what its values stand for, in their order.
+    pub labels: Vec<String>,
 }
 
 /// When requests are put together.

@@ -13,6 +13,10 @@ use crate::{
 /// The largest `max_batch_size` and the most inputs or outputs: nothing a configuration says may be without bound.
 const MAX_BATCH_SIZE: u32 = 65_536;
 const MAX_TENSORS: usize = 64;
+/// The most labels of an output; each snapshot and record carries them.
+pub const MAX_CLASS_LABELS: usize = 16_384;
+/// The most bytes that the labels of an output have together.
+pub const MAX_CLASS_LABEL_BYTES: usize = 256 << 10;
 /// The most instances of a model on one device: each has a thread of its own.
 pub const MAX_INSTANCES: u32 = 32;
 
@@ -64,6 +68,9 @@ pub struct TensorSpec {
     /// number. Requests whose values differ do not share a batch.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unbatched: bool,
+    /// For an output: what its values stand for, in their order. (Triton has them in a file, `label_filename`.)
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
 }
 
 /// Where instances of a model run.
@@ -165,6 +172,7 @@ impl TensorSpec {
             allow_ragged_batch: false,
             optional: false,
             unbatched: false,
+            labels: Vec::new(),
         }
     }
 
@@ -223,6 +231,7 @@ impl ModelConfig {
             );
         }
         self.check_tensors(&mut say);
+        self.check_labels(&mut say);
         if let Some(batching) = &self.dynamic_batching {
             batching.check(self.max_batch_size, |field, problem| {
                 say(format!("dynamic_batching{field}"), problem);
@@ -257,6 +266,23 @@ impl ModelConfig {
             }
         }
         problems
+    }
+
+    fn check_labels(&self, say: &mut dyn FnMut(String, String)) {
+        if let Some(index) = self.input.iter().position(|spec| !spec.labels.is_empty()) {
+            let problem = "labels are an output's: leave them out";
+            say(format!("input[{index}].labels"), problem.into());
+        }
+        for (index, spec) in self.output.iter().enumerate() {
+            let bytes: usize = spec.labels.iter().map(String::len).sum();
+            if spec.labels.len() > MAX_CLASS_LABELS || bytes > MAX_CLASS_LABEL_BYTES {
+                let problem = format!(
+                    "at most {MAX_CLASS_LABELS} labels of {MAX_CLASS_LABEL_BYTES} bytes in all, got {} of {bytes}",
+                    spec.labels.len()
+                );
+                say(format!("output[{index}].labels"), problem);
+            }
+        }
     }
 
     fn check_tensors(&self, say: &mut dyn FnMut(String, String)) {

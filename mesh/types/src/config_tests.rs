@@ -58,3 +58,25 @@ fn only_inputs_are_optional_or_unbatched_and_a_batch_needs_rows() {
     odd.output[0].optional = false;
     assert!(odd.problems().is_empty());
 }
+
+#[test]
+fn labels_are_an_outputs_and_bounded() {
+    let with = |labels: Vec<String>| {
+        let mut config = config(4);
+        config.output[0].labels = labels;
+        config
+            .problems()
+            .into_iter()
+            .map(|problem| problem.field)
+            .collect::<Vec<_>>()
+    };
+    let many = |count: usize| vec!["x".to_owned(); count];
+    assert!(with(many(MAX_CLASS_LABELS)).is_empty());
+    assert_eq!(with(many(MAX_CLASS_LABELS + 1)), ["output[0].labels"]);
+    let long = |bytes: usize| vec!["x".repeat(bytes - 1), "y".to_owned()];
+    assert!(with(long(MAX_CLASS_LABEL_BYTES)).is_empty());
+    assert_eq!(with(long(MAX_CLASS_LABEL_BYTES + 1)), ["output[0].labels"]);
+    let mut odd = config(4);
+    odd.input[1].labels = many(1);
+    assert_eq!(odd.problems()[0].field, "input[1].labels");
+}

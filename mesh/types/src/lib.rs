@@ -25,7 +25,8 @@ pub use batching::{
 };
 pub use clock::{Clock, Deadline, ManualClock, SystemClock};
 pub use config::{
-    ArtifactFormat, InstanceGroup, InstanceKind, MAX_INSTANCES, ModelConfig, ModelConfigError, TensorSpec,
+    ArtifactFormat, InstanceGroup, InstanceKind, MAX_CLASS_LABEL_BYTES, MAX_CLASS_LABELS, MAX_INSTANCES, ModelConfig,
+    ModelConfigError, TensorSpec,
 };
 pub use fault::{Fault, FaultClass, FaultSource, Retry};
 pub use graph::{

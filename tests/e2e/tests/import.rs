@@ -61,6 +61,7 @@ fn repository() -> anyhow::Result<TempDir> {
         fs::write(path(&format!("{name}/config.pbtxt")), LINE)?;
         fs::create_dir(path(&format!("{name}/warmup")))?;
         fs::write(path(&format!("{name}/warmup/row")), [0_u8; 12])?;
+        fs::write(path(&format!("{name}/labels.txt")), "one\ntwo\nthree\n")?;
     }
     fs::create_dir_all(path("chain/1"))?;
     fs::write(path("chain/config.pbtxt"), CHAIN)?;
@@ -116,6 +117,8 @@ async fn a_repository_is_served_as_it_is_and_the_next_start_brings_in_what_is_ne
         404
     );
     let first = version(admin, "double", 1).await?;
+    let labels = &first["spec"]["config"]["output"][0]["labels"];
+    assert_eq!(labels, &json!(["one", "two", "three"]));
     let token = admin.token().to_owned();
     let data = mesh.stop().await?;
 

@@ -80,7 +80,7 @@ pub(crate) const OUTPUT: &[Rule] = &[
     needed("data_type", DATA_TYPE),
     list("dims", INT64),
     taken("reshape", ANYTHING).refused(RESHAPE),
-    taken("label_filename", Kind::Text).ignored("a model's names of classes are not kept"),
+    taken("label_filename", Kind::Text),
     taken("is_shape_tensor", Kind::Bool).refused(SHAPE_TENSOR),
     taken("is_non_linear_format_io", Kind::Bool).refused(SHAPE_TENSOR),
 ];
