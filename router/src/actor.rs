@@ -187,6 +187,10 @@ impl RouterHandle {
         describe(&parts.snapshots.load(), &*parts.clock, credential, name, selector)
     }
 
+    pub(crate) fn parts(&self) -> &RouterParts {
+        &self.inner.parts
+    }
+
     /// Calls in this router now.
     pub fn in_flight(&self) -> usize {
         self.inner.permits.taken()

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use mesh_policies::{
-    MeshSnapshot,
-    snapshot::{Target, VersionEntry},
-};
+use mesh_policies::{MeshSnapshot, snapshot::Target};
 use mesh_types::{Clock, Fault, ModelConfig, Version, VersionSelector};
 
 use crate::Credential;
@@ -23,6 +20,8 @@ pub struct ModelDescription {
     pub platform: &'static str,
     /// Whether it would take a call now.
     pub ready: bool,
+    /// Whether the caller's tenant owns it.
+    pub owned: bool,
 }
 
 /// Describes what `name` means to the caller.
@@ -64,19 +63,16 @@ pub(crate) fn describe(
     if entry.plan.as_ref().is_some_and(|plan| !plan.admits(&tenant.id)) {
         return Err(unknown());
     }
-    Ok(description(name, versions, entry))
-}
-
-fn version_of(arm: &mesh_policies::traffic::Arm) -> Option<Version> {
-    arm.version.as_ref().map(|entry| entry.key.version)
-}
-
-fn description(name: &str, versions: Vec<Version>, entry: &VersionEntry) -> ModelDescription {
-    ModelDescription {
+    Ok(ModelDescription {
         name: name.to_owned(),
         versions,
         config: entry.config.clone(),
         platform: entry.format.platform(),
         ready: entry.is_ready(),
-    }
+        owned: entry.key.tenant == tenant.id,
+    })
+}
+
+fn version_of(arm: &mesh_policies::traffic::Arm) -> Option<Version> {
+    arm.version.as_ref().map(|entry| entry.key.version)
 }

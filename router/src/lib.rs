@@ -9,6 +9,9 @@
 //!            one snapshot per request, in the actor's handler         awaited by the caller
 //! ```
 //!
+//! What is asked about models ([`RouterHandle::describe`], [`RouterHandle::statistics`], [`RouterHandle::index`]) is answered from
+//! the same snapshot and for the same caller, without the pipeline.
+//!
 //! A request of an ensemble goes from `choose` to [`graph`], which places and dispatches a job for each step.
 //!
 //! Invariants: a request sees one snapshot; permits are held by the future of the answer, so dropping it releases them and
@@ -16,13 +19,16 @@
 
 mod account;
 mod actor;
+mod budget;
 mod call;
 mod describe;
 mod desk;
 mod flight;
 mod graph;
+mod manage;
 mod pipeline;
 mod place;
+mod request_ids;
 mod sequences;
 mod standing;
 
@@ -31,13 +37,16 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use mesh_policies::{MeshSnapshot, limits::Limiter};
 use mesh_telemetry::Telemetry;
-use mesh_types::{Clock, DeviceId, Fault, InferJob, JobOutcome};
+use mesh_types::{Clock, DeviceId, Fault, InferJob, JobOutcome, ModelVersionKey, VersionStatistics};
 
 pub use account::Account;
 pub use actor::{RouterActor, RouterHandle};
+pub use budget::{Budget, Share};
 pub use call::{Answer, Call, Completed, Credential};
 pub use describe::ModelDescription;
 pub use graph::{Gates, MAX_STATES, MAX_WAITING, MAX_WAITING_TENANTS, infer_ensemble};
+pub use manage::{IndexEntry, StatisticsEntry};
+pub use request_ids::RequestIds;
 pub use sequences::{Homes, MAX_HOMES};
 
 /// The answer of a device; dropping it cancels the job.
@@ -47,6 +56,11 @@ pub type WorkerReply = Pin<Box<dyn Future<Output = Result<JobOutcome, Fault>> + 
 pub trait Workers: Send + Sync + 'static {
     /// Hands a job to a device; refused at once if the device is full or gone.
     fn submit(&self, device: DeviceId, job: InferJob) -> Result<WorkerReply, Fault>;
+
+    /// What they have done so far with a version; nothing where no device has it, or nobody counts.
+    fn statistics(&self, _: &ModelVersionKey) -> VersionStatistics {
+        VersionStatistics::default()
+    }
 }
 
 /// What a router is made of; shared by those of all threads.

@@ -25,6 +25,8 @@ use crate::{Answer, Call, Credential, RouterActor, RouterHandle, RouterParts, Wo
 
 #[path = "graph/tests.rs"]
 mod graph;
+#[path = "manage_tests.rs"]
+mod manage;
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -287,6 +287,17 @@ struct Entry {
     last: Option<Instant>,
 }
 
+impl Entry {
+    fn read(&self, now: Instant, unix_ms: u64) -> ModelStatistics {
+        let mut numbers = self.numbers.clone();
+        if let Some(last) = self.last {
+            let ago = now.saturating_duration_since(last).as_millis();
+            numbers.last_inference_ms = unix_ms.saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX));
+        }
+        numbers
+    }
+}
+
 /// One device's numbers, as they grow.
 #[derive(Debug)]
 pub(crate) struct DeviceBooks {
@@ -404,20 +415,19 @@ impl DeviceBooks {
         *counter += 1;
     }
 
+    /// One model's numbers now; none of a model that is not here.
+    pub(crate) fn read_one(&self, key: &ModelVersionKey, now: Instant, unix_ms: u64) -> Option<ModelStatistics> {
+        Some(self.models.get(key)?.read(now, unix_ms))
+    }
+
     /// The numbers now; `unix_ms` is what the wall clock says at `now`.
     pub(crate) fn read(
         &self,
         now: Instant,
         unix_ms: u64,
     ) -> (Duration, Duration, BTreeMap<ModelVersionKey, ModelStatistics>) {
-        let model = |(key, entry): (&Arc<ModelVersionKey>, &Entry)| {
-            let mut numbers = entry.numbers.clone();
-            if let Some(last) = entry.last {
-                let ago = now.saturating_duration_since(last).as_millis();
-                numbers.last_inference_ms = unix_ms.saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX));
-            }
-            (ModelVersionKey::clone(key), numbers)
-        };
+        let model =
+            |(key, entry): (&Arc<ModelVersionKey>, &Entry)| (ModelVersionKey::clone(key), entry.read(now, unix_ms));
         let up = now.saturating_duration_since(self.began);
         (up, self.busy, self.models.iter().map(model).collect())
     }

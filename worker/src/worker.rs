@@ -20,7 +20,7 @@ use crate::{
     ordering::Reply,
     report::{DeviceReport, ModelState, WorkerReport},
     shared::{JobReply, Queued, Shared, Sizes},
-    statistics::{DeviceStatistics, WorkerStatistics},
+    statistics::{DeviceStatistics, ModelStatistics, WorkerStatistics},
     thread::{MAX_OUTSTANDING, ThreadParts},
 };
 
@@ -272,6 +272,30 @@ impl WorkerHandle {
         WorkerStatistics {
             devices: self.devices.iter().map(device).collect(),
         }
+    }
+
+    /// What the devices have done so far with one model.
+    pub fn statistics_of(&self, key: &ModelVersionKey) -> ModelStatistics {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        let now = self.clock.now();
+        let mut all = ModelStatistics::default();
+        for device in self.devices.values() {
+            if let Some(numbers) = device.shared.books.lock().read_one(key, now, unix_ms) {
+                all.merge(&numbers);
+            }
+        }
+        all
+    }
+
+    /// What a model takes of each device's memory, in bytes; those where it is not are left out.
+    pub fn memory_of(&self, key: &ModelVersionKey) -> Vec<(DeviceId, u64)> {
+        let on = |(id, device): (&DeviceId, &Device)| {
+            let report = device.report.borrow();
+            let model = report.models.iter().find(|model| model.key == *key)?;
+            (model.memory_bytes > 0).then_some((*id, model.memory_bytes))
+        };
+        self.devices.iter().filter_map(on).collect()
     }
 
     fn is_quarantined(&self, device: DeviceId, key: &ModelVersionKey) -> Result<bool, Fault> {

@@ -10,6 +10,6 @@ mod supervise;
 mod tasks;
 
 pub use permits::{Permit, Permits};
-pub use readiness::{Readiness, ReadinessGuard};
+pub use readiness::{Readiness, ReadinessGuard, ReadinessWatch};
 pub use supervise::{ActorState, Lifeline, RestartPolicy, Supervised, supervise};
 pub use tasks::{ShutdownSignal, Tasks};

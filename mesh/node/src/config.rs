@@ -39,11 +39,13 @@ pub struct NodeConfig {
     pub model_repository: Option<(PathBuf, TenantId)>,
     /// The inference door.
     pub http: SocketAddr,
+    /// The inference door for gRPC.
+    pub grpc: SocketAddr,
     /// Metrics and health.
     pub metrics: SocketAddr,
     /// The admin door.
     pub admin: SocketAddr,
-    /// Threads of the inference door.
+    /// Threads of each inference door.
     pub http_workers: usize,
     /// The largest body of a request.
     pub max_body_bytes: usize,
@@ -122,21 +124,10 @@ impl NodeConfig {
         let config = Self {
             data: options.data.unwrap_or_else(|| PathBuf::from("./mesh-data")),
             model_repository: desk.repository(options.model_repository, options.model_repository_tenant),
-            http: desk.address(
-                "http_listen",
-                options.http_listen,
-                SocketAddr::from(([0, 0, 0, 0], 8000)),
-            ),
-            metrics: desk.address(
-                "metrics_listen",
-                options.metrics_listen,
-                SocketAddr::from(([0, 0, 0, 0], 8002)),
-            ),
-            admin: desk.address(
-                "admin_listen",
-                options.admin_listen,
-                SocketAddr::from(([127, 0, 0, 1], 8080)),
-            ),
+            http: desk.address("http_listen", options.http_listen, ([0, 0, 0, 0], 8000)),
+            grpc: desk.address("grpc_listen", options.grpc_listen, ([0, 0, 0, 0], 8001)),
+            metrics: desk.address("metrics_listen", options.metrics_listen, ([0, 0, 0, 0], 8002)),
+            admin: desk.address("admin_listen", options.admin_listen, ([127, 0, 0, 1], 8080)),
             http_workers: desk.number("http_workers", options.http_workers, 1..=256, (cores / 2).clamp(1, 256)),
             max_body_bytes: desk.number("max_body_bytes", options.max_body_bytes, 1_024..=1 << 30, 64 << 20),
             admin_token_file: options.admin_token_file,
@@ -209,13 +200,9 @@ impl Desk {
         })
     }
 
-    fn address(&mut self, name: &str, text: Option<Text>, default: SocketAddr) -> SocketAddr {
-        self.read(
-            name,
-            text,
-            "an address and port: write 127.0.0.1:8000 or [::]:8000",
-            default,
-        )
+    fn address(&mut self, name: &str, text: Option<Text>, default: ([u8; 4], u16)) -> SocketAddr {
+        let right = "an address and port: write 127.0.0.1:8000 or [::]:8000";
+        self.read(name, text, right, default.into())
     }
 
     fn number<T>(&mut self, name: &str, text: Option<Text>, bounds: RangeInclusive<T>, default: T) -> T
@@ -290,6 +277,7 @@ impl Desk {
     fn clashes(&mut self, config: &NodeConfig) {
         let doors = [
             ("http_listen", config.http),
+            ("grpc_listen", config.grpc),
             ("metrics_listen", config.metrics),
             ("admin_listen", config.admin),
         ];

@@ -21,10 +21,12 @@ use mesh_backend::LoadSpec;
 use mesh_control::{DeviceReport, Fleet, FleetReport, LoadOrder, ModelReport, ModelState, Moved};
 use mesh_router::{WorkerReply, Workers};
 use mesh_telemetry::Telemetry;
-use mesh_types::{DeviceId, Fault, InferJob, JobOutcome, ModelVersionKey};
+use mesh_types::{DeviceId, Fault, InferJob, JobOutcome, ModelVersionKey, VersionStatistics};
 use mesh_worker::{JobReply, WorkerHandle};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+
+use crate::statistics;
 
 /// How long a change that leads no request elsewhere may wait for others.
 const REST: Duration = Duration::from_millis(250);
@@ -243,5 +245,9 @@ fn model(report: mesh_worker::ModelReport) -> ModelReport {
 impl Workers for LocalFleet {
     fn submit(&self, device: DeviceId, job: InferJob) -> Result<WorkerReply, Fault> {
         Ok(Box::pin(self.hand_over(device, job)?))
+    }
+
+    fn statistics(&self, key: &ModelVersionKey) -> VersionStatistics {
+        statistics::of(&self.worker, key)
     }
 }

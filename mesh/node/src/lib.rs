@@ -18,6 +18,7 @@ mod repository;
 mod restore;
 pub mod signals;
 mod signature;
+mod statistics;
 
 pub use config::{ConfigError, NodeConfig};
 pub use data::DataError;

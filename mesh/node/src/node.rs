@@ -14,6 +14,7 @@ use mesh_control::{Controller, ControllerHandle, ControllerParts};
 use mesh_policies::{Limiter, MeshSnapshot, Pepper};
 use mesh_registry::{Registry, RegistryError};
 use mesh_router::RouterParts;
+use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor, GrpcDoorConfig};
 use mesh_router_http::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor};
 use mesh_telemetry::{DeviceSource, Telemetry, TelemetryConfig, TelemetryError};
 use mesh_types::{Clock, Fault, SystemClock};
@@ -36,6 +37,8 @@ const END_GRACE: Duration = Duration::from_secs(5);
 pub struct Addresses {
     /// Inference.
     pub http: SocketAddr,
+    /// Inference over gRPC.
+    pub grpc: SocketAddr,
     /// Metrics and health.
     pub metrics: SocketAddr,
     /// Admin.
@@ -60,6 +63,8 @@ pub enum StartError {
     Devices(Fault),
     #[error(transparent)]
     Door(#[from] DoorError),
+    #[error(transparent)]
+    GrpcDoor(#[from] GrpcDoorError),
     #[error("cannot listen on {address}: {source}")]
     AdminDoor {
         address: SocketAddr,
@@ -103,6 +108,7 @@ struct Store {
 
 struct Doors {
     http: HttpDoor,
+    grpc: GrpcDoor,
     metrics: MetricsDoor,
     admin: AdminDoor,
 }
@@ -163,11 +169,17 @@ impl Node {
         .await?;
         let addresses = Addresses {
             http: doors.http.addr(),
+            grpc: doors.grpc.addr(),
             metrics: doors.metrics.addr(),
             admin: doors.admin.addr(),
         };
-        let Addresses { http, metrics, admin } = addresses;
-        tracing::info!(%http, %metrics, %admin, "serving");
+        let Addresses {
+            http,
+            grpc,
+            metrics,
+            admin,
+        } = addresses;
+        tracing::info!(%http, %grpc, %metrics, %admin, "serving");
         let parts = Running {
             addresses,
             readiness,
@@ -226,8 +238,8 @@ impl Node {
 impl Doors {
     /// Takes no more requests, and waits for those under way.
     async fn take_no_more(&self, grace: Duration) {
-        let (answered, ()) = futures::join!(self.http.stop(grace), self.admin.stop(END_GRACE));
-        if !answered {
+        let stopped = futures::join!(self.http.stop(grace), self.grpc.stop(grace), self.admin.stop(END_GRACE));
+        if !(stopped.0 && stopped.1) {
             tracing::warn!(?grace, "some requests were still under way at the end of the grace");
         }
     }
@@ -326,8 +338,14 @@ impl Behind<'_> {
             self.readiness.clone(),
             &groups.doors,
         )?;
+        let grpc = GrpcDoor::start(&self.grpc_config(), &router, self.readiness.clone(), &groups.doors)?;
         let admin = self.open_admin(control, router, &groups.admin)?;
-        Ok(Doors { http, metrics, admin })
+        Ok(Doors {
+            http,
+            grpc,
+            metrics,
+            admin,
+        })
     }
 
     fn start_control(
@@ -356,6 +374,15 @@ impl Behind<'_> {
             max_body_bytes: self.config.max_body_bytes,
             grace: self.config.grace,
             ..HttpDoorConfig::default()
+        }
+    }
+
+    fn grpc_config(&self) -> GrpcDoorConfig {
+        GrpcDoorConfig {
+            listen: self.config.grpc,
+            workers: self.config.http_workers,
+            max_message_bytes: self.config.max_body_bytes,
+            ..GrpcDoorConfig::default()
         }
     }
 

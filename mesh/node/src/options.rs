@@ -56,16 +56,19 @@ pub struct ServeOptions {
     /// The inference door. [default: 0.0.0.0:8000]
     #[arg(long, env = "MESH_HTTP_LISTEN", value_name = "ADDRESS", help_heading = "Doors")]
     pub http_listen: Option<Text>,
+    /// The inference door for gRPC. [default: 0.0.0.0:8001]
+    #[arg(long, env = "MESH_GRPC_LISTEN", value_name = "ADDRESS", help_heading = "Doors")]
+    pub grpc_listen: Option<Text>,
     /// Metrics and health. [default: 0.0.0.0:8002]
     #[arg(long, env = "MESH_METRICS_LISTEN", value_name = "ADDRESS", help_heading = "Doors")]
     pub metrics_listen: Option<Text>,
     /// The admin door: web pages and API. [default: 127.0.0.1:8080]
     #[arg(long, env = "MESH_ADMIN_LISTEN", value_name = "ADDRESS", help_heading = "Doors")]
     pub admin_listen: Option<Text>,
-    /// Threads of the inference door. [default: half the processors, at least 1]
+    /// Threads of each inference door. [default: half the processors, at least 1]
     #[arg(long, env = "MESH_HTTP_WORKERS", value_name = "N", help_heading = "Doors")]
     pub http_workers: Option<Text>,
-    /// The largest body of a request. [default: 67108864]
+    /// The largest body of a request, and the largest message. [default: 67108864]
     #[arg(long, env = "MESH_MAX_BODY_BYTES", value_name = "BYTES", help_heading = "Doors")]
     pub max_body_bytes: Option<Text>,
     /// Also write the first admin token to this file, readable by its owner only.
@@ -142,6 +145,7 @@ impl ServeOptions {
             model_repository: self.model_repository.or(other.model_repository),
             model_repository_tenant: self.model_repository_tenant.or(other.model_repository_tenant),
             http_listen: self.http_listen.or(other.http_listen),
+            grpc_listen: self.grpc_listen.or(other.grpc_listen),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
             admin_listen: self.admin_listen.or(other.admin_listen),
             http_workers: self.http_workers.or(other.http_workers),

@@ -47,7 +47,7 @@ fn serve(data: &Path, more: &[&str]) -> anyhow::Result<Served> {
         "--threads-per-device",
         "1",
     ];
-    for door in ["--http-listen", "--metrics-listen", "--admin-listen"] {
+    for door in ["--http-listen", "--grpc-listen", "--metrics-listen", "--admin-listen"] {
         arguments.extend([door, "127.0.0.1:0"]);
     }
     arguments.extend(more);
@@ -289,6 +289,8 @@ fn a_port_that_is_taken_is_named_and_no_token_is_lost() {
     let output = mesh(&[
         "serve",
         "--http-listen",
+        "127.0.0.1:0",
+        "--grpc-listen",
         "127.0.0.1:0",
         "--metrics-listen",
         "127.0.0.1:0",

@@ -1,11 +1,30 @@
-//! The small JSON bodies: metadata of server and model, health, errors.
+//! The small JSON bodies: metadata of server and model, health, configuration, statistics, the index, errors.
 
 use mesh_types::{ModelConfig, TensorSpec, Version};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use crate::response::write_string;
+use crate::{
+    error::DecodeError,
+    grpc::{
+        ConfigOf, StatisticsOf,
+        messages::{ModelStatisticsResponse, repository_index_response::ModelIndex},
+        model_config, model_statistics,
+    },
+    response::write_string,
+};
 
 /// The extensions of the protocol that this server has. Honest: a client that finds one here may use it.
-pub const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "parameters"];
+pub const EXTENSIONS: [&str; 8] = [
+    "sequence",
+    "sequence(string_id)",
+    "model_repository",
+    "schedule_policy",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+];
 
 /// What `GET /v2/models/{name}` tells.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +109,59 @@ pub fn model_metadata_body(metadata: ModelMetadata<'_>) -> Vec<u8> {
     out
 }
 
+/// A model's configuration, in the JSON of Triton's message.
+pub fn model_config_body(of: ConfigOf<'_>) -> Vec<u8> {
+    json(&model_config(of))
+}
+
+/// `{"model_stats":[..]}`
+pub fn statistics_body<'a>(of: impl IntoIterator<Item = StatisticsOf<'a>>) -> Vec<u8> {
+    json(&ModelStatisticsResponse {
+        model_stats: of.into_iter().map(model_statistics).collect(),
+    })
+}
+
+/// One version of the index, from its name, number, whether it is ready, and why not.
+pub fn index_entry((name, version, ready, reason): (&str, Version, bool, &str)) -> ModelIndex {
+    ModelIndex {
+        name: name.to_owned(),
+        version: version.to_string(),
+        state: if ready { "READY" } else { "UNAVAILABLE" }.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+/// `[{"name":"..","version":"..","state":"..","reason":".."},..]`
+pub fn index_body<'a>(entries: impl IntoIterator<Item = (&'a str, Version, bool, &'a str)>) -> Vec<u8> {
+    let entries: Vec<ModelIndex> = entries.into_iter().map(index_entry).collect();
+    json(&entries)
+}
+
+/// What a caller says that asks for the index: whether only of what is ready. It may say nothing.
+pub fn decode_index(body: &[u8]) -> Result<bool, DecodeError> {
+    #[derive(Deserialize)]
+    struct Asked<'a> {
+        #[serde(borrow, default)]
+        ready: Option<&'a RawValue>,
+    }
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(false);
+    }
+    let asked: Asked<'_> = serde_json::from_slice(body)?;
+    match asked.ready.map(|ready| ready.get().trim()) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(DecodeError::Json(
+            "Invalid value for 'ready': expected a boolean".to_owned(),
+        )),
+    }
+}
+
+// Messages of ours have nothing that JSON could not hold.
+fn json(message: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).unwrap_or_default()
+}
+
 fn tensor(out: &mut Vec<u8>, config: &ModelConfig, spec: &TensorSpec) {
     out.extend_from_slice(b"{\"name\":");
     write_string(out, &spec.name);
@@ -156,7 +228,28 @@ mod tests {
         let value: serde_json::Value = serde_json::from_slice(&server_metadata_body("mesh", "0.1.0")).unwrap();
         assert_eq!(
             value,
-            serde_json::json!({"name": "mesh", "version": "0.1.0", "extensions": ["binary_tensor_data", "parameters"]})
+            serde_json::json!({"name": "mesh", "version": "0.1.0", "extensions": EXTENSIONS})
         );
+        assert!(!EXTENSIONS.contains(&"system_shared_memory"));
+    }
+
+    #[test]
+    fn the_index_is_asked_for_with_a_boolean_or_with_nothing() {
+        for (body, asked) in [
+            ("", false),
+            (" ", false),
+            ("{}", false),
+            (r#"{"ready":true,"x":[1]}"#, true),
+        ] {
+            assert_eq!(decode_index(body.as_bytes()), Ok(asked), "{body}");
+        }
+        for body in [r#"{"ready":1}"#, r#"{"ready":"true"}"#] {
+            let error = decode_index(body.as_bytes()).map_err(|error| error.to_string());
+            assert!(
+                error.is_err_and(|text| text.contains("Invalid value for 'ready'")),
+                "{body}"
+            );
+        }
+        assert!(decode_index(b"[").is_err());
     }
 }

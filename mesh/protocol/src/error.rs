@@ -83,6 +83,28 @@ pub enum DecodeError {
         "the header Inference-Header-Content-Length says {header} bytes of JSON, but the body has only {body} bytes"
     )]
     HeaderBeyondBody { header: usize, body: usize },
+    #[error("failed to parse the request message: {0}")]
+    Message(&'static str),
+    #[error("the request's model_version is no version: {0}")]
+    Version(String),
+    #[error("parameter '{name}' holds no value")]
+    NoValue { name: String },
+    #[error("input '{name}' has both 'contents' and 'raw_input_contents', only one is allowed in a request")]
+    TwoContents { name: String },
+    #[error("input '{name}' has neither 'contents' nor 'raw_input_contents'")]
+    NoContents { name: String },
+    #[error("the request has {got} 'raw_input_contents' for {expected} inputs, each input has one")]
+    RawCount { got: usize, expected: usize },
+    #[error("input '{name}' of datatype {datatype} has no field in 'contents', send its bytes in 'raw_input_contents'")]
+    NotInContents { name: String, datatype: DataType },
+    #[error("input '{name}' of datatype {datatype} has elements in another field than '{right}'")]
+    OtherContents {
+        name: String,
+        datatype: DataType,
+        right: &'static str,
+    },
+    #[error("input '{name}' has {got} elements in 'contents', its shape needs {expected}")]
+    ContentsCount { name: String, got: String, expected: usize },
     #[error("{0} is not supported by this server")]
     Unsupported(&'static str),
 }

@@ -1,8 +1,9 @@
 //! The wire formats of the inference door: bytes to requests, responses to bytes, faults to status codes.
 //!
-//! Owns the Open Inference Protocol v2 over HTTP with the binary tensor data extension, the bodies of metadata and health,
-//! and the one table from [`mesh_types::FaultClass`] to HTTP and gRPC codes. Knows no socket, no runtime and no model: every
-//! function is pure, on bytes. Whether a name exists and whether a tensor fits its model is the router's to say.
+//! Owns the Open Inference Protocol v2 over HTTP with the binary tensor data extension, its gRPC form ([`grpc`]), the bodies of
+//! metadata, health and what is said about models, and the one table from [`mesh_types::FaultClass`] to HTTP and gRPC codes.
+//! Knows no socket, no runtime and no model: every function is pure, on bytes. Whether a name exists and whether a tensor fits
+//! its model is the router's to say.
 //!
 //! Invariants: a decoder never panics, never recurses with the input's depth and never takes memory beyond a small multiple
 //! of the body, whatever the body says about itself; JSON numbers go straight into a tensor's raw bytes; binary tensors are
@@ -13,6 +14,7 @@ mod data;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod grpc;
 mod request;
 mod response;
 mod status;
@@ -24,8 +26,8 @@ mod hostile_tests;
 mod round_trip_tests;
 
 pub use bodies::{
-    EXTENSIONS, ModelMetadata, error_body, live_body, model_metadata_body, model_ready_body, ready_body,
-    server_metadata_body,
+    EXTENSIONS, ModelMetadata, decode_index, error_body, index_body, index_entry, live_body, model_config_body,
+    model_metadata_body, model_ready_body, ready_body, server_metadata_body, statistics_body,
 };
 pub use error::{DecodeError, EncodeError};
 pub use request::{DecodedInfer, OutputOptions, decode_infer};

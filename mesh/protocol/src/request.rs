@@ -177,7 +177,7 @@ fn read_shape(name: &str, ShapeJson(extents): &ShapeJson) -> Result<Shape, Decod
     extents.iter().map(extent).collect()
 }
 
-fn element_count(name: &str, shape: &Shape) -> Result<usize, DecodeError> {
+pub(crate) fn element_count(name: &str, shape: &Shape) -> Result<usize, DecodeError> {
     let empty = Tensor {
         name: Arc::from(""),
         datatype: DataType::Int8,
@@ -188,7 +188,7 @@ fn element_count(name: &str, shape: &Shape) -> Result<usize, DecodeError> {
 }
 
 // The error with the name cut: names may be as long as the bound allows, messages repeat less.
-fn cut(name: &str, error: &TensorError) -> DecodeError {
+pub(crate) fn cut(name: &str, error: &TensorError) -> DecodeError {
     let name = quoted(name);
     DecodeError::tensor(&match error.clone() {
         TensorError::Rank { rank, .. } => TensorError::Rank { name, rank },
@@ -198,7 +198,7 @@ fn cut(name: &str, error: &TensorError) -> DecodeError {
     })
 }
 
-fn check_name(name: &str) -> Result<(), DecodeError> {
+pub(crate) fn check_name(name: &str) -> Result<(), DecodeError> {
     if name.is_empty() || name.len() > MAX_TENSOR_NAME_BYTES {
         return Err(DecodeError::NameLength(name.len()));
     }

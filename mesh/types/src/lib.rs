@@ -17,6 +17,7 @@ mod parameters;
 mod residency;
 mod sequence;
 mod sequence_check;
+mod statistics;
 mod tensor;
 mod trace;
 
@@ -54,5 +55,6 @@ pub use sequence::{
     SequenceBatching, SequenceStep, StateSpec, StrategyDirect, StrategyOldest,
 };
 pub use sequence_check::{InitialStateError, MAX_CANDIDATE_SEQUENCES, MAX_INITIAL_STATE_BYTES};
+pub use statistics::{ComputeTimes, Times, VersionStatistics};
 pub use tensor::{DataType, MAX_RANK, Shape, Tensor, TensorError, UnknownDataType, bytes_element_count};
 pub use trace::{TraceContext, TraceContextError};

@@ -133,6 +133,7 @@ impl Node {
             .arg("--admin-token-file")
             .arg(folder.join("admin-token"))
             .args(["--http-listen", &local(ports.inference).to_string()])
+            .args(["--grpc-listen", &local(0).to_string()])
             .args(["--metrics-listen", &local(ports.metrics).to_string()])
             .args(["--admin-listen", &local(ports.admin).to_string()])
             .args(settings.options);

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use futures::StreamExt;
 
-use crate::budget::{Budget, Share};
+use mesh_router::{Budget, Share};
 
 /// What a compressed body may unfold to: so many times its size, where that is more than the floor.
 const MAX_RATIO: usize = 100;

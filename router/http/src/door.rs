@@ -4,9 +4,9 @@ use std::{io, net::SocketAddr, rc::Rc, time::Duration};
 
 use actix_web::{App, HttpRequest, HttpServer, dev::Server, dev::ServerHandle, web};
 use mesh_actors::{Readiness, Tasks};
-use mesh_router::{RouterActor, RouterParts};
+use mesh_router::{Budget, RouterActor, RouterParts};
 
-use crate::{budget::Budget, config::HttpDoorConfig, service::Service};
+use crate::{config::HttpDoorConfig, service::Service};
 
 /// Why a door does not open.
 #[derive(Debug, thiserror::Error)]

@@ -374,7 +374,7 @@ async fn metadata_and_health_answer_with_and_without_credentials() {
     assert_eq!(server.json()["name"], "mesh");
     assert_eq!(
         server.json()["extensions"],
-        serde_json::json!(["binary_tensor_data", "parameters"])
+        serde_json::json!(mesh_protocol::EXTENSIONS)
     );
     assert_eq!(client.get("/v2/health/live").await.status, 200);
     assert_eq!(client.get("/v2/health/ready").await.status, 200);

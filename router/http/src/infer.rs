@@ -15,7 +15,7 @@ use mesh_router::{Answer, Call, Completed};
 use mesh_types::{Fault, FaultSource, RequestId, TraceContext};
 
 use crate::{
-    body::{self, BodyError},
+    body::{self, Body, BodyError},
     reply,
     service::{Service, credential, is_presented, selector},
 };
@@ -39,19 +39,9 @@ impl Service {
         id: RequestId,
     ) -> HttpResponse {
         let received = self.clock.now();
-        let body = match body::read(request, &mut payload, &self.limits).await {
+        let body = match self.body(request, &mut payload, id).await {
             Ok(body) => body,
-            Err(error) => {
-                self.refused("body", id);
-                let mut response = match error {
-                    BodyError::NoRoom => reply::fault(&Fault::unavailable(FaultSource::Mesh, error.to_string()), true),
-                    _ => reply::refusal(error.status(), &error.to_string()),
-                };
-                if !body::is_done_with(request, &mut payload, &self.limits, &error).await {
-                    response.head_mut().set_connection_type(ConnectionType::Close);
-                }
-                return response;
-            }
+            Err(refused) => return refused,
         };
         let decode_start = self.clock.now();
         let decoded = selector(version).and_then(|version| {
@@ -80,6 +70,28 @@ impl Service {
             })
             .await;
         self.encode(answer, &decoded.outputs, request)
+    }
+
+    /// Reads a request's body, or says why not.
+    pub(crate) async fn body(
+        &self,
+        request: &HttpRequest,
+        payload: &mut web::Payload,
+        id: RequestId,
+    ) -> Result<Body, HttpResponse> {
+        let error = match body::read(request, payload, &self.limits).await {
+            Ok(body) => return Ok(body),
+            Err(error) => error,
+        };
+        self.refused("body", id);
+        let mut response = match error {
+            BodyError::NoRoom => reply::fault(&Fault::unavailable(FaultSource::Mesh, error.to_string()), true),
+            _ => reply::refusal(error.status(), &error.to_string()),
+        };
+        if !body::is_done_with(request, payload, &self.limits, &error).await {
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        Err(response)
     }
 
     fn encode(&self, answer: Answer, outputs: &OutputOptions, request: &HttpRequest) -> HttpResponse {

@@ -8,14 +8,13 @@
 //! where more than a little of a refused body would have to be read first: then the answer says that it is closed.
 
 mod body;
-mod budget;
 mod config;
 mod door;
 mod infer;
+mod manage;
 mod metrics;
 mod path;
 mod reply;
-mod request_ids;
 mod service;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Paths and verbs to what is asked for. A plain match: there are seven routes, and a name in a path needs no decoding,
+//! Paths and verbs to what is asked for. A plain match: there are a dozen routes, and a name in a path needs no decoding,
 //! since no name holds a character that would be encoded.
 
 use actix_web::http::Method;
@@ -9,6 +9,12 @@ pub(crate) enum Route<'a> {
     ServerMetadata,
     Live,
     Ready,
+    /// What all models have done.
+    Statistics,
+    /// The models that the caller may use.
+    Index,
+    /// To load or unload a model.
+    Change(Change),
     Model {
         name: &'a str,
         version: Option<&'a str>,
@@ -21,7 +27,16 @@ pub(crate) enum Route<'a> {
 pub(crate) enum ModelCall {
     Metadata,
     Ready,
+    Config,
+    Statistics,
     Infer,
+}
+
+/// What is asked to be changed about a model, whichever it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Load,
+    Unload,
 }
 
 /// Why there is no route.
@@ -35,14 +50,16 @@ pub(crate) enum Miss {
 /// Finds the route.
 pub(crate) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Miss> {
     let route = find(path).ok_or(Miss::NotFound)?;
-    let infer = matches!(
+    let posted = matches!(
         route,
-        Route::Model {
-            call: ModelCall::Infer,
-            ..
-        }
+        Route::Index
+            | Route::Change(_)
+            | Route::Model {
+                call: ModelCall::Infer,
+                ..
+            }
     );
-    match (infer, method) {
+    match (posted, method) {
         (true, &Method::POST) | (false, &Method::GET) => Ok(route),
         (true, _) => Err(Miss::Method("POST")),
         (false, _) => Err(Miss::Method("GET")),
@@ -54,8 +71,23 @@ fn find(path: &str) -> Option<Route<'_>> {
         "" | "/" => Some(Route::ServerMetadata),
         "/health/live" => Some(Route::Live),
         "/health/ready" => Some(Route::Ready),
-        rest => model(rest.strip_prefix("/models/")?),
+        "/models/stats" => Some(Route::Statistics),
+        "/repository/index" => Some(Route::Index),
+        rest => match rest.strip_prefix("/repository/models/") {
+            Some(rest) => change(rest),
+            None => model(rest.strip_prefix("/models/")?),
+        },
     }
+}
+
+fn change(rest: &str) -> Option<Route<'_>> {
+    let (name, change) = rest.split_once('/')?;
+    let change = match change {
+        "load" => Change::Load,
+        "unload" => Change::Unload,
+        _ => return None,
+    };
+    (!name.is_empty()).then_some(Route::Change(change))
 }
 
 fn model(rest: &str) -> Option<Route<'_>> {
@@ -70,6 +102,8 @@ fn model(rest: &str) -> Option<Route<'_>> {
     let call = match rest {
         None => ModelCall::Metadata,
         Some("ready") => ModelCall::Ready,
+        Some("config") => ModelCall::Config,
+        Some("stats") => ModelCall::Statistics,
         Some("infer") => ModelCall::Infer,
         Some(_) => return None,
     };
@@ -108,7 +142,20 @@ mod tests {
             get("/v2/models/m.1/versions/stable/ready"),
             model(ModelCall::Ready, Some("stable"))
         );
+        assert_eq!(get("/v2/models/m.1/config"), model(ModelCall::Config, None));
+        assert_eq!(get("/v2/models/m.1/stats"), model(ModelCall::Statistics, None));
+        assert_eq!(
+            get("/v2/models/m.1/versions/2/stats"),
+            model(ModelCall::Statistics, Some("2"))
+        );
+        assert_eq!(get("/v2/models/stats"), Ok(Route::Statistics));
         let post = |path| route(&Method::POST, path);
+        assert_eq!(post("/v2/repository/index"), Ok(Route::Index));
+        assert_eq!(post("/v2/repository/models/m/load"), Ok(Route::Change(Change::Load)));
+        assert_eq!(
+            post("/v2/repository/models/m/unload"),
+            Ok(Route::Change(Change::Unload))
+        );
         assert_eq!(post("/v2/models/m.1/infer"), model(ModelCall::Infer, None));
         assert_eq!(
             post("/v2/models/m.1/versions/3/infer"),
@@ -132,7 +179,11 @@ mod tests {
             "/v2/models/m/versions",
             "/v2/models/m/versions/",
             "/v2/models/m/versions//infer",
-            "/v2/models/m/stats",
+            "/v2/models/m/status",
+            "/v2/repository",
+            "/v2/repository/models/m",
+            "/v2/repository/models//load",
+            "/v2/repository/models/m/reload",
             "/v2/health/live/",
         ] {
             assert_eq!(route(&Method::GET, path), Err(Miss::NotFound), "{path}");
@@ -144,5 +195,7 @@ mod tests {
         assert_eq!(route(&Method::POST, "/v2"), Err(Miss::Method("GET")));
         assert_eq!(route(&Method::GET, "/v2/models/m/infer"), Err(Miss::Method("POST")));
         assert_eq!(route(&Method::DELETE, "/v2/models/m"), Err(Miss::Method("GET")));
+        assert_eq!(route(&Method::GET, "/v2/repository/index"), Err(Miss::Method("POST")));
+        assert_eq!(route(&Method::POST, "/v2/models/stats"), Err(Miss::Method("GET")));
     }
 }

@@ -14,17 +14,16 @@ use mesh_actors::Readiness;
 use mesh_protocol::{
     ModelMetadata, live_body, model_metadata_body, model_ready_body, ready_body, server_metadata_body,
 };
-use mesh_router::{Credential, RouterHandle};
+use mesh_router::{Budget, Credential, RequestIds, RouterHandle};
 use mesh_telemetry::Telemetry;
 use mesh_types::{Clock, Fault, RequestId, VersionSelector};
 
 use crate::{
     body::BodyLimits,
-    budget::Budget,
     config::HttpDoorConfig,
+    manage,
     path::{Miss, ModelCall, Route, route},
     reply,
-    request_ids::RequestIds,
 };
 
 /// What a thread answers with.
@@ -72,6 +71,8 @@ impl Service {
                 version,
                 call: ModelCall::Infer,
             }) => self.infer(&request, payload, (name, version), id).await,
+            Ok(Route::Index) => self.index(&request, payload, id).await,
+            Ok(Route::Change(change)) => self.refuse_change(&request, payload, change, id).await,
             Ok(found) => self.describe(&request, found),
             Err(Miss::NotFound) => reply::refusal(404, "Not Found"),
             Err(Miss::Method(allowed)) => {
@@ -92,10 +93,18 @@ impl Service {
                 let ready = self.readiness.is_ready();
                 reply::json(ready_status(ready), ready_body(ready))
             }
+            Route::Statistics => self.statistics(request, None, None),
+            Route::Model {
+                name,
+                version,
+                call: ModelCall::Statistics,
+            } => self.statistics(request, Some(name), version),
             Route::Model { name, version, call } => {
                 let described = self.describe_model(request, name, version, call);
                 described.unwrap_or_else(|fault| reply::fault(&fault, is_presented(request)))
             }
+            // Posted: answered where there is a body.
+            Route::Index | Route::Change(_) => reply::refusal(404, "Not Found"),
         }
     }
 
@@ -113,6 +122,9 @@ impl Service {
                 ready_status(model.ready),
                 model_ready_body(name, model.ready),
             ));
+        }
+        if call == ModelCall::Config {
+            return Ok(reply::json(StatusCode::OK, manage::config_body(name, &model)));
         }
         let body = model_metadata_body(ModelMetadata {
             name,

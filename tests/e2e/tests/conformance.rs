@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context, ensure};
 use mesh_e2e::counted;
-use mesh_harness::{Mesh, identity};
+use mesh_harness::{Mesh, builtin, identity};
+use mesh_types::DataType;
 use serde_json::{Value, json};
 
 fn conformance() -> PathBuf {
@@ -88,7 +89,7 @@ fn flag(name: &str, kind: &str) -> Value {
     json!({"name": name, "control": [{"kind": kind, "int32_false_true": [0, 1]}]})
 }
 
-fn model(builtin: &str, sequence: Value) -> Value {
+fn model(builtin: &str, sequence: &Value) -> Value {
     let tensor = |name: &str| json!({"name": name, "data_type": "TYPE_INT32", "dims": [1]});
     let config = json!({
         "max_batch_size": 8,
@@ -109,7 +110,7 @@ fn simple() -> Value {
     ];
     model(
         "sequence",
-        json!({"max_sequence_idle_microseconds": 5_000_000, "control_input": controls}),
+        &json!({"max_sequence_idle_microseconds": 5_000_000, "control_input": controls}),
     )
 }
 
@@ -123,7 +124,7 @@ fn dyna(builtin: &str, corrid: &str) -> Value {
     let oldest = json!({"max_candidate_sequences": 1024, "max_queue_delay_microseconds": 10_000});
     model(
         builtin,
-        json!({"max_sequence_idle_microseconds": 10_000_000, "oldest": oldest, "control_input": controls}),
+        &json!({"max_sequence_idle_microseconds": 10_000_000, "oldest": oldest, "control_input": controls}),
     )
 }
 
@@ -157,4 +158,50 @@ async fn an_unmodified_triton_client_finds_its_sequences_in_order() -> anyhow::R
     let ended = counted(&metrics, "mesh_sequences_ended_total", &["reason=\"ended\""]);
     ensure!(ended >= 11.0, "{ended} sequences ended");
     Ok(())
+}
+
+/// An identity of one datatype.
+fn identity_of(datatype: &str) -> Value {
+    let tensor = |name: &str| json!({"name": name, "datatype": datatype, "dims": [-1]});
+    let config = json!({
+        "max_batch_size": 8, "input": [tensor("x")], "output": [tensor("y")], "parameters": {"builtin": "identity"},
+    });
+    json!({"format": "builtin", "config": config})
+}
+
+#[tokio::test]
+async fn an_unmodified_triton_client_finds_the_grpc_door_in_order() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let (caller, other) = (mesh.tenant("acme").await?, mesh.tenant("globex").await?);
+    let admin = mesh.admin()?;
+    for datatype in DataType::ALL {
+        let name = format!("identity_{}", datatype.as_str().to_lowercase());
+        admin.publish("acme", &name, &identity_of(datatype.as_str())).await?;
+        caller.until_ready(&name).await?;
+    }
+    for (name, model) in [
+        ("slow", builtin("busy", &json!({"busy_us": 300_000}))),
+        ("simple_sequence", simple()),
+        ("simple_dyna_sequence", dyna("sequence", "TYPE_UINT64")),
+    ] {
+        admin.publish("acme", name, &model).await?;
+        caller.until_ready(name).await?;
+    }
+    let folder = tempfile::tempdir()?;
+    let descriptors = folder.path().join("descriptors");
+    std::fs::write(&descriptors, mesh_protocol::grpc::DESCRIPTORS)?;
+    let (http, grpc) = (mesh.addresses().http.to_string(), mesh.addresses().grpc.to_string());
+    let (key, other) = (caller.key().to_owned(), other.key().to_owned());
+    let all_hold = tokio::task::spawn_blocking(move || {
+        let told = run(Command::new(python()?)
+            .arg(conformance().join("triton_grpc.py"))
+            .env("MESH_URL", &http)
+            .env("MESH_GRPC", &grpc)
+            .env("MESH_KEY", &key)
+            .env("MESH_OTHER", &other)
+            .env("MESH_DESCRIPTORS", &descriptors))?;
+        ensure!(told.contains("checks hold"), "{told}");
+        anyhow::Ok(())
+    });
+    all_hold.await?
 }

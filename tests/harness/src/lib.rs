@@ -1,7 +1,7 @@
 //! The whole mesh in one process, for tests.
 //!
 //! Owns starting a node on free ports with a data folder of its own ([`Mesh`]), speaking to its doors ([`Admin`],
-//! [`Caller`]) and waiting for what can be observed ([`eventually`]). Knows the doors' HTTP and nothing behind them, so a
+//! [`Caller`], [`GrpcCaller`]) and waiting for what can be observed ([`eventually`]). Knows the doors' HTTP and gRPC and nothing behind them, so a
 //! test that passes here says what a user would see. Beside the mesh stand what it pushes to ([`Collector`]), callers that
 //! cost so little that a hundred thousand requests are soon sent ([`Lane`]), and a model runtime that takes its thread along
 //! when told ([`DeadlyBackend`]).
@@ -12,6 +12,7 @@ mod admin;
 mod caller;
 mod collector;
 mod deadly;
+mod grpc;
 mod lane;
 mod mesh;
 mod models;
@@ -21,6 +22,7 @@ pub use admin::Admin;
 pub use caller::{Answer, Caller};
 pub use collector::{Collector, ExportedSpan};
 pub use deadly::{DeadlyBackend, Gate};
+pub use grpc::GrpcCaller;
 pub use lane::{Lane, LaneAnswer};
 pub use mesh::{Mesh, MeshOptions};
 pub use mesh_node::{ServeOptions, Text};

@@ -8,7 +8,7 @@ use mesh_node::{Addresses, Node, NodeConfig, ServeOptions, Text};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use crate::{Admin, Caller, eventually};
+use crate::{Admin, Caller, GrpcCaller, eventually};
 
 /// How a mesh for tests is set up.
 #[derive(Clone, Default)]
@@ -51,6 +51,7 @@ fn for_tests(data: PathBuf) -> ServeOptions {
     ServeOptions {
         data: Some(data),
         http_listen: text("127.0.0.1:0"),
+        grpc_listen: text("127.0.0.1:0"),
         metrics_listen: text("127.0.0.1:0"),
         admin_listen: text("127.0.0.1:0"),
         http_workers: text("1"),
@@ -116,6 +117,11 @@ impl Mesh {
     /// Somebody who calls with an API key.
     pub fn caller(&self, key: &str) -> Caller {
         Caller::new(self.addresses.http, Some(key))
+    }
+
+    /// Somebody who calls over gRPC with an API key.
+    pub async fn grpc(&self, key: &str) -> anyhow::Result<GrpcCaller> {
+        GrpcCaller::connect(self.addresses.grpc, Some(key)).await
     }
 
     /// Somebody without a key.

@@ -20,6 +20,7 @@ pub const LEVELS: &[(&str, u8)] = &[
     ("mesh-registry", 3),
     ("mesh-router", 3),
     ("mesh-router-http", 4),
+    ("mesh-router-grpc", 4),
     ("mesh-control", 4),
     ("mesh-admin-api", 4),
     ("mesh-admin-web", 4),

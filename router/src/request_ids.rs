@@ -9,13 +9,20 @@ use mesh_types::RequestId;
 
 /// Makes the numbers of one thread.
 #[derive(Debug)]
-pub(crate) struct RequestIds {
+pub struct RequestIds {
     random: u64,
     next: Cell<u64>,
 }
 
+impl Default for RequestIds {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl RequestIds {
-    pub(crate) fn new() -> Self {
+    /// Begins somewhere.
+    pub fn new() -> Self {
         // The standard library's hashers start from the system's randomness.
         let random = || RandomState::new().build_hasher().finish();
         Self {
@@ -24,7 +31,8 @@ impl RequestIds {
         }
     }
 
-    pub(crate) fn next(&self) -> RequestId {
+    /// The next number.
+    pub fn next(&self) -> RequestId {
         let next = self.next.get().wrapping_add(1);
         self.next.set(next);
         RequestId(u128::from(self.random) << 64 | u128::from(next))

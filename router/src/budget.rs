@@ -1,7 +1,7 @@
-//! Memory for bodies, shared by all threads: callers without a credential must not be able to fill it.
+//! Memory for what doors read, shared by all threads: callers without a credential must not be able to fill it.
 //!
-//! A body that arrives in one piece is not counted: it is no larger than the connection's own buffer. Every further piece is,
-//! until its call has been answered. What does not fit is refused at once.
+//! A door counts what it keeps beyond a connection's own buffer, until the call has been answered. What does not fit is refused
+//! at once.
 
 use std::sync::{
     Arc,
@@ -10,20 +10,21 @@ use std::sync::{
 
 /// The bytes that all bodies may take together.
 #[derive(Debug, Clone)]
-pub(crate) struct Budget {
+pub struct Budget {
     taken: Arc<AtomicUsize>,
     bound: usize,
 }
 
 /// What one body has taken; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub struct Share {
     budget: Budget,
     bytes: usize,
 }
 
 impl Budget {
-    pub(crate) fn new(bound: usize) -> Self {
+    /// So many bytes.
+    pub fn new(bound: usize) -> Self {
         Self {
             taken: Arc::default(),
             bound,
@@ -31,7 +32,7 @@ impl Budget {
     }
 
     /// A share of nothing yet.
-    pub(crate) fn share(&self) -> Share {
+    pub fn share(&self) -> Share {
         Share {
             budget: self.clone(),
             bytes: 0,
@@ -42,7 +43,7 @@ impl Budget {
 impl Share {
     /// Takes so many bytes more; false, and nothing taken, if they are not there.
     #[must_use]
-    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+    pub fn grow(&mut self, bytes: usize) -> bool {
         let bound = self.budget.bound;
         let take = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= bound);
         let taken = self
@@ -55,8 +56,13 @@ impl Share {
         taken.is_ok()
     }
 
+    /// What it has taken.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Gives back what is more than this.
-    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+    pub fn shrink_to(&mut self, bytes: usize) {
         let surplus = self.bytes.saturating_sub(bytes);
         self.bytes -= surplus;
         self.budget.taken.fetch_sub(surplus, Ordering::AcqRel);

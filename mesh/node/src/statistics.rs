@@ -1,0 +1,39 @@
+//! What devices did with a model version, as the router's callers are told.
+
+use mesh_types::{ComputeTimes, ModelVersionKey, Times, VersionStatistics};
+use mesh_worker::{BatchSizeStatistics, Sum, WorkerHandle};
+
+/// One version's numbers, over all devices.
+pub(crate) fn of(worker: &WorkerHandle, key: &ModelVersionKey) -> VersionStatistics {
+    let numbers = worker.statistics_of(key);
+    let batch = |(rows, compute): (&u32, &BatchSizeStatistics)| {
+        let compute = ComputeTimes {
+            input: times(compute.compute_input),
+            infer: times(compute.compute_infer),
+            output: times(compute.compute_output),
+        };
+        (*rows, compute)
+    };
+    VersionStatistics {
+        last_inference_ms: numbers.last_inference_ms,
+        inference_count: numbers.inference_count,
+        execution_count: numbers.execution_count,
+        success: times(numbers.success),
+        fail: times(numbers.fail),
+        queue: times(numbers.queue),
+        compute: ComputeTimes {
+            input: times(numbers.compute_input),
+            infer: times(numbers.compute_infer),
+            output: times(numbers.compute_output),
+        },
+        batches: numbers.batch_sizes.iter().map(batch).collect(),
+        memory: worker.memory_of(key),
+    }
+}
+
+fn times(sum: Sum) -> Times {
+    Times {
+        count: sum.count,
+        total: sum.total,
+    }
+}

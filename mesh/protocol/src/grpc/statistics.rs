@@ -1,0 +1,68 @@
+//! What a version has done, as the statistics extension writes it: a message, and the JSON of the same.
+
+use mesh_types::{ComputeTimes, DeviceId, DeviceKind, Times, Version, VersionStatistics};
+
+use super::messages::{InferBatchStatistics, InferStatistics, MemoryUsage, ModelStatistics, StatisticDuration};
+
+/// A version's numbers and what the caller calls it.
+#[derive(Debug, Clone, Copy)]
+pub struct StatisticsOf<'a> {
+    /// The name that the caller uses.
+    pub name: &'a str,
+    /// The version.
+    pub version: Version,
+    /// Its numbers.
+    pub numbers: &'a VersionStatistics,
+}
+
+/// Writes them.
+pub fn model_statistics(of: StatisticsOf<'_>) -> ModelStatistics {
+    let numbers = of.numbers;
+    let batch = |(rows, compute): (&u32, &ComputeTimes)| InferBatchStatistics {
+        batch_size: u64::from(*rows),
+        compute_input: duration(compute.input),
+        compute_infer: duration(compute.infer),
+        compute_output: duration(compute.output),
+    };
+    ModelStatistics {
+        name: of.name.to_owned(),
+        version: of.version.to_string(),
+        last_inference: numbers.last_inference_ms,
+        inference_count: numbers.inference_count,
+        execution_count: numbers.execution_count,
+        inference_stats: Some(InferStatistics {
+            success: duration(numbers.success),
+            fail: duration(numbers.fail),
+            queue: duration(numbers.queue),
+            compute_input: duration(numbers.compute.input),
+            compute_infer: duration(numbers.compute.infer),
+            compute_output: duration(numbers.compute.output),
+            // There is no cache: nothing was found in it, and nothing was missing.
+            cache_hit: duration(Times::default()),
+            cache_miss: duration(Times::default()),
+        }),
+        batch_stats: numbers.batches.iter().map(batch).collect(),
+        memory_usage: numbers.memory.iter().map(memory).collect(),
+        // A request has one response.
+        response_stats: std::collections::BTreeMap::new(),
+    }
+}
+
+fn duration(times: Times) -> Option<StatisticDuration> {
+    Some(StatisticDuration {
+        count: times.count,
+        ns: times.nanoseconds(),
+    })
+}
+
+fn memory((device, bytes): &(DeviceId, u64)) -> MemoryUsage {
+    MemoryUsage {
+        r#type: match device.kind {
+            DeviceKind::Cpu => "CPU",
+            DeviceKind::Cuda => "GPU",
+        }
+        .to_owned(),
+        id: i64::from(device.index),
+        byte_size: *bytes,
+    }
+}

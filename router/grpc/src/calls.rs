@@ -1,0 +1,225 @@
+//! Every call that is neither a prediction nor a stream: one small message each way, answered at once.
+
+use std::rc::Rc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use mesh_protocol::{
+    EXTENSIONS,
+    grpc::{ConfigOf, StatisticsOf, messages::*, model_config, model_statistics},
+    index_entry,
+};
+use mesh_router::{Credential, ModelDescription};
+use mesh_types::{Fault, FaultClass, FaultSource, TensorSpec, VersionSelector};
+use tonic::{Status, body::Body, codec::CompressionEncoding, server::Grpc};
+use tonic_prost::ProstCodec;
+
+use crate::{
+    head::{credential, encoding},
+    infer::{One, exact},
+    service::Service,
+    status,
+};
+
+/// The largest message of such a call.
+const MAX_QUESTION_BYTES: usize = 1024 * 1024;
+
+impl Service {
+    /// Answers a call by its name.
+    pub(crate) async fn question(self: Rc<Self>, call: &str, request: Request<Incoming>) -> Response<Body> {
+        match call {
+            "ServerLive" => {
+                self.ask(request, |_, _: &ServerLiveRequest, _| {
+                    Ok(ServerLiveResponse { live: true })
+                })
+                .await
+            }
+            "ServerReady" => {
+                self.ask(request, |service, _: &ServerReadyRequest, _| {
+                    let ready = service.readiness.is_ready();
+                    Ok(ServerReadyResponse { ready })
+                })
+                .await
+            }
+            "ServerMetadata" => self.ask(request, server_metadata).await,
+            "ModelReady" => self.ask(request, model_ready).await,
+            "ModelMetadata" => self.ask(request, model_metadata).await,
+            "ModelConfig" => self.ask(request, configuration).await,
+            "ModelStatistics" => self.ask(request, statistics).await,
+            "RepositoryIndex" => self.ask(request, index).await,
+            "RepositoryModelLoad" => self.ask(request, load).await,
+            "RepositoryModelUnload" => self.ask(request, unload).await,
+            "SystemSharedMemoryStatus" | "SystemSharedMemoryRegister" | "SystemSharedMemoryUnregister" => {
+                not_offered("the system shared memory extension").into_http()
+            }
+            "CudaSharedMemoryStatus" | "CudaSharedMemoryRegister" | "CudaSharedMemoryUnregister" => {
+                not_offered("the CUDA shared memory extension").into_http()
+            }
+            "TraceSetting" => not_offered("the trace extension").into_http(),
+            "LogSettings" => not_offered("the logging extension").into_http(),
+            _ => Status::unimplemented("there is no such call").into_http(),
+        }
+    }
+
+    /// Reads one message, and answers it with another or a fault.
+    async fn ask<Q, R>(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        answer: fn(&Self, &Q, &Credential) -> Result<R, Fault>,
+    ) -> Response<Body>
+    where
+        Q: prost::Message + Default + Send + 'static,
+        R: prost::Message + Send + 'static,
+    {
+        let (id, credential) = (self.ids.next(), credential(request.headers()));
+        let mut grpc = Grpc::new(ProstCodec::<R, Q>::default())
+            .max_decoding_message_size(MAX_QUESTION_BYTES)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Deflate);
+        if let Some(encoding) = encoding(request.headers()) {
+            grpc = grpc.send_compressed(encoding);
+        }
+        let (request, _meter) = self.metered(request);
+        let asked = One(move |question: tonic::Request<Q>| {
+            let answered = answer(&self, question.get_ref(), &credential);
+            let metadata = status::marked(id);
+            std::future::ready(match answered {
+                Ok(message) => {
+                    let mut response = tonic::Response::new(message);
+                    *response.metadata_mut() = tonic::metadata::MetadataMap::from_headers(metadata);
+                    Ok(response)
+                }
+                Err(fault) => Err(status::of_fault(&fault, metadata)),
+            })
+        });
+        exact(grpc.unary(asked, request).await)
+    }
+
+    fn describe(&self, name: &str, version: &str, credential: &Credential) -> Result<ModelDescription, Fault> {
+        self.router.describe(credential, name, &selector(version)?)
+    }
+}
+
+fn not_offered(what: &str) -> Status {
+    let text = format!("{what} is not supported by this server");
+    status::of_fault(
+        &Fault::new(FaultClass::Unsupported, FaultSource::Client, text),
+        http::HeaderMap::new(),
+    )
+}
+
+/// The version in a message; none is an empty text.
+fn selector(version: &str) -> Result<VersionSelector, Fault> {
+    if version.is_empty() {
+        return Ok(VersionSelector::Default);
+    }
+    VersionSelector::parse(version).map_err(|error| Fault::invalid(error.to_string()))
+}
+
+fn server_metadata(
+    service: &Service,
+    _: &ServerMetadataRequest,
+    _: &Credential,
+) -> Result<ServerMetadataResponse, Fault> {
+    Ok(ServerMetadataResponse {
+        name: service.config.server_name.clone(),
+        version: service.config.server_version.clone(),
+        extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+    })
+}
+
+fn model_ready(
+    service: &Service,
+    asked: &ModelReadyRequest,
+    credential: &Credential,
+) -> Result<ModelReadyResponse, Fault> {
+    let model = service.describe(&asked.name, &asked.version, credential)?;
+    Ok(ModelReadyResponse { ready: model.ready })
+}
+
+fn model_metadata(
+    service: &Service,
+    asked: &ModelMetadataRequest,
+    credential: &Credential,
+) -> Result<ModelMetadataResponse, Fault> {
+    let model = service.describe(&asked.name, &asked.version, credential)?;
+    let tensor = |spec: &TensorSpec| model_metadata_response::TensorMetadata {
+        name: spec.name.clone(),
+        datatype: spec.datatype.to_string(),
+        shape: model.config.wire_dims(spec),
+    };
+    Ok(ModelMetadataResponse {
+        name: asked.name.clone(),
+        versions: model.versions.iter().map(ToString::to_string).collect(),
+        platform: model.platform.to_owned(),
+        inputs: model.config.input.iter().map(tensor).collect(),
+        outputs: model.config.output.iter().map(tensor).collect(),
+    })
+}
+
+fn configuration(
+    service: &Service,
+    asked: &ModelConfigRequest,
+    credential: &Credential,
+) -> Result<ModelConfigResponse, Fault> {
+    let model = service.describe(&asked.name, &asked.version, credential)?;
+    let config = model_config(ConfigOf {
+        name: &asked.name,
+        platform: model.platform,
+        versions: &model.versions,
+        config: &model.config,
+        owned: model.owned,
+    });
+    Ok(ModelConfigResponse { config: Some(config) })
+}
+
+fn statistics(
+    service: &Service,
+    asked: &ModelStatisticsRequest,
+    credential: &Credential,
+) -> Result<ModelStatisticsResponse, Fault> {
+    let name = Some(&*asked.name).filter(|name| !name.is_empty());
+    let entries = service
+        .router
+        .statistics(credential, name, &selector(&asked.version)?)?;
+    let written = entries.iter().map(|entry| {
+        model_statistics(StatisticsOf {
+            name: &entry.name,
+            version: entry.version,
+            numbers: &entry.numbers,
+        })
+    });
+    Ok(ModelStatisticsResponse {
+        model_stats: written.collect(),
+    })
+}
+
+fn index(
+    service: &Service,
+    asked: &RepositoryIndexRequest,
+    credential: &Credential,
+) -> Result<RepositoryIndexResponse, Fault> {
+    let index = service.router.index(credential, asked.ready)?;
+    let models = index
+        .iter()
+        .map(|entry| index_entry((&entry.name, entry.version, entry.ready, &entry.reason)));
+    Ok(RepositoryIndexResponse {
+        models: models.collect(),
+    })
+}
+
+fn load(
+    service: &Service,
+    _: &RepositoryModelLoadRequest,
+    credential: &Credential,
+) -> Result<RepositoryModelLoadResponse, Fault> {
+    Err(service.router.refuse_change(credential, "loading models is"))
+}
+
+fn unload(
+    service: &Service,
+    _: &RepositoryModelUnloadRequest,
+    credential: &Credential,
+) -> Result<RepositoryModelUnloadResponse, Fault> {
+    Err(service.router.refuse_change(credential, "unloading models is"))
+}

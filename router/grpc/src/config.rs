@@ -1,0 +1,54 @@
+//! How the gRPC door is set up, with defaults that suit a server on the open network.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+/// The gRPC door's settings.
+#[derive(Debug, Clone)]
+pub struct GrpcDoorConfig {
+    /// Where it listens; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Threads, each with a router of its own.
+    pub workers: usize,
+    /// The largest message of an inference request, as sent and after decompression.
+    pub max_message_bytes: usize,
+    /// What large messages may take together while their calls are answered.
+    pub max_buffered_bytes: usize,
+    /// The most connections of each thread.
+    pub max_connections_per_worker: usize,
+    /// The most calls of one connection at once; a client holds back the next.
+    pub max_calls_per_connection: u32,
+    /// The most requests of one stream that are under way; the next is not read before the first is answered.
+    pub max_stream_requests: usize,
+    /// How often a silent connection is asked whether somebody is there.
+    pub ping_interval: Duration,
+    /// How long it may take to say so.
+    pub ping_timeout: Duration,
+    /// How long a caller may take to send the one message of a call.
+    pub message_timeout: Duration,
+    /// The name in the server's metadata.
+    pub server_name: String,
+    /// The version in the server's metadata.
+    pub server_version: String,
+}
+
+impl Default for GrpcDoorConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8001)),
+            workers: 2,
+            max_message_bytes: 64 * 1024 * 1024,
+            max_buffered_bytes: 1024 * 1024 * 1024,
+            max_connections_per_worker: 8_192,
+            max_calls_per_connection: 256,
+            max_stream_requests: 64,
+            ping_interval: Duration::from_secs(60),
+            ping_timeout: Duration::from_secs(20),
+            message_timeout: Duration::from_secs(60),
+            server_name: "mesh".to_owned(),
+            server_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! One connection: HTTP/2, and the calls on it, all driven by one future. Whoever drops it drops its calls.
+//!
+//! The HTTP library starts a future for each call on an executor that it is given; here that is a list which the connection's
+//! own future drives, so that no call outlives its connection and none moves to another thread.
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    future::{Future, poll_fn},
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
+use http::Request;
+use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, Sleep},
+};
+
+use crate::service::Service;
+
+/// What a caller may send of one call, and of all of a connection, before it is read.
+const CALL_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+/// How long a client without calls may take to close its side once the door is ending.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// The largest metadata of a call.
+const MAX_METADATA_BYTES: u32 = 16 * 1024;
+
+type Call = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The calls of a connection that were begun and not yet taken up.
+#[derive(Clone, Default)]
+pub(crate) struct Calls(Rc<RefCell<Vec<Call>>>);
+
+impl Calls {
+    /// Has the connection drive it. A panic ends this one only.
+    pub(crate) fn begin(&self, call: impl Future<Output = ()> + 'static) {
+        let guarded = AssertUnwindSafe(call).catch_unwind().map(|ended| {
+            if ended.is_err() {
+                tracing::error!("a gRPC call panicked");
+            }
+        });
+        self.0.borrow_mut().push(Box::pin(guarded));
+    }
+}
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Calls {
+    fn execute(&self, call: F) {
+        self.begin(call);
+    }
+}
+
+/// Serves a connection until either side ends it; when the door is ending, its calls are finished and no new ones taken.
+pub(crate) async fn serve(socket: TcpStream, service: Rc<Service>) {
+    let config = service.config.clone();
+    let calls = Calls::default();
+    let mut told = pin!(service.ended());
+    let answer = {
+        let calls = calls.clone();
+        service_fn(move |request: Request<Incoming>| {
+            let (service, calls) = (service.clone(), calls.clone());
+            async move { Ok::<_, Infallible>(service.answer(request, &calls).await) }
+        })
+    };
+    let connection = http2::Builder::new(calls.clone())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(CALL_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(config.max_calls_per_connection)
+        .max_header_list_size(MAX_METADATA_BYTES)
+        .keep_alive_interval(config.ping_interval)
+        .keep_alive_timeout(config.ping_timeout)
+        .serve_connection(TokioIo::new(socket), answer);
+    let mut connection = pin!(connection);
+    let mut running = FuturesUnordered::new();
+    let mut farewell: Option<Pin<Box<Sleep>>> = None;
+    let drive = |context: &mut Context<'_>| {
+        if farewell.is_none() && told.as_mut().poll(context).is_ready() {
+            connection.as_mut().graceful_shutdown();
+            farewell = Some(Box::pin(tokio::time::sleep(FAREWELL)));
+        }
+        loop {
+            // Answers first, so that the connection sends them in the same turn.
+            while let Poll::Ready(Some(())) = running.poll_next_unpin(context) {}
+            if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+                return Poll::Ready(ended);
+            }
+            let begun = std::mem::take(&mut *calls.0.borrow_mut());
+            if begun.is_empty() {
+                break;
+            }
+            running.extend(begun);
+        }
+        // Who has no calls here and does not answer the farewell is not waited for.
+        match &mut farewell {
+            Some(farewell) if running.is_empty() => farewell.as_mut().poll(context).map(Ok),
+            Some(farewell) => {
+                farewell.as_mut().reset(Instant::now() + FAREWELL);
+                Poll::Pending
+            }
+            None => Poll::Pending,
+        }
+    };
+    if let Err(error) = poll_fn(drive).await {
+        tracing::debug!(%error, "a gRPC connection broke");
+    }
+}

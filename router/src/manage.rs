@@ -1,0 +1,179 @@
+//! What callers ask about models beside predictions: what versions have done, which there are, and to load or unload one.
+//!
+//! Transport-free: both doors answer from here. Authenticated like any call, from one snapshot, and not counted against
+//! limits. A caller sees what its names lead to and nothing else; what is unknown and what is another's answer alike, also
+//! where nobody may do what is asked.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use mesh_policies::{
+    MeshSnapshot,
+    snapshot::{Target, TenantEntry, VersionEntry},
+};
+use mesh_types::{Fault, FaultClass, FaultSource, Version, VersionSelector, VersionStatistics};
+
+use crate::{Credential, RouterHandle, RouterParts};
+
+/// What one version has done.
+#[derive(Debug, Clone)]
+pub struct StatisticsEntry {
+    /// The name that leads to it.
+    pub name: String,
+    /// The version.
+    pub version: Version,
+    /// Its numbers, those of all its callers.
+    pub numbers: VersionStatistics,
+}
+
+/// One version in the index of what a caller may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// The name that leads to it.
+    pub name: String,
+    /// The version.
+    pub version: Version,
+    /// Whether it would take a call now.
+    pub ready: bool,
+    /// Why not.
+    pub reason: String,
+}
+
+impl RouterHandle {
+    /// Refuses a credential that lets nobody in.
+    pub fn authenticate(&self, credential: &Credential) -> Result<(), Fault> {
+        let parts = self.parts();
+        parts
+            .snapshots
+            .load()
+            .caller(credential.presented(), parts.clock.unix_seconds())?;
+        Ok(())
+    }
+
+    /// What versions have done: those of a name, or of all names that lead to models.
+    pub fn statistics(
+        &self,
+        credential: &Credential,
+        name: Option<&str>,
+        selector: &VersionSelector,
+    ) -> Result<Vec<StatisticsEntry>, Fault> {
+        let parts = self.parts();
+        let snapshot = parts.snapshots.load_full();
+        let tenant = caller(&snapshot, parts, credential)?;
+        let found = match name {
+            Some(name) => of_name(tenant, name, selector)?,
+            None => of_models(tenant),
+        };
+        // An ensemble is on no device: what its steps do is counted by their models.
+        let counted = found.into_iter().filter(|(_, entry)| entry.plan.is_none());
+        Ok(counted
+            .map(|(name, entry)| StatisticsEntry {
+                name,
+                version: entry.key.version,
+                numbers: parts.workers.statistics(&entry.key),
+            })
+            .collect())
+    }
+
+    /// The versions that the caller's names lead to, by name and version; only those that are ready, if so asked.
+    pub fn index(&self, credential: &Credential, only_ready: bool) -> Result<Vec<IndexEntry>, Fault> {
+        let parts = self.parts();
+        let snapshot = parts.snapshots.load_full();
+        let tenant = caller(&snapshot, parts, credential)?;
+        let mut index = Vec::new();
+        for (name, target) in &tenant.targets {
+            for (version, entry) in versions(tenant, target) {
+                let ready = entry.is_ready();
+                if ready || !only_ready {
+                    let reason = entry.unavailable_reason.as_deref().filter(|_| !ready);
+                    index.push(IndexEntry {
+                        name: name.clone(),
+                        version,
+                        ready,
+                        reason: reason.unwrap_or_default().to_owned(),
+                    });
+                }
+            }
+        }
+        index.sort_unstable_by(|one, other| (&one.name, one.version).cmp(&(&other.name, other.version)));
+        Ok(index)
+    }
+
+    /// Why the caller may not change what is there: whatever it names, and whether or not that exists.
+    pub fn refuse_change(&self, credential: &Credential, what: &'static str) -> Fault {
+        if let Err(fault) = self.authenticate(credential) {
+            return fault;
+        }
+        Fault::new(
+            FaultClass::PermissionDenied,
+            FaultSource::Client,
+            format!("{what} not allowed with this credential: it may call models, which are managed at the admin door"),
+        )
+    }
+}
+
+fn caller<'a>(
+    snapshot: &'a MeshSnapshot,
+    parts: &RouterParts,
+    credential: &Credential,
+) -> Result<&'a TenantEntry, Fault> {
+    let (_, tenant) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
+    Ok(tenant)
+}
+
+/// Whether the tenant may call it: an ensemble may have steps that are not for everybody.
+fn is_callable(tenant: &TenantEntry, entry: &VersionEntry) -> bool {
+    entry.plan.as_ref().is_none_or(|plan| plan.admits(&tenant.id))
+}
+
+/// The versions that a name leads to: a model's own, or those that an endpoint's arms answer with.
+fn versions(tenant: &TenantEntry, target: &Target) -> BTreeMap<Version, Arc<VersionEntry>> {
+    let all: Vec<&Arc<VersionEntry>> = match target {
+        Target::Model(model) => model.versions.values().collect(),
+        Target::Endpoint(route) => route.arms.iter().filter_map(|arm| arm.version.as_ref()).collect(),
+    };
+    let mut versions: BTreeMap<Version, Arc<VersionEntry>> = BTreeMap::new();
+    for entry in all.into_iter().filter(|entry| is_callable(tenant, entry)) {
+        let known = versions.entry(entry.key.version).or_insert_with(|| entry.clone());
+        // Arms may be of several models with equal numbers: one that is ready speaks for all.
+        if !known.is_ready() {
+            known.clone_from(entry);
+        }
+    }
+    versions
+}
+
+type Named = (String, Arc<VersionEntry>);
+
+fn of_name(tenant: &TenantEntry, name: &str, selector: &VersionSelector) -> Result<Vec<Named>, Fault> {
+    let unknown = || Fault::unknown_model(name);
+    let target = tenant.target(name).ok_or_else(unknown)?;
+    let found: Vec<Arc<VersionEntry>> = match (selector, target) {
+        (VersionSelector::Default, target) => versions(tenant, target).into_values().collect(),
+        (pinned, Target::Model(model)) => model.resolve(pinned).into_iter().cloned().collect(),
+        (pinned, Target::Endpoint(route)) => route
+            .pinned(pinned)
+            .map(|(_, entry)| entry.clone())
+            .into_iter()
+            .collect(),
+    };
+    let found = found.into_iter().filter(|entry| is_callable(tenant, entry));
+    let named: Vec<Named> = found.map(|entry| (name.to_owned(), entry)).collect();
+    if named.is_empty() {
+        return Err(unknown());
+    }
+    Ok(named)
+}
+
+/// Endpoints are left out: what their versions do is their models'.
+fn of_models(tenant: &TenantEntry) -> Vec<Named> {
+    let mut named: Vec<Named> = Vec::new();
+    for (name, target) in &tenant.targets {
+        if matches!(target, Target::Model(_)) {
+            let of_it = versions(tenant, target).into_values();
+            named.extend(of_it.map(|entry| (name.clone(), entry)));
+        }
+    }
+    named
+        .sort_unstable_by(|(one, entry), (other, another)| (one, entry.key.version).cmp(&(other, another.key.version)));
+    named
+}
