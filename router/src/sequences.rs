@@ -313,7 +313,10 @@ impl Homes {
     ) {
         let Some(name) = &sequence.name else { return };
         let until = deadline + idle(entry);
-        if sequence.step.start {
+        if sequence.step.start && sequence.step.end {
+            // All of it is this request.
+            self.forget(tenant, name);
+        } else if sequence.step.start {
             // A plan holds all that it leads to, and is looked up anew for each request.
             let entry = Arc::new(VersionEntry {
                 plan: None,

@@ -165,6 +165,20 @@ fn requests_of_one_sequence_travel_in_order_and_those_of_two_side_by_side() {
 }
 
 #[test]
+fn a_sequence_of_one_request_is_not_remembered() {
+    run(async {
+        let bed = bed_of(stateful("sum", 3, &BOTH));
+        let (job, _) = bed.sums(step(&bed, 1, FIRST)).await;
+        assert_eq!((told(&job), bed.parts.sequences.len()), (is(1, FIRST), 1));
+        let mut answering = Box::pin(bed.router.infer(step(&bed, 1, (true, true))));
+        assert!(settle(&mut answering).await.is_none());
+        assert_eq!(bed.parts.sequences.len(), 0, "nor what was there of that name");
+        drop(answering);
+        assert!(bed.is_at_rest());
+    });
+}
+
+#[test]
 fn one_that_waits_for_its_turn_ends_at_its_deadline() {
     run(async {
         let bed = bed_of(stateful("sum", 3, &[DeviceId::cpu(0)]));
