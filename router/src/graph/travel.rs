@@ -1,41 +1,24 @@
 //! One request's way through a graph: starts what can start, takes in what ends, until every wanted output is there.
 
+mod step;
+
 use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use mesh_policies::{
-    VersionEntry,
-    graph::{Call, Facts, MAX_WIDTH, Run, Starts},
-};
-use mesh_telemetry::{EnsembleMeter, EnsembleOutcome, StepOutcome, StepSpan};
-use mesh_types::{
-    Fault, FaultClass, FaultSource, InferJob, JobOutcome, ModelVersionKey, StageTimings, Tensor, TraceContext,
-};
+use mesh_policies::graph::{Facts, MAX_WIDTH, Run, Starts};
+use mesh_telemetry::{EnsembleMeter, EnsembleOutcome, StepOutcome};
+use mesh_types::{Fault, FaultClass, FaultSource, InferJob, JobOutcome, ModelVersionKey, StageTimings, Tensor};
 use smallvec::SmallVec;
 use tokio::time::Sleep;
 
-use super::{Ensemble, Fittings, InSequence, Manner, gates::Pass};
-use crate::{
-    WorkerReply,
-    pipeline::{Pipeline, not_ready},
-    place::OnDevice,
-    sequences,
-};
-
-/// Where an ensemble is asked from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// By a caller: it must end at the deadline by itself.
-    Outermost,
-    /// As a step, with inputs that are the caller's own.
-    WithTheCallers,
-    /// As a step, with what other steps made.
-    WithWhatWasMade,
-}
+pub(super) use self::step::Asked;
+use self::step::{Began, Going};
+use super::{Ensemble, Fittings, InSequence, Manner};
+use crate::{WorkerReply, pipeline::Pipeline};
 
 /// Begins.
 pub(super) fn begin(
@@ -75,27 +58,6 @@ struct Ended {
     started: bool,
     total: Duration,
     timings: StageTimings,
-}
-
-/// A step that runs.
-struct Going {
-    call: usize,
-    reply: WorkerReply,
-    /// Where it runs; none where that is not known yet or it is an ensemble.
-    place: Option<OnDevice>,
-    pass: Option<Pass>,
-    began: Instant,
-    trace: TraceContext,
-    meter: Arc<EnsembleMeter>,
-    told: bool,
-}
-
-impl Drop for Going {
-    fn drop(&mut self) {
-        if !self.told {
-            self.meter.step(self.call, StepOutcome::Cancelled, Duration::ZERO);
-        }
-    }
 }
 
 /// How the whole ends: cancelled, where nothing else was told.
@@ -252,8 +214,8 @@ impl Travel {
                         self.going.push(going);
                     }
                     Err(fault) => {
-                        let trace = self.step_trace();
-                        self.failed(call, &fault, (self.now(), trace))?;
+                        let began = self.not_begun(call);
+                        self.failed(call, &fault, &began)?;
                         failed_at_once = true;
                     }
                 }
@@ -263,96 +225,6 @@ impl Travel {
                 return Ok(());
             }
         }
-    }
-
-    fn step_trace(&self) -> TraceContext {
-        if self.job.trace.sampled {
-            self.job.trace.child(rand::random::<u64>().max(1))
-        } else {
-            self.job.trace
-        }
-    }
-
-    /// Hands a step to a device, or to the ensemble that it is.
-    fn start(&self, at: usize) -> Result<Going> {
-        let began = self.now();
-        let plan = self.run.plan();
-        let (Some(call), Some(entry)) = (plan.outline.calls.get(at), plan.entries.get(at)) else {
-            return Err(Fault::internal("a step has no version"));
-        };
-        if self.job.deadline.is_past(began) {
-            return Err(Fault::deadline("before it began"));
-        }
-        let trace = self.step_trace();
-        let sequence = self.manner.sequence.as_ref();
-        let stateful = sequence.filter(|_| entry.config.sequence_batching.is_some());
-        let seat = stateful.map(|sequence| sequence.seat(entry)).transpose()?;
-        // What a sequence began with it goes on with.
-        let entry = seat.as_ref().map_or(entry, |seat| &seat.entry);
-        let mut job = self.step_job(at, call, entry, trace)?;
-        if let Some(seat) = &seat {
-            sequences::check(&entry.key.model, &entry.config, Some(&seat.step), job.rows)?;
-            job.sequence = Some(Box::new(seat.step.clone()));
-        }
-        let mut going = Going {
-            call: at,
-            reply: Box::pin(std::future::pending()),
-            place: None,
-            pass: None,
-            began,
-            trace,
-            meter: self.fittings.meter.clone(),
-            told: true,
-        };
-        let gate = self.fittings.gates.get(at).cloned().flatten();
-        going.pass = gate.as_ref().and_then(|gate| gate.try_pass());
-        match gate.filter(|_| going.pass.is_none()) {
-            Some(gate) => {
-                let (pipeline, entry, manner) = (self.pipeline.clone(), entry.clone(), self.manner.clone());
-                let asked = self.asked_of(at);
-                going.reply = Box::pin(async move {
-                    let _pass = gate.pass(&job.tenant, &job.standing).await?;
-                    let (reply, _place) = hand_over(&pipeline, &entry, (job, asked), &manner)?;
-                    reply.await
-                });
-            }
-            None => {
-                let asked = self.asked_of(at);
-                (going.reply, going.place) = hand_over(&self.pipeline, entry, (job, asked), &self.manner)?;
-            }
-        }
-        going.told = false;
-        Ok(going)
-    }
-
-    /// How a step is asked, if it is an ensemble.
-    fn asked_of(&self, at: usize) -> Asked {
-        if self.asked != Asked::WithWhatWasMade && self.run.is_first(at) {
-            Asked::WithTheCallers
-        } else {
-            Asked::WithWhatWasMade
-        }
-    }
-
-    fn step_job(&self, at: usize, call: &Call, entry: &VersionEntry, trace: TraceContext) -> Result<InferJob> {
-        let mut inputs = self.run.inputs(at);
-        let checked = entry.config.check_inputs(&entry.key.model, &mut inputs);
-        let rows = checked.map_err(|error| {
-            if self.asked_of(at) == Asked::WithTheCallers {
-                Fault::from(error)
-            } else {
-                // The caller has not made these.
-                Fault::new(FaultClass::Internal, FaultSource::Model, error.to_string())
-            }
-        })?;
-        Ok(InferJob {
-            version: entry.key.clone(),
-            inputs,
-            outputs: call.ask.clone(),
-            rows,
-            trace,
-            ..self.job.clone()
-        })
     }
 
     /// Waits for any step that runs, at most until the deadline.
@@ -389,29 +261,29 @@ impl Travel {
         let ended = self.now();
         let JobOutcome { outputs, timings } = match outcome {
             Ok(outcome) => outcome,
-            Err(fault) => return self.failed(going.call, &fault, (going.began, going.trace)),
+            Err(fault) => return self.failed(going.call, &fault, &going.began),
         };
         if let Err(error) = self.run.finished(going.call, outputs) {
             let fault = Fault::new(FaultClass::Internal, FaultSource::Model, error.to_string());
-            return self.failed(going.call, &fault, (going.began, going.trace));
+            return self.failed(going.call, &fault, &going.began);
         }
-        let total = ended.saturating_duration_since(going.began);
+        let total = ended.saturating_duration_since(going.began.at);
         if let Some(known) = self.ended.get_mut(going.call) {
             (known.total, known.timings) = (total, timings);
         }
         self.fittings.meter.step(going.call, StepOutcome::Ok, total);
-        self.tell(going.call, going.trace, total, (&timings, None));
+        self.tell(going.call, &going.began, total, (&timings, None));
         Ok(())
     }
 
     /// A step has failed: so has the whole, unless it may fail.
-    fn failed(&mut self, at: usize, fault: &Fault, (began, trace): (Instant, TraceContext)) -> Result<()> {
-        let total = self.now().saturating_duration_since(began);
+    fn failed(&mut self, at: usize, fault: &Fault, began: &Began) -> Result<()> {
+        let total = self.now().saturating_duration_since(began.at);
         if let Some(known) = self.ended.get_mut(at) {
             known.total = total;
         }
         self.fittings.meter.step(at, StepOutcome::Failed, total);
-        self.tell(at, trace, total, (&StageTimings::default(), Some(fault)));
+        self.tell(at, began, total, (&StageTimings::default(), Some(fault)));
         let call = self.run.plan().outline.calls.get(at);
         // Past the deadline nothing else is in time either.
         let late = fault.class == FaultClass::DeadlineExceeded && self.job.deadline.is_past(self.now());
@@ -425,52 +297,4 @@ impl Travel {
             ..fault.clone()
         })
     }
-
-    fn tell(&self, at: usize, trace: TraceContext, total: Duration, (stages, fault): (&StageTimings, Option<&Fault>)) {
-        if !trace.sampled {
-            return;
-        }
-        let plan = self.run.plan();
-        let (Some(call), Some(entry)) = (plan.outline.calls.get(at), plan.entries.get(at)) else {
-            return;
-        };
-        self.pipeline.parts.telemetry.spans().step(&StepSpan {
-            context: trace,
-            parent: self.job.trace,
-            step: &call.name,
-            model: entry.key.model.as_str(),
-            version: entry.key.version.get(),
-            ended: SystemTime::now(),
-            total,
-            stages,
-            error: fault.map(|fault| &*fault.message),
-        });
-    }
-}
-
-/// Hands a job to whatever runs its version.
-fn hand_over(
-    pipeline: &Arc<Pipeline>,
-    entry: &Arc<VersionEntry>,
-    (job, asked): (InferJob, Asked),
-    manner: &Arc<Manner>,
-) -> Result<(WorkerReply, Option<OnDevice>)> {
-    if let Some(plan) = &entry.plan {
-        if !plan.ready {
-            return Err(not_ready(entry));
-        }
-        let which = Ensemble { key: &entry.key, plan };
-        return Ok((begin(pipeline.clone(), &which, job, manner.clone(), asked), None));
-    }
-    let sequence = manner.sequence.as_ref().filter(|_| job.sequence.is_some());
-    let device = sequence.and_then(|sequence| sequence.device(&job.tenant, entry));
-    let place = match device {
-        Some(device) => pipeline.loads.take_on(device),
-        None => pipeline.place(entry)?,
-    };
-    let reply = pipeline.parts.workers.submit(place.device, job)?;
-    if let Some(sequence) = sequence {
-        sequence.course.went(entry, place.device);
-    }
-    Ok((reply, Some(place)))
 }
