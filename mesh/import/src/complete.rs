@@ -1,7 +1,7 @@
 //! Completes a configuration by what a model's file says of itself; where that is not enough, says what to write.
 //!
-//! A compiled package says names, types and extents, so nothing need be written. TorchScript says names only: types and extents
-//! are not guessed, because a wrong guess would refuse every request.
+//! A compiled package says names, types and extents of its inputs, and the names of its outputs; TorchScript says names only. What a
+//! file does not say is not guessed, because a wrong guess would refuse every request.
 
 use mesh_backend::{Signature, ValueType};
 use mesh_types::{DataType, DynamicBatching, ModelConfig, TensorSpec};
@@ -39,18 +39,22 @@ pub(crate) fn complete(config: &mut ModelConfig, signature: &Signature, rows_sai
     }
     let batches = config.batches();
     let (no_input, no_output) = (config.input.is_empty(), config.output.is_empty());
-    if no_input && !known(&inputs) || no_output && !known(&outputs) {
-        let mut text = if rows_said {
-            String::new()
-        } else {
-            format!("max_batch_size: {} ", config.max_batch_size)
-        };
-        let parts = [("input", no_input, &inputs), ("output", no_output, &outputs)];
-        for (field, _, all) in parts.into_iter().filter(|(_, missing, _)| *missing) {
+    let missing = [("input", no_input, &inputs), ("output", no_output, &outputs)];
+    let missing = missing.into_iter().filter(|(_, wanted, all)| *wanted && !known(all));
+    let parts: Vec<String> = missing
+        .map(|(field, _, all)| {
             let tensors: Vec<String> = all.iter().map(|one| one.written(batches)).collect();
-            text.push_str(&format!("{field} [ {} ] ", tensors.join(", ")));
-        }
-        return Err(format!("write {text}with the types and extents that it has"));
+            format!("{field} [ {} ]", tensors.join(", "))
+        })
+        .collect();
+    if !parts.is_empty() {
+        // Types and extents are written without the rows of a batch: whether there are any must be said beside them.
+        let rows = (!rows_said).then(|| format!("max_batch_size: {} ", config.max_batch_size));
+        return Err(format!(
+            "write {}{} with the types and extents that it has",
+            rows.unwrap_or_default(),
+            parts.join(" ")
+        ));
     }
     if no_input {
         config.input = inputs.iter().map(|one| one.spec(batches)).collect();
@@ -203,6 +207,25 @@ mod tests {
         assert_eq!((config.max_batch_size, config.input[0].datatype), (4, DataType::Fp16));
         assert_eq!(config.output[0].dims, [2]);
         assert!(config.dynamic_batching.is_none());
+    }
+
+    #[test]
+    fn only_what_is_not_known_is_to_be_written() {
+        let package = signature(tensor(&[-1, 30]), ValueType::tensor());
+        let error = complete(&mut ModelConfig::default(), &package, false).unwrap_err();
+        assert!(
+            error.starts_with("write max_batch_size: 8 output [ { name: \"OUTPUT__0\""),
+            "{error}"
+        );
+        let mut config = ModelConfig {
+            output: vec![TensorSpec::new("OUTPUT__0", DataType::Fp32, &[2])],
+            ..ModelConfig::default()
+        };
+        complete(&mut config, &package, false).unwrap();
+        assert_eq!(
+            (config.max_batch_size, &*config.input[0].dims),
+            (DEFAULT_ROWS, &[30][..])
+        );
     }
 
     #[test]

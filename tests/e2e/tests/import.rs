@@ -142,6 +142,37 @@ async fn a_repository_is_served_as_it_is_and_the_next_start_brings_in_what_is_ne
 }
 
 #[tokio::test]
+async fn what_a_package_says_of_itself_need_not_be_written() -> anyhow::Result<()> {
+    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.packages/perceptron.pt2");
+    let root = tempfile::tempdir()?;
+    let version = root.path().join("perceptron/1");
+    fs::create_dir_all(&version)?;
+    fs::copy(made, version.join("model.pt2")).context("run `cargo xtask packages`")?;
+    let output = "output [ { name: \"OUTPUT__0\" data_type: TYPE_FP32 dims: [ 2 ] } ]";
+    fs::write(root.path().join("perceptron/config.pbtxt"), output)?;
+    let mesh = Mesh::start_with(serving(root.path())).await?;
+    let caller = mesh.caller(&mesh.admin()?.key("default").await?);
+    caller.until_let_in().await?;
+    let metadata = caller
+        .get("/v2/models/perceptron")
+        .send()
+        .await?
+        .json::<Value>()
+        .await?;
+    let input = metadata["inputs"][0].clone();
+    assert_eq!(
+        (&input["datatype"], &input["shape"]),
+        (&json!("FP32"), &json!([-1, 30])),
+        "{metadata}"
+    );
+    let data = vec![0.5; 60];
+    let body = json!({"inputs": [{"name": input["name"], "datatype": "FP32", "shape": [2, 30], "data": data}]});
+    let answer = caller.infer("perceptron", &body).await?.ok()?;
+    assert_eq!(answer.numbers(0)?.len(), 4);
+    mesh.stop().await.map(drop)
+}
+
+#[tokio::test]
 async fn a_repository_that_is_not_there_ends_the_start() {
     let refused = Mesh::start_with(serving(Path::new("/nonexistent"))).await;
     let error = refused.map(drop).unwrap_err().to_string();
