@@ -167,7 +167,8 @@ impl Admitted {
         account.target = Some(target.clone());
         let mut sequence = routed(request)?;
         let home = sequence.as_mut().and_then(|sequence| {
-            let home = pipeline.parts.sequences.find(&self.tenant, target, &sequence.name)?;
+            let now = pipeline.parts.clock.now();
+            let home = (pipeline.parts.sequences).find(&self.tenant, target, &sequence.name, now)?;
             // What begins anew chooses anew.
             let home = Some(home).filter(|_| !sequence.step.start)?;
             sequence.place = Some(home.place.clone());
@@ -379,10 +380,10 @@ impl Placed {
         let (mut job, kept) = checked.job(trace);
         let tenant = job.tenant.clone();
         job.sequence = sequence.as_ref().map(|sequence| Box::new(sequence.step.clone()));
-        let reply = pipeline.parts.workers.submit(place.device, job)?;
+        let mut reply = pipeline.parts.workers.submit(place.device, job)?;
         if let (Some(sequence), Some(entry)) = (sequence, entry) {
             let home = (entry, kept.arm.clone(), place.device);
-            homes.went(&tenant, *sequence, home, kept.deadline.instant());
+            reply = homes.follow(&tenant, *sequence, home, kept.deadline.instant(), reply);
         }
         Ok(kept.in_flight(reply, Some(place)))
     }

@@ -1,9 +1,6 @@
-//! How requests name their sequences, and what is remembered of them.
+//! How requests name their sequences.
 
-use std::collections::BTreeMap;
-
-use mesh_policies::snapshot::ModelEntry;
-use mesh_types::{Control, ControlInput, SequenceBatching, Version};
+use mesh_types::{Control, ControlInput, SequenceBatching};
 
 use super::*;
 
@@ -129,95 +126,4 @@ fn an_id_fits_the_type_that_the_model_is_told_it_in() {
     let told = stateful(Some(DataType::Bytes), CorrelationIds::AsGiven);
     assert!(checked(&told, Some(CorrelationId::Text("a".into())), 1).is_ok());
     assert!(checked(&told, Some(CorrelationId::Number(5)), 1).is_ok());
-}
-
-fn entry(model: &str) -> Arc<VersionEntry> {
-    Arc::new(VersionEntry {
-        key: Arc::new(ModelVersionKey {
-            tenant: TenantId::parse("acme").unwrap(),
-            model: ModelId::parse(model).unwrap(),
-            version: Version::FIRST,
-        }),
-        config: Arc::new(ModelConfig::default()),
-        format: ArtifactFormat::Builtin,
-        ready_on: Vec::new(),
-        unavailable_reason: None,
-        plan: None,
-    })
-}
-
-fn target(model: &str) -> Target {
-    Target::Model(Arc::new(ModelEntry {
-        owner: TenantId::parse("acme").unwrap(),
-        model: ModelId::parse(model).unwrap(),
-        versions: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        default: None,
-    }))
-}
-
-fn caller(tenant: &str) -> TenantEntry {
-    TenantEntry {
-        id: TenantId::parse(tenant).unwrap(),
-        suspended: false,
-        limits: Default::default(),
-        share: Default::default(),
-        targets: Default::default(),
-    }
-}
-
-fn name(number: u64) -> SequenceName {
-    SequenceName::of(&request(&[]), &CorrelationId::Number(number))
-}
-
-fn keep(homes: &Homes, tenant: &str, number: u64, until: Instant) {
-    let home = (entry("ears"), None, Place::Device(DeviceId::cpu(1)));
-    homes.keep(&TenantId::parse(tenant).unwrap(), name(number), home, until);
-}
-
-#[test]
-fn a_home_is_its_tenants_own_and_counts_while_the_name_leads_to_its_model() {
-    let (homes, now) = (Homes::default(), Instant::now());
-    keep(&homes, "acme", 1, now);
-    let found = |tenant: &str, model: &str| homes.find(&caller(tenant), &target(model), &name(1));
-    let place = found("acme", "ears").unwrap().place;
-    assert!(matches!(place, Place::Device(device) if device == DeviceId::cpu(1)));
-    assert!(found("globex", "ears").is_none());
-    assert!(found("acme", "eyes").is_none(), "the name leads elsewhere now");
-    homes.forget(&TenantId::parse("acme").unwrap(), &name(1));
-    assert!(found("acme", "ears").is_none());
-    assert!(homes.tenants.lock().is_empty());
-}
-
-#[test]
-fn a_tenant_has_so_many_homes_and_those_that_have_ended_give_way() {
-    let (homes, now) = (Homes::default(), Instant::now());
-    let tenant = TenantId::parse("acme").unwrap();
-    let most = u64::try_from(MAX_HOMES).unwrap();
-    for number in 1..most {
-        keep(&homes, "acme", number, now + Duration::from_secs(10 + number));
-    }
-    assert!(homes.has_room(&tenant, &name(most), now).is_ok());
-    keep(&homes, "acme", most, now + Duration::from_secs(10));
-    let refused = homes.has_room(&tenant, &name(most + 1), now).unwrap_err();
-    assert_eq!(refused.retry, Retry::After(Duration::from_secs(10)));
-    assert!(
-        homes.has_room(&tenant, &name(1), now).is_ok(),
-        "one that is there begins anew"
-    );
-    assert!(homes.has_room(&TenantId::parse("b").unwrap(), &name(1), now).is_ok());
-    let later = now + Duration::from_secs(10);
-    assert!(homes.has_room(&tenant, &name(most + 1), later).is_ok());
-    assert_eq!(homes.len(), MAX_HOMES - 1);
-}
-
-#[test]
-fn a_sequence_that_goes_on_is_remembered_for_longer() {
-    let (homes, now) = (Homes::default(), Instant::now());
-    let tenant = TenantId::parse("acme").unwrap();
-    keep(&homes, "acme", 1, now);
-    homes.extend(&tenant, &name(1), now + Duration::from_secs(5));
-    homes.extend(&tenant, &name(1), now + Duration::from_secs(2));
-    let home = homes.find(&caller("acme"), &target("ears"), &name(1)).unwrap();
-    assert_eq!(home.until, now + Duration::from_secs(5));
 }
