@@ -95,6 +95,8 @@ pub(crate) struct Waiting<T> {
     names: HashMap<Name, GroupIx>,
     /// Groups that hold something.
     active: BTreeSet<GroupIx>,
+    /// Steps by their sequence, of which at most one waits.
+    pinned: HashMap<u64, EntryIx>,
     sequence: u64,
 }
 
@@ -107,6 +109,7 @@ impl<T> Default for Waiting<T> {
             free_groups: Vec::new(),
             names: HashMap::default(),
             active: BTreeSet::new(),
+            pinned: HashMap::default(),
             sequence: 0,
         }
     }
@@ -231,6 +234,11 @@ impl<T> Waiting<T> {
             .filter_map(|index| Some((*index, self.group(*index)?)))
     }
 
+    /// The step of a sequence that waits, if one does.
+    pub(crate) fn pinned(&self, sequence: u64) -> Option<EntryIx> {
+        self.pinned.get(&sequence).copied()
+    }
+
     /// The group that a request would join, if it holds anything.
     pub(crate) fn find(
         &self,
@@ -291,6 +299,7 @@ impl<T> Waiting<T> {
             found.put(tenants, index, &entry);
             self.active.insert(group);
         }
+        self.pinned.extend(entry.pin.map(|pin| (pin.sequence, index)));
         if let Some(slot) = self.entries.get_mut(place(index.0)) {
             *slot = Some(entry);
         }
@@ -300,6 +309,9 @@ impl<T> Waiting<T> {
     pub(crate) fn remove(&mut self, tenants: &mut Tenants, index: EntryIx) -> Option<Entry<T>> {
         let entry = self.entries.get_mut(place(index.0)).and_then(Option::take)?;
         self.free_entries.push(index);
+        if let Some(pin) = entry.pin {
+            self.pinned.remove(&pin.sequence);
+        }
         tenants.leave(entry.tenant, entry.class, entry.cost);
         let Some(group) = self.groups.get_mut(place(entry.group.0)).and_then(Option::as_mut) else {
             return Some(entry);
@@ -429,7 +441,10 @@ impl<T> Waiting<T> {
     /// Whether nothing waits and nothing is left of what did.
     #[cfg(test)]
     pub(crate) fn is_bare(&self) -> bool {
-        self.entries.iter().all(Option::is_none) && self.names.is_empty() && self.active.is_empty()
+        self.entries.iter().all(Option::is_none)
+            && self.names.is_empty()
+            && self.active.is_empty()
+            && self.pinned.is_empty()
     }
 }
 

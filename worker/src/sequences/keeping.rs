@@ -10,7 +10,7 @@ use mesh_scheduler::{Aborted, Seat};
 use mesh_types::{CorrelationId, CorrelationIds, Fault, FaultClass, FaultSource, ModelId, ModelVersionKey};
 
 use super::{Ledger, SequenceState, Step};
-use crate::{device::DeviceActor, model::Phase, shared::Queued};
+use crate::{device::DeviceActor, shared::Queued};
 
 /// What an actor keeps of sequences.
 #[derive(Debug)]
@@ -87,9 +87,13 @@ impl DeviceActor {
         if !self.scheduler.has_open_sequences() {
             return;
         }
-        let open = self.scheduler.sequence_counts().filter(|(_, counts)| counts.open > 0);
-        let keys: Vec<Arc<ModelVersionKey>> = open.map(|(key, _)| key.clone()).collect();
-        keys.iter().for_each(|key| self.set_instances(key));
+        self.models_with_sequences()
+            .iter()
+            .for_each(|key| self.set_instances(key));
+    }
+
+    fn models_with_sequences(&self) -> Vec<Arc<ModelVersionKey>> {
+        self.scheduler.sequence_counts().map(|(key, _)| key.clone()).collect()
     }
 
     /// The same for one model: before its first sequence begins.
@@ -171,15 +175,9 @@ impl DeviceActor {
         } else if !draining {
             self.keeping.drained = None;
         }
-        let over = self.keeping.drained.is_some_and(|until| until <= now);
-        let keys: Vec<Arc<ModelVersionKey>> = self.scheduler.sequence_counts().map(|(key, _)| key.clone()).collect();
-        for key in keys {
-            let unloading = self
-                .models
-                .get(&key)
-                .is_some_and(|model| model.phase == Phase::Unloading);
-            self.scheduler.close_sequences(&key, draining || unloading);
-            if over {
+        self.scheduler.close_all_sequences(draining);
+        if self.keeping.drained.is_some_and(|until| until <= now) {
+            for key in self.models_with_sequences() {
                 self.scheduler.abort_sequences(&key, Aborted::Closed);
             }
         }
@@ -198,12 +196,16 @@ impl DeviceActor {
             self.keeping.states.remove(&ended.sequence);
             books.sequence_ended(&ended.model, ended.why);
         }
+        let mut touched: Vec<_> = ended.into_iter().map(|ended| ended.model).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        for key in &touched {
+            books.sequences(key, self.scheduler.sequences_of(key));
+        }
         for (key, counts) in self.scheduler.sequence_counts() {
             books.sequences(key, counts);
         }
         drop(books);
-        let mut touched: Vec<_> = ended.into_iter().map(|ended| ended.model).collect();
-        touched.dedup();
         touched.iter().for_each(|key| self.finish_unload(key));
     }
 

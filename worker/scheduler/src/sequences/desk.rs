@@ -1,7 +1,7 @@
 //! The sequences of one model: their names, the instances with their seats, and the backlog by tenant.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     hash::Hash,
 };
 
@@ -40,7 +40,11 @@ pub(crate) struct Desk<K> {
     pub(crate) rules: SequenceRules,
     pub(crate) names: HashMap<(TenantId, CorrelationId), u64>,
     pub(crate) instances: Vec<Instance>,
-    pub(crate) backlog: BTreeMap<TenantId, VecDeque<u64>>,
+    /// Those that wait for a seat, by the order in which they go.
+    pub(crate) backlog: BTreeMap<TenantId, BTreeMap<i64, u64>>,
+    backlogged: usize,
+    /// The places of those who came in front of the backlog last, and behind it.
+    ends: (i64, i64),
     /// Seats by tenant.
     seated: HashMap<TenantId, u32>,
     /// No new sequences are taken.
@@ -73,6 +77,8 @@ impl<K> Desk<K> {
             names: HashMap::default(),
             instances: Vec::new(),
             backlog: BTreeMap::new(),
+            backlogged: 0,
+            ends: (0, 0),
             seated: HashMap::default(),
             closing: false,
         }
@@ -81,7 +87,7 @@ impl<K> Desk<K> {
     pub(crate) fn counts(&self) -> SequenceCounts {
         SequenceCounts {
             open: self.names.len(),
-            backlog: self.backlog.values().map(VecDeque::len).sum(),
+            backlog: self.backlogged,
         }
     }
 
@@ -148,38 +154,48 @@ impl<K> Desk<K> {
         }
     }
 
-    pub(crate) fn join_backlog(&mut self, tenant: &TenantId, sequence: u64, in_front: bool) {
-        let queue = self.backlog.entry(tenant.clone()).or_default();
-        if in_front {
-            queue.push_front(sequence);
+    /// The sequence waits for a seat; answers its place among those who do.
+    pub(crate) fn join_backlog(&mut self, tenant: &TenantId, sequence: u64, in_front: bool) -> i64 {
+        let (front, back) = &mut self.ends;
+        let at = if in_front {
+            *front -= 1;
+            *front
         } else {
-            queue.push_back(sequence);
-        }
+            *back += 1;
+            *back
+        };
+        self.backlog.entry(tenant.clone()).or_default().insert(at, sequence);
+        self.backlogged += 1;
+        at
     }
 
-    pub(crate) fn leave_backlog(&mut self, tenant: &TenantId, sequence: u64) {
-        if let Some(queue) = self.backlog.get_mut(tenant) {
-            queue.retain(|waiting| *waiting != sequence);
-            if queue.is_empty() {
-                self.backlog.remove(tenant);
-            }
+    pub(crate) fn leave_backlog(&mut self, tenant: &TenantId, at: i64) {
+        let Some(queue) = self.backlog.get_mut(tenant) else {
+            return;
+        };
+        if queue.remove(&at).is_some() {
+            self.backlogged -= 1;
+        }
+        if queue.is_empty() {
+            self.backlog.remove(tenant);
         }
     }
 
     /// Of each tenant that may have another seat, its first sequences in the backlog.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (&TenantId, impl Iterator<Item = u64> + '_)> {
         let bound = self.bound();
-        let entitled = move |(tenant, _): &(&TenantId, &VecDeque<u64>)| self.seats_of(tenant) < bound;
+        let entitled = move |(tenant, _): &(&TenantId, &BTreeMap<i64, u64>)| self.seats_of(tenant) < bound;
         self.backlog
             .iter()
             .filter(entitled)
-            .map(|(tenant, queue)| (tenant, queue.iter().take(LOOKED_THROUGH).copied()))
+            .map(|(tenant, queue)| (tenant, queue.values().take(LOOKED_THROUGH).copied()))
     }
 
     #[cfg(test)]
     pub(crate) fn is_bare(&self) -> bool {
         let empty = |instance: &Instance| instance.taken.is_empty() && instance.told.is_empty();
-        self.names.is_empty() && self.backlog.is_empty() && self.seated.is_empty() && self.instances.iter().all(empty)
+        let nobody = self.names.is_empty() && self.seated.is_empty();
+        nobody && self.backlog.is_empty() && self.backlogged == 0 && self.instances.iter().all(empty)
     }
 }
 

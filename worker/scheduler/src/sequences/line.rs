@@ -41,6 +41,8 @@ pub(crate) struct Sequence<T> {
     pub(crate) tenant: TenantId,
     pub(crate) id: CorrelationId,
     pub(crate) seat: Option<SeatAt>,
+    /// Its place among those who wait for a seat, while it does.
+    pub(crate) waits_at: Option<i64>,
     pub(crate) steps: VecDeque<Held<T>>,
     /// The step that waits for a batch or is in one.
     pub(crate) under_way: Option<Flags>,
@@ -61,6 +63,7 @@ impl<T> Sequence<T> {
             tenant,
             id,
             seat: None,
+            waits_at: None,
             steps: VecDeque::new(),
             under_way: None,
             begun: false,

@@ -122,6 +122,10 @@ pub struct Ended<K> {
 pub(crate) struct Sequences<K, T> {
     pub(crate) lines: HashMap<u64, Sequence<T>>,
     pub(crate) desks: HashMap<ModelIx, Desk<K>>,
+    /// The models that have open sequences.
+    pub(crate) open: BTreeSet<ModelIx>,
+    /// No model takes new sequences.
+    pub(crate) closing: bool,
     pub(crate) lost: Lost<K>,
     /// When held steps have waited for too long: instant, sequence, step.
     due: BTreeSet<(Instant, u64, u64)>,
@@ -143,6 +147,8 @@ impl<K, T> Default for Sequences<K, T> {
         Self {
             lines: HashMap::default(),
             desks: HashMap::default(),
+            open: BTreeSet::new(),
+            closing: false,
             lost: Lost::default(),
             due: BTreeSet::new(),
             idle: BTreeSet::new(),
@@ -162,6 +168,12 @@ impl<K: Clone + Eq + Hash, T> Sequences<K, T> {
         let Some(rules) = rules else { return };
         let desk = self.desks.entry(model).or_insert_with(|| Desk::new(key, rules));
         desk.rules = rules;
+    }
+
+    /// All sequences of a model.
+    pub(crate) fn of_model(&self, model: ModelIx) -> Vec<u64> {
+        let desk = self.desks.get(&model);
+        desk.map_or_else(Vec::new, |desk| desk.names.values().copied().collect())
     }
 
     /// The open sequence of this name.
@@ -196,6 +208,7 @@ impl<K: Clone + Eq + Hash, T> Sequences<K, T> {
             && self.idle.is_empty()
             && self.stalled.is_empty()
             && self.gone.is_empty()
+            && self.open.is_empty()
             && self.desks.values().all(Desk::is_bare)
     }
 }

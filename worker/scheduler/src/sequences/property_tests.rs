@@ -287,7 +287,8 @@ impl World {
                     assert_eq!(line.seat.map(|seat| seat.slot), Some(*slot));
                 }
             }
-            let backlog: BTreeSet<u64> = desk.backlog.values().flatten().copied().collect();
+            let backlog: BTreeSet<u64> = desk.backlog.values().flat_map(BTreeMap::values).copied().collect();
+            assert_eq!(desk.counts().backlog, backlog.len());
             for (number, line) in &sequences.lines {
                 let waits = line.seat.is_none() && !line.steps.is_empty() && line.under_way.is_none();
                 assert_eq!(waits, backlog.contains(number), "{number} {line:?}");

@@ -7,11 +7,11 @@ use std::{hash::Hash, time::Instant};
 
 use mesh_types::{CorrelationId, TenantId};
 
-use super::{Aborted, Ended, Held, SequenceCounts, StepResult};
+use super::{Aborted, Desk, Ended, Held, SequenceCounts, StepResult};
 use crate::{
     Gone, Item,
     scheduler::Scheduler,
-    waiting::{EntryIx, ModelIx, Pin, Placed},
+    waiting::{Entry, ModelIx, Placed},
 };
 
 impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
@@ -25,21 +25,40 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         !self.sequences.lines.is_empty()
     }
 
-    /// The models that have sequences, and how many.
+    /// The models that have open sequences, and how many. Looks at no others: few may have any where many could.
     pub fn sequence_counts(&self) -> impl Iterator<Item = (&K, SequenceCounts)> {
-        self.sequences.desks.values().map(|desk| (&desk.key, desk.counts()))
+        self.open_desks().map(|desk| (&desk.key, desk.counts()))
     }
 
-    /// How many sequences of a model are open or wait for a seat: while there are any, its instances hold their state.
+    fn open_desks(&self) -> impl Iterator<Item = &Desk<K>> {
+        let open = self.sequences.open.iter();
+        open.filter_map(|model| self.sequences.desks.get(model))
+    }
+
+    fn desk(&self, model: &K) -> Option<&Desk<K>> {
+        let index = self.models.find(model)?;
+        self.sequences.desks.get(&index)
+    }
+
+    /// How many sequences a model has.
+    pub fn sequences_of(&self, model: &K) -> SequenceCounts {
+        self.desk(model).map_or_else(SequenceCounts::default, Desk::counts)
+    }
+
+    /// How many sequences of a model are open or wait for a seat.
     pub fn open_sequences(&self, model: &K) -> usize {
-        let index = self.models.find(model);
-        let desk = index.and_then(|index| self.sequences.desks.get(&index));
-        desk.map_or(0, |desk| desk.counts().open)
+        self.sequences_of(model).open
+    }
+
+    /// Whether a model's instances hold the state of open sequences, which would be lost with them.
+    pub fn holds_states(&self, model: &K) -> bool {
+        let holds = |desk: &Desk<K>| !desk.rules.movable && desk.counts().open > 0;
+        self.desk(model).is_some_and(holds)
     }
 
     /// The open sequences by name: for whoever must say later that they were lost.
     pub fn sequence_names(&self) -> impl Iterator<Item = (&K, &TenantId, &CorrelationId)> {
-        let desks = self.sequences.desks.values();
+        let desks = self.open_desks();
         desks.flat_map(|desk| desk.names.keys().map(|(tenant, id)| (&desk.key, tenant, id)))
     }
 
@@ -61,11 +80,15 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         }
     }
 
+    /// Lets no model take new sequences, or lets those take them again that are not closed themselves.
+    pub fn close_all_sequences(&mut self, closing: bool) {
+        self.sequences.closing = closing;
+    }
+
     /// Ends all sequences of a model. What is being executed is answered; the rest is given back by the next decision.
     pub fn abort_sequences(&mut self, model: &K, why: Aborted) {
         let Some(index) = self.models.find(model) else { return };
-        let of = |(number, line): (&u64, &super::Sequence<T>)| (line.model == index).then_some(*number);
-        let all: Vec<u64> = self.sequences.lines.iter().filter_map(of).collect();
+        let all = self.sequences.of_model(index);
         all.into_iter().for_each(|number| self.end_sequence(number, Some(why)));
     }
 
@@ -96,8 +119,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     }
 
     fn lose_instance(&mut self, number: u64, movable: bool) {
-        let queued = self.queued_of(number);
-        let entry = queued.first().and_then(|entry| self.remove_entry(*entry));
+        let entry = self.take_queued(number);
         let Some(line) = self.sequences.lines.get_mut(&number) else {
             return;
         };
@@ -130,18 +152,31 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         }
     }
 
-    /// The sequence's step in the queues, if there is one. Looks at all that wait.
-    fn queued_of(&self, number: u64) -> Vec<EntryIx> {
-        let is_its = |pin: Pin| pin.sequence == number;
-        self.waiting.entries_where(|entry| entry.pin.is_some_and(is_its))
+    /// Takes the sequence's step out of the queues, if there is one.
+    pub(super) fn take_queued(&mut self, number: u64) -> Option<Entry<T>> {
+        let entry = self.waiting.pinned(number)?;
+        self.remove_entry(entry)
     }
 
     pub(super) fn join_backlog(&mut self, number: u64, in_front: bool) {
-        let Some(line) = self.sequences.lines.get(&number) else {
+        let Some(line) = self.sequences.lines.get_mut(&number) else {
             return;
         };
-        if let Some(desk) = self.sequences.desks.get_mut(&line.model) {
-            desk.join_backlog(&line.tenant, number, in_front);
+        if let Some(desk) = self.sequences.desks.get_mut(&line.model)
+            && line.waits_at.is_none()
+        {
+            line.waits_at = Some(desk.join_backlog(&line.tenant, number, in_front));
+        }
+    }
+
+    pub(super) fn leave_backlog(&mut self, number: u64) {
+        let Some(line) = self.sequences.lines.get_mut(&number) else {
+            return;
+        };
+        if let Some(at) = line.waits_at.take()
+            && let Some(desk) = self.sequences.desks.get_mut(&line.model)
+        {
+            desk.leave_backlog(&line.tenant, at);
         }
     }
 
@@ -160,6 +195,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     /// Gives free seats to those who wait for one.
     pub(super) fn seat_backlog(&mut self, model: ModelIx) {
         while let Some((number, place)) = self.next_to_sit(model) {
+            self.leave_backlog(number);
             let sequences = &mut self.sequences;
             let Some(line) = sequences.lines.get_mut(&number) else {
                 return;
@@ -167,8 +203,13 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             let Some(desk) = sequences.desks.get_mut(&model) else {
                 return;
             };
-            desk.leave_backlog(&line.tenant, number);
             line.seat = desk.sit(place, number, &line.tenant, &line.id);
+            // What requests bound themselves is the wait for a seat, which is over for all of them.
+            for held in line.steps.iter_mut().filter(|held| held.due != held.item.deadline) {
+                sequences.due.remove(&(held.due, number, held.step));
+                held.due = held.item.deadline;
+                sequences.due.insert((held.due, number, held.step));
+            }
             self.release(number);
         }
     }
@@ -194,15 +235,14 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let Some(line) = self.sequences.lines.get_mut(&number) else {
             return;
         };
-        let (steps, under_way) = (line.steps.drain(..).collect(), line.under_way.is_some());
-        for entry in under_way.then(|| self.queued_of(number)).into_iter().flatten() {
-            if let Some(entry) = self.remove_entry(entry) {
-                self.tenants.part(entry.tenant);
-                self.sequences.gone.push((entry.item, reason));
-            }
+        let steps = line.steps.drain(..).collect();
+        if let Some(entry) = self.take_queued(number) {
+            self.tenants.part(entry.tenant);
+            self.sequences.gone.push((entry.item, reason));
         }
         self.drop_steps(number, steps, reason);
         self.leave_seat(number);
+        self.leave_backlog(number);
         let sequences = &mut self.sequences;
         let Some(line) = sequences.lines.remove(&number) else {
             return;
@@ -213,10 +253,12 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let Some(desk) = sequences.desks.get_mut(&line.model) else {
             return;
         };
-        desk.leave_backlog(&line.tenant, number);
         let name = (line.tenant, line.id);
         desk.names.remove(&name);
         let key = desk.key.clone();
+        if desk.names.is_empty() {
+            sequences.open.remove(&line.model);
+        }
         if let Some(why) = why {
             sequences.lost.remember((key.clone(), name.0, name.1), why);
         }
@@ -273,14 +315,13 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             line.open &= !started;
         }
         let (idle, unseated) = (line.steps.is_empty() && line.under_way.is_none(), line.seat.is_none());
-        let (model, tenant) = (line.model, line.tenant.clone());
         self.drop_steps(number, first.into_iter().collect(), why);
         self.drop_steps(number, behind, Gone::Behind);
         if !idle {
             return;
         }
-        if unseated && let Some(desk) = self.sequences.desks.get_mut(&model) {
-            desk.leave_backlog(&tenant, number);
+        if unseated {
+            self.leave_backlog(number);
         }
         self.go_on(now, number, started.then_some(Aborted::NotBegun), false);
     }
@@ -319,8 +360,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
 
     /// The model takes no more requests: its sequences are over, and what waited of them is given back.
     pub(crate) fn remove_sequences(&mut self, model: ModelIx) -> Vec<Item<T>> {
-        let of = |(number, line): (&u64, &super::Sequence<T>)| (line.model == model).then_some(*number);
-        let all: Vec<u64> = self.sequences.lines.iter().filter_map(of).collect();
+        let all = self.sequences.of_model(model);
         let before = self.sequences.gone.len();
         all.into_iter()
             .for_each(|number| self.end_sequence(number, Some(Aborted::Lost)));

@@ -44,8 +44,8 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         step: &SequenceStep,
     ) -> Result<(Placed, Option<u64>), RefusedFor> {
         let index = self.models.find(key).ok_or(RefusedFor::UnknownModel)?;
-        let closing = self.sequences.desks.get(&index).map(|desk| desk.closing);
-        let closing = closing.ok_or(RefusedFor::UnknownModel)?;
+        let desk = self.sequences.desks.get(&index).ok_or(RefusedFor::UnknownModel)?;
+        let closing = desk.closing || self.sequences.closing;
         let known = self.sequences.find(index, &item.tenant, &step.id);
         let line = known.and_then(|number| self.sequences.lines.get(&number));
         if !step.start && !line.is_some_and(|line| line.open) {
@@ -160,6 +160,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let number = sequences.last_sequence;
         if let Some(desk) = sequences.desks.get_mut(&model) {
             desk.names.insert((item.tenant.clone(), step.id.clone()), number);
+            sequences.open.insert(model);
         }
         let line = Sequence::new(model, item.tenant.clone(), step.id.clone());
         sequences.lines.insert(number, line);
@@ -306,7 +307,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         self.release(number);
     }
 
-    fn begin_idling(&mut self, now: Instant, number: u64) {
+    pub(super) fn begin_idling(&mut self, now: Instant, number: u64) {
         let sequences = &mut self.sequences;
         let Some(line) = sequences.lines.get_mut(&number) else {
             return;

@@ -129,7 +129,7 @@ impl Bench {
     }
 
     fn open(&self) -> (usize, usize) {
-        let counts = self.scheduler.sequence_counts().next().unwrap().1;
+        let counts = self.scheduler.sequences_of(&"m");
         (counts.open, counts.backlog)
     }
 }
@@ -471,6 +471,26 @@ fn a_requests_timeout_bounds_the_wait_for_a_seat_and_not_for_a_batch() {
     assert_eq!(bench.ended(), [(2, Some(Aborted::NotBegun))]);
     bench.offer_with(7 * MS, ("a", 1), (false, false), impatient).unwrap();
     assert_eq!(bench.poll(20 * MS, 0).1, []);
+}
+
+#[test]
+fn a_requests_timeout_ends_once_its_sequence_has_a_seat() {
+    let mut bench = Bench::new(1, &config(0, |_| {}));
+    bench.begin(MS, "a", 1);
+    bench.run(MS, 0);
+    let impatient = |item: &mut Item<u32>| item.standing.queue_timeout = Some(5 * MS);
+    bench.offer_with(MS, ("b", 1), (true, false), impatient).unwrap();
+    let second = bench.offer_with(MS, ("b", 1), (false, false), impatient).unwrap();
+    bench.offer(2 * MS, ("a", 1), (false, true)).unwrap();
+    bench.run(2 * MS, 0);
+    let batch = bench.poll(2 * MS, 0).0.unwrap();
+    // Its first step takes longer than the second would have waited for a seat.
+    assert_eq!(bench.poll(20 * MS, 0).1, []);
+    let (at, outcome) = (bench.start + 20 * MS, Outcome::default());
+    bench
+        .scheduler
+        .finished_steps(at, batch.id, outcome, &[Some(StepResult::Ran)]);
+    assert_eq!(bench.run(20 * MS, 0), [(second, 2, 0)]);
 }
 
 #[test]
