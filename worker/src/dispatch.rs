@@ -265,6 +265,9 @@ fn refusal(reason: RefusedFor, queued: &Queued) -> Fault {
         RefusedFor::Closing => {
             unavailable("no new sequences are taken: the device is being drained, or the model unloaded")
         }
+        RefusedFor::IdTaken => unavailable(
+            "no instance can begin a sequence of this id now, because the model is told ids as they are given: choose another",
+        ),
         RefusedFor::TooLate { retry_after } => {
             let text = format!(
                 "the request would not be finished by its deadline: the device is busy for {} ms longer than that",

@@ -195,7 +195,7 @@ pub struct StateSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CorrelationIds {
-    /// The caller's own. Two open sequences of one instance never have the same: that of another tenant waits.
+    /// The caller's own. Two open sequences of one instance never have the same, where the model keeps their states.
     #[default]
     AsGiven,
     /// A number of the device's own, which no two open sequences share.

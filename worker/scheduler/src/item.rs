@@ -137,6 +137,8 @@ pub enum RefusedFor {
     NotStarted(Option<Aborted>),
     /// No new sequences are taken.
     Closing,
+    /// Every instance of the model, which is told ids, has another tenant's sequence of this id.
+    IdTaken,
 }
 
 /// An item that was not taken in, given back.

@@ -39,6 +39,8 @@ pub(crate) struct Desk<K> {
     pub(crate) key: K,
     pub(crate) rules: SequenceRules,
     pub(crate) names: HashMap<(TenantId, CorrelationId), u64>,
+    /// How many open sequences have each id, where the model is told it.
+    ids: HashMap<String, usize>,
     pub(crate) instances: Vec<Instance>,
     /// Those that wait for a seat, by the order in which they go.
     pub(crate) backlog: BTreeMap<TenantId, BTreeMap<i64, u64>>,
@@ -75,6 +77,7 @@ impl<K> Desk<K> {
             key,
             rules,
             names: HashMap::default(),
+            ids: HashMap::default(),
             instances: Vec::new(),
             backlog: BTreeMap::new(),
             backlogged: 0,
@@ -89,6 +92,37 @@ impl<K> Desk<K> {
             open: self.names.len(),
             backlog: self.backlogged,
         }
+    }
+
+    /// A sequence of this name is there.
+    pub(crate) fn open(&mut self, name: (TenantId, CorrelationId), sequence: u64) {
+        if self.rules.tells_ids {
+            *self.ids.entry(name.1.to_string()).or_default() += 1;
+        }
+        self.names.insert(name, sequence);
+    }
+
+    /// It is over.
+    pub(crate) fn close(&mut self, name: &(TenantId, CorrelationId)) {
+        self.names.remove(name);
+        if self.ids.is_empty() {
+            return;
+        }
+        let id = name.1.to_string();
+        if let Some(count) = self.ids.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                self.ids.remove(&id);
+            }
+        }
+    }
+
+    /// Whether every instance has a sequence of this id, or has to keep a seat for one: as many are open as there are
+    /// instances. So whoever is taken in waits for a seat at most, and not for another's sequence to end.
+    pub(crate) fn is_taken(&self, id: &CorrelationId) -> bool {
+        let instances = self.instances.iter().filter(|instance| instance.ready).count();
+        let open = || self.ids.get(&id.to_string()).copied().unwrap_or(0);
+        self.rules.tells_ids && open() >= instances.max(1)
     }
 
     /// Seats that one tenant may have.
@@ -194,7 +228,7 @@ impl<K> Desk<K> {
     #[cfg(test)]
     pub(crate) fn is_bare(&self) -> bool {
         let empty = |instance: &Instance| instance.taken.is_empty() && instance.told.is_empty();
-        let nobody = self.names.is_empty() && self.seated.is_empty();
+        let nobody = self.names.is_empty() && self.ids.is_empty() && self.seated.is_empty();
         nobody && self.backlog.is_empty() && self.backlogged == 0 && self.instances.iter().all(empty)
     }
 }

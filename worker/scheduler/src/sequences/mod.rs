@@ -52,7 +52,7 @@ pub struct SequenceRules {
     pub idle: Duration,
     /// Seats of one tenant over all instances; 0 is seven eighths of them.
     pub per_tenant: u32,
-    /// Whether the model is told callers' ids: then no two sequences of an instance have the same.
+    /// Whether the model keeps states by ids that callers give: then no two sequences of an instance have the same.
     pub tells_ids: bool,
     /// Whether the state is kept outside of the model: then a sequence outlives its instance.
     pub movable: bool,
@@ -67,7 +67,8 @@ impl SequenceRules {
             slots: sequence.slots(config.max_batch_size),
             idle: sequence.idle(),
             per_tenant: sequence.max_sequences_per_tenant,
-            tells_ids: told && sequence.correlation_ids == CorrelationIds::AsGiven,
+            // A model whose state is kept for it keeps nothing by ids: there they may be alike.
+            tells_ids: told && sequence.correlation_ids == CorrelationIds::AsGiven && sequence.state.is_empty(),
             movable: !sequence.state.is_empty(),
         })
     }

@@ -254,7 +254,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             return;
         };
         let name = (line.tenant, line.id);
-        desk.names.remove(&name);
+        desk.close(&name);
         let key = desk.key.clone();
         if desk.names.is_empty() {
             sequences.open.remove(&line.model);

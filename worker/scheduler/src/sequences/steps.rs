@@ -55,6 +55,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         if step.start && closing {
             return Err(RefusedFor::Closing);
         }
+        if known.is_none() && desk.is_taken(&step.id) {
+            return Err(RefusedFor::IdTaken);
+        }
         if known.is_none() && self.sequences.lines.len() >= MAX_SEQUENCES {
             return Err(RefusedFor::Full);
         }
@@ -159,7 +162,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         sequences.last_sequence += 1;
         let number = sequences.last_sequence;
         if let Some(desk) = sequences.desks.get_mut(&model) {
-            desk.names.insert((item.tenant.clone(), step.id.clone()), number);
+            desk.open((item.tenant.clone(), step.id.clone()), number);
             sequences.open.insert(model);
         }
         let line = Sequence::new(model, item.tenant.clone(), step.id.clone());

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use mesh_types::{
     Control, ControlInput, ControlKind, CorrelationId, DataType, ModelConfig, SequenceBatching, SequenceStep, Standing,
-    StrategyDirect, StrategyOldest, TenantId, TenantShare,
+    StateSpec, StrategyDirect, StrategyOldest, TenantId, TenantShare,
 };
 
 use super::*;
@@ -414,23 +414,37 @@ fn tells_ids(sequence: &mut SequenceBatching) {
     sequence.control_input.push(ControlInput { name, control });
 }
 
+fn state() -> StateSpec {
+    StateSpec {
+        input_name: "BEFORE".to_owned(),
+        output_name: "AFTER".to_owned(),
+        data_type: DataType::Int32,
+        dims: vec![1],
+        initial_state: Vec::new(),
+        use_same_buffer_for_input_output: false,
+        use_growable_memory: false,
+    }
+}
+
 #[test]
 fn a_model_is_never_told_one_id_for_two_tenants() {
     let mut bench = Bench::new(2, &config(4, tells_ids));
-    for tenant in ["a", "b", "c"] {
+    for tenant in ["a", "b"] {
         bench.begin(MS, tenant, 5);
     }
+    // The third has no instance, and does not wait for one; another of its tenant's has.
+    assert_eq!(bench.offer(MS, ("c", 5), (true, false)), Err(RefusedFor::IdTaken));
     bench.begin(MS, "c", 6);
-    assert_eq!(
-        bench.open(),
-        (4, 1),
-        "the third has no instance; another of its tenant's has"
-    );
-    assert_eq!((bench.run(MS, 0).len(), bench.run(MS, 0).len()), (1, 1));
-    assert_eq!(bench.run(MS, 1), [(1, 2, 0)]);
+    bench.begin(MS, "a", 5);
+    assert_eq!(bench.open(), (3, 0));
+    assert_eq!((bench.run(MS, 0), bench.run(MS, 1)), (vec![(0, 1, 0)], vec![(1, 2, 0)]));
     bench.offer(MS, ("b", 5), (false, true)).unwrap();
     bench.run(MS, 1);
-    assert_eq!(bench.run(MS, 1), [(2, 3, 0)]);
+    let third = bench.begin(MS, "c", 5);
+    assert_eq!(bench.run(MS, 1), [(third, 4, 0)]);
+    bench.scheduler.abort_sequences(&"m", Aborted::Closed);
+    bench.poll(MS, 0);
+    assert!(bench.scheduler.sequences.is_bare());
     let unique = |sequence: &mut SequenceBatching| {
         tells_ids(sequence);
         sequence.correlation_ids = CorrelationIds::Unique;
@@ -439,6 +453,42 @@ fn a_model_is_never_told_one_id_for_two_tenants() {
     bench.begin(MS, "a", 5);
     bench.begin(MS, "b", 5);
     assert_eq!(bench.open(), (2, 0));
+}
+
+#[test]
+fn who_waits_for_a_seat_counts_among_those_of_an_id() {
+    let one = |sequence: &mut SequenceBatching| {
+        tells_ids(sequence);
+        sequence.max_sequences_per_tenant = 1;
+    };
+    let mut bench = Bench::new(2, &config(0, one));
+    for (tenant, id) in [("a", 1), ("b", 2), ("c", 5), ("d", 5)] {
+        bench.begin(MS, tenant, id);
+    }
+    assert_eq!(bench.open(), (4, 2));
+    assert_eq!(bench.offer(MS, ("e", 5), (true, false)), Err(RefusedFor::IdTaken));
+    for (place, name) in [(0, ("a", 1)), (1, ("b", 2))] {
+        bench.run(MS, place);
+        bench.offer(MS, name, (false, true)).unwrap();
+        bench.run(MS, place);
+    }
+    // Both have come to sit, each on an instance of its own.
+    assert_eq!((bench.run(MS, 0).len(), bench.run(MS, 1).len()), (1, 1));
+    assert_eq!(bench.open(), (2, 0));
+}
+
+#[test]
+fn a_declared_state_leaves_ids_to_their_tenants() {
+    let outside = |sequence: &mut SequenceBatching| {
+        tells_ids(sequence);
+        sequence.state.push(state());
+    };
+    let mut bench = Bench::new(1, &config(4, outside));
+    for tenant in ["a", "b", "c"] {
+        bench.begin(MS, tenant, 5);
+    }
+    assert_eq!(bench.open(), (3, 0));
+    assert_eq!(bench.run(MS, 0).len(), 3);
 }
 
 #[test]
