@@ -169,15 +169,19 @@ impl DeviceActor {
 
     /// Whether there is room for what is missing of the model.
     pub(crate) fn room_for(&self, key: &Arc<ModelVersionKey>, now: Instant) -> Room {
-        let (Some(budget), Some(model)) = (self.budget(), self.models.get(key)) else {
+        let Some(model) = self.models.get(key) else {
             return Room::Known(Choice::Room);
         };
         if let Some(reason) = self.refuses(model).filter(|_| model.replacing.is_none()) {
             return Room::TooLarge(reason);
         }
+        // Also where memory has no bound: there is no thread to load it for before it has left.
         if model.has(Place::Leaving) {
             return Room::Known(Choice::Later(None));
         }
+        let Some(budget) = self.budget() else {
+            return Room::Known(Choice::Room);
+        };
         let mut held = self.holdings(now, Self::is_impatient(model, now));
         // What is there of it stays until the rest, or what takes its place, is there too.
         for own in held.iter_mut().filter(|holding| holding.key == *key) {
