@@ -221,7 +221,7 @@ impl DeviceActor {
         model.reason = Some(reason);
         if matches!(model.phase, Phase::Serving | Phase::Standby) {
             let fault = refusal(model.reason.as_deref(), cool_down);
-            for item in self.delist(key) {
+            for item in self.pause(key, now + cool_down) {
                 self.parts.thread.shared.books.lock().left(key, Left::Rejected);
                 item.payload.answer(Err(fault.clone()));
             }

@@ -5,7 +5,10 @@
 //! that stands by is not in memory, but takes jobs: they wait while it is loaded. Runs nothing and queues nothing; when what is
 //! loaded is the business of `loading`, who gives way that of `standby`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mesh_scheduler::Item;
 use mesh_types::{Fault, FaultClass, FaultSource, ModelVersionKey, Retry};
@@ -221,6 +224,12 @@ impl DeviceActor {
     pub(crate) fn delist(&mut self, key: &Arc<ModelVersionKey>) -> Vec<Item<Queued>> {
         self.memory.learn(key, &self.scheduler);
         self.scheduler.remove_model(key)
+    }
+
+    /// The scheduler keeps the model from running until then; those waiting are given back.
+    pub(crate) fn pause(&mut self, key: &Arc<ModelVersionKey>, until: Instant) -> Vec<Item<Queued>> {
+        self.memory.learn(key, &self.scheduler);
+        self.scheduler.pause_model(key, until)
     }
 
     /// The model is not to be had here: what waits for it is told why, and the threads that have it let go of it.

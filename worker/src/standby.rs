@@ -148,7 +148,7 @@ impl DeviceActor {
             return Guard::Pinned;
         }
         let used = model.running > 0 || self.scheduler.waiting(key) > 0;
-        if (used && !impatient) || self.scheduler.open_sequences(key) > 0 || !settled {
+        if (used && !impatient) || self.scheduler.holds_states(key) || !settled {
             return Guard::Busy;
         }
         let stays = model.ready_since.map(|since| stays_until(since, model.cost.load));

@@ -25,7 +25,7 @@ const SEATS: u64 = 4;
 const GONE: &str = "the instance that held its state is gone";
 
 /// A model whose steps run two at a time, and which panics and hangs where it is told to.
-fn paired(builtin: &str, sequence: Value) -> LoadSpec {
+fn paired(builtin: &str, sequence: &Value) -> LoadSpec {
     let mut whole = json!({
         "oldest": {
             "max_candidate_sequences": SEATS, "preferred_batch_size": [2], "max_queue_delay_microseconds": 1_000_000,
@@ -53,12 +53,12 @@ fn changed(mut spec: LoadSpec, change: impl FnOnce(&mut ModelConfig)) -> LoadSpe
 /// A sum that is kept outside of the model.
 fn sum_outside() -> LoadSpec {
     let state = json!({"input_name": "BEFORE", "output_name": "AFTER", "data_type": "INT32", "dims": [1]});
-    paired("sum_state", json!({"state": [state]}))
+    paired("sum_state", &json!({"state": [state]}))
 }
 
 /// A sum that the model keeps itself, by correlation id.
 fn sum_inside() -> LoadSpec {
-    paired("sequence_sum", json!({"control_input": controls("TYPE_STRING")}))
+    paired("sequence_sum", &json!({"control_input": controls("TYPE_STRING")}))
 }
 
 fn number(id: u64) -> CorrelationId {
@@ -256,7 +256,7 @@ fn what_a_batch_had_done_before_it_hung_counts_as_done() {
     let state = json!({"input_name": "BEFORE", "output_name": "AFTER", "data_type": "INT32", "dims": [-1],
         "initial_state": [{"dims": [0], "zero_data": true}]});
     with_rig(&WorkerConfig::default(), |mut rig| async move {
-        rig.load(paired("join_state", json!({"state": [state]}))).await;
+        rig.load(paired("join_state", &json!({"state": [state]}))).await;
         let next = |rig: &Rig, id: u64, value: i32| read(send(rig, ("a", number(id)), NEXT, value));
         ran(steps(&rig, "a", FIRST, [(1, 1), (2, 2)]).await);
         let alone = send(&rig, ("a", number(1)), NEXT, 3);
@@ -383,6 +383,76 @@ fn another_unload_does_not_lengthen_the_grace() {
         assert!(first.is_err());
         second.unwrap();
         assert_eq!(state_bytes(&rig), 0);
+        rig
+    });
+}
+
+#[test]
+fn a_quarantine_leaves_declared_states_where_they_were() {
+    with_rig(&WorkerConfig::default(), |rig| async move {
+        rig.load(sum_outside()).await;
+        ran(steps(&rig, "a", FIRST, [(1, 1), (2, 10)]).await);
+        for _ in 0..crate::quarantine::MAX_CRASHES {
+            for culprit in steps(&rig, "a", NEXT, [(1, PANICS), (2, PANICS)]).await {
+                assert_eq!(culprit.unwrap_err().class, FaultClass::Internal);
+            }
+        }
+        rig.until_state("m", ModelState::Quarantined).await;
+        let [refused] = steps(&rig, "a", NEXT, [(1, 1)]).await;
+        assert_eq!(refused.unwrap_err().class, FaultClass::Unavailable);
+        rig.advance(crate::quarantine::COOL_DOWN);
+        rig.until_state("m", ModelState::Ready).await;
+        let probe = send(&rig, ("a", number(1)), NEXT, 1);
+        rig.settled().await;
+        rig.advance(DELAY);
+        assert_eq!(read(probe).await, Ok(vec![2]));
+        // The device may hear of the probe's end a little later than its caller.
+        let after = loop {
+            let reply = send(&rig, ("a", number(1)), NEXT, 1);
+            rig.settled().await;
+            rig.advance(DELAY);
+            match read(reply).await {
+                Err(fault) if fault.message.contains("probation") => {}
+                after => break after,
+            }
+        };
+        assert_eq!(after, Ok(vec![3]));
+        assert_eq!(steps(&rig, "a", NEXT, [(1, 1), (2, 1)]).await, [Ok(4), Ok(11)]);
+        assert_eq!(sequences(&rig).lost, 0);
+        rig
+    });
+}
+
+#[test]
+fn a_model_whose_states_are_kept_for_it_may_leave_memory_under_open_sequences() {
+    let idle = |config: &mut ModelConfig| {
+        config.residency = Some(mesh_types::ResidencyPolicy {
+            idle_seconds: 60,
+            ..mesh_types::ResidencyPolicy::default()
+        });
+    };
+    with_rig(&WorkerConfig::default(), |rig| async move {
+        rig.load(changed(sum_outside(), idle)).await;
+        ran(steps(&rig, "a", FIRST, [(1, 1), (2, 10)]).await);
+        // The device may hear of the last step's end a little later than its caller, and looks again then.
+        while rig.report("m").state != ModelState::Standby {
+            rig.advance(Duration::from_secs(60));
+            rig.settled().await;
+        }
+        rig.until("m", |report| report.is_some_and(|report| report.memory_bytes == 0))
+            .await;
+        assert_eq!(steps(&rig, "a", NEXT, [(1, 1), (2, 1)]).await, [Ok(2), Ok(11)]);
+        assert_eq!(sequences(&rig).lost, 0);
+        rig
+    });
+    with_rig(&WorkerConfig::default(), |rig| async move {
+        rig.load(changed(sum_inside(), idle)).await;
+        ran(steps(&rig, "a", FIRST, [(1, 1), (2, 10)]).await);
+        rig.settled().await;
+        rig.advance(Duration::from_secs(60));
+        rig.settled().await;
+        assert_eq!(rig.report("m").state, ModelState::Ready, "it holds their states");
+        assert_eq!(steps(&rig, "a", NEXT, [(1, 1), (2, 1)]).await, [Ok(2), Ok(11)]);
         rig
     });
 }

@@ -20,6 +20,7 @@
 mod desk;
 mod line;
 mod lost;
+mod pause;
 mod seating;
 mod steps;
 

@@ -36,6 +36,7 @@ enum Act {
     Turn(usize),
     Close(bool),
     Abort,
+    Pause(u64),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -52,6 +53,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0..PLACES).prop_map(Act::Turn),
         1 => any::<bool>().prop_map(Act::Close),
         1 => Just(Act::Abort),
+        1 => (0..30_u64).prop_map(Act::Pause),
     ]
 }
 
@@ -199,9 +201,23 @@ impl World {
                 self.scheduler.set_instances(&"m", PLACES, |place| ready[place]);
             }
             Act::Close(closing) => self.scheduler.close_sequences(&"m", *closing),
+            Act::Pause(milliseconds) => self.pause(self.now + MS * u32::try_from(*milliseconds).unwrap()),
             Act::Abort => self.scheduler.abort_sequences(&"m", Aborted::Closed),
         }
         self.look();
+    }
+
+    fn pause(&mut self, until: Instant) {
+        let items = self.scheduler.pause_model(&"m", until);
+        self.left += items.len();
+        for item in items {
+            assert!(self.waiting.remove(&item.payload).is_some(), "leaves once");
+        }
+        if !self.setup.movable {
+            let ready = self.ready;
+            self.scheduler.add_model("m", rules(&self.setup));
+            self.scheduler.set_instances(&"m", PLACES, |place| ready[place]);
+        }
     }
 
     fn poll(&mut self, place: usize) {

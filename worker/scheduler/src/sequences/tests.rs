@@ -664,6 +664,57 @@ fn there_are_so_many_sequences_and_no_more() {
 }
 
 #[test]
+fn a_model_that_pauses_gives_back_what_waits_and_keeps_what_is_not_its_own() {
+    let mut bench = Bench::movable(1, &config(2, |_| {}));
+    for (tenant, id) in [("a", 1), ("b", 2)] {
+        bench.begin(MS, tenant, id);
+    }
+    assert_eq!(bench.run(MS, 0).len(), 2);
+    bench.offer(2 * MS, ("a", 1), (false, false)).unwrap();
+    bench.offer(2 * MS, ("a", 1), (false, false)).unwrap();
+    // One begins anew and one waits for a seat: neither has run.
+    bench.begin(2 * MS, "b", 2);
+    bench.begin(2 * MS, "c", 3);
+    let until = bench.start + 10 * IDLE;
+    let given_back = bench.scheduler.pause_model(&"m", until);
+    assert_eq!(given_back.len(), 4);
+    assert_eq!(bench.open(), (1, 0));
+    assert_eq!(bench.scheduler.waiting(&"m"), 0);
+    // It is idle from the end of the pause on.
+    assert!(bench.poll(11 * IDLE - MS, 0).1.is_empty());
+    bench.offer(11 * IDLE - MS, ("a", 1), (false, false)).unwrap();
+    assert_eq!(bench.run(11 * IDLE - MS, 0).len(), 1);
+    bench.poll(13 * IDLE, 0);
+    let ended = bench.ended();
+    assert_eq!(ended.last(), Some(&(1, Some(Aborted::Idle))));
+    assert_eq!(
+        ended.iter().filter(|(_, why)| *why == Some(Aborted::NotBegun)).count(),
+        2
+    );
+    assert!(bench.scheduler.sequences.is_bare() && bench.scheduler.waiting.is_bare());
+}
+
+#[test]
+fn what_runs_while_its_model_pauses_counts() {
+    let mut bench = Bench::movable(1, &config(2, |_| {}));
+    bench.begin(MS, "a", 1);
+    let batch = bench.poll(MS, 0).0.unwrap();
+    bench.offer(MS, ("a", 1), (false, true)).unwrap();
+    assert_eq!(bench.scheduler.pause_model(&"m", bench.start + IDLE).len(), 1);
+    let (at, outcome) = (bench.start + 2 * MS, Outcome::default());
+    bench
+        .scheduler
+        .finished_steps(at, batch.id, outcome, &[Some(StepResult::Ran)]);
+    assert_eq!(bench.open(), (1, 0));
+    assert!(bench.offer(3 * MS, ("a", 1), (false, true)).is_ok());
+    // One that keeps its states itself takes them along.
+    let mut bench = Bench::new(1, &config(2, |_| {}));
+    bench.begin(MS, "a", 1);
+    assert_eq!(bench.scheduler.pause_model(&"m", bench.start + IDLE).len(), 1);
+    assert!(!bench.scheduler.knows(&"m"));
+}
+
+#[test]
 fn a_model_that_is_removed_gives_all_back() {
     let mut bench = Bench::new(1, &config(2, |_| {}));
     for id in 1..=3 {
