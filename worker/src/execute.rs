@@ -95,6 +95,7 @@ pub(crate) fn run(bench: &Bench<'_>, instance: &mut Instance, run: &RunBatch, tr
             formed: run.rows,
             ..Tally::default()
         },
+        executed: 0,
     };
     batch.split_until_answered();
     batch.tally
@@ -106,6 +107,8 @@ struct Batch<'a> {
     run: &'a RunBatch,
     trace: Option<TraceContext>,
     tally: Tally,
+    /// Rows of the last execution, those without a request included.
+    executed: u32,
 }
 
 /// An execution that ended well: each member's outputs, and where the time went.
@@ -148,7 +151,7 @@ impl Batch<'_> {
             let began = self.bench.clock.now();
             let executed = self.execute(&members);
             if let Err(failure) = &executed {
-                self.note(failure, &members);
+                self.note(failure);
             }
             // Whoever gave the thread up answers these.
             if (self.bench.abandoned)() {
@@ -156,7 +159,7 @@ impl Batch<'_> {
             }
             match executed {
                 Ok(executed) => self.answer(&members, executed, began),
-                Err(failure) if self.may_have_moved(&failure, &members) => self.lose(&members, failure.into()),
+                Err(failure) if self.may_have_moved(&failure, &members) => self.lose(&members, &failure.into()),
                 Err(failure) => {
                     if let [alone] = members.as_slice() {
                         self.fail(*alone, failure.into());
@@ -180,7 +183,7 @@ impl Batch<'_> {
     }
 
     /// The members' sequences are over.
-    fn lose(&mut self, members: &[usize], fault: Fault) {
+    fn lose(&mut self, members: &[usize], fault: &Fault) {
         let fault = with_its_sequence(fault);
         for member in members {
             self.settle(*member, StepResult::Lost);
@@ -240,6 +243,7 @@ impl Batch<'_> {
             None => batch::gather(config, &members, rows),
             Some((plan, prepared)) => prepared.inputs(config, plan, &members),
         };
+        self.executed = inputs.rows;
         let gathered = self.bench.clock.now();
         let number = Some(self.run.number);
         self.bench.pulse.begin(gathered, self.bench.limit, number);
@@ -323,7 +327,7 @@ impl Batch<'_> {
             let fault = Fault::new(FaultClass::Internal, FaultSource::Model, text);
             if self.keeps_states_itself() {
                 // The step has run, and its caller does not know what it came to.
-                self.lose(&[member], fault);
+                self.lose(&[member], &fault);
             } else {
                 self.fail(member, fault);
             }
@@ -380,15 +384,14 @@ impl Batch<'_> {
         }
     }
 
-    fn note(&mut self, failure: &Failure, members: &[usize]) {
+    fn note(&mut self, failure: &Failure) {
         match failure {
             Failure::Panicked => {
                 self.tally.crashed = true;
                 self.drop_model();
             }
             Failure::Error(BackendError::OutOfMemory(_)) => {
-                let of = |index: &usize| self.run.members.get(*index).map(|member| member.job.rows);
-                let rows: u32 = members.iter().filter_map(of).sum();
+                let rows = self.executed;
                 self.tally.out_of_memory += 1;
                 self.tally.oom_rows = Some(self.tally.oom_rows.map_or(rows, |fewest| fewest.min(rows)));
             }
@@ -428,7 +431,7 @@ impl Batch<'_> {
 }
 
 /// The fault of a step whose sequence is over with it.
-fn with_its_sequence(fault: Fault) -> Fault {
+fn with_its_sequence(fault: &Fault) -> Fault {
     let text = format!(
         "{}; its sequence is over, because the model keeps its state itself: start it again with the START flag",
         fault.message

@@ -215,6 +215,17 @@ impl Model {
         let fits = (oom_rows / 2).max(1);
         self.rules.max_rows = self.rules.max_rows.min(fits);
         self.rules.preferred.retain(|size| *size <= fits);
+        let rows_of_their_own = |sequence: &SequenceBatching| sequence.oldest.is_none();
+        let batching = self.spec.config.sequence_batching.as_ref();
+        if let Some(sequence) = self
+            .rules
+            .sequence
+            .as_mut()
+            .filter(|_| batching.is_some_and(rows_of_their_own))
+        {
+            // A sequence in a row that does not fit would never run.
+            sequence.slots = sequence.slots.min(fits);
+        }
     }
 
     /// Why it is not to be had.

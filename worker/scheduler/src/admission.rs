@@ -103,6 +103,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         } else {
             item.rows
         };
+        let rows = rows.max(place.map_or(0, |place| self.sequences.width(*index, place)));
         let running = self.running.first_free(now, |slot| {
             place.map_or_else(|| model.may_run_on(slot), |place| place == slot)
         });

@@ -18,6 +18,7 @@ use crate::{
     models::Sizing,
     running::{Part, Run},
     scheduler::Scheduler,
+    sequences::Seat,
     tenants::{BATCH, CLASSES, INTERACTIVE, Virtual, weighted},
     waiting::{Entry, EntryIx, GroupIx, ModelIx},
 };
@@ -109,7 +110,8 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let doubtful = self.running.is_idle() && !model.is_fresh(now);
         let sizing = model.sizing(&shape, company);
         let latency = sizing.latency;
-        let tail = |rows: u32| latency.and_then(|latency| latency.tail(rows)).unwrap_or_default();
+        // Where sequences have rows of their own, a batch has as many as reach to the last of its own.
+        let tail = |rows: u32| sizing.tail(rows.max(self.sequences.width(index, plan.slot)));
         let mut out: SmallVec<[(EntryIx, Gone); 8]> = SmallVec::new();
         let mut hurried = None;
         // Where requests have one row each, none takes longer than the batch.
@@ -253,8 +255,6 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let (index, shape) = (filling.model, first.item.shape.clone());
         let model = self.models.get(index)?;
         let key = model.key.clone();
-        let latency = model.latencies.get(&shape);
-        let predicted = latency.and_then(|latency| latency.mean(filling.rows));
         let mut parts: SmallVec<[Part; 4]> = SmallVec::new();
         for part in filling.parts {
             match parts.last_mut() {
@@ -272,12 +272,18 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         }
         let pins = filling.entries.iter().filter_map(|entry| entry.pin);
         let steps: Vec<u64> = pins.map(|pin| pin.sequence).collect();
-        let seats = steps.iter().map(|sequence| self.sequences.seat(*sequence)).collect();
+        let seats: Vec<Seat> = steps.iter().map(|sequence| self.sequences.seat(*sequence)).collect();
+        let model = self.models.get(index)?;
+        let padded = model.rules.sequence.is_some_and(|rules| rules.padded);
+        let last = seats.iter().map(|seat| seat.slot + 1).max().filter(|_| padded);
+        let executed = last.map_or(filling.rows, |last| last.max(filling.rows));
+        let predicted = (model.latencies.get(&shape)).and_then(|latency| latency.mean(executed));
         let run = Run {
             model: index,
             shape,
             slot: plan.slot,
             rows: filling.rows,
+            executed,
             predicted: predicted.unwrap_or_default(),
             parts,
             contended: [INTERACTIVE, BATCH].map(|class| self.tenants.anyone_waits(class)),

@@ -39,6 +39,8 @@ pub(crate) struct Run {
     pub(crate) shape: ShapeKey,
     pub(crate) slot: usize,
     pub(crate) rows: u32,
+    /// The same with rows that hold no request.
+    pub(crate) executed: u32,
     pub(crate) predicted: Duration,
     /// One per tenant and class, in the order in which they were taken.
     pub(crate) parts: SmallVec<[Part; 4]>,

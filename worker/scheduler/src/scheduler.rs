@@ -286,7 +286,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         if let Some(model) = self.models.get_mut(run.model) {
             model.has_run(now);
             if outcome.telling {
-                model.learn(&run.shape, |latency| latency.observe(run.rows, outcome.busy));
+                model.learn(&run.shape, |latency| latency.observe(run.executed, outcome.busy));
                 model.went_well(&run.shape);
             }
             outcome

@@ -486,6 +486,17 @@ fn a_state_that_is_not_as_declared_fails_its_step() {
 }
 
 #[test]
+fn sequences_have_no_more_rows_of_their_own_than_fit_into_memory() {
+    let direct = spec("sequence_sum", 8, &json!({"control_input": controls("TYPE_UINT64")}));
+    let oldest = json!({"control_input": controls("TYPE_UINT64"), "oldest": {"max_candidate_sequences": 16}});
+    for (model, slots) in [(direct, 2), (spec("sequence_sum", 8, &oldest), 16)] {
+        let mut model = crate::model::Model::new(model, 100, 1);
+        model.lower(4);
+        assert_eq!((model.rules.max_rows, model.rules.sequence.unwrap().slots), (2, slots));
+    }
+}
+
+#[test]
 fn room_that_is_not_used_is_given_back_and_a_state_takes_its_own_with_it() {
     let ledger = Arc::new(Ledger::new(100));
     let state = Arc::new(SequenceState::new(TenantId::parse("a").unwrap(), ledger.clone()));

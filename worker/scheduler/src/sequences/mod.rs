@@ -55,6 +55,8 @@ pub struct SequenceRules {
     pub per_tenant: u32,
     /// Whether the model keeps states by ids that callers give: then no two sequences of an instance have the same.
     pub tells_ids: bool,
+    /// Whether each sequence has a row of its own, and batches hold rows without a request up to the last that has one.
+    pub padded: bool,
     /// Whether the state is kept outside of the model: then a sequence outlives its instance.
     pub movable: bool,
 }
@@ -70,6 +72,7 @@ impl SequenceRules {
             per_tenant: sequence.max_sequences_per_tenant,
             // A model whose state is kept for it keeps nothing by ids: there they may be alike.
             tells_ids: told && sequence.correlation_ids == CorrelationIds::AsGiven && sequence.state.is_empty(),
+            padded: sequence.oldest.is_none() && config.batches() && sequence.control(ControlKind::Ready).is_some(),
             movable: !sequence.state.is_empty(),
         })
     }
@@ -191,6 +194,14 @@ impl<K: Clone + Eq + Hash, T> Sequences<K, T> {
             sequence,
             slot: seat.map_or(0, |seat| seat.slot),
         }
+    }
+
+    /// The rows up to the last that a sequence of this instance has; 0 where rows have no sequences of their own.
+    pub(crate) fn width(&self, model: ModelIx, place: usize) -> u32 {
+        let desk = self.desks.get(&model).filter(|desk| desk.rules.padded);
+        let instance = desk.and_then(|desk| desk.instances.get(place));
+        let last = instance.and_then(|instance| instance.taken.last_key_value());
+        last.map_or(0, |(slot, _)| slot + 1)
     }
 
     /// A step of the sequence left the queues without running.

@@ -664,6 +664,52 @@ fn there_are_so_many_sequences_and_no_more() {
 }
 
 #[test]
+fn rows_without_a_request_take_their_time_as_well() {
+    let ready = |sequence: &mut SequenceBatching| {
+        let control = Control {
+            kind: ControlKind::Ready,
+            int32_false_true: vec![0, 1],
+            fp32_false_true: Vec::new(),
+            bool_false_true: Vec::new(),
+            data_type: None,
+        };
+        let (name, control) = ("READY".to_owned(), vec![control]);
+        sequence.control_input.push(ControlInput { name, control });
+    };
+    let predicted = |config: &ModelConfig, rows: u32| {
+        let mut bench = Bench::new(1, config);
+        let sweep = [(1, MS), (4, 4 * MS), (8, 8 * MS)];
+        bench.scheduler.seed(&"m", &ShapeKey::default(), &sweep);
+        for id in 1..=4 {
+            bench.begin(MS, "a", id);
+        }
+        bench.run(MS, 0);
+        // Only the last of four rows has a request.
+        let hurry = |item: &mut Item<u32>| item.deadline = item.arrived + 3 * MS;
+        let admitted = bench.offer_with(2 * MS, ("a", 4), (false, false), hurry);
+        if admitted.is_err() {
+            bench.offer(2 * MS, ("a", 4), (false, false)).unwrap();
+        }
+        let batch = bench.poll(2 * MS, 0).0.unwrap();
+        let outcome = Outcome {
+            busy: batch.predicted.unwrap(),
+            telling: true,
+            too_large: None,
+        };
+        let at = bench.start + 2 * MS;
+        bench
+            .scheduler
+            .finished_steps(at, batch.id, outcome, &[Some(StepResult::Ran)]);
+        let learnt = bench.scheduler.learnt().next().unwrap().2.mean(rows);
+        (admitted.is_ok(), batch.predicted.unwrap(), learnt.unwrap())
+    };
+    let (admitted, padded, one) = predicted(&config(8, ready), 1);
+    assert!(!admitted && padded > 2 * MS && one == MS, "{padded:?} {one:?}");
+    let (admitted, alone, _) = predicted(&config(8, |_| {}), 1);
+    assert!(admitted && alone == MS, "{alone:?}");
+}
+
+#[test]
 fn a_model_that_pauses_gives_back_what_waits_and_keeps_what_is_not_its_own() {
     let mut bench = Bench::movable(1, &config(2, |_| {}));
     for (tenant, id) in [("a", 1), ("b", 2)] {
