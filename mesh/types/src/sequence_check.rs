@@ -144,10 +144,41 @@ impl SequenceBatching {
             if too_long(oldest.max_queue_delay_microseconds) {
                 say(".oldest.max_queue_delay_microseconds".into(), long);
             }
-        } else if config.max_batch_size > 1 && self.state.is_empty() && self.control(ControlKind::Ready).is_none() {
-            let problem = "a model that keeps its state itself needs CONTROL_SEQUENCE_READY with the direct strategy, or it \
-                           cannot tell rows without a request from others";
-            say(".control_input".into(), problem.into());
+        }
+        if self.state.is_empty() {
+            self.check_own_state(config, say);
+        }
+    }
+
+    /// A model that keeps its states itself must be told enough to keep them apart, and those of two tenants above all.
+    fn check_own_state(&self, config: &ModelConfig, say: &mut impl FnMut(String, String)) {
+        let lacks = |kind: ControlKind| self.control(kind).is_none();
+        let many = self
+            .oldest
+            .as_ref()
+            .is_some_and(|oldest| oldest.max_candidate_sequences > 1);
+        let needs = [
+            (
+                ControlKind::Start,
+                true,
+                "or it cannot tell a new sequence from the one that was there before",
+            ),
+            (
+                ControlKind::Ready,
+                self.oldest.is_none() && config.max_batch_size > 1,
+                "with the direct strategy, or it cannot tell rows without a request from others",
+            ),
+            (
+                ControlKind::Corrid,
+                many,
+                "with several candidates of the oldest strategy, or it cannot tell whose state is whose",
+            ),
+        ];
+        for (kind, needed, why) in needs {
+            if needed && lacks(kind) {
+                let problem = format!("a model that keeps its state itself needs {} {why}", kind.as_str());
+                say(".control_input".into(), problem);
+            }
         }
     }
 

@@ -61,7 +61,11 @@ fn tritons_own_configurations_carry_over() {
 
 #[test]
 fn each_bound_of_a_strategy_is_checked_at_the_bound_and_beyond() {
-    let ready = [flag("READY", "CONTROL_SEQUENCE_READY")];
+    let ready = [
+        flag("START", "CONTROL_SEQUENCE_START"),
+        flag("READY", "CONTROL_SEQUENCE_READY"),
+    ];
+    let told = dyna()["control_input"].clone();
     let direct = |delay: u64, utilization: f64| {
         fields(&json!({"control_input": ready, "direct": {
             "max_queue_delay_microseconds": delay, "minimum_slot_utilization": utilization,
@@ -76,7 +80,7 @@ fn each_bound_of_a_strategy_is_checked_at_the_bound_and_beyond() {
         assert_eq!(direct(0, wrong), ["sequence_batching.direct.minimum_slot_utilization"]);
     }
     let oldest = |candidates: u32, size: u32, delay: u64| {
-        fields(&json!({"oldest": {
+        fields(&json!({"control_input": told, "oldest": {
             "max_candidate_sequences": candidates, "preferred_batch_size": [size], "max_queue_delay_microseconds": delay,
         }}))
     };
@@ -104,15 +108,56 @@ const MAX: u64 = crate::batching::MAX_MICROSECONDS;
 
 #[test]
 fn what_cannot_be_meant_is_refused_by_its_field() {
-    let both = json!({"direct": {}, "oldest": {"max_candidate_sequences": 1}});
+    let start = [flag("START", "CONTROL_SEQUENCE_START")];
+    let both = json!({"control_input": start, "direct": {}, "oldest": {"max_candidate_sequences": 1}});
     assert_eq!(fields(&both), ["sequence_batching.oldest"]);
-    let iterative = json!({"oldest": {"max_candidate_sequences": 1}, "iterative_sequence": true});
+    let iterative =
+        json!({"control_input": start, "oldest": {"max_candidate_sequences": 1}, "iterative_sequence": true});
     assert_eq!(fields(&iterative), ["sequence_batching.iterative_sequence"]);
-    // Without READY a model cannot tell rows without a request from others, where it keeps its state itself.
-    assert_eq!(fields(&json!({})), ["sequence_batching.control_input"]);
     let mut batched = config(&dyna());
     batched.dynamic_batching = Some(crate::DynamicBatching::default());
     assert_eq!(batched.problems().first().unwrap().field, "sequence_batching");
+}
+
+#[test]
+fn a_model_that_keeps_its_state_itself_is_told_enough_to_keep_sequences_apart() {
+    let said = |sequence: &Value| {
+        let problems = config(sequence).problems();
+        let said = problems.into_iter().map(|ModelConfigError { field, problem }| {
+            assert_eq!(field, "sequence_batching.control_input");
+            problem
+        });
+        said.collect::<Vec<_>>()
+    };
+    let all = dyna()["control_input"].as_array().unwrap().clone();
+    let without = |index: usize, oldest: Value| {
+        let mut controls = all.clone();
+        controls.remove(index);
+        let mut sequence = json!({"control_input": controls});
+        sequence
+            .as_object_mut()
+            .unwrap()
+            .extend(oldest.as_object().unwrap().clone());
+        said(&sequence)
+    };
+    let candidates = |count: u32| json!({"oldest": {"max_candidate_sequences": count}});
+    for strategy in [json!({}), candidates(1), candidates(2)] {
+        assert!(without(0, strategy)[0].contains("CONTROL_SEQUENCE_START"));
+    }
+    assert!(without(2, json!({}))[0].contains("CONTROL_SEQUENCE_READY"));
+    assert!(without(3, candidates(2))[0].contains("CONTROL_SEQUENCE_CORRID"));
+    for fine in [
+        without(1, candidates(2)),
+        without(2, candidates(2)),
+        without(3, candidates(1)),
+        without(3, json!({})),
+    ] {
+        assert_eq!(fine, Vec::<String>::new());
+    }
+    // A declared state is the device's to keep apart.
+    let mut declared = state(|_| {});
+    declared["oldest"] = candidates(2)["oldest"].clone();
+    assert_eq!(said(&declared), Vec::<String>::new());
 }
 
 #[test]
@@ -120,6 +165,8 @@ fn controls_have_one_kind_each_and_values_of_one_type() {
     let with = |control: Value| {
         let mut sequence = dyna();
         sequence["control_input"][0] = control;
+        // What a model that keeps its state itself must be told is another matter.
+        sequence["state"] = state(|_| {})["state"].clone();
         fields(&sequence)
     };
     let named = |name: &str, control: Value| with(json!({"name": name, "control": control}));
