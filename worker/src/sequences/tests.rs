@@ -486,6 +486,29 @@ fn a_state_that_is_not_as_declared_fails_its_step() {
 }
 
 #[test]
+fn a_step_that_goes_on_runs_only_where_its_state_is() {
+    let (outside, _) = plan(&sum_state());
+    let (inside, _) = plan(&spec(
+        "sequence_sum",
+        8,
+        &json!({"control_input": controls("TYPE_UINT64")}),
+    ));
+    let step = |flags| *member(0, CorrelationId::Number(5), flags, &[1]).step.unwrap();
+    for plan in [&outside, &inside] {
+        assert!(step(FIRST).can_run(plan, 7) && !step(NEXT).can_run(plan, 7));
+    }
+    let begun = step(NEXT);
+    begun.state.began(7);
+    assert!(begun.can_run(&inside, 7) && !begun.can_run(&inside, 8));
+    begun
+        .state
+        .reserve(outside.states.iter().map(|state| state.initial.clone()).collect())
+        .unwrap()
+        .keep();
+    assert!(begun.can_run(&outside, 8));
+}
+
+#[test]
 fn sequences_have_no_more_rows_of_their_own_than_fit_into_memory() {
     let direct = spec("sequence_sum", 8, &json!({"control_input": controls("TYPE_UINT64")}));
     let oldest = json!({"control_input": controls("TYPE_UINT64"), "oldest": {"max_candidate_sequences": 16}});

@@ -341,6 +341,12 @@ fn with_grace(grace: Duration) -> WorkerConfig {
 fn a_grace_ends_with_its_unload() {
     const GRACE: Duration = Duration::from_secs(10);
     with_rig(&with_grace(GRACE), |rig| async move {
+        // Another stateful model is there all the time.
+        rig.load(LoadSpec {
+            key: crate::tests::key("other"),
+            ..sum_outside()
+        })
+        .await;
         rig.load(sum_outside()).await;
         ran(steps(&rig, "a", FIRST, [(1, 1), (2, 10)]).await);
         let (worker, key) = (rig.worker.clone(), key());
