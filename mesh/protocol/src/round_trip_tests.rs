@@ -171,6 +171,7 @@ fn seeds_and_their_mutations_get_an_answer() {
     let targets: BTreeMap<&str, Body> = [
         ("infer_json", fuzz::infer_json as Body),
         ("infer_binary", fuzz::infer_binary),
+        ("infer_message", fuzz::infer_message),
     ]
     .into();
     for (target, body) in targets {

@@ -22,6 +22,10 @@ pub struct GrpcDoorConfig {
     pub max_calls_per_connection: u32,
     /// The most requests of one stream that are under way; the next is not read before the first is answered.
     pub max_stream_requests: usize,
+    /// How long a connection may be open before its first call.
+    pub first_call_timeout: Duration,
+    /// How long it may be without a call after that; clients make another when they need one.
+    pub idle_timeout: Duration,
     /// How often a silent connection is asked whether somebody is there.
     pub ping_interval: Duration,
     /// How long it may take to say so.
@@ -44,6 +48,8 @@ impl Default for GrpcDoorConfig {
             max_connections_per_worker: 8_192,
             max_calls_per_connection: 256,
             max_stream_requests: 64,
+            first_call_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(600),
             ping_interval: Duration::from_secs(60),
             ping_timeout: Duration::from_secs(20),
             message_timeout: Duration::from_secs(60),

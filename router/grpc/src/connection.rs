@@ -18,17 +18,14 @@ use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use http::Request;
 use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, Sleep},
-};
+use tokio::{net::TcpStream, time::Instant};
 
-use crate::service::Service;
+use crate::{config::GrpcDoorConfig, service::Service};
 
 /// What a caller may send of one call, and of all of a connection, before it is read.
 const CALL_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
-/// How long a client without calls may take to close its side once the door is ending.
+/// How long a client without calls may take to close its side once it was told that the connection ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The largest metadata of a call.
 const MAX_METADATA_BYTES: u32 = 16 * 1024;
@@ -57,7 +54,21 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Calls {
     }
 }
 
-/// Serves a connection until either side ends it; when the door is ending, its calls are finished and no new ones taken.
+fn protocol(calls: Calls, config: &GrpcDoorConfig) -> http2::Builder<Calls> {
+    let mut protocol = http2::Builder::new(calls);
+    protocol
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(CALL_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(config.max_calls_per_connection)
+        .max_header_list_size(MAX_METADATA_BYTES)
+        .keep_alive_interval(config.ping_interval)
+        .keep_alive_timeout(config.ping_timeout);
+    protocol
+}
+
+/// Serves a connection until either side ends it; when the door is ending, or no call has come for long, what is under way is
+/// finished and nothing new taken.
 pub(crate) async fn serve(socket: TcpStream, service: Rc<Service>) {
     let config = service.config.clone();
     let calls = Calls::default();
@@ -69,22 +80,17 @@ pub(crate) async fn serve(socket: TcpStream, service: Rc<Service>) {
             async move { Ok::<_, Infallible>(service.answer(request, &calls).await) }
         })
     };
-    let connection = http2::Builder::new(calls.clone())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(CALL_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(config.max_calls_per_connection)
-        .max_header_list_size(MAX_METADATA_BYTES)
-        .keep_alive_interval(config.ping_interval)
-        .keep_alive_timeout(config.ping_timeout)
-        .serve_connection(TokioIo::new(socket), answer);
+    let connection = protocol(calls.clone(), &config).serve_connection(TokioIo::new(socket), answer);
     let mut connection = pin!(connection);
     let mut running = FuturesUnordered::new();
-    let mut farewell: Option<Pin<Box<Sleep>>> = None;
+    // How long the connection may go on without a call.
+    let mut patience = pin!(tokio::time::sleep(config.first_call_timeout));
+    let (mut busy, mut leaving) = (false, false);
     let drive = |context: &mut Context<'_>| {
-        if farewell.is_none() && told.as_mut().poll(context).is_ready() {
+        if !leaving && told.as_mut().poll(context).is_ready() {
+            leaving = true;
             connection.as_mut().graceful_shutdown();
-            farewell = Some(Box::pin(tokio::time::sleep(FAREWELL)));
+            patience.as_mut().reset(Instant::now() + FAREWELL);
         }
         loop {
             // Answers first, so that the connection sends them in the same turn.
@@ -98,15 +104,24 @@ pub(crate) async fn serve(socket: TcpStream, service: Rc<Service>) {
             }
             running.extend(begun);
         }
-        // Who has no calls here and does not answer the farewell is not waited for.
-        match &mut farewell {
-            Some(farewell) if running.is_empty() => farewell.as_mut().poll(context).map(Ok),
-            Some(farewell) => {
-                farewell.as_mut().reset(Instant::now() + FAREWELL);
-                Poll::Pending
-            }
-            None => Poll::Pending,
+        if !running.is_empty() {
+            busy = true;
+            return Poll::Pending;
         }
+        if std::mem::take(&mut busy) {
+            let wait = if leaving { FAREWELL } else { config.idle_timeout };
+            patience.as_mut().reset(Instant::now() + wait);
+        }
+        std::task::ready!(patience.as_mut().poll(context));
+        if leaving {
+            // Who has no calls here and does not answer the farewell is not waited for.
+            return Poll::Ready(Ok(()));
+        }
+        leaving = true;
+        connection.as_mut().graceful_shutdown();
+        patience.as_mut().reset(Instant::now() + FAREWELL);
+        context.waker().wake_by_ref();
+        Poll::Pending
     };
     if let Err(error) = poll_fn(drive).await {
         tracing::debug!(%error, "a gRPC connection broke");

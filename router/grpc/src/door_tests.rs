@@ -18,7 +18,10 @@ use mesh_types::{
     ModelVersionKey, Retry, StageTimings, SystemClock, TenantId, Tensor, TensorSpec, Version,
 };
 use model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::{mpsc, watch},
+};
 use tonic::{
     Code, Request, Response, Status, Streaming,
     client::Grpc,
@@ -31,6 +34,8 @@ use crate::{DoorError, GrpcDoor, GrpcDoorConfig};
 
 const MAX_MESSAGE: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How an HTTP/2 connection begins, and its first, empty settings.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// Answers with its input. `panics` does what its name says, on the router's own stack; `never` waits to be released, and
 /// tells when it is waited for and when it is given up.
@@ -727,11 +732,43 @@ async fn a_stop_finishes_what_is_under_way_and_takes_no_more() {
 async fn a_client_that_says_nothing_does_not_hold_up_the_end() {
     let bed = bed();
     let mut silent = tokio::net::TcpStream::connect(bed.door.addr()).await.unwrap();
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    tokio::io::AsyncWriteExt::write_all(&mut silent, preface).await.unwrap();
+    silent.write_all(PREFACE).await.unwrap();
     // Its settings have been taken in once ours are here.
-    tokio::io::AsyncReadExt::read_u8(&mut silent).await.unwrap();
+    silent.read_u8().await.unwrap();
     assert!(bed.door.stop(PATIENCE).await);
+}
+
+#[actix_rt::test]
+async fn a_connection_without_a_call_is_closed_in_time_whatever_it_said() {
+    let bed = bed_with(|config| config.first_call_timeout = Duration::from_millis(20));
+    for said in [&b""[..], &PREFACE[..7], PREFACE] {
+        is_closed(&bed, said).await;
+    }
+}
+
+#[actix_rt::test]
+async fn a_connection_whose_call_takes_long_is_not_idle() {
+    let bed = bed_with(|config| {
+        config.idle_timeout = Duration::from_millis(20);
+        config.first_call_timeout = Duration::from_millis(200);
+    });
+    let client = Client::new(&bed).await;
+    let (answer, ()) = futures::join!(client.infer(ints("never", &[1])), async {
+        until(&bed.workers.waiting, 1).await;
+        // By then more time has passed than a connection may be idle.
+        is_closed(&bed, PREFACE).await;
+        bed.workers.release.send_replace(true);
+    });
+    assert!(answer.is_ok());
+}
+
+/// A connection that says this and no more is closed.
+async fn is_closed(bed: &Bed, said: &[u8]) {
+    let mut silent = tokio::net::TcpStream::connect(bed.door.addr()).await.unwrap();
+    silent.write_all(said).await.unwrap();
+    let mut all = Vec::new();
+    let closed = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut all)).await;
+    closed.expect("not closed within 20 s").unwrap();
 }
 
 #[actix_rt::test]

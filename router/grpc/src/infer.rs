@@ -60,7 +60,8 @@ impl Service {
             async move {
                 let (service, head, meter) = begun.ok_or_else(|| Status::internal("the call was begun twice"))?;
                 // Held until the answer is there.
-                let _share = service.hold(&meter, message.get_ref())?;
+                let held = service.hold(&meter, message.get_ref());
+                let _share = held.map_err(|fault| status::of_fault(&fault, status::marked(id)))?;
                 match service.one(head, message.into_inner(), (id, received)).await {
                     (Ok(response), metadata) => {
                         let mut answer = tonic::Response::new(response);
@@ -75,17 +76,14 @@ impl Service {
     }
 
     /// What a message takes, to be held until its call is answered. What a packed message unfolded to is counted only here.
-    pub(crate) fn hold(&self, meter: &Meter, message: &Bytes) -> Result<Share, Status> {
+    pub(crate) fn hold(&self, meter: &Meter, message: &Bytes) -> Result<Share, Fault> {
         let mut share = meter.take();
         let unfolded = message.len().saturating_sub(share.bytes().saturating_add(FREE_BYTES));
         if share.grow(unfolded) {
             return Ok(share);
         }
-        let fault = Fault::unavailable(
-            FaultSource::Mesh,
-            "the server has no room for another large message: try again",
-        );
-        Err(status::of_fault(&fault, HeaderMap::new()))
+        let text = "the server has no room for another large message: try again";
+        Err(Fault::unavailable(FaultSource::Mesh, text))
     }
 
     /// Takes one request through the router.

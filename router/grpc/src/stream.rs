@@ -12,7 +12,7 @@ use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use mesh_protocol::grpc::id_of_message;
-use mesh_types::{Deadline, Fault, FaultSource, RequestId};
+use mesh_types::{Deadline, Fault, FaultSource};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming, body::Body, server::StreamingService};
 
@@ -160,28 +160,25 @@ impl Conversation {
         let service = &self.service;
         let message = message.map_err(status::of_reading)?;
         let (number, received) = (service.ids.next(), service.clock.now());
-        let _share = service.hold(&self.meter, &message)?;
+        let id = id_of_message(&message).map(str::to_owned);
+        let _share = match service.hold(&self.meter, &message) {
+            Ok(share) => share,
+            Err(fault) => return self.failed(&fault, id, status::marked(number)),
+        };
         let mut head = self.head.clone();
         head.timeout = self.deadline.map(|deadline| deadline.remaining(received));
-        let (result, metadata) = service.one(head, message.clone(), (number, received)).await;
+        let (result, metadata) = service.one(head, message, (number, received)).await;
         result
             .map(StreamAnswer::Response)
-            .or_else(|fault| self.failed(&fault, &message, metadata, number))
+            .or_else(|fault| self.failed(&fault, id, metadata))
     }
 
-    fn failed(
-        &self,
-        fault: &Fault,
-        message: &Bytes,
-        metadata: HeaderMap,
-        number: RequestId,
-    ) -> Result<StreamAnswer, Status> {
-        tracing::debug!(request = %number, error = %fault, "a stream's request failed");
+    fn failed(&self, fault: &Fault, id: Option<String>, metadata: HeaderMap) -> Result<StreamAnswer, Status> {
         if self.head.errors_end_stream {
             return Err(status::of_fault(fault, metadata));
         }
         Ok(StreamAnswer::Failed {
-            id: id_of_message(message).map(str::to_owned),
+            id,
             message: fault.message.to_string(),
         })
     }
