@@ -124,7 +124,8 @@ pub enum Verdict {
 pub struct Difference {
     /// Of two values.
     pub absolute: f64,
-    /// In parts of the original's value, or absolutely where that is below 1: what the tolerance bounds.
+    /// In parts of the original's value, or of the output's largest where that is more, but at most of 1: what the tolerance
+    /// bounds.
     pub relative: f64,
 }
 
