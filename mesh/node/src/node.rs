@@ -167,21 +167,8 @@ impl Node {
             config.admin_token_file.as_deref(),
         )
         .await?;
-        let addresses = Addresses {
-            http: doors.http.addr(),
-            grpc: doors.grpc.addr(),
-            metrics: doors.metrics.addr(),
-            admin: doors.admin.addr(),
-        };
-        let Addresses {
-            http,
-            grpc,
-            metrics,
-            admin,
-        } = addresses;
-        tracing::info!(%http, %grpc, %metrics, %admin, "serving");
         let parts = Running {
-            addresses,
+            addresses: doors.tell(),
             readiness,
             telemetry,
             groups,
@@ -236,6 +223,19 @@ impl Node {
 }
 
 impl Doors {
+    /// Says that all are open, and where.
+    fn tell(&self) -> Addresses {
+        let (http, grpc) = (self.http.addr(), self.grpc.addr());
+        let (metrics, admin) = (self.metrics.addr(), self.admin.addr());
+        tracing::info!(%http, %grpc, %metrics, %admin, "serving");
+        Addresses {
+            http,
+            grpc,
+            metrics,
+            admin,
+        }
+    }
+
     /// Takes no more requests, and waits for those under way.
     async fn take_no_more(&self, grace: Duration) {
         let stopped = futures::join!(self.http.stop(grace), self.grpc.stop(grace), self.admin.stop(END_GRACE));
