@@ -49,6 +49,7 @@ pub struct TensorSpecSchema {
     /// Extents without the batch dimension; -1 is any.
     pub dims: Vec<i64>,
     /// For an output: what its values stand for, in their order.
+    #[schema(required = false)]
     pub labels: Vec<String>,
 }
 
