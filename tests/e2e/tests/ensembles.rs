@@ -1,6 +1,8 @@
 //! Ensembles with real libtorch: three traced modules in a row answer like the one that does all three, and every way through a
 //! graph ends as it should.
 
+#![expect(clippy::needless_pass_by_value, reason = "JSON is written where it is passed")]
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;

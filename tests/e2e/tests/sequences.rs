@@ -1,5 +1,7 @@
 //! Sequences through the whole mesh: every request of one finds its state, whatever happens around it.
 
+#![expect(clippy::needless_pass_by_value, reason = "JSON is written where it is passed")]
+
 use anyhow::ensure;
 use mesh_e2e::counted;
 use mesh_harness::{Answer, Caller, Mesh, MeshOptions, eventually};

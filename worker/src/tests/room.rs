@@ -166,8 +166,7 @@ fn a_hint_waits_for_room_for_so_long_and_says_so() {
         rig.entered().await;
         let worker = rig.worker.clone();
         let hint = actix::spawn(async move { worker.warm_up(CPU, &key("m")).await });
-        rig.settled().await;
-        assert_eq!(state(&rig, "m"), ModelState::Waking);
+        rig.until_state("m", ModelState::Waking).await;
         rig.advance(HINT_PATIENCE);
         let refused = hint.await.unwrap().unwrap_err();
         assert!(refused.message.contains("no room for it within 60 s"), "{refused}");
