@@ -12,8 +12,9 @@ use tch::{CModule, Device, Kind, Tensor};
 const SIDE: i64 = 512;
 /// Loads, each of which sends another model away.
 const CYCLES: usize = 200;
-/// Of these, the first, in which allocators and caches grow.
-const SETTLING: usize = 10;
+/// Of these, the first, in which allocators and caches grow: on a busy machine the system's allocator makes itself more arenas,
+/// one for each thread that finds the others taken.
+const SETTLING: usize = 50;
 /// Cycles, first and last ones, of whose memory the least is compared.
 const LOOKED_AT: usize = 30;
 
