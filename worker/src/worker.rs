@@ -337,7 +337,8 @@ impl WorkerHandle {
     async fn running<'a>(&self, shared: &'a Shared) -> Option<&'a Supervised<DeviceActor>> {
         let actor = shared.actor()?;
         loop {
-            if actor.address().is_some() {
+            // An address outlives its actor until the supervisor has its turn.
+            if actor.address().as_deref().is_some_and(|address| address.connected()) {
                 return Some(actor);
             }
             if actor.state() == ActorState::Failed {
