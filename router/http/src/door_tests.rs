@@ -403,6 +403,69 @@ async fn metadata_and_health_answer_with_and_without_credentials() {
 }
 
 #[actix_web::test]
+async fn documents_are_open_where_they_name_no_model_and_the_page_asks_nobody_else() {
+    let bed = bed();
+    let mut client = Client::new(&bed).await;
+    let key = std::mem::take(&mut client.key);
+    let document = client.raw(b"GET /v2/openapi.json HTTP/1.1\r\nhost: mesh\r\n\r\n").await;
+    assert_eq!(
+        (document.status, document.json()["openapi"].as_str()),
+        (200, Some("3.1.0"))
+    );
+    assert!(!document.json().to_string().contains("echo"), "a model is named");
+    let page = client
+        .raw(b"GET /v2/docs?model=echo HTTP/1.1\r\nhost: mesh\r\n\r\n")
+        .await;
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+    let text = String::from_utf8(page.body.to_vec()).unwrap();
+    let script = client.raw(b"GET /v2/docs/docs.js HTTP/1.1\r\nhost: mesh\r\n\r\n").await;
+    let style = client
+        .raw(b"GET /v2/docs/docs.css HTTP/1.1\r\nhost: mesh\r\n\r\n")
+        .await;
+    for (file, media) in [(&page, "text/html"), (&script, "text/javascript"), (&style, "text/css")] {
+        assert_eq!(file.status, 200);
+        assert!(file.header("content-type").unwrap().starts_with(media));
+        assert_eq!(file.header("x-content-type-options"), Some("nosniff"));
+        let text = String::from_utf8(file.body.to_vec()).unwrap();
+        for foreign in [
+            "http://",
+            "https://",
+            "innerHTML",
+            "eval(",
+            "localStorage",
+            "sessionStorage",
+            "document.cookie",
+        ] {
+            assert!(!text.contains(foreign), "{media} holds {foreign}");
+        }
+    }
+    assert!(!text.contains("<style") && !text.contains(" style=") && !text.contains("onclick"));
+    let closed = client
+        .raw(b"GET /v2/models/echo/openapi.json HTTP/1.1\r\nhost: mesh\r\n\r\n")
+        .await;
+    assert_eq!(closed.status, 401);
+    client.key = key;
+    assert_eq!(client.get("/v2/models/nobody/openapi.json").await.status, 404);
+}
+
+#[actix_web::test]
+async fn the_example_of_a_models_document_is_answered() {
+    let bed = bed();
+    let mut client = Client::new(&bed).await;
+    for version in ["", "/versions/1"] {
+        let document = client
+            .get(&format!("/v2/models/echo{version}/openapi.json"))
+            .await
+            .json();
+        let path = format!("/v2/models/echo{version}/infer");
+        let example = &document["paths"][&path]["post"]["requestBody"]["content"]["application/json"]["example"];
+        let reply = client.post(&path, "", example.to_string().as_bytes()).await;
+        assert_eq!(reply.status, 200, "{:?}", reply.body);
+    }
+}
+
+#[actix_web::test]
 async fn what_is_not_there_answers_in_the_error_form() {
     let bed = bed();
     let mut client = Client::new(&bed).await;

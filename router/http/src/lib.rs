@@ -9,6 +9,7 @@
 
 mod body;
 mod config;
+mod docs;
 mod door;
 mod infer;
 mod manage;

@@ -3,6 +3,8 @@
 
 use actix_web::http::Method;
 
+use crate::docs::PageFile;
+
 /// What a path and verb ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
@@ -15,6 +17,10 @@ pub(crate) enum Route<'a> {
     Index,
     /// To load or unload a model.
     Change(Change),
+    /// The OpenAPI document of the door.
+    Document,
+    /// A file of the page that shows such documents.
+    Page(PageFile),
     Model {
         name: &'a str,
         version: Option<&'a str>,
@@ -30,6 +36,8 @@ pub(crate) enum ModelCall {
     Config,
     Statistics,
     Infer,
+    /// Its OpenAPI document.
+    Document,
 }
 
 /// What is asked to be changed about a model, whichever it is.
@@ -73,11 +81,19 @@ fn find(path: &str) -> Option<Route<'_>> {
         "/health/ready" => Some(Route::Ready),
         "/models/stats" => Some(Route::Statistics),
         "/repository/index" => Some(Route::Index),
-        rest => match rest.strip_prefix("/repository/models/") {
-            Some(rest) => change(rest),
-            None => model(rest.strip_prefix("/models/")?),
-        },
+        "/openapi.json" => Some(Route::Document),
+        rest => elsewhere(rest),
     }
+}
+
+fn elsewhere(rest: &str) -> Option<Route<'_>> {
+    if let Some(rest) = rest.strip_prefix("/models/") {
+        return model(rest);
+    }
+    if let Some(rest) = rest.strip_prefix("/repository/models/") {
+        return change(rest);
+    }
+    PageFile::named(rest.strip_prefix("/docs")?).map(Route::Page)
 }
 
 fn change(rest: &str) -> Option<Route<'_>> {
@@ -105,6 +121,7 @@ fn model(rest: &str) -> Option<Route<'_>> {
         Some("config") => ModelCall::Config,
         Some("stats") => ModelCall::Statistics,
         Some("infer") => ModelCall::Infer,
+        Some("openapi.json") => ModelCall::Document,
         Some(_) => return None,
     };
     let named = !name.is_empty() && version != Some("");
@@ -164,6 +181,68 @@ mod tests {
     }
 
     #[test]
+    fn documents_and_their_page_are_found() {
+        let get = |path| route(&Method::GET, path);
+        assert_eq!(get("/v2/openapi.json"), Ok(Route::Document));
+        assert_eq!(get("/v2/docs"), Ok(Route::Page(PageFile::Page)));
+        assert_eq!(get("/v2/docs/docs.js"), Ok(Route::Page(PageFile::Script)));
+        assert_eq!(
+            get("/v2/models/m.1/versions/2/openapi.json"),
+            model(ModelCall::Document, Some("2"))
+        );
+    }
+
+    // Each kind of route by a name, and all names: a route that is added must find its place here, and so in the document.
+    macro_rules! kinds {
+        ($($name:literal: $pattern:pat,)*) => {
+            const KINDS: &[&str] = &[$($name),*];
+            fn kind(route: Route<'_>) -> &'static str {
+                match route { $($pattern => $name,)* }
+            }
+        };
+    }
+    kinds! {
+        "server": Route::ServerMetadata,
+        "live": Route::Live,
+        "ready": Route::Ready,
+        "statistics": Route::Statistics,
+        "index": Route::Index,
+        "load": Route::Change(Change::Load),
+        "unload": Route::Change(Change::Unload),
+        "document": Route::Document,
+        "page": Route::Page(PageFile::Page),
+        "page style": Route::Page(PageFile::Style),
+        "page script": Route::Page(PageFile::Script),
+        "metadata": Route::Model { call: ModelCall::Metadata, version: None, .. },
+        "metadata of a version": Route::Model { call: ModelCall::Metadata, version: Some(_), .. },
+        "model ready": Route::Model { call: ModelCall::Ready, version: None, .. },
+        "version ready": Route::Model { call: ModelCall::Ready, version: Some(_), .. },
+        "config": Route::Model { call: ModelCall::Config, version: None, .. },
+        "config of a version": Route::Model { call: ModelCall::Config, version: Some(_), .. },
+        "statistics of a model": Route::Model { call: ModelCall::Statistics, version: None, .. },
+        "statistics of a version": Route::Model { call: ModelCall::Statistics, version: Some(_), .. },
+        "infer": Route::Model { call: ModelCall::Infer, version: None, .. },
+        "infer by a version": Route::Model { call: ModelCall::Infer, version: Some(_), .. },
+        "document of a model": Route::Model { call: ModelCall::Document, version: None, .. },
+        "document of a version": Route::Model { call: ModelCall::Document, version: Some(_), .. },
+    }
+
+    #[test]
+    fn every_route_is_in_the_document_and_all_that_is_there_is_a_route() {
+        let mut found = Vec::new();
+        for operation in mesh_protocol::openapi::operations() {
+            let path = operation.path.replace("{model}", "m.1").replace("{version}", "stable");
+            let method = Method::from_bytes(operation.verb().as_str().to_uppercase().as_bytes()).unwrap();
+            let route = route(&method, &path).unwrap_or_else(|miss| panic!("{method} {path}: {miss:?}"));
+            found.push(kind(route));
+        }
+        found.sort_unstable();
+        let mut kinds = KINDS.to_vec();
+        kinds.sort_unstable();
+        assert_eq!(found, kinds);
+    }
+
+    #[test]
     fn anything_else_is_not_found() {
         for path in [
             "",
@@ -184,6 +263,9 @@ mod tests {
             "/v2/repository/models/m",
             "/v2/repository/models//load",
             "/v2/repository/models/m/reload",
+            "/v2/docs/",
+            "/v2/docs/else.js",
+            "/v2/docsx",
             "/v2/health/live/",
         ] {
             assert_eq!(route(&Method::GET, path), Err(Miss::NotFound), "{path}");

@@ -1,6 +1,6 @@
 //! One thread's share of the inference door: its router, and what each route answers.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::OnceCell, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -12,7 +12,7 @@ use actix_web::{
 };
 use mesh_actors::Readiness;
 use mesh_protocol::{
-    ModelMetadata, live_body, model_metadata_body, model_ready_body, ready_body, server_metadata_body,
+    ModelMetadata, live_body, model_metadata_body, model_ready_body, openapi, ready_body, server_metadata_body,
 };
 use mesh_router::{Budget, Credential, RequestIds, RouterHandle};
 use mesh_telemetry::Telemetry;
@@ -21,7 +21,7 @@ use mesh_types::{Clock, Fault, RequestId, VersionSelector};
 use crate::{
     body::BodyLimits,
     config::HttpDoorConfig,
-    manage,
+    docs, manage,
     path::{Miss, ModelCall, Route, route},
     reply,
 };
@@ -35,6 +35,9 @@ pub(crate) struct Service {
     pub(crate) ids: RequestIds,
     readiness: Readiness,
     server_metadata: bytes::Bytes,
+    server: (String, String),
+    // Made when it is first asked for.
+    document: OnceCell<bytes::Bytes>,
 }
 
 impl Service {
@@ -59,6 +62,8 @@ impl Service {
             ids: RequestIds::new(),
             readiness,
             server_metadata: server_metadata.into(),
+            server: (config.server_name.clone(), config.server_version.clone()),
+            document: OnceCell::new(),
         }
     }
 
@@ -93,6 +98,12 @@ impl Service {
                 let ready = self.readiness.is_ready();
                 reply::json(ready_status(ready), ready_body(ready))
             }
+            Route::Document => {
+                let (name, version) = &self.server;
+                let document = self.document.get_or_init(|| openapi::document(name, version).into());
+                reply::json(StatusCode::OK, document.clone())
+            }
+            Route::Page(file) => docs::page(file),
             Route::Statistics => self.statistics(request, None, None),
             Route::Model {
                 name,
@@ -115,8 +126,7 @@ impl Service {
         version: Option<&str>,
         call: ModelCall,
     ) -> Result<HttpResponse, Fault> {
-        let version = selector(version)?;
-        let model = self.router.describe(&credential(request), name, &version)?;
+        let model = self.router.describe(&credential(request), name, &selector(version)?)?;
         if call == ModelCall::Ready {
             return Ok(reply::json(
                 ready_status(model.ready),
@@ -125,6 +135,10 @@ impl Service {
         }
         if call == ModelCall::Config {
             return Ok(reply::json(StatusCode::OK, manage::config_body(name, &model)));
+        }
+        if call == ModelCall::Document {
+            let document = docs::model_document(&model, version, &self.server.1);
+            return Ok(reply::json(StatusCode::OK, document));
         }
         let body = model_metadata_body(ModelMetadata {
             name,

@@ -1,0 +1,266 @@
+//! What the operations share: schemas of bodies that are the same for every model, headers, and answers that are errors.
+
+use serde_json::{Value, json};
+
+use mesh_types::{DataType, MAX_RANK};
+
+use crate::{
+    EXTENSIONS,
+    wire::{MAX_ID_BYTES, MAX_PARAMETERS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS},
+};
+
+/// A model's name in a path, and a version's.
+const NAME: &str = "^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$";
+const MAX_NAME_BYTES: u32 = 63;
+
+/// A reference to a schema of the document.
+pub(crate) fn schema(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+/// The statuses of errors, the name of their answer, and when they come.
+const ERRORS: &[(u16, &str, &str)] = &[
+    (
+        400,
+        "BadRequest",
+        "The request is malformed or does not fit the model; the text names the field.",
+    ),
+    (401, "Unauthorized", "No credential that holds."),
+    (403, "Forbidden", "A credential that holds, without the right."),
+    (
+        404,
+        "NotFound",
+        "No such endpoint, model or version, or not for this caller.",
+    ),
+    (408, "RequestTimeout", "The body took too long to arrive."),
+    (
+        413,
+        "PayloadTooLarge",
+        "The body is larger than the server takes, as sent or unfolded.",
+    ),
+    (
+        415,
+        "UnsupportedMediaType",
+        "The body is compressed in another way than gzip or deflate.",
+    ),
+    (
+        429,
+        "TooManyRequests",
+        "A limit of the tenant's own; Retry-After says when to come back.",
+    ),
+    (499, "ClientClosedRequest", "The caller left."),
+    (500, "InternalServerError", "The model failed, or the server did."),
+    (
+        501,
+        "NotImplemented",
+        "Something of the protocol that this server does not offer.",
+    ),
+    (
+        503,
+        "ServiceUnavailable",
+        "Full, not ready, or being drained; it may be sent again.",
+    ),
+    (504, "GatewayTimeout", "The deadline passed."),
+];
+
+/// A reference to the answer with an error of this status.
+pub(crate) fn error(status: u16) -> Value {
+    let name = ERRORS
+        .iter()
+        .find(|(known, _, _)| *known == status)
+        .map_or("InternalServerError", |(_, name, _)| name);
+    json!({"$ref": format!("#/components/responses/{name}")})
+}
+
+/// What every answer carries.
+pub(crate) fn common_headers() -> Value {
+    json!({"x-request-id": {"$ref": "#/components/headers/RequestId"}})
+}
+
+/// The answers with errors.
+pub(crate) fn responses() -> Value {
+    let answer = |(status, name, about): &(u16, &str, &str)| {
+        let mut headers = common_headers();
+        let mut add =
+            |header: &str, name: &str| headers[header] = json!({"$ref": format!("#/components/headers/{name}")});
+        match status {
+            401 | 403 => add("WWW-Authenticate", "Challenge"),
+            429 | 503 => {
+                add("Retry-After", "RetryAfter");
+                add("retry-after-ms", "RetryAfterMs");
+            }
+            _ => {}
+        }
+        let body = json!({"description": about, "headers": headers,
+            "content": {"application/json": {"schema": schema("Error")}}});
+        ((*name).to_owned(), body)
+    };
+    Value::Object(ERRORS.iter().map(answer).collect())
+}
+
+/// The headers of answers.
+pub(crate) fn headers() -> Value {
+    let text = json!({"type": "string"});
+    let number = |least: u8| json!({"type": "integer", "minimum": least});
+    json!({
+        "RequestId": {"description": "The server's number for the request, as in its logs and traces.", "required": true,
+            "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}},
+        "Challenge": {"description": "Which credential is wanted.", "schema": text},
+        "RetryAfter": {"description": "Seconds until the call may succeed.", "schema": number(1)},
+        "RetryAfterMs": {"description": "The same in milliseconds, where it is known so exactly.", "schema": number(1)},
+        "ModelVersion": {"description": "The version that answered.", "required": true, "schema": number(1)},
+        "Arm": {"description": "The arm of the endpoint's split that answered.", "schema": text},
+        "Traceparent": {"description": "The span of the request itself (W3C trace context).", "required": true,
+            "schema": {"type": "string"}},
+        "InferenceHeaderContentLength": {"description": "Bytes of JSON before the raw tensors; absent where all is JSON.",
+            "schema": number(0)},
+    })
+}
+
+/// The parts of paths, and the headers of requests.
+pub(crate) fn parameters() -> Value {
+    let name = json!({"type": "string", "pattern": NAME, "maxLength": MAX_NAME_BYTES});
+    let header = |name: &str, about: &str, schema: Value| json!({"name": name, "in": "header", "description": about, "schema": schema});
+    json!({
+        "Model": {"name": "model", "in": "path", "required": true, "schema": name,
+            "description": "A name in the caller's own namespace: an endpoint, a model, or a model that was granted."},
+        "Version": {"name": "version", "in": "path", "required": true, "schema": name,
+            "description": "A number from 1, or a label such as stable."},
+        "InferenceHeaderContentLength": header("Inference-Header-Content-Length",
+            "Bytes of JSON at the start of the body; raw tensors follow.", json!({"type": "integer", "minimum": 0})),
+        "RequestTimeout": header("x-request-timeout-ms",
+            "Answer within this time or not at all, in milliseconds. It can shorten the endpoint's timeout, not lengthen it.",
+            json!({"type": "integer", "minimum": 1, "maximum": 86_400_000})),
+        "Unit": header("x-mesh-unit", "The unit of a sticky split, where the request has no parameter for it.",
+            json!({"type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": 256})),
+        "Traceparent": header("traceparent", "The caller's span (W3C trace context); its sampling decision is kept.",
+            json!({"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"})),
+        "ContentEncoding": header("Content-Encoding", "How the body is compressed.",
+            json!({"type": "string", "enum": ["identity", "gzip", "deflate"]})),
+    })
+}
+
+fn object(required: &[&str], properties: &Value) -> Value {
+    json!({"type": "object", "required": required, "properties": properties})
+}
+
+/// Schemas of the whole door.
+pub(crate) fn shared() -> Value {
+    let text = || json!({"type": "string"});
+    let mut all = json!({
+        "Error": {"type": "object", "required": ["error"], "additionalProperties": false,
+            "description": "What was wrong, and what would be right.", "properties": {"error": text()}},
+        "Anything": {"description": "Read and thrown away."},
+        "Document": object(&["openapi", "info", "paths"], &json!({"openapi": text()})),
+        "Live": object(&["live"], &json!({"live": {"const": true}})),
+        "Ready": object(&["ready"], &json!({"ready": {"type": "boolean"}})),
+        "ServerMetadata": object(&["name", "version", "extensions"], &json!({"name": text(), "version": text(),
+            "extensions": {"type": "array", "items": text(), "examples": [EXTENSIONS]}})),
+        "DataType": {"type": "string", "enum": DataType::ALL.map(DataType::as_str)},
+        "Shape": {"type": "array", "maxItems": MAX_RANK, "items": {"type": "integer", "minimum": 0},
+            "description": "The extent of each dimension, rows first where the model batches."},
+        "Parameters": {"type": "object", "maxProperties": MAX_PARAMETERS, "description": "Values are texts, numbers or booleans.",
+            "additionalProperties": {"type": ["string", "number", "boolean"]}},
+        "Data": {"description": "The elements, row by row: flat, or nested exactly as the shape says. FP16 and BF16 have no form here."},
+    });
+    for part in [about_models(), statistics(), repository(), inference()] {
+        if let (Some(all), Value::Object(part)) = (all.as_object_mut(), part) {
+            all.extend(part);
+        }
+    }
+    all
+}
+
+fn about_models() -> Value {
+    let text = || json!({"type": "string"});
+    let list = |of: Value| json!({"type": "array", "items": of});
+    json!({
+        "ModelReady": object(&["name", "ready"], &json!({"name": text(), "ready": {"type": "boolean"}})),
+        "TensorMetadata": object(&["name", "datatype", "shape"], &json!({"name": text(), "datatype": schema("DataType"),
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": -1}, "description": "-1 stands for any extent."}})),
+        "ModelMetadata": object(&["name", "versions", "platform", "inputs", "outputs"], &json!({"name": text(),
+            "versions": list(text()), "platform": text(), "inputs": list(schema("TensorMetadata")),
+            "outputs": list(schema("TensorMetadata"))})),
+        "ModelConfig": object(&["name", "platform", "max_batch_size", "input", "output"], &json!({"name": text(), "platform": text(),
+            "max_batch_size": {"type": "integer", "minimum": 0}, "input": list(json!({"type": "object"})),
+            "output": list(json!({"type": "object"}))})),
+    })
+}
+
+fn statistics() -> Value {
+    let whole = || json!({"type": "integer", "minimum": 0});
+    let duration = || schema("Duration");
+    let compute = || json!({"compute_input": duration(), "compute_infer": duration(), "compute_output": duration()});
+    let mut stages = compute();
+    for name in ["success", "fail", "queue", "cache_hit", "cache_miss"] {
+        stages[name] = duration();
+    }
+    let mut batch = compute();
+    batch["batch_size"] = whole();
+    let memory = json!({"type": {"type": "string"}, "id": {"type": "integer"}, "byte_size": whole()});
+    let version = json!({
+        "name": {"type": "string"}, "version": {"type": "string"}, "last_inference": whole(), "inference_count": whole(),
+        "execution_count": whole(), "inference_stats": object(&["success", "fail", "queue"], &stages),
+        "batch_stats": {"type": "array", "items": object(&["batch_size"], &batch)},
+        "memory_usage": {"type": "array", "items": object(&["type", "id", "byte_size"], &memory)},
+        "response_stats": {"type": "object"},
+    });
+    let required = [
+        "name",
+        "version",
+        "last_inference",
+        "inference_count",
+        "execution_count",
+        "inference_stats",
+        "batch_stats",
+    ];
+    json!({
+        "Duration": object(&["count", "ns"], &json!({"count": whole(), "ns": whole()})),
+        "Statistics": object(&["model_stats"], &json!({"model_stats": {"type": "array", "items": object(&required, &version)}})),
+    })
+}
+
+fn repository() -> Value {
+    let text = || json!({"type": "string"});
+    let entry = json!({"name": text(), "version": text(), "state": {"type": "string", "enum": ["READY", "UNAVAILABLE"]}, "reason": text()});
+    json!({
+        "IndexRequest": {"type": "object", "properties": {"ready": {"type": "boolean", "description": "Only of what is ready."}}},
+        "Index": {"type": "array", "items": object(&["name", "version", "state", "reason"], &entry)},
+    })
+}
+
+fn inference() -> Value {
+    let name = json!({"type": "string", "minLength": 1, "maxLength": MAX_TENSOR_NAME_BYTES});
+    let input = json!({"name": name, "datatype": schema("DataType"), "shape": schema("Shape"),
+        "parameters": schema("InputParameters"), "data": schema("Data")});
+    let wanted = json!({"name": name, "parameters": schema("OutputParameters")});
+    let output = json!({"name": {"type": "string"}, "datatype": schema("DataType"), "shape": schema("Shape"),
+        "parameters": {"type": "object"}, "data": {"type": "array"}});
+    json!({
+        "InputParameters": {"type": "object", "properties": {"binary_data_size": {"type": "integer", "minimum": 0,
+            "description": "Bytes of this input behind the JSON, in place of `data`."}}},
+        "OutputParameters": {"type": "object", "properties": {"binary_data": {"type": "boolean",
+            "description": "Whether this output comes as raw bytes behind the JSON."}}},
+        "InferInput": object(&["name", "datatype", "shape"], &input),
+        "WantedOutput": object(&["name"], &wanted),
+        "InferRequest": object(&["inputs"], &json!({
+            "id": {"type": "string", "maxLength": MAX_ID_BYTES, "description": "Comes back in the answer."},
+            "parameters": schema("Parameters"),
+            "inputs": {"type": "array", "minItems": 1, "maxItems": MAX_TENSORS, "items": schema("InferInput")},
+            "outputs": {"type": "array", "maxItems": MAX_TENSORS, "items": schema("WantedOutput"), "description": "Absent or empty: all."},
+        })),
+        "InferOutput": object(&["name", "datatype", "shape"], &output),
+        "InferResponse": response(&schema("InferOutput")),
+    })
+}
+
+/// A response whose outputs are these.
+pub(crate) fn response(output: &Value) -> Value {
+    object(
+        &["model_name", "model_version", "outputs"],
+        &json!({
+            "id": {"type": "string"}, "model_name": {"type": "string"}, "model_version": {"type": "string"},
+            "parameters": {"type": "object"}, "outputs": {"type": "array", "items": output},
+        }),
+    )
+}
