@@ -1,7 +1,7 @@
 //! The small JSON bodies: metadata of server and model, health, configuration, statistics, the index, errors.
 
 use mesh_types::{ModelConfig, TensorSpec, Version};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -141,8 +141,12 @@ pub fn index_body<'a>(entries: impl IntoIterator<Item = (&'a str, Version, bool,
 pub fn decode_index(body: &[u8]) -> Result<bool, DecodeError> {
     #[derive(Deserialize)]
     struct Asked<'a> {
-        #[serde(borrow, default)]
+        #[serde(borrow, default, deserialize_with = "as_written")]
         ready: Option<&'a RawValue>,
+    }
+    // Otherwise a null would be the same as nothing.
+    fn as_written<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(Some)
     }
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(false);
@@ -243,7 +247,7 @@ mod tests {
         ] {
             assert_eq!(decode_index(body.as_bytes()), Ok(asked), "{body}");
         }
-        for body in [r#"{"ready":1}"#, r#"{"ready":"true"}"#] {
+        for body in [r#"{"ready":1}"#, r#"{"ready":"true"}"#, r#"{"ready":null}"#] {
             let error = decode_index(body.as_bytes()).map_err(|error| error.to_string());
             assert!(
                 error.is_err_and(|text| text.contains("Invalid value for 'ready'")),
