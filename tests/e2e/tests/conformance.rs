@@ -1,49 +1,22 @@
 //! A real Triton client in Python speaks to the mesh, and finds nothing amiss.
 
 use std::{
-    fs::File,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, ensure};
-use mesh_e2e::counted;
+use anyhow::ensure;
+use mesh_e2e::{
+    counted,
+    python::{conformance, run},
+};
 use mesh_harness::{Mesh, builtin, identity};
 use mesh_types::DataType;
 use serde_json::{Value, json};
 
-fn conformance() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance")
-}
-
-/// A Python with the client in it, made once per target folder and set of requirements.
+/// A Python with the client in it.
 fn python() -> anyhow::Result<PathBuf> {
-    let requirements = conformance().join("requirements.txt");
-    let wanted = std::fs::read_to_string(&requirements).context("no requirements.txt")?;
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance-venv");
-    let (python, done) = (venv.join("bin/python"), venv.join("requirements.installed"));
-    // Another test, in a process of its own, may be about to make it as well.
-    let lock = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance-venv.lock"))?;
-    lock.lock()?;
-    if std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
-        return Ok(python);
-    }
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
-    run(Command::new(&python).args(install).arg(&requirements))?;
-    std::fs::write(done, wanted)?;
-    Ok(python)
-}
-
-fn run(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.output().with_context(|| format!("{command:?} did not start"))?;
-    ensure!(
-        output.status.success(),
-        "{command:?} failed:\n{}\n{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8(output.stdout)?)
+    mesh_e2e::python::python(Path::new(env!("CARGO_TARGET_TMPDIR")), "requirements.txt")
 }
 
 /// Two inputs and two outputs of whole numbers.
@@ -200,6 +173,27 @@ async fn an_unmodified_triton_client_finds_the_grpc_door_in_order() -> anyhow::R
             .env("MESH_KEY", &key)
             .env("MESH_OTHER", &other)
             .env("MESH_DESCRIPTORS", &descriptors))?;
+        ensure!(told.contains("checks hold"), "{told}");
+        anyhow::Ok(())
+    });
+    all_hold.await?
+}
+
+#[tokio::test]
+async fn a_client_made_from_reflection_calls_what_it_learnt() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let caller = mesh.tenant("acme").await?;
+    mesh.admin()?.publish("acme", "plain", &identity()).await?;
+    caller.until_ready("plain").await?;
+    let (grpc, key) = (mesh.addresses().grpc.to_string(), caller.key().to_owned());
+    let all_hold = tokio::task::spawn_blocking(move || {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let python = mesh_e2e::python::python(folder, "requirements-reflection.txt")?;
+        let told = run(Command::new(python)
+            .arg(conformance().join("learnt_grpc.py"))
+            .env("MESH_GRPC", &grpc)
+            .env("MESH_KEY", &key)
+            .env("MESH_MODEL", "plain"))?;
         ensure!(told.contains("checks hold"), "{told}");
         anyhow::Ok(())
     });

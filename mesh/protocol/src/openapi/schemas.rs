@@ -127,16 +127,16 @@ pub(crate) fn parameters() -> Value {
         "Version": {"name": "version", "in": "path", "required": true, "schema": name,
             "description": "A number from 1, or a label such as stable."},
         "InferenceHeaderContentLength": header("Inference-Header-Content-Length",
-            "Bytes of JSON at the start of the body; raw tensors follow.", json!({"type": "integer", "minimum": 0})),
+            "Bytes of JSON at the start of the body; raw tensors follow.", json!({"type": "integer", "minimum": 1})),
         "RequestTimeout": header("x-request-timeout-ms",
             "Answer within this time or not at all, in milliseconds. It can shorten the endpoint's timeout, not lengthen it.",
             json!({"type": "integer", "minimum": 1, "maximum": 86_400_000})),
         "Unit": header("x-mesh-unit", "The unit of a sticky split, where the request has no parameter for it.",
             json!({"type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": 256})),
-        "Traceparent": header("traceparent", "The caller's span (W3C trace context); its sampling decision is kept.",
-            json!({"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"})),
-        "ContentEncoding": header("Content-Encoding", "How the body is compressed.",
-            json!({"type": "string", "enum": ["identity", "gzip", "deflate"]})),
+        "Traceparent": header("traceparent", "The caller's span (W3C trace context); its sampling decision is kept. What is none begins a trace.",
+            json!({"type": "string", "examples": ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]})),
+        "ContentEncoding": header("Content-Encoding", "How the body is compressed: gzip, deflate or, as without it, identity; in any case.",
+            json!({"type": "string", "examples": ["gzip"]})),
     })
 }
 
