@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_protocol::{grpc_code, retry_after_milliseconds};
-use mesh_types::{Fault, RequestId, TraceContext};
+use mesh_types::{Fault, FaultClass, RequestId, Retry, TraceContext};
 use tonic::{Code, Status, metadata::MetadataMap};
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -10,14 +10,18 @@ pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 pub(crate) const ARM: HeaderName = HeaderName::from_static("x-mesh-arm");
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-mesh-version");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
-/// Tells clients that retry by themselves how long to wait.
+/// Tells clients that retry by themselves how long to wait, or never to.
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+const NEVER: HeaderValue = HeaderValue::from_static("-1");
 
 /// A fault as a status, with the metadata of its answer.
 pub(crate) fn of_fault(fault: &Fault, mut metadata: HeaderMap) -> Status {
     if let Some(milliseconds) = retry_after_milliseconds(fault) {
         metadata.insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds));
         metadata.insert(PUSHBACK, HeaderValue::from(milliseconds));
+    } else if fault.class == FaultClass::Unavailable && fault.retry == Retry::No {
+        // Clients take UNAVAILABLE for what may be sent again, as long as nothing else is said.
+        metadata.insert(PUSHBACK, NEVER);
     }
     let code = Code::from_i32(grpc_code(fault.class));
     Status::with_metadata(code, fault.message.clone(), MetadataMap::from_headers(metadata))
@@ -55,7 +59,7 @@ pub(crate) fn put(metadata: &mut HeaderMap, name: HeaderName, text: &str) {
 mod tests {
     use std::time::Duration;
 
-    use mesh_types::{FaultClass, FaultSource, Retry};
+    use mesh_types::FaultSource;
 
     use super::*;
 
@@ -70,6 +74,14 @@ mod tests {
         assert_eq!(value("x-request-id"), Some("00000000000000000000000000000007"));
         let never = of_fault(&fault, HeaderMap::new());
         assert!(never.metadata().get("grpc-retry-pushback-ms").is_none());
+        let busy = Fault::unavailable(FaultSource::Device, "full");
+        let pushback = |fault: &Fault| {
+            let status = of_fault(fault, HeaderMap::new());
+            let value = status.metadata().get("grpc-retry-pushback-ms").cloned();
+            value.and_then(|value| value.to_str().map(str::to_owned).ok())
+        };
+        assert_eq!(pushback(&busy), None);
+        assert_eq!(pushback(&busy.with_retry(Retry::No)).as_deref(), Some("-1"));
     }
 
     #[test]
