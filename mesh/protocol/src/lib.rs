@@ -31,7 +31,7 @@ pub use bodies::{
     model_metadata_body, model_ready_body, ready_body, server_metadata_body, statistics_body,
 };
 pub use error::{DecodeError, EncodeError};
-pub use request::{DecodedInfer, OutputOptions, decode_infer};
+pub use request::{DecodedInfer, OutputOptions, decode_infer, read_json_data};
 pub use response::{EncodedInfer, encode_infer};
 pub use status::{challenge, grpc_code, http_status, retry_after_milliseconds, retry_after_seconds};
 pub use wire::{MAX_ID_BYTES, MAX_PARAMETERS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};

@@ -4,6 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use mesh_types::{DataType, InferRequest, MAX_RANK, Shape, Tensor, TensorError, VersionSelector};
+use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::{
@@ -150,17 +151,20 @@ fn read_input(input: &InputJson<'_>, binary: &mut Binary<'_>) -> Result<Tensor, 
         (Some(_), Some(_)) => return Err(DecodeError::TwoData { name: quoted(name) }),
         (None, None) => return Err(DecodeError::NoData { name: quoted(name) }),
         (None, Some(size)) => binary.take(name, size)?,
-        (Some(json), None) => {
-            let expected = Expected {
-                name,
-                datatype,
-                shape: &shape,
-                elements: element_count(name, &shape)?,
-            };
-            data::read(expected, json.get())?
-        }
+        (Some(json), None) => read_json_data(name, datatype, &shape, json)?,
     };
     Tensor::new(Arc::from(name), datatype, shape, data).map_err(|error| cut(name, &error))
+}
+
+/// Reads a tensor's `data` in JSON into its raw bytes; flat, or nested as the shape says.
+pub fn read_json_data(name: &str, datatype: DataType, shape: &Shape, json: &RawValue) -> Result<Bytes, DecodeError> {
+    let expected = Expected {
+        name,
+        datatype,
+        shape,
+        elements: element_count(name, shape)?,
+    };
+    data::read(expected, json.get())
 }
 
 fn read_shape(name: &str, ShapeJson(extents): &ShapeJson) -> Result<Shape, DecodeError> {

@@ -46,5 +46,42 @@ impl ParameterValue {
     }
 }
 
+impl From<bool> for ParameterValue {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+
+impl From<i64> for ParameterValue {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+
+/// Unsigned only where it has to be, as the wires have it.
+impl From<u64> for ParameterValue {
+    fn from(number: u64) -> Self {
+        i64::try_from(number).map_or(Self::Uint(number), Self::Int)
+    }
+}
+
+impl From<f64> for ParameterValue {
+    fn from(number: f64) -> Self {
+        Self::Double(number)
+    }
+}
+
+impl From<String> for ParameterValue {
+    fn from(text: String) -> Self {
+        Self::String(text)
+    }
+}
+
+impl From<&str> for ParameterValue {
+    fn from(text: &str) -> Self {
+        Self::String(text.to_owned())
+    }
+}
+
 /// Values by name, in the order given.
 pub type Parameters = IndexMap<String, ParameterValue>;
