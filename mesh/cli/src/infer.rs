@@ -2,16 +2,11 @@
 
 use std::{io::Read as _, time::Duration};
 
-use reqwest::{RequestBuilder, header::HeaderMap};
-use serde::Deserialize;
+use mesh_client::{Client, Error, JsonAnswer, Model, ModelMetadata};
 use serde_json::{Value, json};
 
 use crate::{
-    Failure, GlobalOptions, InferArgs, OutputFormat, Terminal,
-    apply::yaml,
-    client::{http_client, read, refusal, unreachable},
-    files,
-    get::pretty,
+    Failure, GlobalOptions, InferArgs, OutputFormat, Terminal, apply::yaml, client::USER_AGENT, files, get::pretty,
     table,
 };
 
@@ -20,23 +15,11 @@ const MAX_REQUEST_BYTES: u64 = 16 << 20;
 /// The most values of an output that a table shows.
 const MAX_SHOWN_VALUES: usize = 20;
 
-#[derive(Debug, Deserialize)]
-struct Metadata {
-    inputs: Vec<TensorMetadata>,
-}
-
-#[derive(Debug, Deserialize)]
-struct TensorMetadata {
-    name: String,
-    datatype: String,
-}
-
 pub(crate) async fn infer(
     globals: &GlobalOptions,
     args: &InferArgs,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    let http = http_client()?;
     let url = globals.url.trim_end_matches('/');
     // A variable that is set to nothing is no key.
     let key = args.tenant_key.as_ref().or(globals.api_key.as_ref());
@@ -56,10 +39,7 @@ pub(crate) async fn infer(
             "a name or version is letters, digits, '-', '_' and '.'",
         ));
     }
-    let version = version
-        .map(|version| format!("/versions/{version}"))
-        .unwrap_or_default();
-    let model = format!("{url}/v2/models/{}{version}", args.name);
+    let model = model(url, key, &args.name, version).map_err(|error| failure(url, &error))?;
     let body = match &args.file {
         Some(path) if path.as_os_str() == "-" => {
             let mut text = String::new();
@@ -69,23 +49,45 @@ pub(crate) async fn infer(
         }
         Some(path) => request_of(&files::read_file(path)?)?,
         None => {
-            let request = http.get(&model).bearer_auth(key).timeout(TIMEOUT);
-            let (metadata, _) = answer(request, url).await?;
-            let metadata = Metadata::deserialize(metadata)
-                .map_err(|error| Failure::refused(format!("the model's metadata cannot be read: {error}")))?;
+            let metadata = model.metadata().await.map_err(|error| failure(url, &error))?;
             inputs_of(args, &metadata)?
         }
     };
-    let mut request = http
-        .post(format!("{model}/infer"))
-        .bearer_auth(key)
+    let answer = model.infer_json(body.to_string(), args.unit.as_deref()).await;
+    let answer = answer.map_err(|error| failure(url, &error))?;
+    print(args, url, &answer, terminal)
+}
+
+fn model(url: &str, key: &str, name: &str, version: Option<&str>) -> Result<Model, Error> {
+    // A command that is tried once says at once what is wrong.
+    let client = Client::http(url)
+        .api_key(key)
+        .user_agent(USER_AGENT)
         .timeout(TIMEOUT)
-        .json(&body);
-    if let Some(unit) = &args.unit {
-        request = request.header("x-mesh-unit", unit);
+        .retries(0);
+    let model = client.build()?.model(name);
+    Ok(match version {
+        Some(version) => model.version(version),
+        None => model,
+    })
+}
+
+fn failure(url: &str, error: &Error) -> Failure {
+    match error {
+        Error::Invalid(message) => Failure::refused(message.clone()),
+        Error::Unreachable(cause) => Failure::Unreachable(format!(
+            "cannot reach {url} ({cause}): is `mesh serve` running there? the address comes from MESH_URL"
+        )),
+        Error::Deadline(_) => {
+            Failure::Unreachable(format!("{url} did not answer in time: try again, or check its health"))
+        }
+        Error::Broken(cause) => Failure::Unreachable(format!("{url} broke off its answer: {cause}")),
+        Error::Refused(refusal) if error.http_status() == Some(401) => {
+            Failure::refused(format!("{}: check the token or key", refusal.message))
+        }
+        Error::Refused(refusal) => Failure::refused(refusal.message.clone()),
+        error => Failure::refused(format!("{url}: {error}")),
     }
-    let (response, headers) = answer(request, url).await?;
-    print(args, &response, &headers, terminal)
 }
 
 fn request_of(text: &str) -> Result<Value, Failure> {
@@ -93,7 +95,7 @@ fn request_of(text: &str) -> Result<Value, Failure> {
 }
 
 /// The inputs with the datatypes that the model has.
-fn inputs_of(args: &InferArgs, metadata: &Metadata) -> Result<Value, Failure> {
+fn inputs_of(args: &InferArgs, metadata: &ModelMetadata) -> Result<Value, Failure> {
     let mut inputs = Vec::new();
     for input in &args.inputs {
         let Some(known) = metadata.inputs.iter().find(|known| known.name == input.name) else {
@@ -104,35 +106,25 @@ fn inputs_of(args: &InferArgs, metadata: &Metadata) -> Result<Value, Failure> {
                 names.join(", ")
             )));
         };
-        inputs.push(json!({"name": input.name, "datatype": known.datatype, "shape": input.shape, "data": input.data}));
+        inputs.push(
+            json!({"name": input.name, "datatype": known.datatype.as_str(), "shape": input.shape, "data": input.data}),
+        );
     }
     Ok(json!({ "inputs": inputs }))
 }
 
-async fn answer(request: RequestBuilder, url: &str) -> Result<(Value, HeaderMap), Failure> {
-    let response = request
-        .send()
-        .await
-        .map_err(|error| unreachable(url, "MESH_URL", &error))?;
-    let (status, headers) = (response.status(), response.headers().clone());
-    let body = read(response, url).await?;
-    if !status.is_success() {
-        return Err(refusal(status, &body));
-    }
-    let value = serde_json::from_slice(&body)
+fn print(args: &InferArgs, url: &str, answer: &JsonAnswer, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+    let response: Value = serde_json::from_slice(&answer.body)
         .map_err(|error| Failure::refused(format!("{url} gave an answer that is not json ({error})")))?;
-    Ok((value, headers))
-}
-
-fn print(args: &InferArgs, response: &Value, headers: &HeaderMap, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     match args.output {
-        OutputFormat::Json => return Ok(writeln!(terminal.out, "{}", pretty(response))?),
-        OutputFormat::Yaml => return Ok(write!(terminal.out, "{}", yaml(response)?)?),
+        OutputFormat::Json => return Ok(writeln!(terminal.out, "{}", pretty(&response))?),
+        OutputFormat::Yaml => return Ok(write!(terminal.out, "{}", yaml(&response)?)?),
         OutputFormat::Table => {}
     }
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let version = response.get("model_version").and_then(Value::as_str).unwrap_or("-");
-    let arm = header("x-mesh-arm")
+    let arm = answer
+        .arm
+        .as_ref()
         .map(|arm| format!(", arm {arm}"))
         .unwrap_or_default();
     writeln!(terminal.err, "{} version {version}{arm}", args.name)?;
@@ -170,6 +162,15 @@ fn shown(data: Option<&Value>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_wrong_says_what_to_do() {
+        let text = |error: Error| failure("http://x", &error).to_string();
+        assert!(text(Error::Unreachable("refused".into())).contains("MESH_URL"));
+        assert!(text(Error::Deadline(TIMEOUT)).contains("in time"));
+        assert_eq!(failure("http://x", &Error::Broken("x".into())).exit_code(), 3);
+        assert_eq!(failure("http://x", &Error::Invalid("x".into())).exit_code(), 1);
+    }
 
     #[test]
     fn twenty_values_are_shown_and_the_next_is_counted() {

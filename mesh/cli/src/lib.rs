@@ -1,8 +1,8 @@
 //! The command line of admins: reads files, speaks to the admin API, and prints.
 //!
 //! Owns the commands, their help, their exit codes and what they print. Decides nothing that the admin API decides: every
-//! check it makes beforehand is one that the API makes too. Speaks only HTTP to the admin door, and for `infer` to the
-//! inference door; knows no registry and no model.
+//! check it makes beforehand is one that the API makes too. Speaks only HTTP to the admin door, and for `infer`, through the
+//! client that callers use, to the inference door; knows no registry and no model.
 //!
 //! Invariants: what `get -o yaml` and `-o json` print, `apply -f` takes; a secret is printed once, alone on stdout, when it
 //! is made, and never otherwise; an error says what to do and ends in the exit code that [`Failure`] documents.
