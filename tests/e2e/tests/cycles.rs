@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use mesh_client::Input;
 use mesh_harness::{Mesh, MeshOptions, vector};
 use mesh_node::{ServeOptions, Text};
 use serde_json::{Value, json};
@@ -65,13 +66,15 @@ async fn two_hundred_loads_of_models_that_send_each_other_away_leave_memory_as_i
         admin.publish_only("acme", name, &spec).await?;
         admin.until_state("acme", name, 1, "STANDBY").await?;
     }
-    let mut numbers = vec![0.0; usize::try_from(SIDE)?];
+    let client = caller.client()?;
+    let mut numbers = vec![0.0_f32; usize::try_from(SIDE)?];
     numbers[1] = 5.0;
     let mut taken = Vec::with_capacity(CYCLES);
     for cycle in 0..CYCLES {
         let (name, wanted) = if cycle % 2 == 0 { ("two", 10.0) } else { ("three", 15.0) };
-        let answer = caller.ask_binary(name, &numbers).await?.ok()?;
-        let row = answer.floats()?;
+        let x = Input::new("x", [1, SIDE.try_into()?], &numbers)?;
+        let answer = client.model(name).infer([x]).await?;
+        let row = answer.output("y")?.values::<f32>()?;
         assert_eq!((row[0], row[1]), (0.0, wanted), "cycle {cycle}");
         taken.push(resident()?);
     }

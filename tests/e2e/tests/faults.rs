@@ -1,5 +1,6 @@
 //! What callers and models get wrong: a precise answer, and the next request works.
 
+use mesh_client::Input;
 use mesh_harness::{Answer, Caller, Mesh, MeshOptions, builtin, identity};
 use mesh_harness::{ServeOptions, Text};
 use serde_json::{Value, json};
@@ -116,16 +117,9 @@ async fn bodies_that_are_broken_deep_cut_or_too_long_are_refused_and_the_next_re
 #[tokio::test]
 async fn binary_tensors_come_back_and_cut_ones_are_refused() -> anyhow::Result<()> {
     let (_mesh, caller) = mesh_with_limit().await?;
-    let answer = caller.ask_binary("m", &[1.5, -2.0]).await?.ok()?;
-    let header: usize = answer
-        .header("inference-header-content-length")
-        .unwrap_or_default()
-        .parse()?;
-    let numbers: Vec<f32> = answer.body[header..]
-        .chunks_exact(4)
-        .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-        .collect();
-    assert_eq!(numbers, [1.5, -2.0]);
+    let x = Input::new("x", [1, 2], &[1.5_f32, -2.0])?;
+    let answer = caller.client()?.model("m").infer([x]).await?;
+    assert_eq!(answer.output("y")?.as_slice::<f32>()?, [1.5, -2.0]);
     let head = br#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"parameters":{"binary_data_size":8}}]}"#;
     for (what, length, bytes) in [
         ("a byte is missing", head.len(), 7),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use reqwest::{Client, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::Value;
 
-use crate::{eventually, wait::client};
+use crate::{PATIENCE, eventually, wait::client};
 
 /// Somebody who calls.
 #[derive(Debug, Clone)]
@@ -63,19 +63,6 @@ impl Answer {
         let data = json["outputs"][output]["data"].as_array().context("no such output")?;
         Ok(data.iter().filter_map(Value::as_f64).collect())
     }
-
-    /// The numbers of all outputs that came as raw bytes, FP32.
-    pub fn floats(&self) -> anyhow::Result<Vec<f32>> {
-        let header = self
-            .header("inference-header-content-length")
-            .context("no output came as raw bytes")?;
-        let raw = self
-            .body
-            .get(header.parse()?..)
-            .context("the body ends in its header")?;
-        let numbers = raw.as_chunks::<4>().0.iter();
-        Ok(numbers.map(|bytes| f32::from_le_bytes(*bytes)).collect())
-    }
 }
 
 impl Caller {
@@ -91,6 +78,14 @@ impl Caller {
     /// The key, for other clients.
     pub fn key(&self) -> &str {
         self.key.as_deref().unwrap_or_default()
+    }
+
+    /// The client that tenants use, at the same door with the same key.
+    pub fn client(&self) -> anyhow::Result<mesh_client::Client> {
+        Ok(mesh_client::Client::http(&self.base)
+            .api_key(self.key())
+            .timeout(PATIENCE)
+            .build()?)
     }
 
     /// A request with the credential, to be completed.
@@ -119,25 +114,6 @@ impl Caller {
     /// Sends numbers to the one input `x` of a vector model.
     pub async fn ask(&self, target: &str, numbers: &[f32]) -> anyhow::Result<Answer> {
         self.infer(target, &one_row(numbers)).await
-    }
-
-    /// Sends one row of numbers as raw bytes.
-    pub async fn ask_binary(&self, target: &str, numbers: &[f32]) -> anyhow::Result<Answer> {
-        let raw: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-        let header = serde_json::json!({
-            "inputs": [{
-                "name": "x", "datatype": "FP32", "shape": [1, numbers.len()],
-                "parameters": {"binary_data_size": raw.len()},
-            }],
-            "outputs": [{"name": "y", "parameters": {"binary_data": true}}],
-        });
-        let header = serde_json::to_vec(&header)?;
-        let length = header.len();
-        let request = self
-            .post(&format!("/v2/models/{target}/infer"))
-            .header("Inference-Header-Content-Length", length)
-            .body([header, raw].concat());
-        send(request).await
     }
 
     /// Asks until the target answers.

@@ -8,7 +8,7 @@ use mesh_node::{Addresses, Node, NodeConfig, ServeOptions, Text};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use crate::{Admin, Caller, GrpcCaller, eventually};
+use crate::{Admin, Caller, GrpcCaller, PATIENCE, eventually};
 
 /// How a mesh for tests is set up.
 #[derive(Clone, Default)]
@@ -122,6 +122,12 @@ impl Mesh {
     /// Somebody who calls over gRPC with an API key.
     pub async fn grpc(&self, key: &str) -> anyhow::Result<GrpcCaller> {
         GrpcCaller::connect(self.addresses.grpc, Some(key)).await
+    }
+
+    /// The client that tenants use, at the gRPC door.
+    pub fn grpc_client(&self, key: &str) -> anyhow::Result<mesh_client::Client> {
+        let url = format!("http://{}", self.addresses.grpc);
+        Ok(mesh_client::Client::grpc(&url).api_key(key).timeout(PATIENCE).build()?)
     }
 
     /// Somebody without a key.
