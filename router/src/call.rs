@@ -6,32 +6,49 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_policies::access::Presented;
+use mesh_policies::{Principal, access::Presented};
 use mesh_types::{Fault, InferRequest, InferResponse, RequestId, StageTimings, TraceContext};
 
 use crate::Account;
 
-/// The `Authorization` header of a call, if it has one. Never printed.
+/// The `Authorization` header of a call, if it has one, or who need not have one. Never printed.
 #[derive(Clone, Default)]
-pub struct Credential(Option<String>);
+pub struct Credential(Shown);
+
+#[derive(Clone, Default)]
+enum Shown {
+    #[default]
+    Nothing,
+    Header(String),
+    Local(Arc<Principal>),
+}
 
 impl Credential {
     /// Takes the header's value.
     pub fn from_header(value: Option<&str>) -> Self {
-        Self(value.map(str::to_owned))
+        Self(value.map_or(Shown::Nothing, |value| Shown::Header(value.to_owned())))
+    }
+
+    /// Somebody on this machine who shows nothing.
+    pub(crate) fn local(principal: Arc<Principal>) -> Self {
+        Self(Shown::Local(principal))
     }
 
     pub(crate) fn presented(&self) -> Presented<'_> {
-        Presented::from_header(self.0.as_deref())
+        match &self.0 {
+            Shown::Nothing => Presented::None,
+            Shown::Header(value) => Presented::from_header(Some(value)),
+            Shown::Local(principal) => Presented::Local(principal),
+        }
     }
 }
 
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() {
-            "Credential(..)"
-        } else {
-            "Credential(none)"
+        f.write_str(match self.0 {
+            Shown::Nothing => "Credential(none)",
+            Shown::Header(_) => "Credential(..)",
+            Shown::Local(_) => "Credential(local)",
         })
     }
 }

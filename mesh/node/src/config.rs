@@ -16,6 +16,7 @@ use mesh_telemetry::{LogFormat, OtlpConfig};
 use mesh_types::TenantId;
 
 use crate::{
+    compat,
     memory::{self, Amount},
     options::{ServeOptions, Text},
 };
@@ -27,6 +28,8 @@ const CPU_MEMORY: &str = "60%";
 /// Whose the models of a repository are where nobody says.
 const REPOSITORY_TENANT: &str = "default";
 const SERVICE_NAME: &str = "mesh";
+/// The longest name in the server's metadata.
+const MAX_SERVER_NAME_BYTES: usize = 128;
 /// The sockets' library tells of each worker and connection what the doors say in one line.
 const LOG_FILTER: &str = "info,actix_server=warn";
 
@@ -37,6 +40,12 @@ pub struct NodeConfig {
     pub data: PathBuf,
     /// A Triton model repository, and whose its models are to be.
     pub model_repository: Option<(PathBuf, TenantId)>,
+    /// Whether the doors answer as Triton's server does where the two differ; see [`Self::local_tenant`].
+    pub as_triton: bool,
+    /// Whom callers on this machine are who show no credential; none: they are refused like all others.
+    pub local_tenant: Option<TenantId>,
+    /// The name in the server's metadata.
+    pub server_name: String,
     /// The inference door.
     pub http: SocketAddr,
     /// The inference door for gRPC.
@@ -121,9 +130,14 @@ impl NodeConfig {
     pub fn check(options: ServeOptions) -> Result<Self, ConfigError> {
         let cores = available_parallelism().map_or(1, std::num::NonZero::get);
         let mut desk = Desk { problems: Vec::new() };
-        let config = Self {
+        let tenant = desk.tenant(options.model_repository_tenant);
+        let name_said = options.server_name.is_some();
+        let mut config = Self {
             data: options.data.unwrap_or_else(|| PathBuf::from("./mesh-data")),
-            model_repository: desk.repository(options.model_repository, options.model_repository_tenant),
+            model_repository: options.model_repository.zip(tenant.clone()),
+            as_triton: desk.compat(options.compat.as_ref()),
+            local_tenant: None,
+            server_name: desk.server_name(options.server_name),
             http: desk.address("http_listen", options.http_listen, ([0, 0, 0, 0], 8000)),
             grpc: desk.address("grpc_listen", options.grpc_listen, ([0, 0, 0, 0], 8001)),
             metrics: desk.address("metrics_listen", options.metrics_listen, ([0, 0, 0, 0], 8002)),
@@ -157,6 +171,9 @@ impl NodeConfig {
             log_format: desk.log_format(options.log_format.as_ref()),
             log: options.log.map_or_else(|| LOG_FILTER.to_owned(), |Text(filter)| filter),
         };
+        if let Some(tenant) = tenant.filter(|_| config.as_triton) {
+            compat::turn_on(&mut config, tenant, name_said);
+        }
         desk.clashes(&config);
         if desk.problems.is_empty() {
             Ok(config)
@@ -234,15 +251,32 @@ impl Desk {
         }
     }
 
-    fn repository(&mut self, folder: Option<PathBuf>, tenant: Option<Text>) -> Option<(PathBuf, TenantId)> {
-        let Text(name) = tenant.unwrap_or_else(|| Text(REPOSITORY_TENANT.to_owned()));
-        match TenantId::parse(&name) {
-            Ok(tenant) => folder.map(|folder| (folder, tenant)),
-            Err(error) => {
-                self.problems.push(format!("model_repository_tenant: {error}"));
-                None
+    fn tenant(&mut self, name: Option<Text>) -> Option<TenantId> {
+        let Text(name) = name.unwrap_or_else(|| Text(REPOSITORY_TENANT.to_owned()));
+        let tenant = TenantId::parse(&name);
+        tenant
+            .map_err(|error| self.problems.push(format!("model_repository_tenant: {error}")))
+            .ok()
+    }
+
+    fn compat(&mut self, server: Option<&Text>) -> bool {
+        match server.map(|Text(server)| server.as_str()) {
+            None => false,
+            Some("triton") => true,
+            Some(other) => {
+                self.say("compat", other, "a server whose clients are known: write triton");
+                false
             }
         }
+    }
+
+    fn server_name(&mut self, name: Option<Text>) -> String {
+        let Text(name) = name.unwrap_or_else(|| Text(SERVICE_NAME.to_owned()));
+        if !(1..=MAX_SERVER_NAME_BYTES).contains(&name.len()) {
+            let right = format!("a name of 1 to {MAX_SERVER_NAME_BYTES} bytes");
+            self.say("server_name", &name, &right);
+        }
+        name
     }
 
     fn otlp(&mut self, endpoint: Option<Text>, ratio: Option<Text>) -> Option<OtlpConfig> {
@@ -366,6 +400,39 @@ mod tests {
                 .to_string()
                 .contains("model_repository_tenant: invalid tenant name")
         );
+    }
+
+    #[test]
+    fn compatibility_is_off_until_it_is_asked_for_and_a_name_that_was_said_stays() {
+        let with = |compat: Option<Text>, server_name: Option<Text>| {
+            let options = ServeOptions {
+                compat,
+                server_name,
+                ..ServeOptions::default()
+            };
+            NodeConfig::check(options).map(|config| (config.as_triton, config.local_tenant, config.server_name))
+        };
+        let default = TenantId::parse("default").ok();
+        assert_eq!(with(None, None), Ok((false, None, "mesh".to_owned())));
+        assert_eq!(with(None, text("ours")), Ok((false, None, "ours".to_owned())));
+        assert_eq!(
+            with(text("triton"), None),
+            Ok((true, default.clone(), "triton".to_owned()))
+        );
+        assert_eq!(
+            with(text("triton"), text("ours")),
+            Ok((true, default, "ours".to_owned()))
+        );
+        assert!(
+            with(text("kserve"), None)
+                .unwrap_err()
+                .to_string()
+                .contains("write triton")
+        );
+        assert!(with(None, text(&"n".repeat(MAX_SERVER_NAME_BYTES))).is_ok());
+        for bad in [String::new(), "n".repeat(MAX_SERVER_NAME_BYTES + 1)] {
+            assert!(with(None, text(&bad)).is_err(), "{bad}");
+        }
     }
 
     #[test]

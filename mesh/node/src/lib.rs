@@ -7,6 +7,7 @@
 //! was left; whatever was accepted before the end is answered.
 
 mod admin;
+mod compat;
 mod config;
 mod data;
 mod fleet;

@@ -13,7 +13,7 @@ use mesh_backend_builtin::BuiltinBackend;
 use mesh_control::{Controller, ControllerHandle, ControllerParts};
 use mesh_policies::{Limiter, MeshSnapshot, Pepper};
 use mesh_registry::{Registry, RegistryError};
-use mesh_router::RouterParts;
+use mesh_router::{LocalTenant, RouterParts};
 use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor, GrpcDoorConfig};
 use mesh_router_http::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor};
 use mesh_telemetry::{DeviceSource, Telemetry, TelemetryConfig, TelemetryError};
@@ -22,6 +22,7 @@ use mesh_worker::{BatchObserver, Worker, WorkerConfig, WorkerError};
 
 use crate::{
     admin::{DeviceProbe, Devices, WebApp},
+    compat,
     config::NodeConfig,
     data::{DataError, DataFolder, first_admin_token},
     fleet::LocalFleet,
@@ -147,6 +148,9 @@ impl Node {
         // because libtorch may be asked to read one.
         if let Some((folder, tenant)) = &config.model_repository {
             repository::import(store.registry.handle(), folder.clone(), tenant).await?;
+        }
+        if let Some(tenant) = &config.local_tenant {
+            compat::open(&store.registry.handle(), tenant).await?;
         }
         let fleet = LocalFleet::follow(worker.handle(), &telemetry, &groups.devices).map_err(StartError::Devices)?;
         let readings: Arc<dyn DeviceSource> = Arc::new(DeviceReadings(worker.handle()));
@@ -373,6 +377,9 @@ impl Behind<'_> {
             workers: self.config.http_workers,
             max_body_bytes: self.config.max_body_bytes,
             grace: self.config.grace,
+            server_name: self.config.server_name.clone(),
+            as_triton: self.config.as_triton,
+            local_tenant: self.config.local_tenant.clone().map(LocalTenant::new),
             ..HttpDoorConfig::default()
         }
     }
@@ -382,6 +389,9 @@ impl Behind<'_> {
             listen: self.config.grpc,
             workers: self.config.http_workers,
             max_message_bytes: self.config.max_body_bytes,
+            server_name: self.config.server_name.clone(),
+            as_triton: self.config.as_triton,
+            local_tenant: self.config.local_tenant.clone().map(LocalTenant::new),
             ..GrpcDoorConfig::default()
         }
     }

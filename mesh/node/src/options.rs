@@ -50,9 +50,16 @@ pub struct ServeOptions {
     /// A Triton model repository: a folder with a folder for each model, brought in once at the start.
     #[arg(long, env = "MESH_MODEL_REPOSITORY", value_name = "FOLDER")]
     pub model_repository: Option<PathBuf>,
-    /// The tenant that its models are for; made if it is not there. [default: default]
+    /// The tenant that its models are for, and whom callers are that need no credential; made if it is not there.
+    /// [default: default]
     #[arg(long, env = "MESH_MODEL_REPOSITORY_TENANT", value_name = "NAME")]
     pub model_repository_tenant: Option<Text>,
+    /// Whose clients find what they expect: triton. Lets callers on this machine in without a credential.
+    #[arg(long, env = "MESH_COMPAT", value_name = "SERVER")]
+    pub compat: Option<Text>,
+    /// The name in the server's metadata. [default: mesh; triton with --compat triton]
+    #[arg(long, env = "MESH_SERVER_NAME", value_name = "NAME")]
+    pub server_name: Option<Text>,
     /// The inference door. [default: 0.0.0.0:8000]
     #[arg(long, env = "MESH_HTTP_LISTEN", value_name = "ADDRESS", help_heading = "Doors")]
     pub http_listen: Option<Text>,
@@ -144,6 +151,8 @@ impl ServeOptions {
             config: self.config.or(other.config),
             model_repository: self.model_repository.or(other.model_repository),
             model_repository_tenant: self.model_repository_tenant.or(other.model_repository_tenant),
+            compat: self.compat.or(other.compat),
+            server_name: self.server_name.or(other.server_name),
             http_listen: self.http_listen.or(other.http_listen),
             grpc_listen: self.grpc_listen.or(other.grpc_listen),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),

@@ -39,7 +39,7 @@ pub(crate) async fn import(registry: RegistryHandle, root: PathBuf, tenant: &Ten
     let read = tokio::task::spawn_blocking(move || plan(&root, &[], &crate::signature));
     let plan = read.await.map_err(|_| RepositoryError::Reader)??;
     log(&plan);
-    make_tenant(&registry, tenant).await?;
+    make_tenant(&registry, tenant, AUTHOR).await?;
     let report = carry_out(&plan, tenant, false, &mut Records { registry }).await?;
     for note in &report.refused {
         tracing::warn!("model repository: {note}");
@@ -65,7 +65,12 @@ fn log(plan: &Plan) {
     }
 }
 
-async fn make_tenant(registry: &RegistryHandle, tenant: &TenantId) -> Result<(), RegistryError> {
+/// Makes a tenant that is not there, as this author.
+pub(crate) async fn make_tenant(
+    registry: &RegistryHandle,
+    tenant: &TenantId,
+    author: &str,
+) -> Result<(), RegistryError> {
     let key = ResourceKey::tenant(tenant);
     if registry.get(&key)?.is_some() {
         return Ok(());
@@ -74,8 +79,8 @@ async fn make_tenant(registry: &RegistryHandle, tenant: &TenantId) -> Result<(),
         resource: Resource::new(&key, TenantSpec::default()),
         expected: Expected::Absent,
     };
-    registry.write(Author::mesh(AUTHOR), vec![change]).await?;
-    tracing::info!(%tenant, "model repository: the tenant was made; `mesh key create` makes a key for it");
+    registry.write(Author::mesh(author), vec![change]).await?;
+    tracing::info!(%tenant, "{author}: the tenant was made; `mesh key create` makes a key for it");
     Ok(())
 }
 

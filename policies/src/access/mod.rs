@@ -43,6 +43,8 @@ pub enum Presented<'a> {
     Bearer(&'a str),
     /// A bearer credential that is not even written like one.
     Malformed,
+    /// Nothing, and need not: the door knows who it is from where the call came. No header reads as this.
+    Local(&'a Principal),
 }
 
 impl<'a> Presented<'a> {
@@ -71,6 +73,7 @@ impl fmt::Debug for Presented<'_> {
             Self::None => "None",
             Self::Bearer(_) => "Bearer([redacted])",
             Self::Malformed => "Malformed",
+            Self::Local(_) => "Local",
         })
     }
 }
@@ -168,7 +171,7 @@ pub struct Principal {
     pub tenant: TenantId,
     /// Who it is: the key's identifier or the token's `sub`.
     pub subject: Arc<str>,
-    /// What it showed: `key:<id>` or `jwt:<issuer>`.
+    /// What it showed: `key:<id>` or `jwt:<issuer>`; `local` where it need not show anything.
     pub credential: Arc<str>,
     /// What it may do.
     pub scopes: Scopes,
@@ -266,6 +269,7 @@ impl Credentials {
         match presented {
             Presented::None => Err(AuthError::Missing),
             Presented::Malformed => Err(AuthError::Malformed),
+            Presented::Local(principal) => Ok(principal.clone()),
             Presented::Bearer(text) if text.starts_with(API_KEY_PREFIX) => self.by_key(text, now_unix),
             Presented::Bearer(text) => self.by_token(text, now_unix),
         }

@@ -71,7 +71,7 @@ impl Service {
         Q: prost::Message + Default + Send + 'static,
         R: prost::Message + Send + 'static,
     {
-        let (id, credential) = (self.ids.next(), credential(request.headers()));
+        let (id, credential) = (self.ids.next(), credential(&request));
         let mut grpc = Grpc::new(ProstCodec::<R, Q>::default())
             .max_decoding_message_size(MAX_QUESTION_BYTES)
             .accept_compressed(CompressionEncoding::Gzip)
@@ -133,8 +133,13 @@ fn model_ready(
     asked: &ModelReadyRequest,
     credential: &Credential,
 ) -> Result<ModelReadyResponse, Fault> {
-    let model = service.describe(&asked.name, &asked.version, credential)?;
-    Ok(ModelReadyResponse { ready: model.ready })
+    let ready = match service.describe(&asked.name, &asked.version, credential) {
+        Ok(model) => model.ready,
+        // To Triton's server a model that it does not have is one that is not ready.
+        Err(fault) if service.config.as_triton && fault.class == FaultClass::NotFound => false,
+        Err(fault) => return Err(fault),
+    };
+    Ok(ModelReadyResponse { ready })
 }
 
 fn model_metadata(

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use mesh_router::LocalTenant;
+
 /// The gRPC door's settings.
 #[derive(Debug, Clone)]
 pub struct GrpcDoorConfig {
@@ -36,6 +38,10 @@ pub struct GrpcDoorConfig {
     pub server_name: String,
     /// The version in the server's metadata.
     pub server_version: String,
+    /// Whether it answers as Triton's server does where the two differ.
+    pub as_triton: bool,
+    /// Whom callers on this machine are who show no credential; none: they are refused like all others.
+    pub local_tenant: Option<LocalTenant>,
 }
 
 impl Default for GrpcDoorConfig {
@@ -55,6 +61,8 @@ impl Default for GrpcDoorConfig {
             message_timeout: Duration::from_secs(60),
             server_name: "mesh".to_owned(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
+            as_triton: false,
+            local_tenant: None,
         }
     }
 }

@@ -18,6 +18,7 @@ use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use http::Request;
 use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_router::LocalTenant;
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::{config::GrpcDoorConfig, service::Service};
@@ -72,10 +73,15 @@ fn protocol(calls: Calls, config: &GrpcDoorConfig) -> http2::Builder<Calls> {
 pub(crate) async fn serve(socket: TcpStream, service: Rc<Service>) {
     let config = service.config.clone();
     let calls = Calls::default();
+    let here = socket.peer_addr().is_ok_and(|peer| LocalTenant::is_here(peer.ip()));
+    let local = config.local_tenant.clone().filter(|_| here);
     let mut told = pin!(service.ended());
     let answer = {
         let calls = calls.clone();
-        service_fn(move |request: Request<Incoming>| {
+        service_fn(move |mut request: Request<Incoming>| {
+            if let Some(local) = &local {
+                request.extensions_mut().insert(local.clone());
+            }
             let (service, calls) = (service.clone(), calls.clone());
             async move { Ok::<_, Infallible>(service.answer(request, &calls).await) }
         })

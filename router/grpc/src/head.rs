@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use http::{
-    HeaderMap, HeaderName,
+    HeaderMap, HeaderName, Request,
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
-use mesh_router::Credential;
+use mesh_router::{Credential, LocalTenant};
 use mesh_types::{Fault, TraceContext};
 use tonic::codec::CompressionEncoding;
 
@@ -36,11 +36,12 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    pub(crate) fn read(headers: &HeaderMap) -> Result<Self, Fault> {
+    pub(crate) fn read<B>(request: &Request<B>) -> Result<Self, Fault> {
+        let headers = request.headers();
         let own = one(headers, &TIMEOUT)?.map(milliseconds).transpose()?;
         let protocols = one(headers, &GRPC_TIMEOUT)?.map(grpc_timeout).transpose()?;
         Ok(Self {
-            credential: credential(headers),
+            credential: credential(request),
             timeout: own.into_iter().chain(protocols).min(),
             unit: unit(headers)?,
             // What is no trace context starts a trace of its own.
@@ -71,10 +72,15 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Option<CompressionEncoding> {
     }
 }
 
-/// The credential of a call. Two of them, or one that is no text, is a malformed one.
-pub(crate) fn credential(headers: &HeaderMap) -> Credential {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
+/// The credential of a call, or what a caller on this machine has instead. Two of them, or one that is no text, is a malformed
+/// one.
+pub(crate) fn credential<B>(request: &Request<B>) -> Credential {
+    let mut values = request.headers().get_all(AUTHORIZATION).iter();
     let first = values.next().map(|value| value.to_str().unwrap_or_default());
+    // Put there by the connection, where its other end is this machine.
+    if let (None, Some(local)) = (first, request.extensions().get::<LocalTenant>()) {
+        return local.credential(|name| request.headers().contains_key(name));
+    }
     let only = if values.next().is_some() { Some("") } else { first };
     Credential::from_header(only)
 }
@@ -145,11 +151,13 @@ mod tests {
     use super::*;
 
     fn head(pairs: &[(HeaderName, &str)]) -> Result<Head, String> {
-        let mut headers = HeaderMap::new();
+        let mut request = Request::new(());
         for (name, value) in pairs {
-            headers.append(name.clone(), HeaderValue::from_str(value).unwrap());
+            request
+                .headers_mut()
+                .append(name.clone(), HeaderValue::from_str(value).unwrap());
         }
-        Head::read(&headers).map_err(|fault| fault.to_string())
+        Head::read(&request).map_err(|fault| fault.to_string())
     }
 
     #[test]
@@ -193,6 +201,26 @@ mod tests {
         assert!(unit(256).is_ok());
         assert!(unit(257).is_err());
         assert!(unit(0).is_err());
+    }
+
+    #[test]
+    fn a_caller_is_local_by_its_connection_and_only_where_it_shows_nothing() {
+        let local = LocalTenant::new(mesh_types::TenantId::parse("acme").unwrap());
+        let shown = |local: Option<&LocalTenant>, header: Option<&'static str>| {
+            let mut request = Request::new(());
+            local.map(|local| request.extensions_mut().insert(local.clone()));
+            header.map(|name| {
+                request
+                    .headers_mut()
+                    .insert(name, HeaderValue::from_static("127.0.0.1"))
+            });
+            format!("{:?}", credential(&request))
+        };
+        assert_eq!(shown(Some(&local), None), "Credential(local)");
+        assert_eq!(shown(None, None), "Credential(none)");
+        assert_eq!(shown(None, Some("x-forwarded-for")), "Credential(none)");
+        assert_eq!(shown(Some(&local), Some("x-forwarded-for")), "Credential(none)");
+        assert_eq!(shown(Some(&local), Some("authorization")), "Credential(..)");
     }
 
     #[test]

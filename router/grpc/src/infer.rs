@@ -45,7 +45,7 @@ impl Service {
     /// Answers an inference call.
     pub(crate) async fn infer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
         let (id, received) = (self.ids.next(), self.clock.now());
-        let head = match Head::read(request.headers()) {
+        let head = match Head::read(&request) {
             Ok(head) => head,
             Err(fault) => {
                 self.refused("malformed", id);

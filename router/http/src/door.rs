@@ -53,7 +53,10 @@ impl HttpDoor {
                 let service = service.clone();
                 async move { service.answer(request, payload).await }
             };
-            App::new().default_service(web::to(answer))
+            // `credential` looks it up, which is called with a request and nothing else.
+            App::new()
+                .app_data(config.local_tenant.clone())
+                .default_service(web::to(answer))
         };
         let server = HttpServer::new(make)
             .workers(settings.workers.max(1))

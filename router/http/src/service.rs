@@ -10,13 +10,14 @@ use actix_web::{
     },
     web,
 };
+use bytes::Bytes;
 use mesh_actors::Readiness;
 use mesh_protocol::{
     ModelMetadata, live_body, model_metadata_body, model_ready_body, openapi, ready_body, server_metadata_body,
 };
-use mesh_router::{Budget, Credential, RequestIds, RouterHandle};
+use mesh_router::{Budget, Credential, LocalTenant, RequestIds, RouterHandle};
 use mesh_telemetry::Telemetry;
-use mesh_types::{Clock, Fault, RequestId, VersionSelector};
+use mesh_types::{Clock, Fault, FaultClass, RequestId, VersionSelector};
 
 use crate::{
     body::BodyLimits,
@@ -34,10 +35,11 @@ pub(crate) struct Service {
     pub(crate) limits: BodyLimits,
     pub(crate) ids: RequestIds,
     readiness: Readiness,
-    server_metadata: bytes::Bytes,
+    as_triton: bool,
+    server_metadata: Bytes,
     server: (String, String),
     // Made when it is first asked for.
-    document: OnceCell<bytes::Bytes>,
+    document: OnceCell<Bytes>,
 }
 
 impl Service {
@@ -61,6 +63,7 @@ impl Service {
             },
             ids: RequestIds::new(),
             readiness,
+            as_triton: config.as_triton,
             server_metadata: server_metadata.into(),
             server: (config.server_name.clone(), config.server_version.clone()),
             document: OnceCell::new(),
@@ -93,10 +96,10 @@ impl Service {
     fn describe(&self, request: &HttpRequest, route: Route<'_>) -> HttpResponse {
         match route {
             Route::ServerMetadata => reply::json(StatusCode::OK, self.server_metadata.clone()),
-            Route::Live => reply::json(StatusCode::OK, live_body()),
+            Route::Live => self.health(true, || live_body().into()),
             Route::Ready => {
                 let ready = self.readiness.is_ready();
-                reply::json(ready_status(ready), ready_body(ready))
+                self.health(ready, || ready_body(ready).into())
             }
             Route::Document => {
                 let (name, version) = &self.server;
@@ -126,13 +129,17 @@ impl Service {
         version: Option<&str>,
         call: ModelCall,
     ) -> Result<HttpResponse, Fault> {
-        let model = self.router.describe(&credential(request), name, &selector(version)?)?;
+        let model = self.router.describe(&credential(request), name, &selector(version)?);
         if call == ModelCall::Ready {
-            return Ok(reply::json(
-                ready_status(model.ready),
-                model_ready_body(name, model.ready),
-            ));
+            let ready = match model {
+                Ok(model) => model.ready,
+                // To Triton's server a model that it does not have is one that is not ready.
+                Err(fault) if self.as_triton && fault.class == FaultClass::NotFound => false,
+                Err(fault) => return Err(fault),
+            };
+            return Ok(self.health(ready, || model_ready_body(name, ready).into()));
         }
+        let model = model?;
         if call == ModelCall::Config {
             return Ok(reply::json(StatusCode::OK, manage::config_body(name, &model)));
         }
@@ -149,18 +156,20 @@ impl Service {
         Ok(reply::json(StatusCode::OK, body))
     }
 
+    /// Whether something lives or is ready: Triton's server says it by the status alone, and calls what is not a bad request.
+    fn health(&self, well: bool, body: impl FnOnce() -> Bytes) -> HttpResponse {
+        match (well, self.as_triton) {
+            (true, true) => HttpResponse::new(StatusCode::OK),
+            (false, true) => HttpResponse::new(StatusCode::BAD_REQUEST),
+            (true, false) => reply::json(StatusCode::OK, body()),
+            (false, false) => reply::json(StatusCode::SERVICE_UNAVAILABLE, body()),
+        }
+    }
+
     /// Counts a request that never became a call.
     pub(crate) fn refused(&self, reason: &'static str, id: RequestId) {
         self.telemetry.metrics().refused(reason);
         tracing::debug!(request = %id, reason, "request refused");
-    }
-}
-
-fn ready_status(ready: bool) -> StatusCode {
-    if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
     }
 }
 
@@ -172,15 +181,65 @@ pub(crate) fn selector(version: Option<&str>) -> Result<VersionSelector, Fault> 
     }
 }
 
-/// The credential of a request. Two of them, or one that is no text, is a malformed one.
+/// The credential of a request, or what a caller on this machine has instead. Two of them, or one that is no text, is a
+/// malformed one.
 pub(crate) fn credential(request: &HttpRequest) -> Credential {
     let mut headers = request.headers().get_all(AUTHORIZATION);
     let first = headers.next().map(|value| value.to_str().unwrap_or_default());
+    if let (None, Some(local)) = (first, local(request)) {
+        return local.credential(|name| request.headers().contains_key(name));
+    }
     let only = if headers.next().is_some() { Some("") } else { first };
     Credential::from_header(only)
+}
+
+/// Whom a caller is that shows no credential: by the connection's other end alone.
+fn local(request: &HttpRequest) -> Option<&LocalTenant> {
+    let local = request.app_data::<Option<LocalTenant>>()?.as_ref()?;
+    let here = request.peer_addr().is_some_and(|peer| LocalTenant::is_here(peer.ip()));
+    here.then_some(local)
 }
 
 /// Whether the caller sent a credential of any kind.
 pub(crate) fn is_presented(request: &HttpRequest) -> bool {
     request.headers().contains_key(AUTHORIZATION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+    use mesh_types::TenantId;
+
+    fn shown(peer: &str, local: bool, header: Option<(&'static str, &'static str)>) -> String {
+        let local = local.then(|| LocalTenant::new(TenantId::parse("acme").unwrap()));
+        let mut request = TestRequest::get().app_data(local).peer_addr(peer.parse().unwrap());
+        if let Some(header) = header {
+            request = request.insert_header(header);
+        }
+        format!("{:?}", credential(&request.to_http_request()))
+    }
+
+    #[test]
+    fn only_the_connections_other_end_makes_a_caller_local() {
+        assert_eq!(shown("127.0.0.1:9", true, None), "Credential(local)");
+        assert_eq!(shown("[::1]:9", true, None), "Credential(local)");
+        assert_eq!(shown("127.0.0.1:9", false, None), "Credential(none)");
+        assert_eq!(shown("10.0.0.1:9", true, None), "Credential(none)");
+        let claims = |header| shown("10.0.0.1:9", true, Some((header, "127.0.0.1")));
+        assert_eq!(claims("x-forwarded-for"), "Credential(none)");
+        assert_eq!(claims("x-real-ip"), "Credential(none)");
+        assert_eq!(
+            shown("127.0.0.1:9", true, Some(("x-forwarded-for", "127.0.0.1"))),
+            "Credential(none)"
+        );
+        assert_eq!(
+            shown("127.0.0.1:9", true, Some(("authorization", "Bearer x"))),
+            "Credential(..)"
+        );
+        assert_eq!(
+            shown("127.0.0.1:9", true, Some(("authorization", ""))),
+            "Credential(..)"
+        );
+    }
 }

@@ -1,0 +1,197 @@
+//! The mesh in the place of Triton's server: who is let in without a credential, what is answered as that server answers, and
+//! which models its clients load and unload.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
+};
+
+use mesh_harness::{Answer, Caller, GrpcCaller, Mesh, MeshOptions, ServeOptions, Text};
+use mesh_protocol::grpc::messages::{
+    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ServerMetadataRequest,
+    ServerMetadataResponse,
+};
+use reqwest::RequestBuilder;
+use serde_json::json;
+use tempfile::TempDir;
+use tonic::{Code, Status};
+
+const SIMPLE: &str = r#"
+backend: "add_sub"
+max_batch_size: 8
+input [ { name: "INPUT0" data_type: TYPE_INT32 dims: [ 16 ] }, { name: "INPUT1" data_type: TYPE_INT32 dims: [ 16 ] } ]
+output [ { name: "OUTPUT0" data_type: TYPE_INT32 dims: [ 16 ] }, { name: "OUTPUT1" data_type: TYPE_INT32 dims: [ 16 ] } ]
+"#;
+
+fn text(text: &str) -> Option<Text> {
+    Some(Text(text.to_owned()))
+}
+
+/// A repository with the one model `simple`.
+fn repository() -> anyhow::Result<TempDir> {
+    let root = tempfile::tempdir()?;
+    add(root.path(), "simple", SIMPLE)?;
+    Ok(root)
+}
+
+fn add(root: &Path, name: &str, config: &str) -> anyhow::Result<()> {
+    fs::create_dir_all(root.join(name).join("1"))?;
+    Ok(fs::write(root.join(name).join("config.pbtxt"), config)?)
+}
+
+fn serving(root: &Path) -> ServeOptions {
+    ServeOptions {
+        compat: text("triton"),
+        model_repository: Some(root.to_path_buf()),
+        ..ServeOptions::default()
+    }
+}
+
+async fn start(serve: ServeOptions) -> anyhow::Result<Mesh> {
+    Mesh::start_with(MeshOptions {
+        serve,
+        ..MeshOptions::default()
+    })
+    .await
+}
+
+async fn send(request: RequestBuilder) -> anyhow::Result<Answer> {
+    let answer = request.send().await?;
+    Ok(Answer {
+        status: answer.status(),
+        headers: answer.headers().clone(),
+        body: answer.bytes().await?,
+    })
+}
+
+async fn metadata_over(grpc: &GrpcCaller) -> Result<ModelMetadataResponse, Status> {
+    let asked = ModelMetadataRequest {
+        name: "simple".to_owned(),
+        version: String::new(),
+    };
+    Ok(grpc.ask("ModelMetadata", asked).await?.into_inner())
+}
+
+/// An address of this machine that is not the loopback, if it has one. Nothing is sent.
+fn from_outside() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+#[tokio::test]
+async fn only_who_calls_from_this_machine_and_shows_nothing_needs_no_credential() -> anyhow::Result<()> {
+    let root = repository()?;
+    let mesh = start(ServeOptions {
+        http_listen: text("0.0.0.0:0"),
+        grpc_listen: text("0.0.0.0:0"),
+        ..serving(root.path())
+    })
+    .await?;
+    let (http, grpc) = (mesh.addresses().http.port(), mesh.addresses().grpc.port());
+    let here = SocketAddr::from(([127, 0, 0, 1], http));
+    let local = Caller::new(here, None);
+    let sixteen: Vec<i32> = (0..16).collect();
+    let tensor = |name: &str| json!({"name": name, "datatype": "INT32", "shape": [1, 16], "data": sixteen});
+    let body = json!({"inputs": [tensor("INPUT0"), tensor("INPUT1")]});
+    let answer = local.infer("simple", &body).await?.ok()?;
+    assert_eq!(answer.numbers(0)?[15], 30.0);
+    let over_grpc = GrpcCaller::connect(SocketAddr::from(([127, 0, 0, 1], grpc)), None).await?;
+    assert_eq!(metadata_over(&over_grpc).await?.name, "simple");
+
+    // Who shows a credential is judged by it, and what was passed on is not from here.
+    assert_eq!(
+        Caller::new(here, Some("wrong")).infer("simple", &body).await?.status,
+        401
+    );
+    for header in ["x-forwarded-for", "forwarded", "origin"] {
+        let passed_on = local.get("/v2/models/simple").header(header, "127.0.0.1");
+        assert_eq!(send(passed_on).await?.status, 401, "{header}");
+    }
+    let wrong = GrpcCaller::connect(SocketAddr::from(([127, 0, 0, 1], grpc)), Some("wrong")).await?;
+    assert_eq!(metadata_over(&wrong).await.unwrap_err().code(), Code::Unauthenticated);
+    if let Some(outside) = from_outside() {
+        let stranger = Caller::new(SocketAddr::new(outside, http), None);
+        for header in ["accept", "x-forwarded-for", "x-real-ip"] {
+            let claims = stranger.get("/v2/models/simple").header(header, "127.0.0.1");
+            assert_eq!(send(claims).await?.status, 401, "{header}");
+        }
+        let stranger = GrpcCaller::connect(SocketAddr::new(outside, grpc), None).await?;
+        assert_eq!(
+            metadata_over(&stranger).await.unwrap_err().code(),
+            Code::Unauthenticated
+        );
+    }
+
+    // They are a tenant like any other: its limits hold, and who opened the door is written down.
+    let admin = mesh.admin()?;
+    let log = admin.get("/audit").await?.to_string();
+    assert!(
+        log.contains("callers on this machine who show no credential are tenant 'default'"),
+        "{log}"
+    );
+    admin.tenant("default", json!({"suspended": true})).await?;
+    mesh_harness::eventually("the tenant is suspended", || async {
+        Ok((local.infer("simple", &body).await?.status == 403).then_some(()))
+    })
+    .await?;
+    mesh.stop().await.map(drop)
+}
+
+#[tokio::test]
+async fn health_and_names_are_as_tritons_clients_expect_them() -> anyhow::Result<()> {
+    let root = repository()?;
+    let mesh = start(serving(root.path())).await?;
+    let local = mesh.stranger();
+    for (path, status) in [
+        ("/v2/health/live?verbose=1", 200),
+        ("/v2/health/ready", 200),
+        ("/v2/models/simple/ready", 200),
+        ("/v2/models/simple/versions/1/ready", 200),
+        ("/v2/models/simple/versions/9/ready", 400),
+        ("/v2/models/unknown/ready", 400),
+    ] {
+        let answer = send(local.get(path)).await?;
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (status, 0), "{path}");
+    }
+    let server = send(local.get("/v2?ignored=yes")).await?.ok()?.json()?;
+    assert_eq!(server["name"], "triton", "{server}");
+    let unknown = send(local.get("/v2/models/unknown?x=1")).await?;
+    assert_eq!(unknown.status, 404);
+    assert!(
+        unknown.error()?.contains("Request for unknown model"),
+        "{}",
+        unknown.error()?
+    );
+
+    let grpc = GrpcCaller::connect(mesh.addresses().grpc, None).await?;
+    let server: ServerMetadataResponse = grpc.ask("ServerMetadata", ServerMetadataRequest {}).await?.into_inner();
+    assert_eq!(server.name, "triton");
+    for (name, ready) in [("simple", true), ("unknown", false)] {
+        let asked = ModelReadyRequest {
+            name: name.to_owned(),
+            version: String::new(),
+        };
+        let answer: ModelReadyResponse = grpc.ask("ModelReady", asked).await?.into_inner();
+        assert_eq!(answer.ready, ready, "{name}");
+    }
+    mesh.stop().await.map(drop)
+}
+
+#[tokio::test]
+async fn without_the_mode_nobody_needs_no_credential() -> anyhow::Result<()> {
+    let root = repository()?;
+    let mesh = start(ServeOptions {
+        compat: None,
+        server_name: text("ours"),
+        ..serving(root.path())
+    })
+    .await?;
+    assert_eq!(send(mesh.stranger().get("/v2/models/simple")).await?.status, 401);
+    assert_eq!(send(mesh.stranger().get("/v2")).await?.ok()?.json()?["name"], "ours");
+    let grpc = GrpcCaller::connect(mesh.addresses().grpc, None).await?;
+    assert_eq!(metadata_over(&grpc).await.unwrap_err().code(), Code::Unauthenticated);
+    mesh.stop().await.map(drop)
+}
