@@ -20,6 +20,7 @@ mod restore;
 pub mod signals;
 mod signature;
 mod statistics;
+mod triton;
 
 pub use config::{ConfigError, NodeConfig};
 pub use data::DataError;

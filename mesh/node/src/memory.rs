@@ -43,9 +43,20 @@ pub(crate) fn of_machine() -> Option<u64> {
     total.into_iter().chain(limit).min()
 }
 
+/// The machine's memory, and how much of it is in use: what could not be had by whoever asks for it.
+pub(crate) fn in_use() -> Option<(u64, u64)> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = total(&meminfo)?;
+    Some((total, total.saturating_sub(line(&meminfo, "MemAvailable:")?)))
+}
+
 /// The line `MemTotal` of `/proc/meminfo`.
 fn total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line(meminfo, "MemTotal:")
+}
+
+fn line(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }

@@ -16,7 +16,7 @@ use mesh_registry::{Registry, RegistryError};
 use mesh_router::{LocalTenant, RouterParts};
 use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor, GrpcDoorConfig};
 use mesh_router_http::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor};
-use mesh_telemetry::{DeviceSource, Telemetry, TelemetryConfig, TelemetryError};
+use mesh_telemetry::{DeviceSource, Telemetry, TelemetryConfig, TelemetryError, TritonSource};
 use mesh_types::{Clock, Fault, SystemClock};
 use mesh_worker::{BatchObserver, Worker, WorkerConfig, WorkerError};
 
@@ -28,6 +28,7 @@ use crate::{
     fleet::LocalFleet,
     observer::{BatchTelemetry, DeviceReadings},
     repository::{self, RepositoryError},
+    triton::TritonReadings,
 };
 
 /// How long the parts behind the doors may take to end, each.
@@ -87,7 +88,7 @@ struct Running {
     store: Store,
     worker: Worker,
     // Metrics read it only as long as it is held here.
-    _readings: Arc<dyn DeviceSource>,
+    _readings: (Arc<dyn DeviceSource>, Arc<dyn TritonSource>),
     doors: Doors,
     grace: Duration,
 }
@@ -155,6 +156,10 @@ impl Node {
         let fleet = LocalFleet::follow(worker.handle(), &telemetry, &groups.devices).map_err(StartError::Devices)?;
         let readings: Arc<dyn DeviceSource> = Arc::new(DeviceReadings(worker.handle()));
         telemetry.metrics().read_devices_from(&readings);
+        let triton: Arc<dyn TritonSource> = Arc::new(TritonReadings::new(worker.handle()));
+        if let Some(tenant) = config.local_tenant.as_ref().filter(|_| config.as_triton) {
+            telemetry.metrics().tell_as_triton(&triton, tenant.clone());
+        }
         let behind = Behind {
             config: &config,
             telemetry: &telemetry,
@@ -178,7 +183,7 @@ impl Node {
             groups,
             store,
             worker,
-            _readings: readings,
+            _readings: (readings, triton),
             doors,
             grace: config.grace,
         };

@@ -1,11 +1,18 @@
 //! What devices did with a model version, as the router's callers are told.
 
 use mesh_types::{ComputeTimes, ModelVersionKey, Times, VersionStatistics};
-use mesh_worker::{BatchSizeStatistics, Sum, WorkerHandle};
+use mesh_worker::{BatchSizeStatistics, ModelStatistics, Sum, WorkerHandle};
 
 /// One version's numbers, over all devices.
 pub(crate) fn of(worker: &WorkerHandle, key: &ModelVersionKey) -> VersionStatistics {
-    let numbers = worker.statistics_of(key);
+    VersionStatistics {
+        memory: worker.memory_of(key),
+        ..from(&worker.statistics_of(key))
+    }
+}
+
+/// The same without the memory, which the devices report.
+pub(crate) fn from(numbers: &ModelStatistics) -> VersionStatistics {
     let batch = |(rows, compute): (&u32, &BatchSizeStatistics)| {
         let compute = ComputeTimes {
             input: times(compute.compute_input),
@@ -27,7 +34,7 @@ pub(crate) fn of(worker: &WorkerHandle, key: &ModelVersionKey) -> VersionStatist
             output: times(numbers.compute_output),
         },
         batches: numbers.batch_sizes.iter().map(batch).collect(),
-        memory: worker.memory_of(key),
+        memory: Vec::new(),
     }
 }
 

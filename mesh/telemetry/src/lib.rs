@@ -18,6 +18,7 @@ mod otlp;
 mod series;
 mod spans;
 mod stages;
+mod triton;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ pub use otlp::{OtlpConfig, TelemetryError};
 pub use series::{LiveSeries, LiveSnapshot, MAX_SERIES, MAX_TENANT_LABELS};
 pub use spans::{BatchSpan, MAX_BATCH_LINKS, RequestSpan, SpanSink, StepSpan};
 pub use stages::Stage;
+pub use triton::{HostReading, TritonSource, VersionReading};
 
 /// How telemetry is set up.
 #[derive(Debug, Clone, Default)]

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_types::{DeviceId, FaultSource, ModelVersionKey, StageTimings};
+use mesh_types::{DeviceId, FaultSource, ModelVersionKey, StageTimings, TenantId};
 use parking_lot::RwLock;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -28,6 +28,7 @@ use crate::{
     models::ModelMetrics,
     series::{LiveSnapshot, OUTCOMES, SeriesTable, outcome_index},
     stages::StageHistograms,
+    triton::{TritonMetrics, TritonSource},
 };
 
 /// The most distinct reasons for refusals before authentication.
@@ -85,6 +86,7 @@ pub struct Metrics {
     reasons: BoundedLabels,
     refused: Family<ReasonLabels, Counter>,
     devices: DeviceMetrics,
+    triton: TritonMetrics,
     pub(crate) ensembles: Ensembles,
 }
 
@@ -106,6 +108,7 @@ impl Metrics {
             reasons: BoundedLabels::new(MAX_REASON_LABELS),
             refused: Family::default(),
             devices: DeviceMetrics::default(),
+            triton: TritonMetrics::default(),
             ensembles: Ensembles::default(),
         };
         metrics.register();
@@ -181,6 +184,12 @@ impl Metrics {
         self.devices.read_from(source);
     }
 
+    /// Writes metrics by the names of Triton's server too, read from here whenever metrics are; those of the models of `home`
+    /// without a namespace. The first call counts, and does not keep the source alive.
+    pub fn tell_as_triton(&self, source: &Arc<dyn TritonSource>, home: TenantId) {
+        self.triton.read_from(source, home);
+    }
+
     /// The values of the metrics of devices now.
     pub(crate) fn device_values(&self) -> BTreeMap<(usize, devices::Labels), f64> {
         self.devices.read(self.models.names(), self.requests.tenants())
@@ -232,6 +241,7 @@ impl Metrics {
         self.stages.encode(&mut text)?;
         devices::encode(&self.device_values(), &mut text)?;
         self.ensembles.encode(&mut text)?;
+        self.triton.encode(&self.models, &mut text)?;
         encode(&mut text, &self.registry.read())?;
         Ok(text)
     }

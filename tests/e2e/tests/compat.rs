@@ -7,13 +7,14 @@ use std::{
     path::Path,
 };
 
+use anyhow::Context;
 use mesh_harness::{Answer, Caller, GrpcCaller, Mesh, MeshOptions, ServeOptions, Text};
 use mesh_protocol::grpc::messages::{
     ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ServerMetadataRequest,
     ServerMetadataResponse,
 };
 use reqwest::RequestBuilder;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::{Code, Status};
 
@@ -22,6 +23,13 @@ backend: "add_sub"
 max_batch_size: 8
 input [ { name: "INPUT0" data_type: TYPE_INT32 dims: [ 16 ] }, { name: "INPUT1" data_type: TYPE_INT32 dims: [ 16 ] } ]
 output [ { name: "OUTPUT0" data_type: TYPE_INT32 dims: [ 16 ] }, { name: "OUTPUT1" data_type: TYPE_INT32 dims: [ 16 ] } ]
+"#;
+
+const PICKY: &str = r#"
+backend: "fail_on_negative"
+max_batch_size: 8
+input [ { name: "INPUT" data_type: TYPE_FP32 dims: [ 1 ] } ]
+output [ { name: "OUTPUT" data_type: TYPE_FP32 dims: [ 1 ] } ]
 "#;
 
 fn text(text: &str) -> Option<Text> {
@@ -194,4 +202,69 @@ async fn without_the_mode_nobody_needs_no_credential() -> anyhow::Result<()> {
     let grpc = GrpcCaller::connect(mesh.addresses().grpc, None).await?;
     assert_eq!(metadata_over(&grpc).await.unwrap_err().code(), Code::Unauthenticated);
     mesh.stop().await.map(drop)
+}
+
+/// A metric's value under these labels.
+fn value(metrics: &str, name: &str, labels: &str) -> Option<u64> {
+    let start = format!("{name}{{{labels}}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok())
+}
+
+#[tokio::test]
+async fn metrics_by_tritons_names_agree_with_the_statistics() -> anyhow::Result<()> {
+    let root = repository()?;
+    add(root.path(), "picky", PICKY)?;
+    let mesh = start(serving(root.path())).await?;
+    let local = mesh.stranger();
+    let tensor = |name: &str, rows: usize| {
+        let data = vec![1; 16 * rows];
+        json!({"name": name, "datatype": "INT32", "shape": [rows, 16], "data": data})
+    };
+    for rows in [1, 2, 3] {
+        let body = json!({"inputs": [tensor("INPUT0", rows), tensor("INPUT1", rows)]});
+        local.infer("simple", &body).await?.ok()?;
+    }
+    let negative = json!({"inputs": [{"name": "INPUT", "datatype": "FP32", "shape": [1, 1], "data": [-1.0]}]});
+    assert!(!local.infer("picky", &negative).await?.status.is_success());
+
+    let stats = send(local.get("/v2/models/stats")).await?.ok()?.json()?;
+    let metrics = mesh.metrics().await?;
+    for model in stats["model_stats"].as_array().context("no statistics")? {
+        let labels = format!("model=\"{}\",version=\"1\"", model["name"].as_str().context("no name")?);
+        let (of, inference) = (|name: &str| value(&metrics, name, &labels), &model["inference_stats"]);
+        let micros = |part: &Value| part["ns"].as_u64().map(|ns| ns / 1_000);
+        assert_eq!(
+            of("nv_inference_request_success"),
+            inference["success"]["count"].as_u64(),
+            "{metrics}"
+        );
+        assert_eq!(of("nv_inference_count"), model["inference_count"].as_u64());
+        assert_eq!(of("nv_inference_exec_count"), model["execution_count"].as_u64());
+        assert_eq!(of("nv_inference_request_duration_us"), micros(&inference["success"]));
+        assert_eq!(of("nv_inference_queue_duration_us"), micros(&inference["queue"]));
+        for part in ["input", "infer", "output"] {
+            let name = format!("nv_inference_compute_{part}_duration_us");
+            assert_eq!(of(&name), micros(&inference[format!("compute_{part}")]), "{name}");
+        }
+        let failed = value(
+            &metrics,
+            "nv_inference_request_failure",
+            &format!("{labels},reason=\"BACKEND\""),
+        );
+        assert_eq!(failed, inference["fail"]["count"].as_u64(), "{labels}");
+        assert_eq!(of("nv_inference_pending_request_count"), Some(0));
+    }
+    let simple = "model=\"simple\",version=\"1\"";
+    assert_eq!(value(&metrics, "nv_inference_count", simple), Some(6));
+    assert_eq!(value(&metrics, "nv_inference_request_success", simple), Some(3));
+    assert!(metrics.contains("\nnv_cpu_memory_total_bytes "), "{metrics}");
+    mesh.stop().await.map(drop)?;
+
+    let plain = start(ServeOptions {
+        compat: None,
+        ..serving(root.path())
+    })
+    .await?;
+    assert!(!plain.metrics().await?.contains("nv_"));
+    plain.stop().await.map(drop)
 }
