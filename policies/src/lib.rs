@@ -8,6 +8,8 @@
 //! memory of verified tokens change behind a shared reference, and neither can make a decision that the rules would not.
 
 pub mod access;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod graph;
 pub mod limits;
 pub mod placement;

@@ -12,6 +12,8 @@ mod carry;
 mod complete;
 mod config;
 mod folder;
+#[doc(hidden)]
+pub mod fuzz;
 mod note;
 mod plan;
 mod read;

@@ -8,7 +8,7 @@ use mesh_types::{InferResponse, Parameters, Tensor, Version, VersionSelector};
 use prost::Message as _;
 
 use crate::{
-    DecodedInfer, OutputOptions, decode_infer, encode_infer,
+    DecodedInfer, OutputOptions, decode_index, decode_infer, encode_infer,
     grpc::{
         decode_message,
         messages::{ModelInferRequest, ModelInferResponse},
@@ -76,6 +76,97 @@ pub fn infer_message(data: &[u8]) -> Result<(), String> {
             .eq(response.outputs.iter().map(|output| &output.data));
     same.then_some(())
         .ok_or_else(|| "an answer reads back as something else".to_owned())
+}
+
+/// What asks for the index: it does so, or is refused in plain words.
+pub fn index(data: &[u8]) -> Result<(), String> {
+    match decode_index(data) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let text = error.to_string();
+            let plain = !text.is_empty() && text.chars().count() < 500;
+            plain
+                .then_some(())
+                .ok_or_else(|| format!("a message of {} bytes", text.len()))
+        }
+    }
+}
+
+/// Runs a body on seeds, and on so many mutations of them, always the same ones.
+pub fn seeds_and_mutations(
+    seeds: &[Vec<u8>],
+    mutations: usize,
+    body: impl Fn(&[u8]) -> Result<(), String>,
+) -> Result<(), String> {
+    let told = |data: &[u8], problem: String| format!("{problem}: {:?}", String::from_utf8_lossy(data));
+    for seed in seeds {
+        body(seed).map_err(|problem| told(seed, problem))?;
+    }
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for seed in seeds.iter().cycle().take(mutations) {
+        let mut data = seed.clone();
+        for _ in 0..=random.below(4) {
+            mutate(&mut data, seeds, &mut random);
+        }
+        body(&data).map_err(|problem| told(&data, problem))?;
+    }
+    Ok(())
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % u64::try_from(bound.max(1)).unwrap_or(u64::MAX)).unwrap_or_default()
+    }
+}
+
+fn mutate(data: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
+    const TOKENS: [&[u8]; 14] = [
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b"\"",
+        b",",
+        b"-",
+        b".",
+        b" ",
+        b"1e999",
+        b"null",
+        b"18446744073709551615",
+        b"\\u0000",
+        b"\xff",
+    ];
+    let at = random.below(data.len() + 1);
+    match random.below(5) {
+        0 => data.truncate(at),
+        1 => {
+            let bit = random.below(8);
+            if let Some(byte) = data.get_mut(at) {
+                *byte ^= 1 << bit;
+            }
+        }
+        2 => {
+            let token = TOKENS.get(random.below(TOKENS.len())).copied().unwrap_or_default();
+            data.splice(at..at, token.iter().copied());
+        }
+        3 => {
+            let end = (at + random.below(16)).min(data.len());
+            data.drain(at..end);
+        }
+        _ => {
+            let other = seeds
+                .get(random.below(seeds.len()))
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            let from = random.below(other.len() + 1);
+            data.splice(at.., other.get(from..).unwrap_or_default().iter().copied());
+        }
+    }
 }
 
 fn sound(tensors: &[Tensor]) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! What is written reads back the same, for every datatype and both encodings; and any bytes at all only ever get an answer.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use crate::{EncodeError, OutputOptions, decode_infer, encode_infer, fuzz};
 use bytes::Bytes;
@@ -162,78 +162,4 @@ fn a_response_has_the_protocols_fields() {
         serde_json::json!({"id": "an \"id\"", "model_name": "digits", "model_version": "3", "parameters": {"note": true},
             "outputs": [{"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [0.1, 1e20]}]})
     );
-}
-
-// The seeds of the fuzz targets and ten thousand mutations of them, so that the ordinary tests run the fuzzers' bodies.
-#[test]
-fn seeds_and_their_mutations_get_an_answer() {
-    type Body = fn(&[u8]) -> Result<(), String>;
-    let targets: BTreeMap<&str, Body> = [
-        ("infer_json", fuzz::infer_json as Body),
-        ("infer_binary", fuzz::infer_binary),
-        ("infer_message", fuzz::infer_message),
-    ]
-    .into();
-    for (target, body) in targets {
-        let folder = format!("{}/../../tests/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
-        let mut seeds: Vec<_> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        seeds.sort();
-        assert!(seeds.len() >= 5, "{target} has {} seeds", seeds.len());
-        let seeds: Vec<Vec<u8>> = seeds.iter().map(|path| std::fs::read(path).unwrap()).collect();
-        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut next = |bound: usize| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            usize::try_from(random % u64::try_from(bound.max(1)).unwrap()).unwrap()
-        };
-        for round in 0..10_000 {
-            let mut data = seeds[round % seeds.len()].clone();
-            if round >= seeds.len() {
-                for _ in 0..=next(4) {
-                    mutate(&mut data, &seeds, &mut next);
-                }
-            }
-            body(&data).unwrap_or_else(|problem| panic!("{problem}: {data:?}"));
-        }
-    }
-}
-
-fn mutate(data: &mut Vec<u8>, seeds: &[Vec<u8>], next: &mut impl FnMut(usize) -> usize) {
-    const TOKENS: &[&[u8]] = &[
-        b"[",
-        b"]",
-        b"{",
-        b"}",
-        b"\"",
-        b",",
-        b"-",
-        b"1e999",
-        b"null",
-        b"18446744073709551615",
-        b"\\u0000",
-        b"\xff",
-    ];
-    let at = next(data.len() + 1);
-    match next(5) {
-        0 => data.truncate(at),
-        1 => {
-            if let Some(byte) = data.get_mut(at) {
-                *byte ^= 1 << next(8);
-            }
-        }
-        2 => drop(data.splice(at..at, TOKENS[next(TOKENS.len())].iter().copied())),
-        3 => {
-            let end = (at + next(16)).min(data.len());
-            data.drain(at..end);
-        }
-        _ => {
-            let other = &seeds[next(seeds.len())];
-            let from = next(other.len() + 1);
-            data.splice(at.., other[from..].iter().copied());
-        }
-    }
 }

@@ -1,6 +1,4 @@
-//! The small commands: set-up, environment, lints, fuzzing.
-
-use anyhow::bail;
+//! The small commands: set-up, environment, lints.
 
 use crate::{
     environment::{self, Environment},
@@ -35,28 +33,6 @@ pub(crate) fn lint() -> anyhow::Result<()> {
     }
     eprintln!("cargo-deny is not installed: licences are not checked (cargo install cargo-deny)");
     Ok(())
-}
-
-/// Fuzzes one target of tests/fuzz, or lists them.
-pub(crate) fn fuzz(target: Option<&str>, seconds: u32) -> anyhow::Result<()> {
-    if !prerequisites::answers("cargo", &["fuzz", "--version"]) {
-        bail!("cargo-fuzz is not installed: cargo install cargo-fuzz");
-    }
-    let folder = environment::root()?.join("tests/fuzz");
-    let mut command = process::command("cargo", &folder);
-    // cargo-fuzz asks for sanitizers, which stable Rust keeps behind this.
-    command.env("RUSTC_BOOTSTRAP", "1");
-    match target {
-        Some(target) => command
-            .args(["fuzz", "run", "--fuzz-dir", ".", target])
-            .args([format!("corpus/{target}"), format!("seeds/{target}")])
-            .args(["--".to_owned(), format!("-max_total_time={seconds}")]),
-        None => command.args(["fuzz", "list", "--fuzz-dir", "."]),
-    };
-    if let Some(target) = target {
-        std::fs::create_dir_all(folder.join("corpus").join(target))?;
-    }
-    process::run(&mut command)
 }
 
 /// Builds the admin web app.

@@ -14,6 +14,7 @@ mod chromium;
 mod commands;
 mod demo;
 mod environment;
+mod fuzz;
 mod interrupt;
 mod libtorch;
 mod node;
@@ -79,7 +80,7 @@ enum Command {
     Lint,
     /// Measure the mesh beside the least that is possible, both in the same run.
     Bench(bench::BenchArguments),
-    /// Fuzz what reads bytes from outside; without a target, list the targets. Needs cargo-fuzz.
+    /// Fuzz what reads bytes from outside; without a target, list the targets.
     Fuzz {
         /// Which.
         target: Option<String>,
@@ -110,6 +111,6 @@ fn perform(command: Command) -> anyhow::Result<()> {
         Command::TestBrowser => test::browser_alone(),
         Command::Lint => commands::lint(),
         Command::Bench(arguments) => bench::run(&arguments),
-        Command::Fuzz { target, seconds } => commands::fuzz(target.as_deref(), seconds),
+        Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
     }
 }
