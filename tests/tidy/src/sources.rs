@@ -30,13 +30,35 @@ pub struct Source {
     pub text: String,
 }
 
+fn root() -> anyhow::Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    Ok(root.context("tidy is not in tests/tidy")?.to_path_buf())
+}
+
+/// A file of the workspace, by its path from the root.
+pub fn workspace_file(path: &str) -> anyhow::Result<String> {
+    fs::read_to_string(root()?.join(path)).with_context(|| path.to_owned())
+}
+
+/// The scripts of other people's clients; tests run them, and they name what they check.
+pub fn conformance_scripts() -> anyhow::Result<Vec<Source>> {
+    let root = root()?;
+    let mut scripts = Vec::new();
+    for entry in fs::read_dir(root.join("tests/conformance"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "py") {
+            scripts.push(Source {
+                path: relative(&root, &path),
+                text: fs::read_to_string(&path)?,
+            });
+        }
+    }
+    Ok(scripts)
+}
+
 /// Every Rust source of the workspace.
 pub fn workspace_sources() -> anyhow::Result<Vec<Source>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .context("tidy is not in tests/tidy")?
-        .to_path_buf();
+    let root = root()?;
     let (mut folders, mut sources) = (vec![root.clone()], Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder)? {

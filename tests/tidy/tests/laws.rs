@@ -1,6 +1,9 @@
 //! Holds the workspace to the laws of the house.
 
-use mesh_tidy::{edge_breaches, source_breaches, workspace_edges, workspace_sources};
+use mesh_tidy::{
+    conformance_scripts, edge_breaches, protocol_breaches, source_breaches, workspace_edges, workspace_file,
+    workspace_sources,
+};
 
 #[test]
 fn dependencies_go_down_and_stay_at_home() {
@@ -15,5 +18,12 @@ fn sources_are_small_documented_and_finished() {
     let sources = workspace_sources().unwrap();
     assert!(sources.len() > 30, "found only {} sources", sources.len());
     let breaches: Vec<String> = sources.iter().flat_map(source_breaches).collect();
+    assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
+
+#[test]
+fn the_table_of_the_protocols_names_tests_that_exist() {
+    let sources = [workspace_sources().unwrap(), conformance_scripts().unwrap()].concat();
+    let breaches = protocol_breaches(&workspace_file("router/PROTOCOL.md").unwrap(), &sources);
     assert!(breaches.is_empty(), "{}", breaches.join("\n"));
 }
