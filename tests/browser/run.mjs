@@ -1,7 +1,8 @@
 // Uses the admin app as a person would, in a real browser, against a real mesh that the demo's resources were applied to:
 // tenant acme, endpoint digits with the arms v1 and v2 on the model digit-classifier.
 //
-//   node run.mjs --out DIR      needs MESH_ADMIN_URL, MESH_ADMIN_TOKEN; MESH_CHROMIUM names another Chromium
+//   node run.mjs --out DIR      needs MESH_ADMIN_URL, MESH_ADMIN_TOKEN; MESH_CHROMIUM names another Chromium; with MESH_URL and
+//                               MESH_API_KEY the inference door's page of documents is read too
 //
 // Ends with `N passed, N failed` and exit code 0 or 1. Leaves a screenshot of every page, light and dark, in DIR.
 import { mkdir } from "node:fs/promises";
@@ -9,6 +10,8 @@ import { join } from "node:path";
 
 import AxeBuilder from "@axe-core/playwright";
 import { chromium } from "playwright-core";
+
+import { documents } from "./docs.mjs";
 
 const outAt = process.argv.indexOf("--out");
 const out = outAt > 0 ? process.argv[outAt + 1] : "out";
@@ -543,6 +546,11 @@ await step("a viewer sees everything and can change nothing", async () => {
     );
   }
 });
+if (process.env.MESH_URL && process.env.MESH_API_KEY) {
+  await step("the inference door's documents are shown, a model's with a key that is not kept", () =>
+    documents({ browser, url: process.env.MESH_URL, key: process.env.MESH_API_KEY, model: MODEL, out }),
+  );
+}
 await step("logging out ends the session", async () => {
   EXPECTED.add("401");
   await page.getByRole("button", { name: "Log out" }).click();

@@ -4,17 +4,14 @@ import { useState } from "react";
 
 import type { Endpoint, VersionSpec } from "../api/types";
 import { quote } from "../lib/curl";
+import { inferenceAddress, keepInferenceAddress } from "../lib/door";
 import { exampleInputs } from "../lib/models";
 import { SAMPLES } from "../lib/samples";
 import { Code, Copy } from "./Copy";
 import { Surface } from "./states";
 
-const KEPT = "mesh-inference-address";
-/** The inference door stands on another port than this page; 8000 unless configured. */
-const usual = () => `http://${window.location.hostname}:8000`;
-
 export function CallIt({ endpoint, spec }: { endpoint: Endpoint; spec: VersionSpec | undefined }) {
-  const [address, setAddress] = useState(() => localStorage.getItem(KEPT) ?? usual());
+  const [address, setAddress] = useState(inferenceAddress);
   const unit = endpoint.spec.sticky_by;
   const body = { ...(unit && { parameters: { [unit]: "u1" } }), inputs: exampleInputs(spec, SAMPLES[7]) };
   const text = [
@@ -34,7 +31,7 @@ export function CallIt({ endpoint, spec }: { endpoint: Endpoint; spec: VersionSp
             w={320}
             onChange={(event) => {
               setAddress(event.currentTarget.value);
-              localStorage.setItem(KEPT, event.currentTarget.value);
+              keepInferenceAddress(event.currentTarget.value);
             }}
           />
           <Text size="sm" c="dimmed" maw={420}>

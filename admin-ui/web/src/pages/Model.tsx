@@ -11,6 +11,7 @@ import { Copy, Curl } from "../components/Copy";
 import { Graph } from "../components/Graph";
 import { Loaded } from "../components/Loaded";
 import { Dot, Empty, Failure, PageHead, Reason, Rows, Scroll, stateTone, Surface } from "../components/states";
+import { documentsOf } from "../lib/door";
 import { bytes, when } from "../lib/format";
 import { heldBy, numberOf, versionsOf } from "../lib/models";
 import { useReadOnly } from "../lib/session";
@@ -38,6 +39,9 @@ export default function ModelPage() {
   return (
     <>
       <PageHead title={name} note={`Model of ${tenant}. ${model.spec.description ?? ""}`}>
+        <Button component="a" variant="default" href={documentsOf(name)} target="_blank" rel="noreferrer">
+          API documents
+        </Button>
         {!readOnly && (
           <Button component={Link} to={`/models/publish?tenant=${tenant}&model=${name}`}>
             Publish a version
