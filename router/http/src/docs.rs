@@ -15,7 +15,7 @@ use actix_web::{
     },
 };
 use bytes::Bytes;
-use mesh_protocol::openapi::{self, ModelDocument};
+use mesh_protocol::openapi::{self, ModelDocument, Server};
 use mesh_router::ModelDescription;
 
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -71,13 +71,13 @@ pub(crate) fn page(file: PageFile) -> HttpResponse {
 }
 
 /// A model's document, as the caller's path names it.
-pub(crate) fn model_document(model: &ModelDescription, version: Option<&str>, server_version: &str) -> Vec<u8> {
+pub(crate) fn model_document(model: &ModelDescription, version: Option<&str>, server: Server<'_>) -> Vec<u8> {
     openapi::model_document(ModelDocument {
         name: &model.name,
         version,
         versions: &model.versions,
         platform: model.platform,
         config: &model.config,
-        server_version,
+        server,
     })
 }

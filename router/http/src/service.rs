@@ -102,8 +102,7 @@ impl Service {
                 self.health(ready, || ready_body(ready).into())
             }
             Route::Document => {
-                let (name, version) = &self.server;
-                let document = self.document.get_or_init(|| openapi::document(name, version).into());
+                let document = self.document.get_or_init(|| openapi::document(self.server()).into());
                 reply::json(StatusCode::OK, document.clone())
             }
             Route::Page(file) => docs::page(file),
@@ -144,7 +143,7 @@ impl Service {
             return Ok(reply::json(StatusCode::OK, manage::config_body(name, &model)));
         }
         if call == ModelCall::Document {
-            let document = docs::model_document(&model, version, &self.server.1);
+            let document = docs::model_document(&model, version, self.server());
             return Ok(reply::json(StatusCode::OK, document));
         }
         let body = model_metadata_body(ModelMetadata {
@@ -154,6 +153,15 @@ impl Service {
             config: &model.config,
         });
         Ok(reply::json(StatusCode::OK, body))
+    }
+
+    fn server(&self) -> openapi::Server<'_> {
+        let (name, version) = &self.server;
+        openapi::Server {
+            name,
+            version,
+            as_triton: self.as_triton,
+        }
     }
 
     /// Whether something lives or is ready: Triton's server says it by the status alone, and calls what is not a bad request.

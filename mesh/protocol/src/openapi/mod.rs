@@ -17,6 +17,17 @@ use serde_json::{Map, Value, json};
 use operations::{Gives, Takes, VERSION};
 pub use operations::{Operation, Verb, operations};
 
+/// The server that is described.
+#[derive(Debug, Clone, Copy)]
+pub struct Server<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its version.
+    pub version: &'a str,
+    /// Whether it answers about health as Triton's server does: by the status alone.
+    pub as_triton: bool,
+}
+
 /// What a model's document is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct ModelDocument<'a> {
@@ -30,8 +41,8 @@ pub struct ModelDocument<'a> {
     pub platform: &'a str,
     /// Its inputs and outputs.
     pub config: &'a ModelConfig,
-    /// The server's version.
-    pub server_version: &'a str,
+    /// Who answers.
+    pub server: Server<'a>,
 }
 
 const ABOUT: &str = "The Open Inference Protocol v2 with Triton's extensions. Every error has the body `{\"error\": \"..\"}`; \
@@ -44,12 +55,13 @@ const TAGS: [(&str, &str); 4] = [
 ];
 
 /// The document of the whole door.
-pub fn document(server_name: &str, server_version: &str) -> Vec<u8> {
-    let info = json!({"title": format!("{server_name}: inference"), "version": server_version, "description": ABOUT});
+pub fn document(server: Server<'_>) -> Vec<u8> {
+    let title = format!("{}: inference", server.name);
+    let info = json!({"title": title, "version": server.version, "description": ABOUT});
     let mut paths = Map::new();
     for operation in operations() {
         let of_path = paths.entry(operation.path.clone()).or_insert_with(|| json!({}));
-        of_path[operation.verb().as_str()] = described(&operation, None);
+        of_path[operation.verb().as_str()] = described(&operation, None, server);
     }
     written(&info, &paths, schemas::shared())
 }
@@ -63,14 +75,14 @@ pub fn model_document(of: ModelDocument<'_>) -> Vec<u8> {
         of.platform,
         versions.join(", ")
     );
-    let info = json!({"title": of.name, "version": of.server_version, "description": about});
+    let info = json!({"title": of.name, "version": of.server.version, "description": about});
     let mut paths = Map::new();
     let mine = |operation: &Operation| operation.is_of_model() && operation.with_version == of.version.is_some();
     for operation in operations().into_iter().filter(mine) {
         let path = operation.path.replacen("{model}", of.name, 1);
         let path = path.replacen("{version}", of.version.unwrap_or_default(), 1);
         let of_path = paths.entry(path).or_insert_with(|| json!({}));
-        of_path[operation.verb().as_str()] = described(&operation, Some(of.config));
+        of_path[operation.verb().as_str()] = described(&operation, Some(of.config), of.server);
     }
     let mut schemas = schemas::shared();
     if let Some(all) = schemas.as_object_mut() {
@@ -139,14 +151,20 @@ fn referred(value: &Value, found: &mut Vec<String>) {
 }
 
 /// An operation; for a model's document with the model's own names and example.
-fn described(operation: &Operation, config: Option<&ModelConfig>) -> Value {
+fn described(operation: &Operation, config: Option<&ModelConfig>, server: Server<'_>) -> Value {
     let row = operation.row;
     let mut answers = Map::new();
-    for (status, about, gives) in row.gives {
-        answers.insert(status.to_string(), answer(about, *gives, config));
+    let by_status = server.as_triton && row.is_health;
+    if by_status {
+        answers.insert("200".to_owned(), bare("it is so"));
+        answers.insert("400".to_owned(), bare("it is not so, or not there"));
+    } else {
+        for (status, about, gives) in row.gives {
+            answers.insert(status.to_string(), answer(about, *gives, config));
+        }
     }
-    for status in row.errors {
-        // A model that is not ready says so in a form of its own.
+    for status in row.errors.iter().filter(|status| !by_status || **status != 404) {
+        // What is not ready says so in a form of its own.
         answers
             .entry(status.to_string())
             .or_insert_with(|| schemas::error(*status));
@@ -193,6 +211,10 @@ fn body(takes: Takes, config: Option<&ModelConfig>) -> Option<Value> {
             Some(json!({"required": true, "content": content}))
         }
     }
+}
+
+fn bare(about: &str) -> Value {
+    json!({"description": about, "headers": schemas::common_headers()})
 }
 
 fn answer(about: &str, gives: Gives, config: Option<&ModelConfig>) -> Value {

@@ -58,6 +58,8 @@ pub(crate) struct Row {
     pub(crate) versioned: bool,
     /// Whether it answers without a credential.
     pub(crate) open: bool,
+    /// Whether it asks if something lives or is ready.
+    pub(crate) is_health: bool,
     pub(crate) tag: &'static str,
     pub(crate) summary: &'static str,
     pub(crate) takes: Takes,
@@ -91,6 +93,7 @@ const fn open(id: &'static str, path: &'static str, summary: &'static str) -> Ro
         path,
         versioned: false,
         open: true,
+        is_health: false,
         tag: SERVER,
         summary,
         takes: Takes::Nothing,
@@ -145,10 +148,12 @@ pub(crate) const ROWS: &[Row] = &[
         )
     },
     Row {
+        is_health: true,
         gives: &[(200, "alive", Gives::Json("Live"))],
         ..open("serverLive", "/v2/health/live", "Whether the server is alive")
     },
     Row {
+        is_health: true,
         gives: &[
             (200, "ready", Gives::Json("Ready")),
             (503, "not ready", Gives::Json("Ready")),
@@ -160,6 +165,7 @@ pub(crate) const ROWS: &[Row] = &[
         ..of_model("modelMetadata", MODEL, "What a model takes and gives")
     },
     Row {
+        is_health: true,
         gives: &[
             (200, "ready", Gives::Json("ModelReady")),
             (503, "not ready", Gives::Json("ModelReady")),

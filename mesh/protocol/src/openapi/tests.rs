@@ -8,6 +8,12 @@ use mesh_types::{FaultClass, ModelId, SequenceBatching, VersionSelector};
 use super::*;
 use crate::{decode_infer, http_status};
 
+const MESH: Server<'_> = Server {
+    name: "mesh",
+    version: "1.2.3",
+    as_triton: false,
+};
+
 fn read(document: &[u8]) -> Value {
     serde_json::from_slice(document).unwrap()
 }
@@ -32,7 +38,7 @@ fn of_model(config: &ModelConfig, version: Option<&str>) -> Value {
         versions: &[Version::FIRST],
         platform: "pytorch_libtorch",
         config,
-        server_version: "1.2.3",
+        server: MESH,
     }))
 }
 
@@ -50,7 +56,7 @@ fn all_references(value: &Value, found: &mut BTreeSet<String>) {
 #[test]
 fn every_reference_resolves_and_every_operation_has_a_name_of_its_own() {
     for document in [
-        read(&document("mesh", "1.2.3")),
+        read(&document(MESH)),
         of_model(&config(vec![spec("x", mesh_types::DataType::Int8, &[4, -1])]), None),
     ] {
         assert_eq!(document["openapi"], "3.1.0");
@@ -86,7 +92,7 @@ fn every_reference_resolves_and_every_operation_has_a_name_of_its_own() {
 
 #[test]
 fn a_prediction_may_have_every_status_that_a_fault_has() {
-    let document = read(&document("mesh", "1.2.3"));
+    let document = read(&document(MESH));
     let answers = document["paths"]["/v2/models/{model}/infer"]["post"]["responses"]
         .as_object()
         .unwrap();
@@ -109,7 +115,7 @@ fn a_prediction_may_have_every_status_that_a_fault_has() {
 
 #[test]
 fn what_needs_no_credential_says_so_and_nothing_else_does() {
-    let document = read(&document("mesh", "1.2.3"));
+    let document = read(&document(MESH));
     let open = |path: &str| document["paths"][path]["get"]["security"] == json!([]);
     for path in [
         "/v2",
@@ -262,4 +268,21 @@ fn an_example_has_a_bound() {
         )]))
         .is_none()
     );
+}
+
+#[test]
+fn in_the_place_of_tritons_server_health_is_told_by_the_status_alone() {
+    let document = read(&document(Server {
+        as_triton: true,
+        ..MESH
+    }));
+    for path in ["/v2/health/live", "/v2/health/ready", "/v2/models/{model}/ready"] {
+        let answers = document["paths"][path]["get"]["responses"].as_object().unwrap();
+        assert!(
+            answers["200"].get("content").is_none() && answers["400"].get("content").is_none(),
+            "{path}"
+        );
+        assert!(!answers.contains_key("503") && !answers.contains_key("404"), "{path}");
+    }
+    assert!(document["paths"]["/v2/models/{model}"]["get"]["responses"]["404"].is_object());
 }
