@@ -17,7 +17,7 @@ const UNFINISHED: &[&str] = &[
 ];
 /// Words that only some folders may hold.
 const AT_HOME: &[(&str, &[&str])] = &[
-    (concat!("unsafe", " {"), &["worker/backends/"]),
+    (concat!("unsafe", " {"), &["worker/backends/", "mesh/protocol/tests/"]),
     (concat!("std::", "env::var"), &["mesh/node/", "mesh/xtask/", "tests/"]),
 ];
 
