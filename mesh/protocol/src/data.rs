@@ -4,6 +4,8 @@
 //! not know: each element against its datatype and range, and the nesting against the shape. Data is flat, or nested exactly
 //! as the shape says. The walk keeps one count per dimension and never recurses; memory is at most 8 bytes for each 2 of text.
 
+mod decimal;
+
 use bytes::Bytes;
 use mesh_types::{DataType, MAX_RANK};
 
@@ -22,18 +24,18 @@ pub(crate) struct Expected<'a> {
 /// Reads the data of one input.
 pub(crate) fn read(expected: Expected<'_>, text: &str) -> Result<Bytes, DecodeError> {
     match expected.datatype {
-        DataType::Bool => walk(expected, text, boolean),
-        DataType::Uint8 => walk(expected, text, integer::<u8, 1>),
-        DataType::Uint16 => walk(expected, text, integer::<u16, 2>),
-        DataType::Uint32 => walk(expected, text, integer::<u32, 4>),
-        DataType::Uint64 => walk(expected, text, integer::<u64, 8>),
-        DataType::Int8 => walk(expected, text, integer::<i8, 1>),
-        DataType::Int16 => walk(expected, text, integer::<i16, 2>),
-        DataType::Int32 => walk(expected, text, integer::<i32, 4>),
-        DataType::Int64 => walk(expected, text, integer::<i64, 8>),
-        DataType::Fp32 => walk(expected, text, single),
-        DataType::Fp64 => walk(expected, text, double),
-        DataType::Bytes => walk(expected, text, string),
+        DataType::Bool => walk(expected, text, none, boolean),
+        DataType::Uint8 => walk(expected, text, whole::<u8, 1>, integer::<u8, 1>),
+        DataType::Uint16 => walk(expected, text, whole::<u16, 2>, integer::<u16, 2>),
+        DataType::Uint32 => walk(expected, text, whole::<u32, 4>, integer::<u32, 4>),
+        DataType::Uint64 => walk(expected, text, whole::<u64, 8>, integer::<u64, 8>),
+        DataType::Int8 => walk(expected, text, whole::<i8, 1>, integer::<i8, 1>),
+        DataType::Int16 => walk(expected, text, whole::<i16, 2>, integer::<i16, 2>),
+        DataType::Int32 => walk(expected, text, whole::<i32, 4>, integer::<i32, 4>),
+        DataType::Int64 => walk(expected, text, whole::<i64, 8>, integer::<i64, 8>),
+        DataType::Fp32 => walk(expected, text, decimal::single, single),
+        DataType::Fp64 => walk(expected, text, decimal::double, double),
+        DataType::Bytes => walk(expected, text, none, string),
         DataType::Fp16 | DataType::Bf16 => Err(DecodeError::NotInJson {
             name: quoted(expected.name),
             datatype: expected.datatype,
@@ -41,9 +43,12 @@ pub(crate) fn read(expected: Expected<'_>, text: &str) -> Result<Bytes, DecodeEr
     }
 }
 
+// An element as it nearly always is, read with its end in one pass: `quick` answers how long it was, or nothing where it is
+// anything else. That is then delimited, and read or refused by `put`.
 fn walk(
     expected: Expected<'_>,
     text: &str,
+    quick: impl Fn(&[u8], &mut Vec<u8>) -> Option<usize>,
     put: impl Fn(&str, &mut Vec<u8>) -> Result<(), String>,
 ) -> Result<Bytes, DecodeError> {
     let most_elements = expected.elements.min(text.len() / 2 + 1);
@@ -61,6 +66,13 @@ fn walk(
             b',' | b' ' | b'\t' | b'\n' | b'\r' => {}
             _ => {
                 nest.element()?;
+                if let Some(length) = quick(bytes.get(at..).unwrap_or_default(), &mut out) {
+                    at += length;
+                    at += run(bytes.get(at..).unwrap_or_default(), &mut nest, |rest| {
+                        quick(rest, &mut out)
+                    });
+                    continue;
+                }
                 let end = token_end(bytes, at);
                 let token = text.get(at..end).unwrap_or_default();
                 put(token, &mut out).map_err(|problem| nest.wrong(&problem))?;
@@ -72,6 +84,23 @@ fn walk(
     }
     nest.finish()?;
     Ok(Bytes::from(out))
+}
+
+// Further elements of the same list, as long as they are as usual and there may be more: how many bytes they and the commas
+// before them are. Nearly all of a large tensor is read here.
+fn run(bytes: &[u8], nest: &mut Nest<'_>, mut quick: impl FnMut(&[u8]) -> Option<usize>) -> usize {
+    let room = nest.expected.elements - nest.elements;
+    let (mut at, mut read) = (0, 0);
+    while read < room && bytes.get(at) == Some(&b',') {
+        let start = at + 1 + usize::from(bytes.get(at + 1) == Some(&b' '));
+        let Some(length) = quick(bytes.get(start..).unwrap_or_default()) else {
+            break;
+        };
+        at = start + length;
+        read += 1;
+    }
+    nest.count(read);
+    at
 }
 
 // Where the string, number or word that starts here ends. An object starts with a brace and "ends" after it, which no
@@ -182,6 +211,14 @@ impl<'a> Nest<'a> {
         }
     }
 
+    // Elements beside one that was taken, of which there is room for so many.
+    fn count(&mut self, elements: usize) {
+        self.elements += elements;
+        if let Some(slot) = self.counts.get_mut(self.depth) {
+            *slot += elements as u64;
+        }
+    }
+
     fn misnested(&self) -> DecodeError {
         DecodeError::Nesting {
             name: quoted(self.expected.name),
@@ -252,6 +289,31 @@ fn integer<T: Integer<SIZE>, const SIZE: usize>(token: &str, out: &mut Vec<u8>) 
     };
     out.extend_from_slice(&number.raw());
     Ok(())
+}
+
+fn none(_: &[u8], _: &mut Vec<u8>) -> Option<usize> {
+    None
+}
+
+/// The most digits that are sure to fit in 64 bits.
+const SURE_DIGITS: usize = 18;
+
+fn whole<T: Integer<SIZE>, const SIZE: usize>(rest: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+    let negative = rest.first() == Some(&b'-');
+    let (mut number, mut length) = (0_i64, usize::from(negative));
+    while let Some(byte @ b'0'..=b'9') = rest.get(length) {
+        if length >= SURE_DIGITS {
+            return None;
+        }
+        number = number * 10 + i64::from(byte - b'0');
+        length += 1;
+    }
+    if length == usize::from(negative) || !decimal::ends(rest, length) {
+        return None;
+    }
+    let number = T::try_from(i128::from(if negative { -number } else { number })).ok()?;
+    out.extend_from_slice(&number.raw());
+    Some(length)
 }
 
 fn single(token: &str, out: &mut Vec<u8>) -> Result<(), String> {

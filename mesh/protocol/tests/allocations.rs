@@ -82,7 +82,7 @@ fn over_grpc(bytes: usize) -> Bytes {
         inputs: vec![InferInputTensor {
             name: "x".into(),
             datatype: "FP32".into(),
-            shape: vec![1, i64::try_from(bytes / 4).unwrap()],
+            shape: vec![1, (bytes / 4) as i64],
             ..InferInputTensor::default()
         }],
         raw_input_contents: vec![vec![7; bytes].into()],
