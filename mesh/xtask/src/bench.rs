@@ -5,6 +5,7 @@
 
 mod callgrind;
 mod compiled;
+mod json;
 mod load;
 mod loading;
 mod memory;
@@ -18,6 +19,7 @@ mod scheduling;
 mod streams;
 mod table;
 mod tenants;
+mod wires;
 
 use std::{num::NonZeroUsize, path::PathBuf, thread::available_parallelism};
 
@@ -42,6 +44,10 @@ pub(crate) enum Group {
     Compiled,
     /// A classifier of three steps, beside the one module that is all three.
     Ensemble,
+    /// gRPC beside HTTP with binary tensors, the same model at 64 at a time.
+    Wires,
+    /// Reading and writing a large tensor in JSON; needs no mesh.
+    Json,
     /// Where a request's time goes.
     Stages,
     /// Two polite tenants beside one that asks for three times what the device can do.
@@ -112,6 +118,10 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<()> {
         arguments.minutes
     );
     let environment = commands::setup()?;
+    if arguments.only.as_slice() == [Group::Json] {
+        let rows = json::rows(&environment, arguments.rounds)?;
+        return told(arguments, &rows);
+    }
     let programs = if arguments.no_build {
         Programs::built(environment)?
     } else {
@@ -130,18 +140,23 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     let measured = measure(&bench, &arguments.only, &mut rows);
     // What was measured before something failed is told nevertheless.
-    println!("{}", table::text(&rows));
+    told(arguments, &rows)?;
+    measured
+}
+
+fn told(arguments: &BenchArguments, rows: &[table::Row]) -> anyhow::Result<()> {
+    println!("{}", table::text(rows));
     if let Some(path) = &arguments.json {
-        let json = serde_json::to_vec_pretty(&rows)?;
+        let json = serde_json::to_vec_pretty(rows)?;
         std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    measured
+    Ok(())
 }
 
 fn measure(bench: &Bench, only: &[Group], rows: &mut Vec<table::Row>) -> anyhow::Result<()> {
     let wanted = |group| only.is_empty() || only.contains(&group);
     models::trace(bench)?;
-    let at_full = [Group::Mlp, Group::Encoder, Group::Compiled, Group::Stages];
+    let at_full = [Group::Mlp, Group::Wires, Group::Encoder, Group::Compiled, Group::Stages];
     if at_full.into_iter().any(wanted) {
         at_full_speed(bench, &wanted, rows)?;
     }
@@ -162,6 +177,9 @@ fn measure(bench: &Bench, only: &[Group], rows: &mut Vec<table::Row>) -> anyhow:
     if wanted(Group::Loading) {
         rows.extend(loading::rows(bench)?);
     }
+    if wanted(Group::Json) {
+        rows.extend(json::rows(&bench.programs.environment, bench.rounds)?);
+    }
     if wanted(Group::Instructions) {
         rows.push(callgrind::row(bench)?);
     }
@@ -181,6 +199,9 @@ fn at_full_speed(bench: &Bench, wanted: &impl Fn(Group) -> bool, rows: &mut Vec<
     };
     if wanted(Group::Mlp) {
         rows.extend(target.mlp()?);
+    }
+    if wanted(Group::Wires) {
+        rows.extend(wires::rows(&target)?);
     }
     if wanted(Group::Encoder) {
         rows.extend(target.encoder()?);

@@ -27,6 +27,7 @@ const POLL: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ports {
     pub(crate) inference: u16,
+    pub(crate) grpc: u16,
     pub(crate) metrics: u16,
     pub(crate) admin: u16,
 }
@@ -43,6 +44,7 @@ impl Ports {
         };
         Ok(Self {
             inference: base,
+            grpc: at(1)?,
             metrics: at(2)?,
             admin: at(80)?,
         })
@@ -50,11 +52,12 @@ impl Ports {
 
     fn free() -> anyhow::Result<Self> {
         // Held together, so that they differ.
-        let listeners = (bind(0)?, bind(0)?, bind(0)?);
+        let listeners = (bind(0)?, bind(0)?, bind(0)?, bind(0)?);
         Ok(Self {
             inference: listeners.0.local_addr()?.port(),
             metrics: listeners.1.local_addr()?.port(),
             admin: listeners.2.local_addr()?.port(),
+            grpc: listeners.3.local_addr()?.port(),
         })
     }
 
@@ -62,6 +65,7 @@ impl Ports {
     pub(crate) fn check(self) -> anyhow::Result<()> {
         for (door, port) in [
             ("inference", self.inference),
+            ("gRPC", self.grpc),
             ("metrics", self.metrics),
             ("admin", self.admin),
         ] {
@@ -133,7 +137,7 @@ impl Node {
             .arg("--admin-token-file")
             .arg(folder.join("admin-token"))
             .args(["--http-listen", &local(ports.inference).to_string()])
-            .args(["--grpc-listen", &local(0).to_string()])
+            .args(["--grpc-listen", &local(ports.grpc).to_string()])
             .args(["--metrics-listen", &local(ports.metrics).to_string()])
             .args(["--admin-listen", &local(ports.admin).to_string()])
             .args(settings.options);

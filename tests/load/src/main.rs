@@ -6,7 +6,9 @@ use std::{fs, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration}
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mesh_load::{Arrivals, Floor, Load, OpenLoad, RequestParts, Spread, request_bytes, run, run_open};
+use mesh_load::{
+    Arrivals, Floor, GrpcLoad, Load, OpenLoad, RequestParts, Spread, Summary, request_bytes, run, run_grpc, run_open,
+};
 
 /// The mesh's own, so that the empty handler is as fast as it can be.
 #[global_allocator]
@@ -79,6 +81,9 @@ struct RunArguments {
     /// End after so many answers.
     #[arg(long)]
     requests: Option<u64>,
+    /// Call over gRPC: the path is the call, and the body its message. Only tokens go beside it.
+    #[arg(long)]
+    grpc: bool,
 }
 
 #[derive(Debug, Args)]
@@ -181,7 +186,35 @@ fn seconds(value: f64) -> anyhow::Result<Duration> {
     Duration::try_from_secs_f64(value).context("seconds are a positive number")
 }
 
+fn grpc(arguments: &RunArguments) -> anyhow::Result<GrpcLoad> {
+    let what = &arguments.what;
+    let [body] = what.bodies.as_slice() else {
+        bail!("over gRPC there is one body: the message");
+    };
+    let tokens = what.tokens.as_ref().map(fs::read_to_string).transpose()?;
+    Ok(GrpcLoad {
+        address: what.address,
+        path: what.path.clone(),
+        tokens: tokens
+            .unwrap_or_default()
+            .lines()
+            .map(|token| token.trim().to_owned())
+            .collect(),
+        message: fs::read(body)
+            .with_context(|| format!("cannot read {}", body.display()))?
+            .into(),
+        concurrency: arguments.concurrency,
+        warm_up: seconds(what.warm_up)?,
+        duration: seconds(what.seconds)?,
+        max_requests: arguments.requests,
+    })
+}
+
 fn closed(arguments: &RunArguments) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if arguments.grpc {
+        return told(&runtime.block_on(run_grpc(&grpc(arguments)?))?.summary());
+    }
     let load = Load {
         address: arguments.what.address,
         requests: arguments.what.requests()?,
@@ -190,9 +223,11 @@ fn closed(arguments: &RunArguments) -> anyhow::Result<()> {
         duration: seconds(arguments.what.seconds)?,
         max_requests: arguments.requests,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let summary = runtime.block_on(run(&load))?.summary();
-    println!("{}", serde_json::to_string(&summary)?);
+    told(&runtime.block_on(run(&load))?.summary())
+}
+
+fn told(summary: &Summary) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(summary)?);
     if summary.ok == 0 {
         bail!("no request was answered with status 200: {:?}", summary.statuses);
     }

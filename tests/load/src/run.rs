@@ -80,7 +80,7 @@ pub struct Summary {
 }
 
 impl Outcome {
-    fn empty() -> anyhow::Result<Self> {
+    pub(crate) fn empty() -> anyhow::Result<Self> {
         Ok(Self {
             latency: Histogram::new_with_bounds(1, HIGHEST_NANOSECONDS, 3)?,
             statuses: BTreeMap::new(),
@@ -90,7 +90,7 @@ impl Outcome {
         })
     }
 
-    fn add(&mut self, other: &Self) -> anyhow::Result<()> {
+    pub(crate) fn add(&mut self, other: &Self) -> anyhow::Result<()> {
         self.latency.add(&other.latency)?;
         for (status, count) in &other.statuses {
             *self.statuses.entry(*status).or_default() += count;
@@ -99,6 +99,16 @@ impl Outcome {
         self.answer_bytes = self.answer_bytes.max(other.answer_bytes);
         self.counted = self.counted.max(other.counted);
         Ok(())
+    }
+
+    /// Counts one answer.
+    pub(crate) fn count(&mut self, status: u16, bytes: usize, took: Duration) {
+        *self.statuses.entry(status).or_default() += 1;
+        self.answer_bytes = bytes;
+        if status == 200 {
+            let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            self.latency.saturating_record(nanoseconds.max(1));
+        }
     }
 
     /// The outcome in numbers.
@@ -168,12 +178,7 @@ async fn one_connection(load: &Load, index: usize, begin: Instant) -> anyhow::Re
                 let now = Instant::now();
                 if sent_at >= counted_from {
                     counted += 1;
-                    *outcome.statuses.entry(status).or_default() += 1;
-                    outcome.answer_bytes = bytes;
-                    if status == 200 {
-                        let nanoseconds = u64::try_from((now - sent_at).as_nanos()).unwrap_or(u64::MAX);
-                        outcome.latency.saturating_record(nanoseconds.max(1));
-                    }
+                    outcome.count(status, bytes, now - sent_at);
                 }
                 sent_at = now;
             }
@@ -194,7 +199,7 @@ async fn one_connection(load: &Load, index: usize, begin: Instant) -> anyhow::Re
 }
 
 /// This connection's part of a bound on all.
-fn share(max: u64, concurrency: usize, index: usize) -> u64 {
+pub(crate) fn share(max: u64, concurrency: usize, index: usize) -> u64 {
     let (all, index) = (
         u64::try_from(concurrency).unwrap_or(1).max(1),
         u64::try_from(index).unwrap_or(0),

@@ -44,6 +44,7 @@ pub(crate) fn row(bench: &Bench) -> anyhow::Result<Row> {
         path: "/v2/models/mlp/infer",
         keys: &keys,
         body: &body,
+        grpc: false,
     };
     let (ours, answer_bytes) = counts.per_request(bench, &aim, node.pid())?;
     node.stop()?;

@@ -55,6 +55,7 @@ fn row(bench: &Bench, target: &Target<'_>, kind: &str, model: &Model) -> anyhow:
         path: &path,
         keys: target.keys,
         body: &body,
+        grpc: false,
     };
     let file = models::file(&bench.folder, model);
     eprintln!("perceptron as {kind}: looking for libtorch's best setting");

@@ -26,6 +26,8 @@ pub(crate) struct Aim<'a> {
     /// A file of keys, one on each line; requests bear them in turn.
     pub(crate) keys: &'a Path,
     pub(crate) body: &'a Body,
+    /// Whether the path is a call over gRPC, and the body its message.
+    pub(crate) grpc: bool,
 }
 
 /// How much to send.
@@ -66,6 +68,9 @@ pub(crate) fn send(bench: &Bench, aim: &Aim<'_>, amount: Amount) -> anyhow::Resu
         ])
         .arg("--body")
         .arg(&aim.body.file);
+    if aim.grpc {
+        command.arg("--grpc");
+    }
     for header in &aim.body.headers {
         command.args(["--header", header]);
     }

@@ -72,6 +72,7 @@ impl Live<'_> {
             path: &path(model),
             keys: self.keys,
             body: &models::body(&self.bench.folder, model)?,
+            grpc: false,
         };
         send(self.bench, &aim, amount)
     }

@@ -6,6 +6,8 @@ use std::{
 };
 
 use anyhow::Context;
+use mesh_protocol::grpc::messages::{ModelInferRequest, model_infer_request::InferInputTensor};
+use prost::Message as _;
 use serde_json::{Value, json};
 
 use crate::{
@@ -160,7 +162,7 @@ pub(crate) fn compose(node: &Node) -> anyhow::Result<()> {
 pub(crate) struct Body {
     pub(crate) file: PathBuf,
     /// The headers that the body needs.
-    pub(crate) headers: [String; 2],
+    pub(crate) headers: Vec<String>,
 }
 
 /// Writes the models, unless they are there.
@@ -238,16 +240,44 @@ pub(crate) fn body(folder: &Path, model: &Model) -> anyhow::Result<Body> {
     fs::write(&file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
     Ok(Body {
         file,
-        headers: [
+        headers: vec![
             "content-type: application/octet-stream".to_owned(),
             format!("inference-header-content-length: {json_bytes}"),
         ],
     })
 }
 
+/// The same request as a message over gRPC.
+pub(crate) fn message(folder: &Path, model: &Model) -> anyhow::Result<Body> {
+    let (bytes, json_bytes) = body_bytes(model);
+    let raw = bytes.get(json_bytes..).unwrap_or_default().to_vec();
+    let extents = shape(model).into_iter().map(i64::try_from);
+    let message = ModelInferRequest {
+        model_name: model.name.to_owned(),
+        inputs: vec![InferInputTensor {
+            name: "x".to_owned(),
+            datatype: "FP32".to_owned(),
+            shape: extents.collect::<Result<_, _>>()?,
+            ..InferInputTensor::default()
+        }],
+        raw_input_contents: vec![raw.into()],
+        ..ModelInferRequest::default()
+    };
+    let file = folder.join(format!("{}.message", model.name));
+    fs::write(&file, message.encode_to_vec()).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(Body {
+        file,
+        headers: Vec::new(),
+    })
+}
+
+fn shape(model: &Model) -> Vec<usize> {
+    std::iter::once(1).chain(model.row.iter().copied()).collect()
+}
+
 fn body_bytes(model: &Model) -> (Vec<u8>, usize) {
     let values: usize = model.row.iter().product();
-    let shape: Vec<usize> = std::iter::once(1).chain(model.row.iter().copied()).collect();
+    let shape = shape(model);
     let head = json!({
         "parameters": {"binary_data_output": true},
         "inputs": [{

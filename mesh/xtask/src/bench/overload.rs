@@ -94,6 +94,7 @@ impl<'a> Overload<'a> {
             path: PATH,
             keys: &self.owner,
             body: &self.body,
+            grpc: false,
         };
         let amount = Amount {
             concurrency: PEAK_CONCURRENCY,

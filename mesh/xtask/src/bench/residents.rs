@@ -129,6 +129,7 @@ fn cost(bench: &Bench, node: &Node, keys: &Path, body: &Body, concurrency: usize
         path: "/v2/models/mlp/infer",
         keys,
         body,
+        grpc: false,
     };
     let amount = |seconds: f64| Amount {
         concurrency,

@@ -69,6 +69,7 @@ impl Target<'_> {
             path: "/v2/models/mlp/infer",
             keys: self.keys,
             body: &body,
+            grpc: false,
         };
         let first = send(self.bench, &mesh, self.amount(1))?;
         let floor = Floor::start(self.bench, first.answer_bytes, &[])?;
@@ -113,6 +114,7 @@ impl Target<'_> {
             path: "/v2/models/encoder/infer",
             keys: self.keys,
             body: &body,
+            grpc: false,
         };
         eprintln!("encoder: looking for libtorch's best setting");
         let best = self.alone(
@@ -150,6 +152,7 @@ impl Target<'_> {
             path: "/v2/models/composed/infer",
             keys: self.keys,
             body: &body,
+            grpc: false,
         };
         let ensemble = Aim {
             path: &path,
@@ -199,6 +202,7 @@ impl Target<'_> {
             path: "/v2/models/mlp/infer",
             keys: self.keys,
             body: &body,
+            grpc: false,
         };
         eprintln!("stages");
         send(self.bench, &aim, self.amount(1))?;
