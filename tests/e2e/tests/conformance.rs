@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::ensure;
+use mesh_client::{Client, Input};
 use mesh_e2e::{
     counted,
     python::{conformance, run},
@@ -198,4 +199,60 @@ async fn a_client_made_from_reflection_calls_what_it_learnt() -> anyhow::Result<
         anyhow::Ok(())
     });
     all_hold.await?
+}
+
+/// The blocks of one language in a document, in their order.
+fn blocks(document: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    let block = |rest: &str| rest.split_once("\n```").map(|(block, _)| format!("{block}\n"));
+    document.split(&fence).skip(1).filter_map(block).collect()
+}
+
+#[tokio::test]
+async fn what_the_documentation_says_how_to_call_runs_as_it_stands() -> anyhow::Result<()> {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../router/CLIENTS.md");
+    let document = std::fs::read_to_string(document)?;
+    let mesh = Mesh::start().await?;
+    let caller = mesh.tenant("acme").await?;
+    mesh.admin()?.publish("acme", "m", &identity()).await?;
+    caller.until_ready("m").await?;
+    // What is there for Rust is written out here, word for word.
+    let key = caller.key();
+    let rust = r#"
+let client = Client::http("http://127.0.0.1:8000").api_key(&key).build()?;
+let answer = client.model("m").infer([Input::new("x", [1, 4], &[0.0_f32, 5.0, 13.0, 9.0])?]).await?;
+println!("{:?}", answer.output("y")?.values::<f32>()?);
+"#;
+    ensure!(
+        blocks(&document, "rust").iter().any(|block| block.contains(rust)),
+        "the Rust is other"
+    );
+    let client = Client::http(&format!("http://{}", mesh.addresses().http))
+        .api_key(key)
+        .build()?;
+    let x = Input::new("x", [1, 4], &[0.0_f32, 5.0, 13.0, 9.0])?;
+    let answer = client.model("m").infer([x]).await?;
+    assert_eq!(*answer.output("y")?.values::<f32>()?, [0.0, 5.0, 13.0, 9.0]);
+    let here = document
+        .replace("127.0.0.1:8000", &mesh.addresses().http.to_string())
+        .replace("127.0.0.1:8001", &mesh.addresses().grpc.to_string());
+    let key = key.to_owned();
+    let all_run = tokio::task::spawn_blocking(move || {
+        let (shell, scripts) = (blocks(&here, "bash"), blocks(&here, "python"));
+        ensure!((shell.len(), scripts.len()) == (1, 3), "the document has other blocks");
+        for block in shell {
+            let told = run(Command::new("bash").args(["-euc", &block]).env("MESH_API_KEY", &key))?;
+            let answer: Value = serde_json::from_str(&told)?;
+            ensure!(answer["outputs"][0]["data"] == json!([0.0, 5.0, 13.0, 9.0]), "{told}");
+        }
+        let python = python()?;
+        for block in scripts {
+            let told = run(Command::new(&python).args(["-c", &block]).env("MESH_API_KEY", &key))?;
+            let numbers = told.split(|letter: char| !letter.is_ascii_digit() && letter != '.');
+            let numbers: Vec<f32> = numbers.filter_map(|number| number.parse().ok()).collect();
+            ensure!(numbers == [0.0, 5.0, 13.0, 9.0], "{told}");
+        }
+        anyhow::Ok(())
+    });
+    all_run.await?
 }
