@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use mesh_actors::Permit;
 use mesh_policies::limits::Admission;
-use mesh_types::{Deadline, Fault, InferResponse, JobOutcome, Tensor};
+use mesh_types::{Classes, Deadline, Fault, InferResponse, JobOutcome, Tensor};
 
 use crate::{Account, Completed, WorkerReply, place::OnDevice};
 
@@ -19,6 +19,8 @@ pub(crate) struct InFlight {
     pub(crate) response: InferResponse,
     pub(crate) arm: Option<Arc<str>>,
     pub(crate) permits: (Permit, Admission),
+    /// Outputs of which classes are wanted; hardly any request has some.
+    pub(crate) classes: Option<Box<Classes>>,
     /// None for an ensemble, whose steps have places of their own and which ends at the deadline by itself.
     pub(crate) place: Option<OnDevice>,
 }
@@ -42,6 +44,9 @@ impl InFlight {
         drop((self.permits, self.place));
         let mut response = self.response;
         response.outputs = in_order(outputs, &self.wanted);
+        if let Some(classes) = self.classes {
+            classes.put_into(&mut response.outputs)?;
+        }
         Ok(Completed {
             response,
             arm: self.arm,

@@ -19,8 +19,8 @@ use mesh_policies::{
     traffic::{Route, unit_text},
 };
 use mesh_types::{
-    CorrelationId, Deadline, Fault, FaultSource, InferJob, InferRequest, InferResponse, Parameters, SequenceStep,
-    ServiceClass, Standing, TraceContext, VersionSelector,
+    Classes, CorrelationId, Deadline, Fault, FaultSource, InferJob, InferRequest, InferResponse, Parameters,
+    SequenceStep, ServiceClass, Standing, TraceContext, VersionSelector,
 };
 
 use crate::{
@@ -266,6 +266,7 @@ impl Versioned {
         let (config, model) = (&self.entry.config, &self.entry.key.model);
         let rows = config.check_inputs(model, &mut self.call.request.inputs)?;
         config.check_outputs(model, &self.call.request.outputs)?;
+        config.check_classes(&self.call.request.classes)?;
         let step = self.sequence.as_ref().map(|sequence| &sequence.step);
         sequences::check_all(&self.entry, step, rows)?;
         let standing = standing(&self.call.request, self.tenant.share, self.class)?;
@@ -311,8 +312,15 @@ impl Checked {
             inputs,
             outputs,
             parameters,
+            classes,
             ..
         } = versioned.call.request;
+        let classes = (!classes.is_empty()).then(|| {
+            Box::new(Classes {
+                wanted: classes,
+                config: versioned.entry.config.clone(),
+            })
+        });
         let job = InferJob {
             request: versioned.call.request_id,
             tenant: versioned.tenant.id.clone(),
@@ -337,6 +345,7 @@ impl Checked {
             },
             arm: versioned.arm,
             permits: versioned.permits,
+            classes,
             manner: Manner {
                 parameters,
                 unit: versioned.call.unit,
@@ -396,6 +405,7 @@ struct Kept {
     response: InferResponse,
     arm: Option<Arc<str>>,
     permits: (Permit, Admission),
+    classes: Option<Box<Classes>>,
     manner: Manner,
 }
 
@@ -408,6 +418,7 @@ impl Kept {
             response: self.response,
             arm: self.arm,
             permits: self.permits,
+            classes: self.classes,
             place,
         }
     }

@@ -223,6 +223,20 @@ def statistics_and_index(client):
         refused("PERMISSION_DENIED", lambda: client.unload_model(name, headers=AUTH), "admin door")
 
 
+def classes(client):
+    """The highest values instead of all, as texts."""
+    ranked = [triton.InferRequestedOutput("y", class_count=2)]
+    for datatype, wanted in (("FP32", [b"inf:2", b"1.500000:0"]), ("INT16", [b"32767:2", b"1:0"]), ("FP16", [b"1.500000:0", b"0.000000:2"])):
+        got = client.infer(model_of(datatype), [tensor(datatype)], outputs=ranked, headers=AUTH).as_numpy("y")
+        check(got.tolist() == [wanted], f"classes of {datatype}: {got}")
+    answers = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)), headers=AUTH)
+    client.async_stream_infer(model_of("FP32"), [tensor("FP32")], outputs=ranked)
+    result, error = answers.get(timeout=60)
+    check(error is None and result.as_numpy("y").tolist() == [[b"inf:2", b"1.500000:0"]], f"classes on a stream: {error}")
+    client.stop_stream()
+
+
 def errors(client):
     model, good = model_of("FP32"), lambda: [tensor("FP32")]
     refused("NOT_FOUND", lambda: client.infer("no-such-model", good(), headers=AUTH), "Request for unknown model")
@@ -237,8 +251,8 @@ def errors(client):
     refused("INVALID_ARGUMENT", lambda: client.infer(model, [many], headers=AUTH), "batch-size must be <= 8")
     unknown = [triton.InferRequestedOutput("none")]
     refused("INVALID_ARGUMENT", lambda: client.infer(model, good(), outputs=unknown, headers=AUTH), "unexpected inference output")
-    ranked = [triton.InferRequestedOutput("y", class_count=2)]
-    refused("UNIMPLEMENTED", lambda: client.infer(model, good(), outputs=ranked, headers=AUTH), "classification")
+    texts, ranked = [tensor("BYTES")], [triton.InferRequestedOutput("y", class_count=2)]
+    refused("INVALID_ARGUMENT", lambda: client.infer(model_of("BYTES"), texts, outputs=ranked, headers=AUTH), "no classes")
     refused("UNIMPLEMENTED", lambda: client.get_system_shared_memory_status(headers=AUTH), "shared memory")
     refused("UNIMPLEMENTED", lambda: client.get_cuda_shared_memory_status(headers=AUTH), "shared memory")
     refused("UNIMPLEMENTED", lambda: client.get_trace_settings(headers=AUTH), "trace")
@@ -255,6 +269,10 @@ async def asyncio_client():
     asked = [client.infer(model_of("BYTES"), [tensor("BYTES", triton_aio)], headers=AUTH) for _ in range(8)]
     for result in await asyncio.gather(*asked):
         check(same(result.as_numpy("y"), DATATYPES["BYTES"]), "asyncio: another answer")
+
+    ranked = [triton_aio.InferRequestedOutput("y", class_count=1)]
+    result = await client.infer(model_of("UINT8"), [tensor("UINT8", triton_aio)], outputs=ranked, headers=AUTH)
+    check(result.as_numpy("y").tolist() == [[b"255:2"]], f"asyncio: classes {result.as_numpy('y')}")
 
     async def requests():
         for at in range(10):
@@ -324,6 +342,7 @@ def main():
         streams(client)
         sequences(client)
         statistics_and_index(client)
+        classes(client)
         errors(client)
     asyncio.run(asyncio_client())
     the_protocols_names_and_numbers()

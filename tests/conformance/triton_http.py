@@ -12,11 +12,13 @@ The model's metadata says what to send: every input gets numbers of its own data
 3. Nothing is assumed about what the model computes, only that JSON and binary requests for the same input agree.
 """
 
+import asyncio
 import os
 import sys
 
 import numpy as np
 import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 URL = os.environ["MESH_URL"].removeprefix("http://").rstrip("/")
@@ -121,6 +123,48 @@ def predictions(client, metadata):
         check(np.array_equal(got, answers[0][outputs[0]]), "a concurrent request got another answer")
 
 
+def ranked(values, count, kind):
+    """What a row's classes are: the highest values, equal ones by their index."""
+    order = sorted(range(len(values)), key=lambda at: (-values[at], at))[:count]
+    return [(f"{values[at]:.6f}:{at}" if kind in ("FP32", "FP64") else f"{values[at]}:{at}").encode() for at in order]
+
+
+def classes(client, metadata):
+    """The highest values instead of all, as texts; only of the output that is asked for them."""
+    outputs = [(spec["name"], spec["datatype"]) for spec in metadata["outputs"]]
+    name, kind = outputs[0]
+    plain = client.infer(MODEL, inputs_for(metadata, True, rows=2), headers=auth())
+    for binary in (False, True):
+        for count in (1, 2, 1000):
+            wanted = [triton.InferRequestedOutput(name, binary_data=binary, class_count=count)]
+            wanted += [triton.InferRequestedOutput(other, binary_data=binary) for other, _ in outputs[1:]]
+            result = client.infer(MODEL, inputs_for(metadata, True, rows=2), outputs=wanted, headers=auth())
+            right = [ranked(row.tolist(), count, kind) for row in plain.as_numpy(name)]
+            got = [[text if isinstance(text, bytes) else text.encode() for text in row] for row in result.as_numpy(name)]
+            check(got == right, f"classes {got} instead of {right}")
+            for other, _ in outputs[1:]:
+                check(np.array_equal(result.as_numpy(other), plain.as_numpy(other)), f"{other} has changed")
+    refused(400, lambda: client.infer(MODEL, inputs_for(metadata, True), outputs=[negative(name)], headers=auth()), "classification")
+
+
+def negative(name):
+    """No number of classes that there could be."""
+    output = triton.InferRequestedOutput(name, class_count=1)
+    output._parameters["classification"] = -1
+    return output
+
+
+async def asyncio_client(metadata):
+    client = triton_aio.InferenceServerClient(URL)
+    name, kind = metadata["outputs"][0]["name"], metadata["outputs"][0]["datatype"]
+    plain = await client.infer(MODEL, inputs_for(metadata, True), headers=auth())
+    wanted = [triton_aio.InferRequestedOutput(name, class_count=2)]
+    result = await client.infer(MODEL, inputs_for(metadata, True), outputs=wanted, headers=auth())
+    right = ranked(plain.as_numpy(name)[0].tolist(), 2, kind)
+    check(result.as_numpy(name)[0].tolist() == right, f"asyncio: classes {result.as_numpy(name)} instead of {right}")
+    await client.close()
+
+
 def errors(client, metadata):
     good = lambda: inputs_for(metadata, True)
     refused(404, lambda: client.infer("no-such-model", good(), headers=auth()), "Request for unknown model")
@@ -152,6 +196,8 @@ def main():
     try:
         metadata = health_and_metadata(client)
         predictions(client, metadata)
+        classes(client, metadata)
+        asyncio.run(asyncio_client(metadata))
         errors(client, metadata)
     finally:
         client.close()

@@ -88,6 +88,7 @@ async fn infer(
     let mut inputs = request.inputs.clone();
     let rows = config.check_inputs(&key.model, &mut inputs)?;
     config.check_outputs(&key.model, &request.outputs)?;
+    config.check_classes(&request.classes)?;
     let version = Arc::new(key);
     let job = InferJob {
         request: caller.request(),
@@ -102,11 +103,13 @@ async fn infer(
         trace: TraceContext::default(),
     };
     let outcome = state.inner.parts.probe.infer(job, request.parameters.clone()).await?;
+    let mut outputs = outcome.outputs;
+    config.classify(&request.classes, &mut outputs)?;
     let response = InferResponse {
         id: request.id.clone(),
         model: version.model.to_string(),
         version: version.version,
-        outputs: outcome.outputs,
+        outputs,
         parameters: Parameters::default(),
     };
     let encoded = encode_infer(&response, &OutputOptions::all(false)).map_err(Fault::from)?;

@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// The extensions of the protocol that this server has. Honest: a client that finds one here may use it.
-pub const EXTENSIONS: [&str; 8] = [
+pub const EXTENSIONS: [&str; 9] = [
+    "classification",
     "sequence",
     "sequence(string_id)",
     "model_repository",

@@ -105,6 +105,10 @@ pub enum DecodeError {
     },
     #[error("input '{name}' has {got} elements in 'contents', its shape needs {expected}")]
     ContentsCount { name: String, got: String, expected: usize },
+    #[error("input '{name}' has the parameter 'classification', which is for outputs")]
+    ClassesOfInput { name: String },
+    #[error("output '{name}': parameter 'classification' is the number of classes wanted, a whole number of 1 or more")]
+    ClassCount { name: String },
     #[error("{0} is not supported by this server")]
     Unsupported(&'static str),
 }

@@ -10,6 +10,7 @@
 //! slices of the body, never copies.
 
 mod bodies;
+mod classification;
 mod data;
 mod error;
 #[doc(hidden)]

@@ -3,11 +3,12 @@
 use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
-use mesh_types::{DataType, InferRequest, MAX_RANK, Shape, Tensor, TensorError, VersionSelector};
+use mesh_types::{ClassCount, DataType, InferRequest, MAX_RANK, Shape, Tensor, TensorError, VersionSelector};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::{
+    classification,
     data::{self, Expected},
     error::{DecodeError, quoted},
     wire::{
@@ -87,7 +88,8 @@ pub fn decode_infer(
             .as_bool()
             .ok_or_else(|| DecodeError::Json("the parameter 'binary_data_output' must be true or false".to_owned()))?,
     };
-    let (names, asked) = read_outputs(&json.outputs, binary_by_default)?;
+    let mut classes = Vec::new();
+    let (names, asked) = read_outputs(&json.outputs, binary_by_default, &mut classes)?;
     Ok(DecodedInfer {
         request: InferRequest {
             id: json.id.map(Cow::into_owned),
@@ -96,6 +98,7 @@ pub fn decode_infer(
             inputs,
             outputs: names,
             parameters: json.parameters.others,
+            classes,
         },
         outputs: OutputOptions {
             binary_by_default,
@@ -142,6 +145,9 @@ fn read_inputs(inputs: &[InputJson<'_>], binary: &mut Binary<'_>) -> Result<Vec<
 fn read_input(input: &InputJson<'_>, binary: &mut Binary<'_>) -> Result<Tensor, DecodeError> {
     let name = &*input.name;
     check_parameters(&input.parameters)?;
+    if input.parameters.classification.is_some() {
+        return Err(DecodeError::ClassesOfInput { name: quoted(name) });
+    }
     let datatype: DataType = input.datatype.parse().map_err(|error| DecodeError::DataType {
         name: quoted(name),
         problem: format!("{error}"),
@@ -214,15 +220,16 @@ fn check_parameters(parameters: &TensorParameters) -> Result<(), DecodeError> {
     if parameters.shared_memory {
         return Err(DecodeError::Unsupported("the shared memory extension"));
     }
-    if parameters.classification {
-        return Err(DecodeError::Unsupported("the classification extension"));
-    }
     Ok(())
 }
 
 type Asked = SmallVec<[(Arc<str>, bool); 2]>;
 
-fn read_outputs(outputs: &[OutputJson<'_>], binary_by_default: bool) -> Result<(Vec<String>, Asked), DecodeError> {
+fn read_outputs(
+    outputs: &[OutputJson<'_>],
+    binary_by_default: bool,
+    classes: &mut Vec<ClassCount>,
+) -> Result<(Vec<String>, Asked), DecodeError> {
     let (mut names, mut asked) = (Vec::with_capacity(outputs.len()), Asked::new());
     for output in outputs {
         check_name(&output.name)?;
@@ -236,6 +243,7 @@ fn read_outputs(outputs: &[OutputJson<'_>], binary_by_default: bool) -> Result<(
             Arc::from(&*output.name),
             output.parameters.binary_data.unwrap_or(binary_by_default),
         ));
+        classification::read(&output.name, output.parameters.classification.as_ref(), classes)?;
         names.push(output.name.clone().into_owned());
     }
     Ok((names, asked))

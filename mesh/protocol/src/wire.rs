@@ -72,7 +72,7 @@ pub(crate) struct TensorParameters {
     pub(crate) binary_data_size: Option<Whole>,
     pub(crate) binary_data: Option<bool>,
     pub(crate) shared_memory: bool,
-    pub(crate) classification: bool,
+    pub(crate) classification: Option<ParameterValue>,
 }
 
 // A string that borrows when it can; plain `Cow` inside `Option` or a map never does.
@@ -231,7 +231,8 @@ impl<'de> Deserialize<'de> for TensorParameters {
                 f.write_str("an object of parameters")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let (mut size, mut binary, mut found) = (None, None, TensorParameters::default());
+                let (mut size, mut binary, mut classes) = (None, None, None);
+                let mut found = TensorParameters::default();
                 let mut count = 0;
                 while let Some(field) = map.next_key()? {
                     count += 1;
@@ -242,8 +243,7 @@ impl<'de> Deserialize<'de> for TensorParameters {
                         ParameterField::BinaryDataSize => once(&mut map, &mut size, "binary_data_size")?,
                         ParameterField::BinaryData => once(&mut map, &mut binary, "binary_data")?,
                         ParameterField::Classification => {
-                            found.classification = true;
-                            map.next_value::<IgnoredAny>()?;
+                            once::<_, Scalar>(&mut map, &mut classes, "classification")?;
                         }
                         ParameterField::SharedMemoryRegion
                         | ParameterField::SharedMemoryByteSize
@@ -257,6 +257,7 @@ impl<'de> Deserialize<'de> for TensorParameters {
                 Ok(TensorParameters {
                     binary_data_size: size,
                     binary_data: binary,
+                    classification: classes.map(|Scalar(value)| value),
                     ..found
                 })
             }

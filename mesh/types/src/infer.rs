@@ -1,6 +1,6 @@
 //! A prediction asked for and answered, free of any wire format.
 
-use crate::{ParameterValue, Parameters, Tensor, Version, VersionSelector};
+use crate::{ClassCount, ParameterValue, Parameters, Tensor, Version, VersionSelector};
 
 /// What a caller asks. Names are still text: whether they exist, and for whom, is the router's to say.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -17,6 +17,8 @@ pub struct InferRequest {
     pub outputs: Vec<String>,
     /// Request parameters (priority, sequence, the caller's own).
     pub parameters: Parameters,
+    /// Outputs of which classes are wanted instead of numbers; for most requests none.
+    pub classes: Vec<ClassCount>,
 }
 
 impl InferRequest {

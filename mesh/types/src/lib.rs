@@ -4,6 +4,7 @@
 //! pure functions, so every other room may depend on it and it depends on none.
 
 mod batching;
+mod classes;
 mod clock;
 mod config;
 mod fault;
@@ -24,6 +25,7 @@ mod trace;
 pub use batching::{
     DynamicBatching, ExecutionPolicy, MAX_PRIORITY_LEVELS, NonFinite, QueuePolicy, TimeoutAction, WhenIdle,
 };
+pub use classes::{ClassCount, ClassError, Classes, MAX_CLASSES_BYTES};
 pub use clock::{Clock, Deadline, ManualClock, SystemClock};
 pub use config::{
     ArtifactFormat, InstanceGroup, InstanceKind, MAX_CLASS_LABEL_BYTES, MAX_CLASS_LABELS, MAX_INSTANCES, ModelConfig,

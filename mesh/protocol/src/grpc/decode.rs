@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_types::{
-    DataType, InferRequest, MAX_RANK, ParameterValue, Parameters, Shape, Tensor, TensorError, VersionSelector,
+    ClassCount, DataType, InferRequest, MAX_RANK, ParameterValue, Parameters, Shape, Tensor, TensorError,
+    VersionSelector,
 };
 use smallvec::SmallVec;
 
@@ -17,6 +18,7 @@ use super::{
     fields::{Fields, Held, malformed, varint},
 };
 use crate::{
+    classification,
     error::{DecodeError, quoted},
     request::{check_name, cut, element_count},
     wire::{MAX_ID_BYTES, MAX_PARAMETERS, MAX_TENSORS},
@@ -67,13 +69,15 @@ pub fn decode_message(message: &Bytes) -> Result<InferRequest, DecodeError> {
     };
     let mut parameters = parameters(&parts.parameters)?;
     parameters.shift_remove(EMPTY_FINAL_RESPONSE);
+    let mut classes = Vec::new();
     Ok(InferRequest {
         id: (!parts.id.is_empty()).then(|| parts.id.to_owned()),
         model: parts.model.to_owned(),
         version,
         inputs: inputs(message, &parts)?,
-        outputs: outputs(&parts.outputs)?,
+        outputs: outputs(&parts.outputs, &mut classes)?,
         parameters,
+        classes,
     })
 }
 
@@ -125,7 +129,7 @@ fn inputs(message: &Bytes, parts: &Parts<'_>) -> Result<Vec<Tensor>, DecodeError
     Ok(tensors)
 }
 
-fn outputs(asked: &[&[u8]]) -> Result<Vec<String>, DecodeError> {
+fn outputs(asked: &[&[u8]], classes: &mut Vec<ClassCount>) -> Result<Vec<String>, DecodeError> {
     let mut names: Vec<String> = Vec::with_capacity(asked.len());
     for output in asked {
         let (mut name, mut given) = ("", Pieces::new());
@@ -138,10 +142,11 @@ fn outputs(asked: &[&[u8]]) -> Result<Vec<String>, DecodeError> {
             }
         }
         check_name(name)?;
-        check_parameters(&given)?;
+        let wanted = check_parameters(&given)?;
         if names.iter().any(|known| known == name) {
             return Err(DecodeError::DuplicateOutput { name: quoted(name) });
         }
+        classification::read(name, wanted.as_ref(), classes)?;
         names.push(name.to_owned());
     }
     Ok(names)
@@ -171,7 +176,11 @@ impl<'a> Input<'a> {
                 _ => {}
             }
         }
-        check_parameters(&given)?;
+        if check_parameters(&given)?.is_some() {
+            return Err(DecodeError::ClassesOfInput {
+                name: quoted(input.name),
+            });
+        }
         Ok(input)
     }
 
@@ -239,18 +248,23 @@ fn bounded<'a>(pieces: &mut Pieces<'a>, held: Held<'a>) -> Result<(), DecodeErro
     Ok(())
 }
 
-// What would change the answer must not be ignored.
-fn check_parameters(given: &[&[u8]]) -> Result<(), DecodeError> {
+/// How many classes are wanted, if any. What would change the answer must not be ignored.
+fn check_parameters(given: &[&[u8]]) -> Result<Option<ParameterValue>, DecodeError> {
+    let mut classes = None;
     for entry in given {
-        match entry_of(entry)?.0 {
+        let (key, value) = entry_of(entry)?;
+        match key {
             "shared_memory_region" | "shared_memory_byte_size" | "shared_memory_offset" => {
                 return Err(DecodeError::Unsupported("the shared memory extension"));
             }
-            "classification" => return Err(DecodeError::Unsupported("the classification extension")),
+            "classification" => {
+                let value = parameter(value)?;
+                classes = Some(value.ok_or_else(|| DecodeError::NoValue { name: quoted(key) })?);
+            }
             _ => {}
         }
     }
-    Ok(())
+    Ok(classes)
 }
 
 /// The key and the value of a map's entry.

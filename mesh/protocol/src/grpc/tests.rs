@@ -136,6 +136,44 @@ fn raw_tensors_and_packed_floats_stay_where_they_are() {
 }
 
 #[test]
+fn both_wires_ask_for_classes_alike() {
+    let json = r#"{"inputs":[{"name":"x","datatype":"INT8","shape":[1],"data":[1]}],
+        "outputs":[{"name":"y","parameters":{"classification":3}},{"name":"z"}]}"#;
+    let from_json = decode_infer("m", VersionSelector::Default, &Bytes::from(json), None).unwrap();
+    let with = |choice: ParameterChoice| {
+        let contents = InferTensorContents {
+            int_contents: vec![1],
+            ..InferTensorContents::default()
+        };
+        let mut message = request(vec![input("x", "INT8", &[1], Some(contents))], vec![]);
+        let value = InferParameter {
+            parameter_choice: Some(choice),
+        };
+        message.outputs = vec![
+            InferRequestedOutputTensor {
+                name: "y".into(),
+                parameters: [("classification".to_owned(), value)].into(),
+            },
+            InferRequestedOutputTensor {
+                name: "z".into(),
+                parameters: BTreeMap::new(),
+            },
+        ];
+        decode(&message)
+    };
+    for choice in [
+        ParameterChoice::Int64Param(3),
+        ParameterChoice::Uint64Param(3),
+        ParameterChoice::StringParam("3".into()),
+    ] {
+        assert_eq!(with(choice).unwrap().classes, from_json.request.classes);
+    }
+    for choice in [ParameterChoice::Int64Param(0), ParameterChoice::BoolParam(true)] {
+        assert_eq!(with(choice), Err(DecodeError::ClassCount { name: "y".into() }));
+    }
+}
+
+#[test]
 fn numbers_that_are_not_packed_are_read_as_well() {
     // Two floats and two runs of one each, as an old writer would send them; likewise numbers.
     let contents = [&[0x35][..], &1.0_f32.to_le_bytes(), &[0x32, 4], &2.0_f32.to_le_bytes()].concat();
