@@ -105,6 +105,10 @@ pub enum DecodeError {
     },
     #[error("input '{name}' has {got} elements in 'contents', its shape needs {expected}")]
     ContentsCount { name: String, got: String, expected: usize },
+    #[error(
+        "'{name}' is neither an input of the model nor a parameter: a parameter is a string, a number, true or false"
+    )]
+    NoInputNoParameter { name: String },
     #[error("input '{name}' has the parameter 'classification', which is for outputs")]
     ClassesOfInput { name: String },
     #[error("output '{name}': parameter 'classification' is the number of classes wanted, a whole number of 1 or more")]

@@ -15,6 +15,7 @@ mod data;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
+mod generate;
 pub mod grpc;
 pub mod openapi;
 mod request;
@@ -32,6 +33,7 @@ pub use bodies::{
     model_metadata_body, model_ready_body, ready_body, server_metadata_body, statistics_body,
 };
 pub use error::{DecodeError, EncodeError};
+pub use generate::{MAX_FIELDS, decode_generate, encode_generate};
 pub use request::{DecodedInfer, OutputOptions, decode_infer, read_json_data};
 pub use response::{EncodedInfer, encode_infer};
 pub use status::{challenge, grpc_code, http_status, retry_after_milliseconds, retry_after_seconds};

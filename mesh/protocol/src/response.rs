@@ -129,7 +129,7 @@ fn write_output(out: &mut Vec<u8>, output: &Tensor, binary: bool) -> Result<(), 
     Ok(())
 }
 
-fn write_data(out: &mut Vec<u8>, output: &Tensor) -> Result<(), EncodeError> {
+pub(crate) fn write_data(out: &mut Vec<u8>, output: &Tensor) -> Result<(), EncodeError> {
     let data = &output.data;
     match output.datatype {
         DataType::Bool => {
@@ -217,19 +217,24 @@ pub(crate) fn write_parameters(out: &mut Vec<u8>, parameters: &Parameters) {
         }
         write_string(out, name);
         out.push(b':');
-        match value {
-            ParameterValue::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
-            ParameterValue::Int(value) => out.extend_from_slice(itoa::Buffer::new().format(*value).as_bytes()),
-            ParameterValue::Uint(value) => out.extend_from_slice(itoa::Buffer::new().format(*value).as_bytes()),
-            ParameterValue::Double(value) if value.is_finite() => {
-                out.extend_from_slice(zmij::Buffer::new().format_finite(*value).as_bytes());
-            }
-            // Not the tensor's data: a parameter without a value is the honest rest.
-            ParameterValue::Double(_) => out.extend_from_slice(b"null"),
-            ParameterValue::String(text) => write_string(out, text),
-        }
+        write_value(out, value);
     }
     out.push(b'}');
+}
+
+/// Appends the value of a parameter.
+pub(crate) fn write_value(out: &mut Vec<u8>, value: &ParameterValue) {
+    match value {
+        ParameterValue::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
+        ParameterValue::Int(value) => out.extend_from_slice(itoa::Buffer::new().format(*value).as_bytes()),
+        ParameterValue::Uint(value) => out.extend_from_slice(itoa::Buffer::new().format(*value).as_bytes()),
+        ParameterValue::Double(value) if value.is_finite() => {
+            out.extend_from_slice(zmij::Buffer::new().format_finite(*value).as_bytes());
+        }
+        // Not the tensor's data: a parameter without a value is the honest rest.
+        ParameterValue::Double(_) => out.extend_from_slice(b"null"),
+        ParameterValue::String(text) => write_string(out, text),
+    }
 }
 
 /// Appends a text as a JSON string.

@@ -76,7 +76,7 @@ pub(crate) struct TensorParameters {
 }
 
 // A string that borrows when it can; plain `Cow` inside `Option` or a map never does.
-struct Text<'a>(Cow<'a, str>);
+pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -384,7 +384,7 @@ impl<'de> Deserialize<'de> for RequestParameters {
     }
 }
 
-struct Scalar(ParameterValue);
+pub(crate) struct Scalar(pub(crate) ParameterValue);
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

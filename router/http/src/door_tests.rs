@@ -23,6 +23,8 @@ use tokio::{
 
 use crate::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor, body::DRAIN_BYTES};
 
+mod extensions;
+
 const MAX_BODY: usize = 64 * 1024;
 const GOOD: &str = r#"{"id":"7","inputs":[{"name":"INPUT0","datatype":"INT32","shape":[1,2],"data":[1,-2]}]}"#;
 

@@ -112,23 +112,28 @@ impl Service {
 
 fn answered(completed: &Completed, outputs: &OutputOptions) -> Result<HttpResponse, Fault> {
     let mut response = reply::inference(encode_infer(&completed.response, outputs)?);
+    tell_version(&mut response, completed);
+    Ok(response)
+}
+
+/// Says which version answered, and which arm of a split.
+pub(crate) fn tell_version(response: &mut HttpResponse, completed: &Completed) {
     if let Some(arm) = &completed.arm {
-        reply::text_header(&mut response, reply::ARM, arm);
+        reply::text_header(response, reply::ARM, arm);
     }
     let version = HeaderValue::from(completed.response.version.get());
     response.headers_mut().insert(reply::VERSION, version);
-    Ok(response)
 }
 
 // What a head says beside the path.
 #[derive(Debug, PartialEq, Eq)]
-struct Head {
-    json_bytes: Option<usize>,
-    timeout: Option<Duration>,
-    unit: Option<String>,
+pub(crate) struct Head {
+    pub(crate) json_bytes: Option<usize>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) unit: Option<String>,
 }
 
-fn read_head(headers: &HeaderMap) -> Result<Head, Fault> {
+pub(crate) fn read_head(headers: &HeaderMap) -> Result<Head, Fault> {
     Ok(Head {
         json_bytes: number(headers, &JSON_BYTES_HEADER)?,
         timeout: timeout(headers)?,
@@ -137,7 +142,7 @@ fn read_head(headers: &HeaderMap) -> Result<Head, Fault> {
 }
 
 // What is no trace context starts a trace of its own.
-fn trace_parent(headers: &HeaderMap) -> Option<TraceContext> {
+pub(crate) fn trace_parent(headers: &HeaderMap) -> Option<TraceContext> {
     headers.get(reply::TRACEPARENT)?.to_str().ok()?.parse().ok()
 }
 

@@ -11,6 +11,7 @@ mod body;
 mod config;
 mod docs;
 mod door;
+mod generate;
 mod infer;
 mod manage;
 mod metrics;

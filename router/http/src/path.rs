@@ -38,6 +38,8 @@ pub(crate) enum ModelCall {
     Infer,
     /// Its OpenAPI document.
     Document,
+    Generate,
+    GenerateStream,
 }
 
 /// What is asked to be changed about a model, whichever it is.
@@ -63,7 +65,7 @@ pub(crate) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Mis
         Route::Index
             | Route::Change(_)
             | Route::Model {
-                call: ModelCall::Infer,
+                call: ModelCall::Infer | ModelCall::Generate | ModelCall::GenerateStream,
                 ..
             }
     );
@@ -122,6 +124,8 @@ fn model(rest: &str) -> Option<Route<'_>> {
         Some("stats") => ModelCall::Statistics,
         Some("infer") => ModelCall::Infer,
         Some("openapi.json") => ModelCall::Document,
+        Some("generate") => ModelCall::Generate,
+        Some("generate_stream") => ModelCall::GenerateStream,
         Some(_) => return None,
     };
     let named = !name.is_empty() && version != Some("");
@@ -174,6 +178,11 @@ mod tests {
             Ok(Route::Change(Change::Unload))
         );
         assert_eq!(post("/v2/models/m.1/infer"), model(ModelCall::Infer, None));
+        assert_eq!(post("/v2/models/m.1/generate"), model(ModelCall::Generate, None));
+        assert_eq!(
+            post("/v2/models/m.1/versions/3/generate_stream"),
+            model(ModelCall::GenerateStream, Some("3"))
+        );
         assert_eq!(
             post("/v2/models/m.1/versions/3/infer"),
             model(ModelCall::Infer, Some("3"))

@@ -22,7 +22,9 @@ use mesh_types::{Clock, Fault, FaultClass, RequestId, VersionSelector};
 use crate::{
     body::BodyLimits,
     config::HttpDoorConfig,
-    docs, manage,
+    docs,
+    generate::Manner,
+    manage,
     path::{Miss, ModelCall, Route, route},
     reply,
 };
@@ -79,6 +81,14 @@ impl Service {
                 version,
                 call: ModelCall::Infer,
             }) => self.infer(&request, payload, (name, version), id).await,
+            Ok(Route::Model {
+                name,
+                version,
+                call: call @ (ModelCall::Generate | ModelCall::GenerateStream),
+            }) => {
+                let manner = Manner::of(call == ModelCall::GenerateStream);
+                self.generate(&request, payload, (name, version), manner, id).await
+            }
             Ok(Route::Index) => self.index(&request, payload, id).await,
             Ok(Route::Change(change)) => self.refuse_change(&request, payload, change, id).await,
             Ok(found) => self.describe(&request, found),

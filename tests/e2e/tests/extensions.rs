@@ -1,6 +1,6 @@
 //! The extensions of inference, on both wires: what they change, and that they change nothing else.
 
-use mesh_harness::{Caller, Mesh, builtin};
+use mesh_harness::{Answer, Caller, Mesh, builtin};
 use mesh_protocol::grpc::messages::{
     InferParameter, ModelInferRequest,
     infer_parameter::ParameterChoice,
@@ -105,5 +105,56 @@ async fn classes_have_the_labels_of_their_output_on_both_wires() -> anyhow::Resu
         texts(&answer.raw_output_contents[0]),
         ["9.500000:2:owl", "0.250000:0:cat"]
     );
+    Ok(())
+}
+
+/// A model that gives a text back.
+fn parrot() -> Value {
+    let tensor = |name: &str| json!({"name": name, "datatype": "BYTES", "dims": [1]});
+    let config = json!({
+        "max_batch_size": 4,
+        "input": [tensor("text_input")],
+        "output": [tensor("text_output")],
+        "parameters": {"builtin": "identity"},
+    });
+    json!({"format": "builtin", "config": config})
+}
+
+#[tokio::test]
+async fn a_text_is_generated_as_an_object_and_as_events() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let (caller, other) = (mesh.tenant("acme").await?, mesh.tenant("globex").await?);
+    mesh.admin()?.publish("acme", "parrot", &parrot()).await?;
+    caller.until_ready("parrot").await?;
+    let body = json!({"id": "7", "text_input": "say \"hi\"\n", "parameters": {"temperature": 0, "stream": true}});
+    let right = json!({"id": "7", "model_name": "parrot", "model_version": "1", "text_output": "say \"hi\"\n"});
+    let whole = Answer::of(caller.post("/v2/models/parrot/generate").json(&body))
+        .await?
+        .ok()?;
+    assert_eq!(whole.json()?, right);
+    let events = Answer::of(caller.post("/v2/models/parrot/versions/1/generate_stream").json(&body)).await?;
+    let events = events.ok()?;
+    assert_eq!(events.header("content-type"), Some("text/event-stream; charset=utf-8"));
+    assert_eq!(events.body, format!("data: {right}\n\n").as_bytes());
+    for kind in ["generate", "generate_stream"] {
+        // A foreign model is one that is not there, to the byte.
+        let refused = |name: &'static str| {
+            let request = other.post(&format!("/v2/models/{name}/{kind}"));
+            async move { Answer::of(request.json(&json!({"text_input": "x"}))).await }
+        };
+        let (foreign, none) = (refused("parrot").await?, refused("none").await?);
+        assert_eq!((foreign.status.as_u16(), none.status.as_u16()), (404, 404));
+        assert_eq!(foreign.error()?.replace("parrot", "none"), none.error()?);
+        let path = format!("/v2/models/parrot/{kind}");
+        let many = Answer::of(caller.post(&path).json(&json!({"text_input": ["a", "b"]}))).await?;
+        assert_eq!(many.status.as_u16(), 400);
+        assert!(
+            many.error()?.contains("unexpected shape for input 'text_input'"),
+            "{}",
+            many.error()?
+        );
+        let stranger = Answer::of(mesh.stranger().post(&path).json(&body)).await?;
+        assert_eq!(stranger.status.as_u16(), 401);
+    }
     Ok(())
 }

@@ -1,0 +1,109 @@
+//! What the door does beside plain predictions: generate, as one object and as events.
+
+use super::*;
+
+const GENERATE: &[u8] = br#"{"id":"7","INPUT0":[1,-2],"temperature":0.5}"#;
+
+#[actix_web::test]
+async fn generate_maps_keys_to_inputs_and_outputs_to_keys() {
+    let bed = bed();
+    let mut client = Client::new(&bed).await;
+    for path in ["/v2/models/split/generate", "/v2/models/split/versions/1/generate"] {
+        let reply = client.post(path, "", GENERATE).await;
+        assert_eq!(reply.status, 200, "{:?}", reply.body);
+        let right = serde_json::json!({"id": "7", "model_name": "split", "model_version": "1", "OUTPUT0": [1, -2]});
+        assert_eq!(reply.json(), right);
+        assert_eq!(reply.header("content-type"), Some("application/json"));
+        assert_eq!(reply.header("x-mesh-version"), Some("1"));
+    }
+    let one = client.post("/v2/models/echo/generate", "", br#"{"INPUT0":5}"#).await;
+    assert_eq!(one.json()["OUTPUT0"], 5);
+}
+
+#[actix_web::test]
+async fn generate_stream_answers_with_events() {
+    let bed = bed();
+    let mut client = Client::new(&bed).await;
+    let reply = client.post("/v2/models/echo/generate_stream", "", GENERATE).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("content-type"), Some("text/event-stream; charset=utf-8"));
+    assert_eq!(reply.header("cache-control"), Some("no-cache"));
+    let text = std::str::from_utf8(&reply.body).unwrap();
+    let event = text
+        .strip_prefix("data: ")
+        .and_then(|rest| rest.strip_suffix("\n\n"))
+        .unwrap();
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(event).unwrap()["OUTPUT0"],
+        serde_json::json!([1, -2])
+    );
+    client.works().await;
+}
+
+#[actix_web::test]
+async fn what_goes_wrong_before_the_first_response_is_the_status() {
+    let bed = bed();
+    let mut client = Client::new(&bed).await;
+    for kind in ["generate", "generate_stream"] {
+        for (model, body, status, text) in [
+            ("none", "{}", 404, "Request for unknown model"),
+            ("full", r#"{"INPUT0":1}"#, 503, "Exceeds maximum queue size"),
+            ("echo", "{}", 400, "expected 1 inputs but got 0 inputs"),
+            ("echo", r#"{"INPUT0":"x"}"#, 400, "a string is not a whole number"),
+            ("echo", r#"{"INPUT0":1,"other":[1]}"#, 400, "'other' is neither"),
+            ("echo", "{", 400, "EOF"),
+        ] {
+            let reply = client
+                .post(&format!("/v2/models/{model}/{kind}"), "", body.as_bytes())
+                .await;
+            assert_eq!(reply.status, status, "{model} {body}: {:?}", reply.body);
+            assert!(reply.error().contains(text), "{}", reply.error());
+            assert_eq!(reply.header("content-type"), Some("application/json"));
+        }
+        let reply = client.get(&format!("/v2/models/echo/{kind}")).await;
+        assert_eq!((reply.status, reply.header("allow")), (405, Some("POST")));
+        let binary = "inference-header-content-length: 2\r\n";
+        let reply = client.post(&format!("/v2/models/echo/{kind}"), binary, b"{}").await;
+        assert_eq!(reply.status, 400);
+        let head = format!("POST /v2/models/echo/{kind} HTTP/1.1\r\nhost: mesh\r\ncontent-length: 2\r\n\r\n{{}}");
+        assert_eq!(client.raw(head.as_bytes()).await.status, 401);
+    }
+    client.works().await;
+}
+
+#[actix_web::test]
+async fn a_caller_that_leaves_a_stream_cancels_its_call() {
+    let bed = bed();
+    let mut client = Client::new(&bed).await;
+    let bytes = client.post_bytes("/v2/models/never/generate_stream", "", GENERATE);
+    client.stream.write_all(&bytes).await.unwrap();
+    bed.workers
+        .waiting
+        .subscribe()
+        .wait_for(|waiting| *waiting == 1)
+        .await
+        .unwrap();
+    drop(client);
+    let mut cancelled = bed.workers.cancelled.subscribe();
+    let gone = tokio::time::timeout(Duration::from_secs(20), cancelled.wait_for(|count| *count == 1)).await;
+    assert!(gone.expect("not cancelled within 20 s").is_ok());
+}
+
+#[actix_web::test]
+async fn requests_sent_at_once_are_answered_in_their_order_on_one_connection() {
+    let bed = bed();
+    let mut client = Client::new(&bed).await;
+    let body = |number: usize| GOOD.replace(r#""id":"7""#, &format!(r#""id":"{number}""#));
+    let all: Vec<u8> = (0..20)
+        .flat_map(|number| client.post_bytes("/v2/models/echo/infer", "", body(number).as_bytes()))
+        .collect();
+    client.stream.write_all(&all).await.unwrap();
+    for number in 0..20 {
+        let reply = client.reply().await;
+        assert_eq!(
+            (reply.status, &reply.json()["id"]),
+            (200, &serde_json::json!(number.to_string()))
+        );
+    }
+    client.works().await;
+}
