@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use mesh_protocol::HeaderPattern;
+use mesh_router_http::CorsOrigins;
 use mesh_telemetry::{LogFormat, OtlpConfig};
 use mesh_types::TenantId;
 
@@ -58,6 +60,10 @@ pub struct NodeConfig {
     pub http_workers: usize,
     /// The largest body of a request.
     pub max_body_bytes: usize,
+    /// Headers that become parameters of requests.
+    pub forward_headers: Option<HeaderPattern>,
+    /// Web pages that may call the HTTP inference door.
+    pub cors_origins: Option<CorsOrigins>,
     /// Where the first admin token is written as well.
     pub admin_token_file: Option<PathBuf>,
     /// The deadline of requests that bring none.
@@ -144,6 +150,8 @@ impl NodeConfig {
             admin: desk.address("admin_listen", options.admin_listen, ([127, 0, 0, 1], 8080)),
             http_workers: desk.number("http_workers", options.http_workers, 1..=256, (cores / 2).clamp(1, 256)),
             max_body_bytes: desk.number("max_body_bytes", options.max_body_bytes, 1_024..=1 << 30, 64 << 20),
+            forward_headers: desk.optional("forward_headers", options.forward_headers),
+            cors_origins: desk.optional("cors_origins", options.cors_origins),
             admin_token_file: options.admin_token_file,
             request_timeout: desk.millis("request_timeout_ms", options.request_timeout_ms, 1..=600_000, 30_000),
             max_in_flight: desk.number("max_in_flight", options.max_in_flight, 1..=1_000_000, 4_096),
@@ -215,6 +223,14 @@ impl Desk {
             self.say(name, &text, right);
             default
         })
+    }
+
+    /// What is off where nobody says it; the type's own error says what would be right.
+    fn optional<T: FromStr<Err: fmt::Display>>(&mut self, name: &str, text: Option<Text>) -> Option<T> {
+        let Text(text) = text?;
+        text.parse()
+            .map_err(|error| self.problems.push(format!("{name}: {error}")))
+            .ok()
     }
 
     fn address(&mut self, name: &str, text: Option<Text>, default: ([u8; 4], u16)) -> SocketAddr {
@@ -351,10 +367,12 @@ mod tests {
             otlp_sample_ratio: text("1.5"),
             otlp_endpoint: text("collector:4317"),
             log_format: text("xml"),
+            forward_headers: text("("),
+            cors_origins: text("example.com"),
             ..ServeOptions::default()
         };
         let error = NodeConfig::check(options).unwrap_err();
-        assert_eq!(error.problems.len(), 6, "{error}");
+        assert_eq!(error.problems.len(), 8, "{error}");
         let shown = error.to_string();
         for part in [
             "http_listen: 'localhost'",
@@ -362,6 +380,8 @@ mod tests {
             "queue: 'many'",
             "from 0 to 1",
             "text or json",
+            "forward_headers: a regular expression",
+            "cors_origins: 'example.com' is no origin",
         ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }

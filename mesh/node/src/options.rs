@@ -78,6 +78,12 @@ pub struct ServeOptions {
     /// The largest body of a request, and the largest message. [default: 67108864]
     #[arg(long, env = "MESH_MAX_BODY_BYTES", value_name = "BYTES", help_heading = "Doors")]
     pub max_body_bytes: Option<Text>,
+    /// Headers that become parameters of inference requests: a regular expression for their whole names. [default: none]
+    #[arg(long, env = "MESH_FORWARD_HEADERS", value_name = "REGEX", help_heading = "Doors")]
+    pub forward_headers: Option<Text>,
+    /// Web pages that may call the HTTP inference door: their origins with commas between them, or * for all. [default: none]
+    #[arg(long, env = "MESH_CORS_ORIGINS", value_name = "ORIGINS", help_heading = "Doors")]
+    pub cors_origins: Option<Text>,
     /// Also write the first admin token to this file, readable by its owner only.
     #[arg(long, env = "MESH_ADMIN_TOKEN_FILE", value_name = "FILE", help_heading = "Doors")]
     pub admin_token_file: Option<PathBuf>,
@@ -159,6 +165,8 @@ impl ServeOptions {
             admin_listen: self.admin_listen.or(other.admin_listen),
             http_workers: self.http_workers.or(other.http_workers),
             max_body_bytes: self.max_body_bytes.or(other.max_body_bytes),
+            forward_headers: self.forward_headers.or(other.forward_headers),
+            cors_origins: self.cors_origins.or(other.cors_origins),
             admin_token_file: self.admin_token_file.or(other.admin_token_file),
             request_timeout_ms: self.request_timeout_ms.or(other.request_timeout_ms),
             max_in_flight: self.max_in_flight.or(other.max_in_flight),

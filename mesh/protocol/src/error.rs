@@ -4,6 +4,7 @@
 
 use mesh_types::{DataType, Fault, FaultClass, FaultSource, MAX_RANK, TensorError};
 
+use crate::forward::{MAX_FORWARDED, MAX_FORWARDED_BYTES};
 use crate::wire::{MAX_ID_BYTES, MAX_PARAMETERS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
 
 /// The most characters of a caller's text that a message repeats.
@@ -109,6 +110,12 @@ pub enum DecodeError {
         "'{name}' is neither an input of the model nor a parameter: a parameter is a string, a number, true or false"
     )]
     NoInputNoParameter { name: String },
+    #[error("parameter '{name}' is reserved: 'headers' and names that begin with 'triton_' are not a caller's to send")]
+    Reserved { name: String },
+    #[error("header '{name}': {problem}")]
+    Header { name: String, problem: &'static str },
+    #[error("at most {MAX_FORWARDED} headers of {MAX_FORWARDED_BYTES} bytes are forwarded, the request has more")]
+    TooManyHeaders,
     #[error("input '{name}' has the parameter 'classification', which is for outputs")]
     ClassesOfInput { name: String },
     #[error("output '{name}': parameter 'classification' is the number of classes wanted, a whole number of 1 or more")]

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use crate::{
     data::{self, Expected},
     error::{DecodeError, EncodeError, quoted},
+    parameters,
     request::cut,
     response::{write_data, write_string, write_value},
     wire::{MAX_ID_BYTES, MAX_PARAMETERS, MAX_TENSORS, Scalar, Text},
@@ -53,6 +54,7 @@ pub fn decode_generate(
             name => reading.field(name, value)?,
         }
     }
+    parameters::check(&reading.parameters)?;
     Ok(InferRequest {
         id: reading.id,
         model: model.to_owned(),

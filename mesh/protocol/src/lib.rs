@@ -13,11 +13,13 @@ mod bodies;
 mod classification;
 mod data;
 mod error;
+mod forward;
 #[doc(hidden)]
 pub mod fuzz;
 mod generate;
 pub mod grpc;
 pub mod openapi;
+mod parameters;
 mod request;
 mod response;
 mod status;
@@ -33,6 +35,7 @@ pub use bodies::{
     model_metadata_body, model_ready_body, ready_body, server_metadata_body, statistics_body,
 };
 pub use error::{DecodeError, EncodeError};
+pub use forward::{HeaderPattern, MAX_FORWARDED, MAX_FORWARDED_BYTES, PatternError, add_forwarded};
 pub use generate::{MAX_FIELDS, decode_generate, encode_generate};
 pub use request::{DecodedInfer, OutputOptions, decode_infer, read_json_data};
 pub use response::{EncodedInfer, encode_infer};

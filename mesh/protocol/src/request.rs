@@ -11,6 +11,7 @@ use crate::{
     classification,
     data::{self, Expected},
     error::{DecodeError, quoted},
+    parameters,
     wire::{
         InputJson, MARK_PARAMETERS, MARK_TENSORS, MAX_ID_BYTES, MAX_TENSOR_NAME_BYTES, OutputJson, RequestJson,
         ShapeJson, TensorParameters, Whole,
@@ -88,6 +89,7 @@ pub fn decode_infer(
             .as_bool()
             .ok_or_else(|| DecodeError::Json("the parameter 'binary_data_output' must be true or false".to_owned()))?,
     };
+    parameters::check(&json.parameters.others)?;
     let mut classes = Vec::new();
     let (names, asked) = read_outputs(&json.outputs, binary_by_default, &mut classes)?;
     Ok(DecodedInfer {

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_protocol::HeaderPattern;
 use mesh_router::LocalTenant;
 
 /// The gRPC door's settings.
@@ -34,6 +35,8 @@ pub struct GrpcDoorConfig {
     pub ping_timeout: Duration,
     /// How long a caller may take to send the one message of a call.
     pub message_timeout: Duration,
+    /// Metadata that becomes parameters of requests; none: none does.
+    pub forward: Option<HeaderPattern>,
     /// The name in the server's metadata.
     pub server_name: String,
     /// The version in the server's metadata.
@@ -59,6 +62,7 @@ impl Default for GrpcDoorConfig {
             ping_interval: Duration::from_secs(60),
             ping_timeout: Duration::from_secs(20),
             message_timeout: Duration::from_secs(60),
+            forward: None,
             server_name: "mesh".to_owned(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             as_triton: false,

@@ -1,13 +1,14 @@
 //! What a call says beside its message: who calls, how long it waits, its trace, and how its messages are packed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderName, Request,
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
+use mesh_protocol::HeaderPattern;
 use mesh_router::{Credential, LocalTenant};
-use mesh_types::{Fault, TraceContext};
+use mesh_types::{Fault, Parameters, TraceContext};
 use tonic::codec::CompressionEncoding;
 
 use crate::status::TRACEPARENT;
@@ -33,6 +34,8 @@ pub(crate) struct Head {
     pub(crate) unit: Option<String>,
     pub(crate) trace_parent: Option<TraceContext>,
     pub(crate) errors_end_stream: bool,
+    /// What of the metadata is forwarded, where anything is.
+    pub(crate) forwarded: Option<Arc<Parameters>>,
 }
 
 impl Head {
@@ -50,7 +53,18 @@ impl Head {
                 .flatten()
                 .and_then(|text| text.parse().ok()),
             errors_end_stream: headers.get(STREAM_ERRORS).is_some_and(|value| value == "true"),
+            forwarded: None,
         })
+    }
+
+    /// The same, with the metadata that is forwarded.
+    pub(crate) fn forwarding(mut self, pattern: Option<&HeaderPattern>, headers: &HeaderMap) -> Result<Self, Fault> {
+        if let Some(pattern) = pattern {
+            let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+            let gathered = pattern.gather(headers)?;
+            self.forwarded = (!gathered.is_empty()).then(|| Arc::new(gathered));
+        }
+        Ok(self)
     }
 }
 

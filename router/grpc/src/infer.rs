@@ -9,9 +9,9 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
-use mesh_protocol::grpc::decode_message;
+use mesh_protocol::{add_forwarded, grpc::decode_message};
 use mesh_router::{Call, Completed, Share};
-use mesh_types::{Fault, FaultSource, InferResponse, RequestId};
+use mesh_types::{Fault, FaultSource, InferResponse, Parameters, RequestId};
 use tonic::{Status, body::Body, metadata::MetadataMap, server::UnaryService};
 
 use crate::{
@@ -45,7 +45,9 @@ impl Service {
     /// Answers an inference call.
     pub(crate) async fn infer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
         let (id, received) = (self.ids.next(), self.clock.now());
-        let head = match Head::read(&request) {
+        let head = Head::read(&request);
+        let head = head.and_then(|head| head.forwarding(self.config.forward.as_ref(), request.headers()));
+        let head = match head {
             Ok(head) => head,
             Err(fault) => {
                 self.refused("malformed", id);
@@ -90,7 +92,13 @@ impl Service {
     pub(crate) async fn one(&self, head: Head, message: Bytes, (id, received): (RequestId, Instant)) -> Answered {
         let mut metadata = status::marked(id);
         let start = self.clock.now();
-        let request = match decode_message(&message) {
+        let decoded = decode_message(&message).and_then(|mut request| {
+            if let Some(forwarded) = &head.forwarded {
+                add_forwarded(Parameters::clone(forwarded), &mut request.parameters)?;
+            }
+            Ok(request)
+        });
+        let request = match decoded {
             Ok(request) => request,
             Err(error) => {
                 self.refused("malformed", id);

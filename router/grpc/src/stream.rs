@@ -64,7 +64,7 @@ impl Service {
         let head = Head::read(&request).and_then(|head| {
             // Once for all, so that a stream which nobody may use is refused as a whole.
             self.router.authenticate(&head.credential)?;
-            Ok(head)
+            head.forwarding(self.config.forward.as_ref(), request.headers())
         });
         let head = match head {
             Ok(head) => head,

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
+use mesh_protocol::HeaderPattern;
 use mesh_router::LocalTenant;
+
+use crate::cors::CorsOrigins;
 
 /// The inference door's settings.
 #[derive(Debug, Clone)]
@@ -28,6 +31,10 @@ pub struct HttpDoorConfig {
     pub body_timeout: Duration,
     /// The longest that a stop waits for requests under way.
     pub grace: Duration,
+    /// Headers that become parameters of requests; none: no header does.
+    pub forward: Option<HeaderPattern>,
+    /// Web pages of which origins may call; none: those of no other origin.
+    pub cors: Option<CorsOrigins>,
     /// The name in the server's metadata.
     pub server_name: String,
     /// The version in the server's metadata.
@@ -50,6 +57,8 @@ impl Default for HttpDoorConfig {
             head_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(30),
+            forward: None,
+            cors: None,
             server_name: "mesh".to_owned(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             as_triton: false,

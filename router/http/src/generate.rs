@@ -93,7 +93,9 @@ impl Service {
             ));
         }
         let model = self.router.describe(credential, name, &version)?;
-        Ok((head, decode_generate(name, version, body, &model.config)?))
+        let mut decoded = decode_generate(name, version, body, &model.config)?;
+        self.forward(request, &mut decoded.parameters)?;
+        Ok((head, decoded))
     }
 
     fn encode_generate(&self, answer: Answer, manner: Manner, request: &HttpRequest) -> HttpResponse {

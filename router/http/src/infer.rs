@@ -10,9 +10,9 @@ use actix_web::{
     },
     web,
 };
-use mesh_protocol::{HEADER_CONTENT_LENGTH, OutputOptions, decode_infer, encode_infer};
+use mesh_protocol::{HEADER_CONTENT_LENGTH, OutputOptions, add_forwarded, decode_infer, encode_infer};
 use mesh_router::{Answer, Call, Completed};
-use mesh_types::{Fault, FaultSource, RequestId, TraceContext};
+use mesh_types::{Fault, FaultSource, Parameters, RequestId, TraceContext};
 
 use crate::{
     body::{self, Body, BodyError},
@@ -46,7 +46,8 @@ impl Service {
         let decode_start = self.clock.now();
         let decoded = selector(version).and_then(|version| {
             let head = read_head(request.headers())?;
-            let decoded = decode_infer(name, version, &body.bytes, head.json_bytes)?;
+            let mut decoded = decode_infer(name, version, &body.bytes, head.json_bytes)?;
+            self.forward(request, &mut decoded.request.parameters)?;
             Ok((head, decoded))
         });
         let (head, decoded) = match decoded {
@@ -92,6 +93,14 @@ impl Service {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
         Err(response)
+    }
+
+    /// Adds the headers that are forwarded to a request's parameters.
+    pub(crate) fn forward(&self, request: &HttpRequest, parameters: &mut Parameters) -> Result<(), Fault> {
+        let Some(pattern) = &self.forward else { return Ok(()) };
+        let headers = request.headers().iter();
+        let gathered = pattern.gather(headers.map(|(name, value)| (name.as_str(), value.as_bytes())))?;
+        Ok(add_forwarded(gathered, parameters)?)
     }
 
     fn encode(&self, answer: Answer, outputs: &OutputOptions, request: &HttpRequest) -> HttpResponse {

@@ -10,6 +10,7 @@
 mod body;
 mod config;
 mod docs;
+mod cors;
 mod door;
 mod generate;
 mod infer;
@@ -23,5 +24,6 @@ mod service;
 mod door_tests;
 
 pub use config::HttpDoorConfig;
+pub use cors::{CorsOrigins, MAX_ORIGINS, OriginError};
 pub use door::{DoorError, HttpDoor};
 pub use metrics::MetricsDoor;

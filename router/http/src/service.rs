@@ -13,7 +13,8 @@ use actix_web::{
 use bytes::Bytes;
 use mesh_actors::Readiness;
 use mesh_protocol::{
-    ModelMetadata, live_body, model_metadata_body, model_ready_body, openapi, ready_body, server_metadata_body,
+    HeaderPattern, ModelMetadata, live_body, model_metadata_body, model_ready_body, openapi, ready_body,
+    server_metadata_body,
 };
 use mesh_router::{Budget, Credential, LocalTenant, RequestIds, RouterHandle};
 use mesh_telemetry::Telemetry;
@@ -22,6 +23,7 @@ use mesh_types::{Clock, Fault, FaultClass, RequestId, VersionSelector};
 use crate::{
     body::BodyLimits,
     config::HttpDoorConfig,
+    cors::CorsOrigins,
     docs,
     generate::Manner,
     manage,
@@ -36,6 +38,8 @@ pub(crate) struct Service {
     pub(crate) telemetry: Telemetry,
     pub(crate) limits: BodyLimits,
     pub(crate) ids: RequestIds,
+    pub(crate) forward: Option<HeaderPattern>,
+    cors: Option<CorsOrigins>,
     readiness: Readiness,
     as_triton: bool,
     server_metadata: Bytes,
@@ -64,6 +68,8 @@ impl Service {
                 budget,
             },
             ids: RequestIds::new(),
+            forward: config.forward.clone(),
+            cors: config.cors.clone(),
             readiness,
             as_triton: config.as_triton,
             server_metadata: server_metadata.into(),
@@ -75,6 +81,10 @@ impl Service {
     /// Answers one request.
     pub(crate) async fn answer(&self, request: HttpRequest, payload: web::Payload) -> HttpResponse {
         let id = self.ids.next();
+        if let Some(mut response) = self.cors.as_ref().and_then(|cors| cors.preflight(&request)) {
+            reply::mark(&mut response, id);
+            return response;
+        }
         let mut response = match route(request.method(), request.path()) {
             Ok(Route::Model {
                 name,
@@ -100,6 +110,9 @@ impl Service {
             }
         };
         reply::mark(&mut response, id);
+        if let Some(cors) = &self.cors {
+            cors.tell(&request, &mut response);
+        }
         response
     }
 

@@ -1,6 +1,6 @@
 //! The extensions of inference, on both wires: what they change, and that they change nothing else.
 
-use mesh_harness::{Answer, Caller, Mesh, builtin};
+use mesh_harness::{Answer, Caller, Mesh, MeshOptions, ServeOptions, Text, builtin, identity};
 use mesh_protocol::grpc::messages::{
     InferParameter, ModelInferRequest,
     infer_parameter::ParameterChoice,
@@ -156,5 +156,172 @@ async fn a_text_is_generated_as_an_object_and_as_events() -> anyhow::Result<()> 
         let stranger = Answer::of(mesh.stranger().post(&path).json(&body)).await?;
         assert_eq!(stranger.status.as_u16(), 401);
     }
+    Ok(())
+}
+
+/// A request for a model of one vector, over gRPC, with these parameters.
+fn with_parameters(model: &str, parameters: &[(&str, ParameterChoice)]) -> ModelInferRequest {
+    let value = |choice: &ParameterChoice| InferParameter {
+        parameter_choice: Some(choice.clone()),
+    };
+    ModelInferRequest {
+        model_name: model.into(),
+        parameters: parameters
+            .iter()
+            .map(|(name, choice)| ((*name).to_owned(), value(choice)))
+            .collect(),
+        inputs: vec![InferInputTensor {
+            name: "x".into(),
+            datatype: "FP32".into(),
+            shape: vec![1, 1],
+            ..InferInputTensor::default()
+        }],
+        raw_input_contents: vec![1.0_f32.to_le_bytes().to_vec().into()],
+        ..ModelInferRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn priority_and_timeout_are_checked_alike_on_both_wires_at_their_bounds() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let caller = mesh.tenant("acme").await?;
+    let mut model = identity();
+    model["config"]["dynamic_batching"] = json!({
+        "priority_levels": 2, "default_priority_level": 2,
+        "default_queue_policy": {"default_timeout_microseconds": 5_000_000, "allow_timeout_override": true},
+    });
+    mesh.admin()?.publish("acme", "levels", &model).await?;
+    caller.until_ready("levels").await?;
+    let grpc = mesh.grpc(caller.key()).await?;
+    let most = u64::MAX;
+    let cases = [
+        (json!(0), ParameterChoice::Int64Param(0), true),
+        (json!(1), ParameterChoice::Uint64Param(1), true),
+        (json!(i64::MAX), ParameterChoice::Int64Param(i64::MAX), true),
+        (json!(most), ParameterChoice::Uint64Param(most), true),
+        (json!(-1), ParameterChoice::Int64Param(-1), false),
+        (json!(1.0), ParameterChoice::DoubleParam(1.0), false),
+        (json!("1"), ParameterChoice::StringParam("1".into()), false),
+        (json!(true), ParameterChoice::BoolParam(true), false),
+    ];
+    for name in ["priority", "timeout"] {
+        for (in_json, choice, is_right) in &cases {
+            // A timeout of a microsecond may well be over.
+            if *is_right && name == "timeout" && *in_json == json!(1) {
+                continue;
+            }
+            let mut body = row(&[1.0], &json!({"name": "y"}));
+            body["parameters"] = json!({name: in_json});
+            let answer = caller.infer("levels", &body).await?;
+            let over_grpc = grpc.infer(with_parameters("levels", &[(name, choice.clone())])).await;
+            if *is_right {
+                answer.ok()?;
+                over_grpc?;
+                continue;
+            }
+            assert_eq!(answer.status.as_u16(), 400, "{name} {in_json}");
+            let status = over_grpc.expect_err("it is wrong");
+            assert_eq!(status.code(), tonic::Code::InvalidArgument);
+            assert_eq!(answer.error()?, status.message());
+            assert!(status.message().contains(&format!("'{name}'")), "{}", status.message());
+        }
+    }
+    for name in ["triton_x", "headers"] {
+        let mut body = row(&[1.0], &json!({"name": "y"}));
+        body["parameters"] = json!({name: "x"});
+        let answer = caller.infer("levels", &body).await?;
+        let choice = ParameterChoice::StringParam("x".into());
+        let status = grpc
+            .infer(with_parameters("levels", &[(name, choice)]))
+            .await
+            .expect_err("it is reserved");
+        assert_eq!(
+            (answer.status.as_u16(), status.code()),
+            (400, tonic::Code::InvalidArgument)
+        );
+        assert_eq!(answer.error()?, status.message());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn headers_are_forwarded_where_the_operator_says_so_and_reach_conditions() -> anyhow::Result<()> {
+    let serve = ServeOptions {
+        forward_headers: Some(Text("x-tier|priority".to_owned())),
+        ..ServeOptions::default()
+    };
+    let mesh = Mesh::start_with(MeshOptions {
+        serve,
+        ..MeshOptions::default()
+    })
+    .await?;
+    let caller = mesh.tenant("acme").await?;
+    let admin = mesh.admin()?;
+    admin.publish("acme", "plain", &identity()).await?;
+    caller.until_ready("plain").await?;
+    // Without the header, the step and so its output are left out.
+    let graph = json!({
+        "format": "ensemble",
+        "config": {
+            "max_batch_size": 8,
+            "input": [{"name": "x", "datatype": "FP32", "dims": [-1]}],
+            "output": [{"name": "y", "datatype": "FP32", "dims": [-1]}],
+            "graph": {
+                "steps": [{"name": "only", "model": "plain", "outputs": {"y": "y"}, "when": "parameters.x-tier == \"gold\""}],
+                "optional_outputs": ["y"],
+            },
+        },
+    });
+    admin.publish("acme", "tiers", &graph).await?;
+    caller.until_ready("tiers").await?;
+    let body = row(&[1.0], &json!({"name": "y"}));
+    let outputs = |answer: &Answer| Ok::<_, anyhow::Error>(answer.json()?["outputs"].as_array().map_or(0, Vec::len));
+    let ask = |tier: Option<&str>, body: &Value| {
+        let request = caller.post("/v2/models/tiers/infer").json(body);
+        Answer::of(match tier {
+            Some(tier) => request.header("X-Tier", tier),
+            None => request,
+        })
+    };
+    assert_eq!(outputs(&ask(Some("gold"), &body).await?.ok()?)?, 1);
+    assert_eq!(outputs(&ask(Some("iron"), &body).await?.ok()?)?, 0);
+    assert_eq!(outputs(&ask(None, &body).await?.ok()?)?, 0);
+    // Who says it otherwise as well is refused, and so is a header that would mean something else.
+    let mut both = body.clone();
+    both["parameters"] = json!({"x-tier": "gold"});
+    let refused = ask(Some("iron"), &both).await?;
+    assert_eq!(refused.status.as_u16(), 400);
+    assert!(refused.error()?.contains("x-tier"), "{}", refused.error()?);
+    let refused = Answer::of(
+        caller
+            .post("/v2/models/tiers/infer")
+            .json(&body)
+            .header("priority", "u=1"),
+    )
+    .await?;
+    assert_eq!(refused.status.as_u16(), 400);
+    let generated = caller.post("/v2/models/tiers/generate").json(&json!({"x": 1.0}));
+    let generated = Answer::of(generated.header("x-tier", "gold")).await?.ok()?;
+    assert_eq!(generated.json()?["y"], json!(1.0));
+    // Over gRPC it is metadata.
+    let grpc = mesh.grpc(caller.key()).await?;
+    let with = grpc.with("x-tier", "gold");
+    let answers =
+        |answer: tonic::Response<mesh_protocol::grpc::messages::ModelInferResponse>| answer.into_inner().outputs.len();
+    assert_eq!(answers(with.infer(with_parameters("tiers", &[])).await?), 1);
+    assert_eq!(answers(grpc.infer(with_parameters("tiers", &[])).await?), 0);
+    let mut stream = with
+        .stream(vec![with_parameters("tiers", &[]), with_parameters("tiers", &[])])
+        .await?;
+    for _ in 0..2 {
+        let answer = stream.message().await?.expect("two answers");
+        assert_eq!(answer.infer_response.expect("an answer").outputs.len(), 1);
+    }
+    let own = ParameterChoice::StringParam("gold".into());
+    let refused = with
+        .infer(with_parameters("tiers", &[("x-tier", own)]))
+        .await
+        .expect_err("it is said twice");
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
     Ok(())
 }

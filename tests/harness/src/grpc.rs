@@ -19,6 +19,7 @@ use crate::PATIENCE;
 pub struct GrpcCaller {
     grpc: Grpc<Channel>,
     key: Option<String>,
+    metadata: Vec<(&'static str, &'static str)>,
 }
 
 impl GrpcCaller {
@@ -28,6 +29,7 @@ impl GrpcCaller {
         Ok(Self {
             grpc: Grpc::new(endpoint.connect().await?),
             key: key.map(str::to_owned),
+            metadata: Vec::new(),
         })
     }
 
@@ -40,7 +42,16 @@ impl GrpcCaller {
                 .send_compressed(CompressionEncoding::Gzip)
                 .accept_compressed(CompressionEncoding::Gzip),
             key: self.key.clone(),
+            metadata: self.metadata.clone(),
         }
+    }
+
+    /// The same, with metadata of its own on every call.
+    #[must_use]
+    pub fn with(&self, name: &'static str, value: &'static str) -> Self {
+        let mut with = self.clone();
+        with.metadata.push((name, value));
+        with
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -48,6 +59,10 @@ impl GrpcCaller {
         let value = self.key.as_ref().and_then(|key| format!("Bearer {key}").parse().ok());
         if let Some(value) = value {
             request.metadata_mut().insert("authorization", value);
+        }
+        for (name, value) in &self.metadata {
+            let value = tonic::metadata::MetadataValue::from_static(value);
+            request.metadata_mut().insert(*name, value);
         }
         request
     }

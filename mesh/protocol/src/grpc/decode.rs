@@ -20,6 +20,7 @@ use super::{
 use crate::{
     classification,
     error::{DecodeError, quoted},
+    parameters,
     request::{check_name, cut, element_count},
     wire::{MAX_ID_BYTES, MAX_PARAMETERS, MAX_TENSORS},
 };
@@ -69,6 +70,7 @@ pub fn decode_message(message: &Bytes) -> Result<InferRequest, DecodeError> {
     };
     let mut parameters = parameters(&parts.parameters)?;
     parameters.shift_remove(EMPTY_FINAL_RESPONSE);
+    parameters::check(&parameters)?;
     let mut classes = Vec::new();
     Ok(InferRequest {
         id: (!parts.id.is_empty()).then(|| parts.id.to_owned()),

@@ -107,3 +107,110 @@ async fn requests_sent_at_once_are_answered_in_their_order_on_one_connection() {
     }
     client.works().await;
 }
+
+#[actix_web::test]
+async fn pages_of_allowed_origins_may_call_and_read_the_answer() {
+    let bed = bed_with(TenantLimits::default(), |config| {
+        config.cors = Some("https://a.example,https://b.example".parse().unwrap());
+    });
+    let mut client = Client::new(&bed).await;
+    let preflight = |origin: &str| {
+        format!(
+            "OPTIONS /v2/models/echo/infer HTTP/1.1\r\nhost: mesh\r\norigin: {origin}\r\n\
+             access-control-request-method: POST\r\naccess-control-request-headers: authorization, content-type\r\n\r\n"
+        )
+    };
+    let reply = client.raw(preflight("https://b.example").as_bytes()).await;
+    assert_eq!((reply.status, reply.body.len()), (204, 0));
+    assert_eq!(reply.header("access-control-allow-origin"), Some("https://b.example"));
+    assert_eq!(reply.header("access-control-allow-methods"), Some("GET, POST"));
+    assert_eq!(
+        reply.header("access-control-allow-headers"),
+        Some("authorization, content-type")
+    );
+    assert_eq!(reply.header("access-control-allow-credentials"), None);
+    assert_eq!(reply.header("vary"), Some("origin"));
+    let refused = client.raw(preflight("https://evil.example").as_bytes()).await;
+    assert_eq!(
+        (refused.status, refused.header("access-control-allow-origin")),
+        (403, None)
+    );
+    let told = client
+        .post(
+            "/v2/models/echo/infer",
+            "origin: https://a.example\r\n",
+            GOOD.as_bytes(),
+        )
+        .await;
+    assert_eq!(told.status, 200);
+    assert_eq!(told.header("access-control-allow-origin"), Some("https://a.example"));
+    assert!(
+        told.header("access-control-expose-headers")
+            .unwrap()
+            .contains("inference-header-content-length")
+    );
+    let error = client
+        .post(
+            "/v2/models/none/infer",
+            "origin: https://a.example\r\n",
+            GOOD.as_bytes(),
+        )
+        .await;
+    assert_eq!(
+        (error.status, error.header("access-control-allow-origin")),
+        (404, Some("https://a.example"))
+    );
+    let other = client
+        .post(
+            "/v2/models/echo/infer",
+            "origin: https://evil.example\r\n",
+            GOOD.as_bytes(),
+        )
+        .await;
+    assert_eq!((other.status, other.header("access-control-allow-origin")), (200, None));
+    assert_eq!(other.header("vary"), Some("origin"));
+    // What is no preflight is a verb that there is not.
+    let plain = client
+        .raw(b"OPTIONS /v2 HTTP/1.1\r\nhost: mesh\r\norigin: https://a.example\r\n\r\n")
+        .await;
+    assert_eq!(plain.status, 405);
+}
+
+#[actix_web::test]
+async fn without_origins_no_answer_speaks_of_them_and_with_all_each_is_told_so() {
+    let bed = bed();
+    let mut client = Client::new(&bed).await;
+    let preflight = b"OPTIONS /v2/models/echo/infer HTTP/1.1\r\nhost: mesh\r\norigin: https://a.example\r\n\
+        access-control-request-method: POST\r\n\r\n";
+    assert_eq!(client.raw(preflight).await.status, 405);
+    let reply = client
+        .post(
+            "/v2/models/echo/infer",
+            "origin: https://a.example\r\n",
+            GOOD.as_bytes(),
+        )
+        .await;
+    assert_eq!(
+        (reply.header("access-control-allow-origin"), reply.header("vary")),
+        (None, None)
+    );
+    let bed = bed_with(TenantLimits::default(), |config| {
+        config.cors = Some("*".parse().unwrap())
+    });
+    let mut client = Client::new(&bed).await;
+    assert_eq!(
+        client.raw(preflight).await.header("access-control-allow-origin"),
+        Some("*")
+    );
+    let reply = client
+        .post(
+            "/v2/models/echo/infer",
+            "origin: https://a.example\r\n",
+            GOOD.as_bytes(),
+        )
+        .await;
+    assert_eq!(
+        (reply.header("access-control-allow-origin"), reply.header("vary")),
+        (Some("*"), None)
+    );
+}
