@@ -3,12 +3,12 @@
 //! Each returns what does not hold; the fuzzer and the tests panic on it. Not for use by the mesh.
 
 use bytes::Bytes;
-use mesh_types::{InferResponse, Parameters, Tensor, Version, VersionSelector};
+use mesh_types::{DataType, InferResponse, ModelConfig, Parameters, Tensor, TensorSpec, Version, VersionSelector};
 
 use prost::Message as _;
 
 use crate::{
-    DecodedInfer, OutputOptions, decode_index, decode_infer, encode_infer,
+    DecodedInfer, OutputOptions, decode_generate, decode_index, decode_infer, encode_generate, encode_infer,
     grpc::{
         decode_message,
         messages::{ModelInferRequest, ModelInferResponse},
@@ -167,6 +167,34 @@ fn mutate(data: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
             data.splice(at.., other.get(from..).unwrap_or_default().iter().copied());
         }
     }
+}
+
+/// The body of a generate request for a model that has an input of every datatype, named as the datatype is: an answer made of it
+/// is one JSON object, and reads back as the same tensors.
+pub fn generate(data: &[u8]) -> Result<(), String> {
+    let spec = |datatype: &DataType| TensorSpec::new(datatype.as_str(), *datatype, &[-1]);
+    let config = ModelConfig {
+        max_batch_size: 1,
+        input: DataType::ALL.iter().map(spec).collect(),
+        ..ModelConfig::default()
+    };
+    let Ok(request) = decode_generate("m", VersionSelector::Default, data, &config) else {
+        return Ok(());
+    };
+    sound(&request.inputs)?;
+    let response = InferResponse {
+        id: request.id,
+        model: request.model,
+        version: Version::FIRST,
+        outputs: request.inputs,
+        parameters: Parameters::new(),
+    };
+    let body = encode_generate(&response).map_err(|error| format!("what came as JSON does not go as JSON: {error}"))?;
+    let back = decode_generate("m", VersionSelector::Default, &body, &config)
+        .map_err(|error| format!("an answer does not read back: {error}"))?;
+    let same = back.inputs == response.outputs && back.id == response.id;
+    same.then_some(())
+        .ok_or_else(|| "an answer reads back as something else".to_owned())
 }
 
 fn sound(tensors: &[Tensor]) -> Result<(), String> {

@@ -22,6 +22,7 @@ macro_rules! text {
 const TARGETS: &[(&str, Body)] = &[
     ("condition", text!(mesh_policies::fuzz::condition)),
     ("credential", text!(mesh_policies::fuzz::credential)),
+    ("generate", fuzz::generate),
     ("index", fuzz::index),
     ("infer_binary", fuzz::infer_binary),
     ("infer_json", fuzz::infer_json),
