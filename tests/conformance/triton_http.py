@@ -51,10 +51,10 @@ def refused(status, call, *texts):
     raise AssertionError(f"a call that must fail with {status} went through")
 
 
-def data_for(spec, batching_rows):
+def data_for(spec, batching_rows, width=3):
     """Numbers for one input, the same at each run."""
     shape = [int(extent) for extent in spec["shape"]]
-    shape = [extent if extent > 0 else (batching_rows if at == 0 else 3) for at, extent in enumerate(shape)]
+    shape = [extent if extent > 0 else (batching_rows if at == 0 else width) for at, extent in enumerate(shape)]
     kind = triton_to_np_dtype(spec["datatype"])
     count = int(np.prod(shape))
     if spec["datatype"] == "BYTES":
@@ -62,10 +62,10 @@ def data_for(spec, batching_rows):
     return (np.arange(count) % 17).astype(kind).reshape(shape)
 
 
-def inputs_for(metadata, binary, rows=1):
+def inputs_for(metadata, binary, rows=1, width=3):
     inputs = []
     for spec in metadata["inputs"]:
-        data = data_for(spec, rows)
+        data = data_for(spec, rows, width)
         tensor = triton.InferInput(spec["name"], list(data.shape), spec["datatype"])
         tensor.set_data_from_numpy(data, binary_data=binary)
         inputs.append(tensor)
@@ -117,6 +117,17 @@ def predictions(client, metadata):
             MODEL, inputs_for(metadata, True), request_compression_algorithm=algorithm, headers=auth()
         )
         check(np.array_equal(packed.as_numpy(outputs[0]), answers[0][outputs[0]]), f"{algorithm} differs")
+    large = client.infer(MODEL, inputs_for(metadata, True, width=4096), headers=auth()).as_numpy(outputs[0])
+    for algorithm in ("gzip", "deflate"):
+        wanted = [triton.InferRequestedOutput(name, binary_data=algorithm == "gzip") for name in outputs]
+        packed = client.infer(
+            MODEL,
+            inputs_for(metadata, True, width=4096),
+            outputs=wanted,
+            response_compression_algorithm=algorithm,
+            headers=auth(),
+        )
+        check(np.array_equal(packed.as_numpy(outputs[0]), large), f"an answer packed with {algorithm} differs")
     pending = [client.async_infer(MODEL, inputs_for(metadata, True), headers=auth()) for _ in range(16)]
     for request in pending:
         got = request.get_result().as_numpy(outputs[0])

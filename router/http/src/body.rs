@@ -2,10 +2,15 @@
 //!
 //! A body that is refused leaves its connection usable where little of it is still to come: that is read and thrown away.
 //!
-//! A body that arrives in one piece is passed on without a copy. gzip and deflate (zlib) are unfolded; a large one on a
+//! A body that arrives in one piece is passed on without a copy. gzip, deflate (zlib) and zstd are unfolded; a large one on a
 //! thread of the blocking pool, so that it does not hold up its neighbours.
 
-use std::{io::Read, pin::pin, task::Poll, time::Duration};
+use std::{
+    io::{self, Read},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
 use actix_web::{
     HttpRequest,
@@ -23,6 +28,8 @@ const MAX_RATIO: usize = 100;
 const RATIO_FLOOR_BYTES: usize = 1024 * 1024;
 /// Compressed bodies up to this size are unfolded in place.
 const INLINE_BYTES: usize = 16 * 1024;
+/// The memory that a body may ask zstd to look back on: 2 to this power, the most that its specification has every reader allow.
+const MAX_ZSTD_WINDOW_LOG: u32 = 23;
 /// Room taken before the first byte is there; more is taken as the body grows.
 const FIRST_ROOM_BYTES: usize = 256 * 1024;
 
@@ -38,7 +45,7 @@ pub(crate) enum BodyError {
     TooLarge { max: usize },
     #[error("the request body unfolds to more than {max} bytes, the most allowed for one of its size")]
     Bomb { max: usize },
-    #[error("the content encoding '{0}' is not supported: send the body as it is, or as gzip or deflate")]
+    #[error("the content encoding '{0}' is not supported: send the body as it is, or as gzip, deflate or zstd")]
     Encoding(String),
     #[error("the request body is not valid {0}")]
     Corrupt(&'static str),
@@ -92,6 +99,7 @@ enum Encoding {
     Plain,
     Gzip,
     Deflate,
+    Zstd,
 }
 
 fn declared(request: &HttpRequest) -> Option<usize> {
@@ -212,6 +220,8 @@ fn encoding(request: &HttpRequest) -> Result<Encoding, BodyError> {
         Ok(Encoding::Gzip)
     } else if is("deflate") {
         Ok(Encoding::Deflate)
+    } else if is("zstd") {
+        Ok(Encoding::Zstd)
     } else if is("identity") || text.is_empty() {
         Ok(Encoding::Plain)
     } else {
@@ -224,6 +234,7 @@ fn unfold(encoding: Encoding, body: &[u8], max: usize) -> Result<Bytes, BodyErro
     let bound = max as u64 + 1;
     let mut out = Vec::with_capacity(body.len().saturating_mul(2).min(max));
     let (result, name) = match encoding {
+        Encoding::Zstd => (unfold_zstd(body, bound, &mut out), "zstd"),
         Encoding::Deflate => (ZlibDecoder::new(body).take(bound).read_to_end(&mut out), "deflate"),
         Encoding::Gzip | Encoding::Plain => (MultiGzDecoder::new(body).take(bound).read_to_end(&mut out), "gzip"),
     };
@@ -232,6 +243,12 @@ fn unfold(encoding: Encoding, body: &[u8], max: usize) -> Result<Bytes, BodyErro
         Ok(_) => Ok(Bytes::from(out)),
         Err(_) => Err(BodyError::Corrupt(name)),
     }
+}
+
+fn unfold_zstd(body: &[u8], bound: u64, out: &mut Vec<u8>) -> io::Result<usize> {
+    let mut decoder = zstd::Decoder::with_buffer(body)?;
+    decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
+    decoder.take(bound).read_to_end(out)
 }
 
 #[cfg(test)]
@@ -316,6 +333,17 @@ mod tests {
             read_as(Some("gzip"), b"hello".to_vec(), limits(1_000)).await,
             Err(BodyError::Corrupt("gzip"))
         );
+        let zstd = zstd::encode_all(&b"hello"[..], 1).unwrap();
+        assert_eq!(
+            read_as(Some("zstd"), zstd.clone(), limits(1_000)).await.unwrap(),
+            "hello"
+        );
+        for broken in [zstd[..zstd.len() - 1].to_vec(), b"hello".to_vec()] {
+            assert_eq!(
+                read_as(Some("zstd"), broken, limits(1_000)).await,
+                Err(BodyError::Corrupt("zstd"))
+            );
+        }
         let mut cut = gzip(b"hello, hello, hello");
         cut.truncate(cut.len() - 5);
         assert_eq!(
@@ -336,6 +364,34 @@ mod tests {
                 max: bomb.len() * MAX_RATIO
             })
         );
+    }
+
+    #[actix_web::test]
+    async fn zstd_has_the_bounds_of_the_others_and_one_on_how_far_it_looks_back() {
+        let packed = |bytes: usize| zstd::encode_all(&vec![7; bytes][..], 1).unwrap();
+        assert_eq!(
+            read_as(Some("zstd"), packed(1_000), limits(1_000)).await.unwrap().len(),
+            1_000
+        );
+        let refused = read_as(Some("zstd"), packed(1_001), limits(1_000)).await;
+        assert_eq!(refused, Err(BodyError::Bomb { max: 1_000 }));
+        let bomb = packed(32 * 1024 * 1024);
+        let refused = read_as(Some("zstd"), bomb.clone(), limits(64 * 1024 * 1024)).await;
+        let max = RATIO_FLOOR_BYTES.max(bomb.len() * MAX_RATIO);
+        assert_eq!(refused, Err(BodyError::Bomb { max }));
+        let far = |log: u32| {
+            let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(log).unwrap();
+            encoder.write_all(&[7; 1_000]).unwrap();
+            encoder.finish().unwrap()
+        };
+        assert!(
+            read_as(Some("zstd"), far(MAX_ZSTD_WINDOW_LOG), limits(1_000))
+                .await
+                .is_ok()
+        );
+        let refused = read_as(Some("zstd"), far(MAX_ZSTD_WINDOW_LOG + 1), limits(1_000)).await;
+        assert_eq!(refused, Err(BodyError::Corrupt("zstd")));
     }
 
     #[actix_web::test]

@@ -17,9 +17,11 @@ use bytes::Bytes;
 use mesh_protocol::{decode_generate, encode_generate};
 use mesh_router::{Answer, Call, Completed, Credential};
 use mesh_types::{Fault, InferRequest, RequestId};
+use smallvec::smallvec;
 
 use crate::{
     infer::{self, Head},
+    packing::{self, Accepted},
     reply,
     service::{Service, credential, is_presented, selector},
 };
@@ -75,7 +77,7 @@ impl Service {
                 decode: self.clock.now().saturating_duration_since(start),
             })
             .await;
-        self.encode_generate(answer, manner, request)
+        self.encode_generate(answer, (manner, head.accepted), request).await
     }
 
     fn read_generate(
@@ -98,11 +100,11 @@ impl Service {
         Ok((head, decoded))
     }
 
-    fn encode_generate(&self, answer: Answer, manner: Manner, request: &HttpRequest) -> HttpResponse {
+    async fn encode_generate(&self, answer: Answer, manner: (Manner, Accepted), request: &HttpRequest) -> HttpResponse {
         let start = self.clock.now();
         let Answer { result, mut account } = answer;
         let mut response = match result {
-            Ok(completed) => written(&completed, manner).unwrap_or_else(|fault| {
+            Ok(completed) => written(&completed, manner).await.unwrap_or_else(|fault| {
                 account.failed(&fault);
                 reply::fault(&fault, is_presented(request))
             }),
@@ -114,10 +116,10 @@ impl Service {
     }
 }
 
-fn written(completed: &Completed, manner: Manner) -> Result<HttpResponse, Fault> {
+async fn written(completed: &Completed, (manner, accepted): (Manner, Accepted)) -> Result<HttpResponse, Fault> {
     let object = encode_generate(&completed.response)?;
     let mut response = match manner {
-        Manner::Whole => reply::json(StatusCode::OK, object),
+        Manner::Whole => packing::answer(smallvec![object.into()], None, accepted).await?,
         Manner::Events => events(event(&object)),
     };
     infer::tell_version(&mut response, completed);

@@ -16,6 +16,7 @@ use mesh_types::{Fault, FaultSource, Parameters, RequestId, TraceContext};
 
 use crate::{
     body::{self, Body, BodyError},
+    packing::{self, Accepted},
     reply,
     service::{Service, credential, is_presented, selector},
 };
@@ -70,7 +71,7 @@ impl Service {
                 decode: self.clock.now().saturating_duration_since(decode_start),
             })
             .await;
-        self.encode(answer, &decoded.outputs, request)
+        self.encode(answer, &decoded.outputs, head.accepted, request).await
     }
 
     /// Reads a request's body, or says why not.
@@ -103,11 +104,17 @@ impl Service {
         Ok(add_forwarded(gathered, parameters)?)
     }
 
-    fn encode(&self, answer: Answer, outputs: &OutputOptions, request: &HttpRequest) -> HttpResponse {
+    async fn encode(
+        &self,
+        answer: Answer,
+        outputs: &OutputOptions,
+        accepted: Accepted,
+        request: &HttpRequest,
+    ) -> HttpResponse {
         let start = self.clock.now();
         let Answer { result, mut account } = answer;
         let mut response = match result {
-            Ok(completed) => answered(&completed, outputs).unwrap_or_else(|fault| {
+            Ok(completed) => answered(&completed, outputs, accepted).await.unwrap_or_else(|fault| {
                 account.failed(&fault);
                 reply::fault(&fault, is_presented(request))
             }),
@@ -119,8 +126,10 @@ impl Service {
     }
 }
 
-fn answered(completed: &Completed, outputs: &OutputOptions) -> Result<HttpResponse, Fault> {
-    let mut response = reply::inference(encode_infer(&completed.response, outputs)?);
+async fn answered(completed: &Completed, outputs: &OutputOptions, accepted: Accepted) -> Result<HttpResponse, Fault> {
+    let encoded = encode_infer(&completed.response, outputs)?;
+    let json_bytes = encoded.header_content_length();
+    let mut response = packing::answer(encoded.into_chunks(), json_bytes, accepted).await?;
     tell_version(&mut response, completed);
     Ok(response)
 }
@@ -140,6 +149,7 @@ pub(crate) struct Head {
     pub(crate) json_bytes: Option<usize>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) unit: Option<String>,
+    pub(crate) accepted: Accepted,
 }
 
 pub(crate) fn read_head(headers: &HeaderMap) -> Result<Head, Fault> {
@@ -147,6 +157,7 @@ pub(crate) fn read_head(headers: &HeaderMap) -> Result<Head, Fault> {
         json_bytes: number(headers, &JSON_BYTES_HEADER)?,
         timeout: timeout(headers)?,
         unit: unit(headers)?,
+        accepted: packing::accepted(headers)?,
     })
 }
 
@@ -213,6 +224,7 @@ mod tests {
             json_bytes: None,
             timeout: None,
             unit: None,
+            accepted: Accepted::Plain,
         };
         assert_eq!(head(&[]), Ok(nothing));
     }

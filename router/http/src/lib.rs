@@ -16,6 +16,7 @@ mod generate;
 mod infer;
 mod manage;
 mod metrics;
+mod packing;
 mod path;
 mod reply;
 mod service;

@@ -15,8 +15,7 @@ use actix_web::{
 };
 use bytes::Bytes;
 use mesh_protocol::{
-    EncodedInfer, HEADER_CONTENT_LENGTH, challenge, error_body, http_status, retry_after_milliseconds,
-    retry_after_seconds,
+    HEADER_CONTENT_LENGTH, challenge, error_body, http_status, retry_after_milliseconds, retry_after_seconds,
 };
 use mesh_types::{Fault, RequestId, TraceContext};
 use smallvec::SmallVec;
@@ -61,17 +60,15 @@ pub(crate) fn fault(fault: &Fault, credential_presented: bool) -> HttpResponse {
     response
 }
 
-/// A prediction.
-pub(crate) fn inference(encoded: EncodedInfer) -> HttpResponse {
-    let header = encoded.header_content_length();
-    let mut chunks = encoded.into_chunks();
+/// A prediction: its body in pieces, and how many bytes of that are JSON where not all are.
+pub(crate) fn inference(json_bytes: Option<usize>, mut chunks: SmallVec<[Bytes; 2]>) -> HttpResponse {
     let body = match chunks.len() {
         0 | 1 => BoxBody::new(chunks.pop().unwrap_or_default()),
         _ => BoxBody::new(Chunks::new(chunks)),
     };
     let mut response = HttpResponse::with_body(StatusCode::OK, body);
     let headers = response.headers_mut();
-    match header {
+    match json_bytes {
         None => headers.insert(CONTENT_TYPE, JSON),
         Some(length) => {
             headers.insert(JSON_BYTES, HeaderValue::from(length));

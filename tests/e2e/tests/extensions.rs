@@ -272,7 +272,7 @@ async fn headers_are_forwarded_where_the_operator_says_so_and_reach_conditions()
             },
         },
     });
-    admin.publish("acme", "tiers", &graph).await?;
+    admin.publish_only("acme", "tiers", &graph).await?;
     caller.until_ready("tiers").await?;
     let body = row(&[1.0], &json!({"name": "y"}));
     let outputs = |answer: &Answer| Ok::<_, anyhow::Error>(answer.json()?["outputs"].as_array().map_or(0, Vec::len));

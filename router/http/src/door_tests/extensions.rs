@@ -1,6 +1,7 @@
 //! What the door does beside plain predictions: generate, as one object and as events.
 
 use super::*;
+use crate::packing::PACKED_FROM_BYTES;
 
 const GENERATE: &[u8] = br#"{"id":"7","INPUT0":[1,-2],"temperature":0.5}"#;
 
@@ -213,4 +214,111 @@ async fn without_origins_no_answer_speaks_of_them_and_with_all_each_is_told_so()
         (reply.header("access-control-allow-origin"), reply.header("vary")),
         (Some("*"), None)
     );
+}
+
+fn unpacked(name: &str, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let read = match name {
+        "gzip" => std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(body), &mut out),
+        "deflate" => std::io::Read::read_to_end(&mut flate2::read::ZlibDecoder::new(body), &mut out),
+        _ => std::io::Read::read_to_end(&mut zstd::Decoder::new(body).unwrap(), &mut out),
+    };
+    read.unwrap();
+    out
+}
+
+#[actix_web::test]
+async fn answers_are_packed_as_they_are_accepted_from_a_size_on() {
+    let bed = bed();
+    let mut client = Client::new(&bed).await;
+    // An answer of 32 KiB of numbers, in JSON and behind it.
+    let numbers = vec!["7"; 8_192].join(",");
+    let body = |binary: bool| {
+        format!(
+            r#"{{"inputs":[{{"name":"INPUT0","datatype":"INT32","shape":[1,8192],"data":[{numbers}]}}],
+                "parameters":{{"binary_data_output":{binary}}}}}"#
+        )
+    };
+    for binary in [false, true] {
+        let plain = client.post("/v2/models/echo/infer", "", body(binary).as_bytes()).await;
+        assert_eq!(
+            (plain.status, plain.header("content-encoding"), plain.header("vary")),
+            (200, None, None)
+        );
+        for name in ["gzip", "deflate", "zstd"] {
+            let accept = format!("accept-encoding: {name}\r\n");
+            let reply = client
+                .post("/v2/models/echo/infer", &accept, body(binary).as_bytes())
+                .await;
+            assert_eq!((reply.status, reply.header("content-encoding")), (200, Some(name)));
+            assert_eq!(reply.header("vary"), Some("accept-encoding"));
+            assert!(reply.body.len() < plain.body.len() / 4, "{} bytes", reply.body.len());
+            assert_eq!(unpacked(name, &reply.body), plain.body);
+            let json_bytes = "inference-header-content-length";
+            assert_eq!(reply.header(json_bytes), plain.header(json_bytes));
+        }
+        let reply = client
+            .post(
+                "/v2/models/echo/infer",
+                "accept-encoding: br\r\n",
+                body(binary).as_bytes(),
+            )
+            .await;
+        assert_eq!((reply.header("content-encoding"), &reply.body), (None, &plain.body));
+    }
+    let gzip = "accept-encoding: gzip\r\n";
+    let generate = format!(r#"{{"INPUT0":[{numbers}]}}"#);
+    let reply = client.post("/v2/models/echo/generate", gzip, generate.as_bytes()).await;
+    assert_eq!((reply.status, reply.header("content-encoding")), (200, Some("gzip")));
+    let object: serde_json::Value = serde_json::from_slice(&unpacked("gzip", &reply.body)).unwrap();
+    assert_eq!(object["OUTPUT0"].as_array().unwrap().len(), 8_192);
+    let small = client.post("/v2/models/echo/infer", gzip, GOOD.as_bytes()).await;
+    assert_eq!((small.status, small.header("content-encoding")), (200, None));
+    let only = "accept-encoding: gzip, identity;q=0\r\n";
+    let small = client.post("/v2/models/echo/infer", only, GOOD.as_bytes()).await;
+    assert_eq!(small.header("content-encoding"), Some("gzip"));
+    assert_eq!(
+        serde_json::from_slice::<serde_json::Value>(&unpacked("gzip", &small.body)).unwrap()["id"],
+        "7"
+    );
+    let none = client
+        .post(
+            "/v2/models/echo/infer",
+            "accept-encoding: identity;q=0\r\n",
+            GOOD.as_bytes(),
+        )
+        .await;
+    assert_eq!(none.status, 400);
+    client.works().await;
+}
+
+#[actix_web::test]
+async fn an_answer_is_packed_from_the_threshold_on_and_not_a_byte_below() {
+    let bed = bed();
+    let mut client = Client::new(&bed).await;
+    // The id pads the answer to any size.
+    let body = |padding: usize| GOOD.replace(r#""id":"7""#, &format!(r#""id":"{}""#, "7".repeat(padding)));
+    let body = |padding: usize| {
+        let values = vec!["1"; 700].join(",");
+        body(padding)
+            .replace("[1,2]", "[1,700]")
+            .replace("[1,-2]", &format!("[{values}]"))
+    };
+    let first = client.post("/v2/models/echo/infer", "", body(1).as_bytes()).await;
+    let padding = PACKED_FROM_BYTES - first.body.len() + 1;
+    for (padding, packed) in [(padding - 1, None), (padding, Some("zstd"))] {
+        let reply = client
+            .post(
+                "/v2/models/echo/infer",
+                "accept-encoding: *\r\n",
+                body(padding).as_bytes(),
+            )
+            .await;
+        assert_eq!(
+            (reply.status, reply.header("content-encoding")),
+            (200, packed),
+            "{:?}",
+            reply.body
+        );
+    }
 }
