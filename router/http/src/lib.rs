@@ -9,8 +9,8 @@
 
 mod body;
 mod config;
-mod docs;
 mod cors;
+mod docs;
 mod door;
 mod generate;
 mod infer;

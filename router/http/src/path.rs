@@ -232,6 +232,10 @@ mod tests {
         "statistics of a version": Route::Model { call: ModelCall::Statistics, version: Some(_), .. },
         "infer": Route::Model { call: ModelCall::Infer, version: None, .. },
         "infer by a version": Route::Model { call: ModelCall::Infer, version: Some(_), .. },
+        "generate": Route::Model { call: ModelCall::Generate, version: None, .. },
+        "generate by a version": Route::Model { call: ModelCall::Generate, version: Some(_), .. },
+        "generate events": Route::Model { call: ModelCall::GenerateStream, version: None, .. },
+        "generate events by a version": Route::Model { call: ModelCall::GenerateStream, version: Some(_), .. },
         "document of a model": Route::Model { call: ModelCall::Document, version: None, .. },
         "document of a version": Route::Model { call: ModelCall::Document, version: Some(_), .. },
     }

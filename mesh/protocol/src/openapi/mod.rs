@@ -199,6 +199,9 @@ fn body(takes: Takes, config: Option<&ModelConfig>) -> Option<Value> {
         Takes::Optional(schema) => {
             Some(json!({"required": false, "content": {"application/json": {"schema": schemas::schema(schema)}}}))
         }
+        Takes::Json(schema) => {
+            Some(json!({"required": true, "content": {"application/json": {"schema": schemas::schema(schema)}}}))
+        }
         Takes::Inference => {
             let mut content = json!({"application/octet-stream": binary});
             if config.is_none_or(model::takes_json) {

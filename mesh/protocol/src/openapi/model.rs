@@ -159,6 +159,14 @@ fn output(config: &ModelConfig, spec: &TensorSpec) -> Value {
         "required": ["name", "datatype", "shape"], "properties": properties})
 }
 
+/// What an output is whose classes were asked for.
+fn classes(names: &[&str]) -> Value {
+    json!({"title": "classes", "description": "An output with the parameter `classification`: `value:index[:label]`.",
+        "type": "object", "required": ["name", "datatype", "shape"], "properties": {
+            "name": {"enum": names}, "datatype": {"const": "BYTES"}, "shape": schemas::schema("Shape"),
+            "parameters": {"type": "object"}, "data": {"type": "array", "items": {"type": "string"}}}})
+}
+
 /// The schemas that take the place of the door's own, and those that they refer to.
 pub(crate) fn schemas_of(config: &ModelConfig) -> Vec<(String, Value)> {
     let mut all = Vec::new();
@@ -172,8 +180,12 @@ pub(crate) fn schemas_of(config: &ModelConfig) -> Vec<(String, Value)> {
         json!({"anyOf": references})
     };
     let inputs = named("Input", &config.input, input);
-    let outputs = named("Output", &config.output, output);
+    let mut outputs = named("Output", &config.output, output);
     let names: Vec<&str> = config.output.iter().map(|spec| spec.name.as_str()).collect();
+    if let Some(outputs) = outputs["anyOf"].as_array_mut() {
+        outputs.push(schemas::schema("Classes"));
+    }
+    all.push(("Classes".to_owned(), classes(&names)));
     let wanted = json!({"type": "object", "required": ["name"], "properties": {"name": {"enum": names},
         "parameters": schemas::schema("OutputParameters")}});
     let request = json!({"type": "object", "required": ["inputs"], "properties": {

@@ -33,6 +33,8 @@ pub(crate) enum Takes {
     Nothing,
     /// An inference request, as JSON or with raw tensors behind it.
     Inference,
+    /// JSON of this schema.
+    Json(&'static str),
     /// JSON of this schema, which may be left out.
     Optional(&'static str),
 }
@@ -78,6 +80,7 @@ const DOCUMENTS: &str = "Documents";
 
 /// Of a credential, of a name and of a version.
 const ABOUT_A_MODEL: &[u16] = &[400, 401, 403, 404];
+const ERRORS_OF_INFERENCE: &[u16] = &[400, 401, 403, 404, 408, 413, 415, 429, 499, 500, 501, 503, 504];
 const HEADERS_OF_INFERENCE: &[&str] = &[
     "InferenceHeaderContentLength",
     "RequestTimeout",
@@ -110,6 +113,23 @@ const fn of_model(id: &'static str, path: &'static str, summary: &'static str) -
         tag: MODELS,
         errors: ABOUT_A_MODEL,
         ..open(id, path, summary)
+    }
+}
+
+/// A flat object, answered as this says.
+const fn generate(
+    id: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    gives: &'static [(u16, &'static str, Gives)],
+) -> Row {
+    Row {
+        verb: Verb::Post,
+        takes: Takes::Json("GenerateRequest"),
+        headers: &["RequestTimeout", "Unit", "Traceparent", "ContentEncoding"],
+        gives,
+        errors: ERRORS_OF_INFERENCE,
+        ..of_model(id, path, summary)
     }
 }
 
@@ -197,9 +217,25 @@ pub(crate) const ROWS: &[Row] = &[
         takes: Takes::Inference,
         headers: HEADERS_OF_INFERENCE,
         gives: &[(200, "the outputs", Gives::Inference)],
-        errors: &[400, 401, 403, 404, 408, 413, 415, 429, 499, 500, 501, 503, 504],
+        errors: ERRORS_OF_INFERENCE,
         ..of_model("infer", "/v2/models/{model}/infer", "A prediction")
     },
+    generate(
+        "generate",
+        "/v2/models/{model}/generate",
+        "A prediction from a flat object, as one",
+        &[(200, "the outputs", Gives::Json("GenerateResponse"))],
+    ),
+    generate(
+        "generateStream",
+        "/v2/models/{model}/generate_stream",
+        "A prediction from a flat object, as events",
+        &[(
+            200,
+            "events, each the outputs as an object",
+            Gives::Text("text/event-stream"),
+        )],
+    ),
     Row {
         tag: DOCUMENTS,
         gives: &[(200, "the document", Gives::Json("Document"))],

@@ -41,7 +41,7 @@ const ERRORS: &[(u16, &str, &str)] = &[
     (
         415,
         "UnsupportedMediaType",
-        "The body is compressed in another way than gzip or deflate.",
+        "The body is compressed in another way than gzip, deflate or zstd.",
     ),
     (
         429,
@@ -135,7 +135,7 @@ pub(crate) fn parameters() -> Value {
             json!({"type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": 256})),
         "Traceparent": header("traceparent", "The caller's span (W3C trace context); its sampling decision is kept. What is none begins a trace.",
             json!({"type": "string", "examples": ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]})),
-        "ContentEncoding": header("Content-Encoding", "How the body is compressed: gzip, deflate or, as without it, identity; in any case.",
+        "ContentEncoding": header("Content-Encoding", "How the body is compressed: gzip, deflate, zstd or, as without it, identity; in any case.",
             json!({"type": "string", "examples": ["gzip"]})),
     })
 }
@@ -240,7 +240,13 @@ fn inference() -> Value {
         "InputParameters": {"type": "object", "properties": {"binary_data_size": {"type": "integer", "minimum": 0,
             "description": "Bytes of this input behind the JSON, in place of `data`."}}},
         "OutputParameters": {"type": "object", "properties": {"binary_data": {"type": "boolean",
-            "description": "Whether this output comes as raw bytes behind the JSON."}}},
+            "description": "Whether this output comes as raw bytes behind the JSON."}, "classification": {"type": "integer", "minimum": 1,
+            "description": "So many of the highest values instead of all, as texts of value, index and label."}}},
+        "GenerateRequest": {"type": "object", "properties": {"id": {"type": ["string", "integer", "null"]}},
+            "description": "Inputs by their names, a scalar or a flat list each; other keys, and those of `parameters`, are parameters.",
+            "additionalProperties": true},
+        "GenerateResponse": {"type": "object", "description": "Outputs by their names, a scalar or a flat list each.",
+            "additionalProperties": true},
         "InferInput": object(&["name", "datatype", "shape"], &input),
         "WantedOutput": object(&["name"], &wanted),
         "InferRequest": object(&["inputs"], &json!({
