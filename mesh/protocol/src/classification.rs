@@ -34,18 +34,18 @@ pub(crate) fn read(
 mod tests {
     use super::*;
 
-    fn of(value: ParameterValue) -> Result<u32, DecodeError> {
+    fn of(value: &ParameterValue) -> Result<u32, DecodeError> {
         let mut classes = Vec::new();
-        read("y", Some(&value), &mut classes)?;
+        read("y", Some(value), &mut classes)?;
         Ok(classes[0].count)
     }
 
     #[test]
     fn a_number_of_any_form_is_taken_from_one_on() {
-        assert_eq!(of(ParameterValue::Int(1)), Ok(1));
-        assert_eq!(of(ParameterValue::String("3".into())), Ok(3));
-        assert_eq!(of(ParameterValue::Int(i64::from(u32::MAX) + 1)), Ok(u32::MAX));
-        assert_eq!(of(ParameterValue::Uint(u64::MAX)), Ok(u32::MAX));
+        assert_eq!(of(&ParameterValue::Int(1)), Ok(1));
+        assert_eq!(of(&ParameterValue::String("3".into())), Ok(3));
+        assert_eq!(of(&ParameterValue::Int(i64::from(u32::MAX) + 1)), Ok(u32::MAX));
+        assert_eq!(of(&ParameterValue::Uint(u64::MAX)), Ok(u32::MAX));
     }
 
     #[test]
@@ -59,7 +59,7 @@ mod tests {
             ParameterValue::String("-3".into()),
             ParameterValue::String("99999999999999999999999".into()),
         ] {
-            let error = of(value.clone()).unwrap_err();
+            let error = of(&value).unwrap_err();
             assert!(error.to_string().contains("output 'y'"), "{value:?}: {error}");
         }
     }

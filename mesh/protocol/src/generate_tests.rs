@@ -1,3 +1,5 @@
+//! Bodies of generate requests become requests, and responses flat objects; what cannot be either is refused by name.
+
 use bytes::Bytes;
 use mesh_types::{DataType, ParameterValue, Version};
 use proptest::prelude::*;

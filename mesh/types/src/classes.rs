@@ -55,14 +55,12 @@ impl ModelConfig {
     pub fn check_classes(&self, wanted: &[ClassCount]) -> Result<(), ClassError> {
         for ClassCount { output, .. } in wanted {
             let spec = self.output.iter().find(|spec| spec.name == *output);
-            match spec.map(|spec| spec.datatype) {
-                Some(datatype @ (DataType::Bytes | DataType::Bool)) => {
-                    return Err(ClassError::NotNumbers {
-                        output: output.clone(),
-                        datatype,
-                    });
-                }
-                _ => {}
+            let datatype = spec.map(|spec| spec.datatype);
+            if let Some(datatype @ (DataType::Bytes | DataType::Bool)) = datatype {
+                return Err(ClassError::NotNumbers {
+                    output: output.clone(),
+                    datatype,
+                });
             }
         }
         Ok(())

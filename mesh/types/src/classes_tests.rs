@@ -1,3 +1,5 @@
+//! Classes are in order, bounded, and written as Triton writes them; only the outputs that ask for them change.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -196,7 +196,7 @@ async fn without_origins_no_answer_speaks_of_them_and_with_all_each_is_told_so()
         (None, None)
     );
     let bed = bed_with(TenantLimits::default(), |config| {
-        config.cors = Some("*".parse().unwrap())
+        config.cors = Some("*".parse().unwrap());
     });
     let mut client = Client::new(&bed).await;
     assert_eq!(
