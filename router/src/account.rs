@@ -170,7 +170,10 @@ impl Account {
 
     // Ids and outcomes only: no body, no credential.
     fn log(&self, total: Duration) {
-        let broken = self.fault.as_ref().filter(|fault| fault.class == FaultClass::Internal);
+        let broken = self.fault.as_ref().filter(|fault| {
+            // What the caller has done is nothing for an operator to look at.
+            fault.class == FaultClass::Internal && fault.source != FaultSource::Client
+        });
         if let Some(fault) = broken {
             tracing::warn!(
                 request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, target = self.target_name(),

@@ -72,6 +72,7 @@ impl Bed {
         let telemetry = Telemetry::local();
         let router = RouterActor::start_here(RouterParts {
             sequences: Arc::default(),
+            regions: Arc::default(),
             snapshots: Arc::default(),
             limiter: Arc::new(Limiter::new(clock.clone())),
             workers: Arc::new(NoWorkers),

@@ -9,7 +9,7 @@ use mesh_actors::Permit;
 use mesh_policies::limits::Admission;
 use mesh_types::{Classes, Deadline, Fault, InferResponse, JobOutcome, Tensor};
 
-use crate::{Account, Completed, WorkerReply, place::OnDevice};
+use crate::{Account, Completed, WorkerReply, place::OnDevice, regions::Landing};
 
 /// A request on a device.
 pub(crate) struct InFlight {
@@ -21,6 +21,8 @@ pub(crate) struct InFlight {
     pub(crate) permits: (Permit, Admission),
     /// Outputs of which classes are wanted; hardly any request has some.
     pub(crate) classes: Option<Box<Classes>>,
+    /// Where outputs go that are in shared memory.
+    pub(crate) landing: Option<Box<Landing>>,
     /// None for an ensemble, whose steps have places of their own and which ends at the deadline by itself.
     pub(crate) place: Option<OnDevice>,
 }
@@ -46,6 +48,9 @@ impl InFlight {
         response.outputs = in_order(outputs, &self.wanted);
         if let Some(classes) = self.classes {
             classes.put_into(&mut response.outputs)?;
+        }
+        if let Some(landing) = self.landing {
+            landing.put_out(&mut response)?;
         }
         Ok(Completed {
             response,

@@ -29,6 +29,7 @@ mod local;
 mod manage;
 mod pipeline;
 mod place;
+mod regions;
 mod request_ids;
 mod sequences;
 mod standing;
@@ -48,6 +49,9 @@ pub use describe::ModelDescription;
 pub use graph::{Gates, MAX_STATES, MAX_WAITING, MAX_WAITING_TENANTS, infer_ensemble};
 pub use local::{LocalTenant, PASSED_ON};
 pub use manage::{IndexEntry, StatisticsEntry};
+pub use regions::{
+    MAX_REGIONS, MAX_REGIONS_PER_TENANT, RESERVED_KEY_PREFIX, Region, RegionError, Regions, RegionsConfig, Registration,
+};
 pub use request_ids::RequestIds;
 pub use sequences::{Homes, MAX_HOMES};
 
@@ -78,6 +82,8 @@ pub struct RouterParts {
     pub gates: Arc<Gates>,
     /// Where open sequences have their state; it outlives snapshots.
     pub sequences: Arc<Homes>,
+    /// Shared memory that callers have registered; it outlives snapshots.
+    pub regions: Arc<Regions>,
     /// Where requests are told.
     pub telemetry: Telemetry,
     /// Now.

@@ -28,6 +28,7 @@ use crate::{
     flight::InFlight,
     graph::{self, Ensemble, Manner},
     place::{Loads, OnDevice},
+    regions::Landing,
     sequences::{self, Routed, SequenceName},
     standing::standing,
 };
@@ -126,6 +127,8 @@ struct Checked {
     rows: u32,
     deadline: Deadline,
     standing: Standing,
+    /// Where outputs go that are not answered with.
+    landing: Option<Box<Landing>>,
 }
 
 /// The device is chosen.
@@ -263,6 +266,14 @@ impl Versioned {
         if deadline.is_past(pipeline.parts.clock.now()) {
             return Err(Fault::deadline("before the request was dispatched"));
         }
+        // What is in shared memory is read for whom the limits let through only.
+        let landing = match self.call.request.regions.take() {
+            None => None,
+            Some(what) => {
+                let landing = (pipeline.parts.regions).take_in(&self.tenant.id, *what, &mut self.call.request)?;
+                Some(Box::new(landing))
+            }
+        };
         let (config, model) = (&self.entry.config, &self.entry.key.model);
         let rows = config.check_inputs(model, &mut self.call.request.inputs)?;
         config.check_outputs(model, &self.call.request.outputs)?;
@@ -275,6 +286,7 @@ impl Versioned {
             rows,
             deadline,
             standing,
+            landing,
         })
     }
 }
@@ -305,6 +317,7 @@ impl Checked {
             rows,
             deadline,
             standing,
+            landing,
         } = self;
         let InferRequest {
             id,
@@ -342,10 +355,12 @@ impl Checked {
                 version: versioned.entry.key.version,
                 outputs: Vec::new(),
                 parameters: Parameters::new(),
+                regions: Vec::new(),
             },
             arm: versioned.arm,
             permits: versioned.permits,
             classes,
+            landing,
             manner: Manner {
                 parameters,
                 unit: versioned.call.unit,
@@ -406,6 +421,7 @@ struct Kept {
     arm: Option<Arc<str>>,
     permits: (Permit, Admission),
     classes: Option<Box<Classes>>,
+    landing: Option<Box<Landing>>,
     manner: Manner,
 }
 
@@ -419,6 +435,7 @@ impl Kept {
             arm: self.arm,
             permits: self.permits,
             classes: self.classes,
+            landing: self.landing,
             place,
         }
     }

@@ -197,6 +197,7 @@ impl Bed {
         let clock = Arc::new(SystemClock);
         let parts = RouterParts {
             sequences: Arc::default(),
+            regions: Arc::default(),
             snapshots: Arc::default(),
             // Its time stands still.
             limiter: Arc::new(Limiter::new(Arc::new(ManualClock::at(0)))),

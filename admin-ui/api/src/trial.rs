@@ -111,6 +111,7 @@ async fn infer(
         version: version.version,
         outputs,
         parameters: Parameters::default(),
+        regions: Vec::new(),
     };
     let encoded = encode_infer(&response, &OutputOptions::all(false)).map_err(Fault::from)?;
     let bytes: Vec<u8> = encoded

@@ -64,6 +64,8 @@ pub struct NodeConfig {
     pub forward_headers: Option<HeaderPattern>,
     /// Web pages that may call the HTTP inference door.
     pub cors_origins: Option<CorsOrigins>,
+    /// Whether callers may have tensors in shared memory.
+    pub allow_client_shm: bool,
     /// Where the first admin token is written as well.
     pub admin_token_file: Option<PathBuf>,
     /// The deadline of requests that bring none.
@@ -152,6 +154,7 @@ impl NodeConfig {
             max_body_bytes: desk.number("max_body_bytes", options.max_body_bytes, 1_024..=1 << 30, 64 << 20),
             forward_headers: desk.optional("forward_headers", options.forward_headers),
             cors_origins: desk.optional("cors_origins", options.cors_origins),
+            allow_client_shm: options.allow_client_shm,
             admin_token_file: options.admin_token_file,
             request_timeout: desk.millis("request_timeout_ms", options.request_timeout_ms, 1..=600_000, 30_000),
             max_in_flight: desk.number("max_in_flight", options.max_in_flight, 1..=1_000_000, 4_096),

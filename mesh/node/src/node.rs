@@ -13,11 +13,11 @@ use mesh_backend_builtin::BuiltinBackend;
 use mesh_control::{Controller, ControllerHandle, ControllerParts};
 use mesh_policies::{Limiter, MeshSnapshot, Pepper};
 use mesh_registry::{Registry, RegistryError};
-use mesh_router::{LocalTenant, RouterParts};
+use mesh_router::{LocalTenant, Regions, RegionsConfig, RouterParts};
 use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor, GrpcDoorConfig};
 use mesh_router_http::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor};
 use mesh_telemetry::{DeviceSource, Telemetry, TelemetryConfig, TelemetryError, TritonSource};
-use mesh_types::{Clock, Fault, SystemClock};
+use mesh_types::{Clock, Fault, SystemClock, TenantId};
 use mesh_worker::{BatchObserver, Worker, WorkerConfig, WorkerError};
 
 use crate::{
@@ -33,6 +33,11 @@ use crate::{
 
 /// How long the parts behind the doors may take to end, each.
 const END_GRACE: Duration = Duration::from_secs(5);
+
+/// Where the system has its shared memory objects.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// The most bytes that requests under way may have read from them, as much as a door keeps of large bodies.
+const MAX_REGION_BYTES: usize = 1 << 30;
 
 /// Where the doors are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -323,7 +328,8 @@ impl Behind<'_> {
     fn open(self, models: ReadinessGuard, groups: &Groups) -> Result<Doors, StartError> {
         let snapshots = Arc::new(ArcSwap::from_pointee(MeshSnapshot::default()));
         let limiter = Arc::new(Limiter::new(self.clock.clone()));
-        let control = self.start_control(models, &snapshots, &limiter, &groups.control);
+        let regions = Arc::new(self.regions());
+        let control = self.start_control(models, &snapshots, (&limiter, &regions), &groups.control);
         let metrics = MetricsDoor::start(
             self.config.metrics,
             self.telemetry.clone(),
@@ -332,6 +338,7 @@ impl Behind<'_> {
         )?;
         let router = RouterParts {
             sequences: Arc::default(),
+            regions,
             snapshots,
             limiter,
             workers: Arc::new(self.fleet.clone()),
@@ -361,19 +368,36 @@ impl Behind<'_> {
         &self,
         models: ReadinessGuard,
         snapshots: &Arc<ArcSwap<MeshSnapshot>>,
-        limiter: &Arc<Limiter>,
+        (limiter, regions): (&Arc<Limiter>, &Arc<Regions>),
         tasks: &Tasks,
     ) -> ControllerHandle {
-        let limiter = limiter.clone();
+        let (limiter, regions) = (limiter.clone(), regions.clone());
         let parts = ControllerParts {
             registry: self.store.registry.handle(),
             fleet: Arc::new(self.fleet.clone()),
             snapshots: snapshots.clone(),
             pepper: self.store.pepper.clone(),
-            published: Arc::new(move |snapshot| limiter.retain(|tenant| snapshot.tenant(tenant.as_str()).is_some())),
+            published: Arc::new(move |snapshot| {
+                let is_there = |tenant: &TenantId| snapshot.tenant(tenant.as_str()).is_some();
+                limiter.retain(is_there);
+                regions.retain(is_there);
+            }),
             ready: models,
         };
         Controller::start(parts, tasks)
+    }
+
+    /// Shared memory, if callers may use it.
+    fn regions(&self) -> Regions {
+        if !self.config.allow_client_shm {
+            return Regions::default();
+        }
+        tracing::warn!("callers may reach the shared memory objects of this machine: see --allow-client-shm");
+        Regions::open(RegionsConfig {
+            folder: SHARED_MEMORY.into(),
+            max_request_bytes: self.config.max_body_bytes,
+            max_buffered_bytes: MAX_REGION_BYTES,
+        })
     }
 
     fn http_config(&self) -> HttpDoorConfig {

@@ -84,6 +84,10 @@ pub struct ServeOptions {
     /// Web pages that may call the HTTP inference door: their origins with commas between them, or * for all. [default: none]
     #[arg(long, env = "MESH_CORS_ORIGINS", value_name = "ORIGINS", help_heading = "Doors")]
     pub cors_origins: Option<Text>,
+    /// Let callers have tensors in POSIX shared memory of this machine (/dev/shm): whoever may call may then reach what the
+    /// mesh may open there, if it knows its name.
+    #[arg(long, env = "MESH_ALLOW_CLIENT_SHM", help_heading = "Doors")]
+    pub allow_client_shm: bool,
     /// Also write the first admin token to this file, readable by its owner only.
     #[arg(long, env = "MESH_ADMIN_TOKEN_FILE", value_name = "FILE", help_heading = "Doors")]
     pub admin_token_file: Option<PathBuf>,
@@ -167,6 +171,7 @@ impl ServeOptions {
             max_body_bytes: self.max_body_bytes.or(other.max_body_bytes),
             forward_headers: self.forward_headers.or(other.forward_headers),
             cors_origins: self.cors_origins.or(other.cors_origins),
+            allow_client_shm: self.allow_client_shm || other.allow_client_shm,
             admin_token_file: self.admin_token_file.or(other.admin_token_file),
             request_timeout_ms: self.request_timeout_ms.or(other.request_timeout_ms),
             max_in_flight: self.max_in_flight.or(other.max_in_flight),

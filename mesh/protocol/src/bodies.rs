@@ -11,6 +11,7 @@ use crate::{
         messages::{ModelStatisticsResponse, repository_index_response::ModelIndex},
         model_config, model_statistics,
     },
+    regions::REGION_EXTENSIONS,
     response::write_string,
 };
 
@@ -26,6 +27,12 @@ pub const EXTENSIONS: [&str; 9] = [
     "parameters",
     "statistics",
 ];
+
+/// All of them; those of shared memory only where callers may use it.
+pub fn extensions(regions: bool) -> Vec<&'static str> {
+    let regions = REGION_EXTENSIONS.iter().filter(|_| regions);
+    EXTENSIONS.iter().chain(regions).copied().collect()
+}
 
 /// What `GET /v2/models/{name}` tells.
 #[derive(Debug, Clone, Copy)]
@@ -50,14 +57,14 @@ pub fn error_body(message: &str) -> Vec<u8> {
 }
 
 /// `{"name":"..","version":"..","extensions":[..]}`
-pub fn server_metadata_body(name: &str, version: &str) -> Vec<u8> {
+pub fn server_metadata_body(name: &str, version: &str, extensions: &[&str]) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
     out.extend_from_slice(b"{\"name\":");
     write_string(&mut out, name);
     out.extend_from_slice(b",\"version\":");
     write_string(&mut out, version);
     out.extend_from_slice(b",\"extensions\":");
-    list(&mut out, EXTENSIONS, write_string);
+    list(&mut out, extensions, |out, name| write_string(out, name));
     out.push(b'}');
     out
 }
@@ -230,12 +237,14 @@ mod tests {
 
     #[test]
     fn the_server_names_only_what_it_has() {
-        let value: serde_json::Value = serde_json::from_slice(&server_metadata_body("mesh", "0.1.0")).unwrap();
+        let value: serde_json::Value =
+            serde_json::from_slice(&server_metadata_body("mesh", "0.1.0", &extensions(false))).unwrap();
         assert_eq!(
             value,
             serde_json::json!({"name": "mesh", "version": "0.1.0", "extensions": EXTENSIONS})
         );
-        assert!(!EXTENSIONS.contains(&"system_shared_memory"));
+        assert!(!extensions(false).contains(&"system_shared_memory"));
+        assert!(extensions(true).contains(&"system_shared_memory"));
     }
 
     #[test]

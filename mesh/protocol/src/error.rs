@@ -120,6 +120,12 @@ pub enum DecodeError {
     ClassesOfInput { name: String },
     #[error("output '{name}': parameter 'classification' is the number of classes wanted, a whole number of 1 or more")]
     ClassCount { name: String },
+    #[error("{what} '{name}': {problem}")]
+    Region {
+        what: &'static str,
+        name: String,
+        problem: &'static str,
+    },
     #[error("{0} is not supported by this server")]
     Unsupported(&'static str),
 }

@@ -48,6 +48,10 @@ pub fn infer_message(data: &[u8]) -> Result<(), String> {
         }
     };
     sound(&request.inputs)?;
+    if request.regions.is_some() {
+        // What is in shared memory is among its tensors only once it was read.
+        return Ok(());
+    }
     let Ok(generated) = ModelInferRequest::decode(data) else {
         return Ok(());
     };
@@ -65,6 +69,7 @@ pub fn infer_message(data: &[u8]) -> Result<(), String> {
         version: Version::FIRST,
         outputs: request.inputs,
         parameters: request.parameters,
+        regions: Vec::new(),
     };
     let mut bytes = Vec::new();
     write_message(&response, &mut bytes);
@@ -230,6 +235,7 @@ fn check(body: &Bytes, header: Option<usize>) -> Result<(), String> {
         version: Version::FIRST,
         outputs: request.inputs,
         parameters: Parameters::new(),
+        regions: Vec::new(),
     };
     // As the caller asked: may be refused (16-bit floats, NaN, bytes that are no text), but never panics.
     let _ = encode_infer(&response, &outputs);

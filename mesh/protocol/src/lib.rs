@@ -20,6 +20,7 @@ mod generate;
 pub mod grpc;
 pub mod openapi;
 mod parameters;
+mod regions;
 mod request;
 mod response;
 mod status;
@@ -28,15 +29,18 @@ mod wire;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod regions_tests;
+#[cfg(test)]
 mod round_trip_tests;
 
 pub use bodies::{
-    EXTENSIONS, ModelMetadata, decode_index, error_body, index_body, index_entry, live_body, model_config_body,
-    model_metadata_body, model_ready_body, ready_body, server_metadata_body, statistics_body,
+    EXTENSIONS, ModelMetadata, decode_index, error_body, extensions, index_body, index_entry, live_body,
+    model_config_body, model_metadata_body, model_ready_body, ready_body, server_metadata_body, statistics_body,
 };
 pub use error::{DecodeError, EncodeError};
 pub use forward::{HeaderPattern, MAX_FORWARDED, MAX_FORWARDED_BYTES, PatternError, add_forwarded};
 pub use generate::{MAX_FIELDS, decode_generate, encode_generate};
+pub use regions::{REGION_EXTENSIONS, RegionStatus, SystemRegion, decode_system_region, regions_body};
 pub use request::{DecodedInfer, OutputOptions, decode_infer, read_json_data};
 pub use response::{EncodedInfer, encode_infer};
 pub use status::{challenge, grpc_code, http_status, retry_after_milliseconds, retry_after_seconds};

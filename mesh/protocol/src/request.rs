@@ -3,7 +3,10 @@
 use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
-use mesh_types::{ClassCount, DataType, InferRequest, MAX_RANK, Shape, Tensor, TensorError, VersionSelector};
+use mesh_types::{
+    ClassCount, DataType, InRegions, InferRequest, MAX_RANK, RegionInput, RegionOutput, Shape, Tensor, TensorError,
+    VersionSelector,
+};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
@@ -12,6 +15,7 @@ use crate::{
     data::{self, Expected},
     error::{DecodeError, quoted},
     parameters,
+    regions::{Given, Of},
     wire::{
         InputJson, MARK_PARAMETERS, MARK_TENSORS, MAX_ID_BYTES, MAX_TENSOR_NAME_BYTES, OutputJson, RequestJson,
         ShapeJson, TensorParameters, Whole,
@@ -81,7 +85,8 @@ pub fn decode_infer(
         at: json_bytes,
         allowed: header_content_length.is_some(),
     };
-    let inputs = read_inputs(&json.inputs, &mut binary)?;
+    let mut regions = InRegions::default();
+    let inputs = read_inputs(&json.inputs, &mut binary, &mut regions)?;
     binary.finish()?;
     let binary_by_default = match &json.parameters.binary_data_output {
         None => false,
@@ -91,7 +96,7 @@ pub fn decode_infer(
     };
     parameters::check(&json.parameters.others)?;
     let mut classes = Vec::new();
-    let (names, asked) = read_outputs(&json.outputs, binary_by_default, &mut classes)?;
+    let (names, asked) = read_outputs(&json.outputs, binary_by_default, (&mut classes, &mut regions))?;
     Ok(DecodedInfer {
         request: InferRequest {
             id: json.id.map(Cow::into_owned),
@@ -101,6 +106,7 @@ pub fn decode_infer(
             outputs: names,
             parameters: json.parameters.others,
             classes,
+            regions: regions.boxed(),
         },
         outputs: OutputOptions {
             binary_by_default,
@@ -130,30 +136,59 @@ fn parse(json: &[u8]) -> Result<RequestJson<'_>, DecodeError> {
     Ok(request)
 }
 
-fn read_inputs(inputs: &[InputJson<'_>], binary: &mut Binary<'_>) -> Result<Vec<Tensor>, DecodeError> {
+fn read_inputs(
+    inputs: &[InputJson<'_>],
+    binary: &mut Binary<'_>,
+    regions: &mut InRegions,
+) -> Result<Vec<Tensor>, DecodeError> {
     let mut tensors: Vec<Tensor> = Vec::with_capacity(inputs.len());
-    for input in inputs {
+    for (at, input) in inputs.iter().enumerate() {
         check_name(&input.name)?;
-        if tensors.iter().any(|tensor| *tensor.name == *input.name) {
-            return Err(DecodeError::DuplicateInput {
-                name: quoted(&input.name),
-            });
+        is_new(&input.name, &tensors, regions)?;
+        match &input.parameters.region {
+            None => tensors.push(read_input(input, binary)?),
+            Some(given) => regions.inputs.push(region_input(at, input, given)?),
         }
-        tensors.push(read_input(input, binary)?);
     }
     Ok(tensors)
 }
 
+/// Whether no input before it has its name.
+pub(crate) fn is_new(name: &str, tensors: &[Tensor], regions: &InRegions) -> Result<(), DecodeError> {
+    let known = tensors.iter().map(|tensor| &*tensor.name);
+    let elsewhere = regions.inputs.iter().map(|input| &*input.name);
+    if known.chain(elsewhere).any(|known| known == name) {
+        return Err(DecodeError::DuplicateInput { name: quoted(name) });
+    }
+    Ok(())
+}
+
+fn region_input(at: usize, input: &InputJson<'_>, given: &Given) -> Result<RegionInput, DecodeError> {
+    let of = Of::Input(&input.name);
+    if input.data.is_some() || input.parameters.binary_data_size.is_some() {
+        return Err(of.wrong("it is in shared memory, so it has neither 'data' nor the parameter 'binary_data_size'"));
+    }
+    check_parameters(input)?;
+    Ok(RegionInput {
+        at,
+        name: Arc::from(&*input.name),
+        datatype: read_datatype(input)?,
+        shape: read_shape(&input.name, &input.shape)?,
+        span: given.span(of)?,
+    })
+}
+
+fn read_datatype(input: &InputJson<'_>) -> Result<DataType, DecodeError> {
+    input.datatype.parse().map_err(|error| DecodeError::DataType {
+        name: quoted(&input.name),
+        problem: format!("{error}"),
+    })
+}
+
 fn read_input(input: &InputJson<'_>, binary: &mut Binary<'_>) -> Result<Tensor, DecodeError> {
     let name = &*input.name;
-    check_parameters(&input.parameters)?;
-    if input.parameters.classification.is_some() {
-        return Err(DecodeError::ClassesOfInput { name: quoted(name) });
-    }
-    let datatype: DataType = input.datatype.parse().map_err(|error| DecodeError::DataType {
-        name: quoted(name),
-        problem: format!("{error}"),
-    })?;
+    check_parameters(input)?;
+    let datatype = read_datatype(input)?;
     let shape = read_shape(name, &input.shape)?;
     let data = match (input.data, input.parameters.binary_data_size) {
         (Some(_), Some(_)) => return Err(DecodeError::TwoData { name: quoted(name) }),
@@ -217,10 +252,9 @@ pub(crate) fn check_name(name: &str) -> Result<(), DecodeError> {
     Ok(())
 }
 
-// What would change the answer must not be ignored.
-fn check_parameters(parameters: &TensorParameters) -> Result<(), DecodeError> {
-    if parameters.shared_memory {
-        return Err(DecodeError::Unsupported("the shared memory extension"));
+fn check_parameters(InputJson { name, parameters, .. }: &InputJson<'_>) -> Result<(), DecodeError> {
+    if parameters.classification.is_some() {
+        return Err(DecodeError::ClassesOfInput { name: quoted(name) });
     }
     Ok(())
 }
@@ -230,12 +264,14 @@ type Asked = SmallVec<[(Arc<str>, bool); 2]>;
 fn read_outputs(
     outputs: &[OutputJson<'_>],
     binary_by_default: bool,
-    classes: &mut Vec<ClassCount>,
+    (classes, regions): (&mut Vec<ClassCount>, &mut InRegions),
 ) -> Result<(Vec<String>, Asked), DecodeError> {
     let (mut names, mut asked) = (Vec::with_capacity(outputs.len()), Asked::new());
     for output in outputs {
         check_name(&output.name)?;
-        check_parameters(&output.parameters)?;
+        if let Some(given) = &output.parameters.region {
+            regions.outputs.push(region_output(output, given)?);
+        }
         if asked.iter().any(|(name, _)| **name == *output.name) {
             return Err(DecodeError::DuplicateOutput {
                 name: quoted(&output.name),
@@ -249,6 +285,20 @@ fn read_outputs(
         names.push(output.name.clone().into_owned());
     }
     Ok((names, asked))
+}
+
+fn region_output(output: &OutputJson<'_>, given: &Given) -> Result<RegionOutput, DecodeError> {
+    let of = Of::Output(&output.name);
+    if output.parameters.classification.is_some() {
+        return Err(of.wrong("classes cannot be put into shared memory: leave out 'classification'"));
+    }
+    if output.parameters.binary_data == Some(true) {
+        return Err(of.wrong("it goes to shared memory, so 'binary_data' cannot be true"));
+    }
+    Ok(RegionOutput {
+        name: output.name.clone().into_owned(),
+        span: given.span(of)?,
+    })
 }
 
 // The raw tensors behind the JSON, taken in the order of the inputs.

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::{
     error::{EncodeError, quoted},
+    regions,
     request::OutputOptions,
 };
 
@@ -44,7 +45,12 @@ impl EncodedInfer {
 
 /// Writes a response as its caller wants it.
 pub fn encode_infer(response: &InferResponse, options: &OutputOptions) -> Result<EncodedInfer, EncodeError> {
-    let binary_outputs = || response.outputs.iter().filter(|output| options.is_binary(&output.name));
+    // What is in shared memory has no data here.
+    let is_here = |output: &&Tensor| regions::place_of(&response.regions, &output.name).is_none();
+    let binary_outputs = || {
+        let here = response.outputs.iter().filter(is_here);
+        here.filter(|output| options.is_binary(&output.name))
+    };
     let binary_bytes: usize = binary_outputs().map(|output| output.data.len()).sum();
     let binary = binary_outputs().next().is_some();
     let copied = if binary_bytes <= MAX_COPIED_BYTES {
@@ -94,13 +100,22 @@ fn write_json(out: &mut Vec<u8>, response: &InferResponse, options: &OutputOptio
         if index > 0 {
             out.push(b',');
         }
-        write_output(out, output, options.is_binary(&output.name))?;
+        match regions::place_of(&response.regions, &output.name) {
+            None => write_output(out, output, options.is_binary(&output.name))?,
+            Some(place) => {
+                write_head(out, output);
+                out.extend_from_slice(b"],\"parameters\":");
+                regions::write_place(out, place);
+                out.push(b'}');
+            }
+        }
     }
     out.extend_from_slice(b"]}");
     Ok(())
 }
 
-fn write_output(out: &mut Vec<u8>, output: &Tensor, binary: bool) -> Result<(), EncodeError> {
+/// As far as into the shape, which is left open.
+fn write_head(out: &mut Vec<u8>, output: &Tensor) {
     out.extend_from_slice(b"{\"name\":");
     write_string(out, &output.name);
     out.extend_from_slice(b",\"datatype\":\"");
@@ -113,9 +128,13 @@ fn write_output(out: &mut Vec<u8>, output: &Tensor, binary: bool) -> Result<(), 
         }
         out.extend_from_slice(digits.format(*extent).as_bytes());
     }
+}
+
+fn write_output(out: &mut Vec<u8>, output: &Tensor, binary: bool) -> Result<(), EncodeError> {
+    write_head(out, output);
     if binary {
         out.extend_from_slice(b"],\"parameters\":{\"binary_data_size\":");
-        out.extend_from_slice(digits.format(output.data.len()).as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(output.data.len()).as_bytes());
         out.extend_from_slice(b"}}");
         return Ok(());
     }

@@ -14,6 +14,7 @@ fn response(outputs: Vec<Tensor>) -> InferResponse {
         version: Version::new(3).unwrap(),
         outputs,
         parameters: Parameters::new(),
+        regions: Vec::new(),
     }
 }
 

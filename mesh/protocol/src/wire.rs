@@ -13,6 +13,8 @@ use serde::{
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
+use crate::regions::{self, Given};
+
 /// The most inputs, and the most outputs, of a request.
 pub const MAX_TENSORS: usize = 64;
 /// The most parameters of a request, and of a tensor.
@@ -71,8 +73,15 @@ pub(crate) struct ShapeJson(pub(crate) SmallVec<[Whole; 4]>);
 pub(crate) struct TensorParameters {
     pub(crate) binary_data_size: Option<Whole>,
     pub(crate) binary_data: Option<bool>,
-    pub(crate) shared_memory: bool,
+    /// What leads to shared memory; boxed, because hardly any tensor has it.
+    pub(crate) region: Option<Box<Given>>,
     pub(crate) classification: Option<ParameterValue>,
+}
+
+impl TensorParameters {
+    fn given(&mut self) -> &mut Given {
+        self.region.get_or_insert_default()
+    }
 }
 
 // A string that borrows when it can; plain `Cow` inside `Option` or a map never does.
@@ -106,6 +115,17 @@ fn once<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
         return Err(A::Error::duplicate_field(name));
     }
     *slot = Some(map.next_value()?);
+    Ok(())
+}
+
+fn scalar<'de, A: MapAccess<'de>>(
+    map: &mut A,
+    slot: &mut Option<ParameterValue>,
+    name: &'static str,
+) -> Result<(), A::Error> {
+    let mut read = slot.take().map(Scalar);
+    once(map, &mut read, name)?;
+    *slot = read.map(|Scalar(value)| value);
     Ok(())
 }
 
@@ -245,11 +265,14 @@ impl<'de> Deserialize<'de> for TensorParameters {
                         ParameterField::Classification => {
                             once::<_, Scalar>(&mut map, &mut classes, "classification")?;
                         }
-                        ParameterField::SharedMemoryRegion
-                        | ParameterField::SharedMemoryByteSize
-                        | ParameterField::SharedMemoryOffset => {
-                            found.shared_memory = true;
-                            map.next_value::<IgnoredAny>()?;
+                        ParameterField::SharedMemoryRegion => {
+                            scalar(&mut map, &mut found.given().region, regions::REGION)?;
+                        }
+                        ParameterField::SharedMemoryByteSize => {
+                            scalar(&mut map, &mut found.given().byte_size, regions::BYTE_SIZE)?;
+                        }
+                        ParameterField::SharedMemoryOffset => {
+                            scalar(&mut map, &mut found.given().offset, regions::OFFSET)?;
                         }
                         ParameterField::Other => drop(map.next_value::<IgnoredAny>()?),
                     }

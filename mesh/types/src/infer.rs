@@ -1,6 +1,6 @@
 //! A prediction asked for and answered, free of any wire format.
 
-use crate::{ClassCount, ParameterValue, Parameters, Tensor, Version, VersionSelector};
+use crate::{ClassCount, InRegions, ParameterValue, Parameters, RegionOutput, Tensor, Version, VersionSelector};
 
 /// What a caller asks. Names are still text: whether they exist, and for whom, is the router's to say.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -19,6 +19,8 @@ pub struct InferRequest {
     pub parameters: Parameters,
     /// Outputs of which classes are wanted instead of numbers; for most requests none.
     pub classes: Vec<ClassCount>,
+    /// What of it is in shared memory; nothing for most requests.
+    pub regions: Option<Box<InRegions>>,
 }
 
 impl InferRequest {
@@ -41,4 +43,6 @@ pub struct InferResponse {
     pub outputs: Vec<Tensor>,
     /// Response parameters.
     pub parameters: Parameters,
+    /// Outputs that were put into shared memory: their tensors hold no data.
+    pub regions: Vec<RegionOutput>,
 }

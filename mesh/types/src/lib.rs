@@ -15,6 +15,7 @@ mod inputs;
 mod job;
 mod optimization;
 mod parameters;
+mod regions;
 mod residency;
 mod sequence;
 mod sequence_check;
@@ -48,6 +49,7 @@ pub use optimization::{
     Attempt, Difference, LoadReport, Optimization, Precision, Variant, VariantReport, VariantTime, Verdict,
 };
 pub use parameters::{ParameterValue, Parameters};
+pub use regions::{InRegions, MAX_REGION_NAME_BYTES, RegionInput, RegionOutput, RegionSpan};
 pub use residency::{
     Base64Bytes, LoadPolicy, LoadProgress, LoadStage, MAX_WARMUP_BYTES, MAX_WARMUP_COUNT, MAX_WARMUPS, ModelWarmup,
     ResidencyPolicy, WarmupInput,

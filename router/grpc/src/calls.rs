@@ -5,7 +5,7 @@ use std::rc::Rc;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use mesh_protocol::{
-    EXTENSIONS,
+    extensions,
     grpc::{ConfigOf, StatisticsOf, messages::*, model_config, model_statistics},
     index_entry,
 };
@@ -17,6 +17,7 @@ use tonic_prost::ProstCodec;
 use crate::{
     head::{credential, encoding},
     infer::{One, exact},
+    regions,
     service::Service,
     status,
 };
@@ -49,12 +50,12 @@ impl Service {
             "RepositoryIndex" => self.ask(request, index).await,
             "RepositoryModelLoad" => self.ask(request, load).await,
             "RepositoryModelUnload" => self.ask(request, unload).await,
-            "SystemSharedMemoryStatus" | "SystemSharedMemoryRegister" | "SystemSharedMemoryUnregister" => {
-                not_offered("the system shared memory extension").into_http()
-            }
-            "CudaSharedMemoryStatus" | "CudaSharedMemoryRegister" | "CudaSharedMemoryUnregister" => {
-                not_offered("the CUDA shared memory extension").into_http()
-            }
+            "SystemSharedMemoryStatus" => self.ask(request, regions::system_status).await,
+            "SystemSharedMemoryRegister" => self.ask(request, regions::system_register).await,
+            "SystemSharedMemoryUnregister" => self.ask(request, regions::system_unregister).await,
+            "CudaSharedMemoryStatus" => self.ask(request, regions::cuda_status).await,
+            "CudaSharedMemoryRegister" => self.ask(request, regions::cuda_register).await,
+            "CudaSharedMemoryUnregister" => self.ask(request, regions::cuda_unregister).await,
             "TraceSetting" => not_offered("the trace extension").into_http(),
             "LogSettings" => not_offered("the logging extension").into_http(),
             _ => Status::unimplemented("there is no such call").into_http(),
@@ -124,7 +125,10 @@ fn server_metadata(
     Ok(ServerMetadataResponse {
         name: service.config.server_name.clone(),
         version: service.config.server_version.clone(),
-        extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+        extensions: extensions(service.router.offers_regions())
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
     })
 }
 

@@ -158,6 +158,7 @@ fn bed_with(change: impl FnOnce(&mut GrpcDoorConfig)) -> Bed {
     let clock = Arc::new(SystemClock);
     let parts = RouterParts {
         sequences: Arc::default(),
+        regions: Arc::default(),
         snapshots: Arc::new(ArcSwap::from_pointee(snapshot)),
         limiter: Arc::new(Limiter::new(clock.clone())),
         workers: workers.clone(),
@@ -819,6 +820,7 @@ async fn an_address_that_is_taken_is_named() {
     };
     let parts = RouterParts {
         sequences: Arc::default(),
+        regions: Arc::default(),
         snapshots: Arc::default(),
         limiter: Arc::new(Limiter::new(Arc::new(SystemClock))),
         workers: first.workers,

@@ -20,6 +20,7 @@ mod head;
 mod health;
 mod infer;
 mod meter;
+mod regions;
 mod service;
 mod status;
 mod stream;

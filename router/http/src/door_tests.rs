@@ -163,6 +163,7 @@ fn bed_with(limits: TenantLimits, change: impl FnOnce(&mut HttpDoorConfig)) -> B
     let clock = Arc::new(SystemClock);
     let parts = RouterParts {
         sequences: Arc::default(),
+        regions: Arc::default(),
         snapshots: Arc::new(ArcSwap::from_pointee(snapshot)),
         limiter: Arc::new(Limiter::new(clock.clone())),
         workers: workers.clone(),

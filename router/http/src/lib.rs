@@ -13,11 +13,13 @@ mod cors;
 mod docs;
 mod door;
 mod generate;
+mod extension;
 mod infer;
 mod manage;
 mod metrics;
 mod packing;
 mod path;
+mod regions;
 mod reply;
 mod service;
 

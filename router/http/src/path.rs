@@ -3,7 +3,7 @@
 
 use actix_web::http::Method;
 
-use crate::docs::PageFile;
+use crate::{docs::PageFile, extension::Extension};
 
 /// What a path and verb ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,7 @@ pub(crate) enum Route<'a> {
     Document,
     /// A file of the page that shows such documents.
     Page(PageFile),
+    Extension(Extension<'a>),
     Model {
         name: &'a str,
         version: Option<&'a str>,
@@ -60,6 +61,9 @@ pub(crate) enum Miss {
 /// Finds the route.
 pub(crate) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Miss> {
     let route = find(path).ok_or(Miss::NotFound)?;
+    if let Route::Extension(extension) = route {
+        return extension.by(method).map(Route::Extension);
+    }
     let posted = matches!(
         route,
         Route::Index
@@ -95,7 +99,10 @@ fn elsewhere(rest: &str) -> Option<Route<'_>> {
     if let Some(rest) = rest.strip_prefix("/repository/models/") {
         return change(rest);
     }
-    PageFile::named(rest.strip_prefix("/docs")?).map(Route::Page)
+    match rest.strip_prefix("/docs") {
+        Some(rest) => PageFile::named(rest).map(Route::Page),
+        None => Extension::find(rest).map(Route::Extension),
+    }
 }
 
 fn change(rest: &str) -> Option<Route<'_>> {

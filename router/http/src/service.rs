@@ -13,7 +13,7 @@ use actix_web::{
 use bytes::Bytes;
 use mesh_actors::Readiness;
 use mesh_protocol::{
-    HeaderPattern, ModelMetadata, live_body, model_metadata_body, model_ready_body, openapi, ready_body,
+    HeaderPattern, ModelMetadata, extensions, live_body, model_metadata_body, model_ready_body, openapi, ready_body,
     server_metadata_body,
 };
 use mesh_router::{Budget, Credential, LocalTenant, RequestIds, RouterHandle};
@@ -25,6 +25,7 @@ use crate::{
     config::HttpDoorConfig,
     cors::CorsOrigins,
     docs,
+    extension::Extension,
     generate::Manner,
     manage,
     path::{Miss, ModelCall, Route, route},
@@ -57,7 +58,11 @@ impl Service {
         readiness: Readiness,
         budget: Budget,
     ) -> Self {
-        let server_metadata = server_metadata_body(&config.server_name, &config.server_version);
+        let server_metadata = server_metadata_body(
+            &config.server_name,
+            &config.server_version,
+            &extensions(router.offers_regions()),
+        );
         Self {
             router,
             clock,
@@ -101,6 +106,9 @@ impl Service {
             }
             Ok(Route::Index) => self.index(&request, payload, id).await,
             Ok(Route::Change(change)) => self.refuse_change(&request, payload, change, id).await,
+            Ok(Route::Extension(Extension::Memory { kind, region, call })) => {
+                self.memory(&request, payload, (kind, region, call), id).await
+            }
             Ok(found) => self.describe(&request, found),
             Err(Miss::NotFound) => reply::refusal(404, "Not Found"),
             Err(Miss::Method(allowed)) => {
@@ -140,7 +148,7 @@ impl Service {
                 described.unwrap_or_else(|fault| reply::fault(&fault, is_presented(request)))
             }
             // Posted: answered where there is a body.
-            Route::Index | Route::Change(_) => reply::refusal(404, "Not Found"),
+            Route::Index | Route::Change(_) | Route::Extension(_) => reply::refusal(404, "Not Found"),
         }
     }
 

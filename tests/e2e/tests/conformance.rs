@@ -11,7 +11,7 @@ use mesh_e2e::{
     counted,
     python::{conformance, run},
 };
-use mesh_harness::{Mesh, builtin, identity};
+use mesh_harness::{Mesh, MeshOptions, ServeOptions, builtin, identity};
 use mesh_types::DataType;
 use serde_json::{Value, json};
 
@@ -255,4 +255,38 @@ println!("{:?}", answer.output("y")?.values::<f32>()?);
         anyhow::Ok(())
     });
     all_run.await?
+}
+
+#[tokio::test]
+async fn an_unmodified_triton_client_finds_its_tensors_in_shared_memory() -> anyhow::Result<()> {
+    let serve = ServeOptions {
+        allow_client_shm: true,
+        ..ServeOptions::default()
+    };
+    let mesh = Mesh::start_with(MeshOptions {
+        serve,
+        ..MeshOptions::default()
+    })
+    .await?;
+    let (caller, other) = (mesh.tenant("acme").await?, mesh.tenant("globex").await?);
+    let admin = mesh.admin()?;
+    for (name, model) in [("calculus", add_sub()), ("text", identity_of("BYTES"))] {
+        admin.publish("acme", name, &model).await?;
+        admin.model("acme", name, json!({"grants": ["globex"]})).await?;
+        caller.until_ready(name).await?;
+        other.until_ready(name).await?;
+    }
+    let (http, grpc) = (mesh.addresses().http.to_string(), mesh.addresses().grpc.to_string());
+    let (key, other) = (caller.key().to_owned(), other.key().to_owned());
+    let all_hold = tokio::task::spawn_blocking(move || {
+        let told = run(Command::new(python()?)
+            .arg(conformance().join("triton_shared_memory.py"))
+            .env("MESH_URL", &http)
+            .env("MESH_GRPC", &grpc)
+            .env("MESH_KEY", &key)
+            .env("MESH_OTHER", &other))?;
+        ensure!(told.contains("checks hold"), "{told}");
+        anyhow::Ok(())
+    });
+    all_hold.await?
 }

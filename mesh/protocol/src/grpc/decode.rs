@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_types::{
-    ClassCount, DataType, InferRequest, MAX_RANK, ParameterValue, Parameters, Shape, Tensor, TensorError,
-    VersionSelector,
+    ClassCount, DataType, InRegions, InferRequest, MAX_RANK, ParameterValue, Parameters, RegionInput, RegionOutput, Shape,
+    Tensor, TensorError, VersionSelector,
 };
 use smallvec::SmallVec;
 
@@ -21,7 +21,8 @@ use crate::{
     classification,
     error::{DecodeError, quoted},
     parameters,
-    request::{check_name, cut, element_count},
+    regions::{self, Given, Of},
+    request::{check_name, cut, element_count, is_new},
     wire::{MAX_ID_BYTES, MAX_PARAMETERS, MAX_TENSORS},
 };
 
@@ -71,15 +72,16 @@ pub fn decode_message(message: &Bytes) -> Result<InferRequest, DecodeError> {
     let mut parameters = parameters(&parts.parameters)?;
     parameters.shift_remove(EMPTY_FINAL_RESPONSE);
     parameters::check(&parameters)?;
-    let mut classes = Vec::new();
+    let (mut classes, mut regions) = (Vec::new(), InRegions::default());
     Ok(InferRequest {
         id: (!parts.id.is_empty()).then(|| parts.id.to_owned()),
         model: parts.model.to_owned(),
         version,
-        inputs: inputs(message, &parts)?,
-        outputs: outputs(&parts.outputs, &mut classes)?,
+        inputs: inputs(message, &parts, &mut regions)?,
+        outputs: outputs(&parts.outputs, &mut classes, &mut regions)?,
         parameters,
         classes,
+        regions: regions.boxed(),
     })
 }
 
@@ -110,28 +112,42 @@ fn keep<'a>(pieces: &mut Pieces<'a>, held: Held<'a>, what: &'static str) -> Resu
     Ok(())
 }
 
-fn inputs(message: &Bytes, parts: &Parts<'_>) -> Result<Vec<Tensor>, DecodeError> {
-    if !parts.raw.is_empty() && parts.raw.len() != parts.inputs.len() {
-        return Err(DecodeError::RawCount {
-            got: parts.raw.len(),
-            expected: parts.inputs.len(),
-        });
-    }
+fn inputs(message: &Bytes, parts: &Parts<'_>, regions: &mut InRegions) -> Result<Vec<Tensor>, DecodeError> {
     let mut tensors: Vec<Tensor> = Vec::with_capacity(parts.inputs.len());
-    for (index, input) in parts.inputs.iter().enumerate() {
+    for (at, input) in parts.inputs.iter().enumerate() {
         let input = Input::of(input)?;
         check_name(input.name)?;
-        if tensors.iter().any(|tensor| *tensor.name == *input.name) {
-            return Err(DecodeError::DuplicateInput {
-                name: quoted(input.name),
-            });
+        is_new(input.name, &tensors, regions)?;
+        if let Some(given) = &input.region {
+            regions.inputs.push(input.in_region(at, given)?);
+            continue;
         }
-        tensors.push(input.tensor(message, parts.raw.get(index).copied())?);
+        // Inputs in shared memory have none, and those behind them take the next.
+        let raw = parts.raw.get(tensors.len()).copied();
+        if raw.is_none() && !parts.raw.is_empty() {
+            return Err(raw_count(parts));
+        }
+        tensors.push(input.tensor(message, raw)?);
+    }
+    if !parts.raw.is_empty() && parts.raw.len() != tensors.len() {
+        return Err(raw_count(parts));
     }
     Ok(tensors)
 }
 
-fn outputs(asked: &[&[u8]], classes: &mut Vec<ClassCount>) -> Result<Vec<String>, DecodeError> {
+fn raw_count(parts: &Parts<'_>) -> DecodeError {
+    let carried = |input: &&&[u8]| Input::of(input).is_ok_and(|input| input.region.is_none());
+    DecodeError::RawCount {
+        got: parts.raw.len(),
+        expected: parts.inputs.iter().filter(carried).count(),
+    }
+}
+
+fn outputs(
+    asked: &[&[u8]],
+    classes: &mut Vec<ClassCount>,
+    regions: &mut InRegions,
+) -> Result<Vec<String>, DecodeError> {
     let mut names: Vec<String> = Vec::with_capacity(asked.len());
     for output in asked {
         let (mut name, mut given) = ("", Pieces::new());
@@ -144,7 +160,17 @@ fn outputs(asked: &[&[u8]], classes: &mut Vec<ClassCount>) -> Result<Vec<String>
             }
         }
         check_name(name)?;
-        let wanted = check_parameters(&given)?;
+        let (wanted, region) = tensor_parameters(&given)?;
+        if let Some(given) = region {
+            let of = Of::Output(name);
+            if wanted.is_some() {
+                return Err(of.wrong("classes cannot be put into shared memory: leave out 'classification'"));
+            }
+            regions.outputs.push(RegionOutput {
+                name: name.to_owned(),
+                span: given.span(of)?,
+            });
+        }
         if names.iter().any(|known| known == name) {
             return Err(DecodeError::DuplicateOutput { name: quoted(name) });
         }
@@ -161,6 +187,7 @@ struct Input<'a> {
     datatype: &'a str,
     shape: SmallVec<[i64; 4]>,
     contents: Option<&'a [u8]>,
+    region: Option<Box<Given>>,
 }
 
 impl<'a> Input<'a> {
@@ -178,12 +205,45 @@ impl<'a> Input<'a> {
                 _ => {}
             }
         }
-        if check_parameters(&given)?.is_some() {
+        let (classes, region) = tensor_parameters(&given)?;
+        if classes.is_some() {
             return Err(DecodeError::ClassesOfInput {
                 name: quoted(input.name),
             });
         }
+        input.region = region;
         Ok(input)
+    }
+
+    fn in_region(&self, at: usize, given: &Given) -> Result<RegionInput, DecodeError> {
+        let of = Of::Input(self.name);
+        if self.contents.is_some_and(|contents| !contents.is_empty()) {
+            return Err(of.wrong("it is in shared memory, so it has no 'contents'"));
+        }
+        Ok(RegionInput {
+            at,
+            name: Arc::from(self.name),
+            datatype: self.datatype()?,
+            shape: self.shape()?,
+            span: given.span(of)?,
+        })
+    }
+
+    fn datatype(&self) -> Result<DataType, DecodeError> {
+        self.datatype.parse().map_err(|error| DecodeError::DataType {
+            name: quoted(self.name),
+            problem: format!("{error}"),
+        })
+    }
+
+    fn shape(&self) -> Result<Shape, DecodeError> {
+        let extent = |extent: &i64| {
+            u64::try_from(*extent).map_err(|_| DecodeError::NegativeExtent {
+                name: quoted(self.name),
+                extent: *extent,
+            })
+        };
+        self.shape.iter().map(extent).collect()
     }
 
     fn extents(&mut self, held: Held<'_>) -> Result<(), DecodeError> {
@@ -209,17 +269,7 @@ impl<'a> Input<'a> {
 
     fn tensor(&self, message: &Bytes, raw: Option<&[u8]>) -> Result<Tensor, DecodeError> {
         let name = self.name;
-        let datatype: DataType = self.datatype.parse().map_err(|error| DecodeError::DataType {
-            name: quoted(name),
-            problem: format!("{error}"),
-        })?;
-        let extent = |extent: &i64| {
-            u64::try_from(*extent).map_err(|_| DecodeError::NegativeExtent {
-                name: quoted(name),
-                extent: *extent,
-            })
-        };
-        let shape: Shape = self.shape.iter().map(extent).collect::<Result<_, _>>()?;
+        let (datatype, shape) = (self.datatype()?, self.shape()?);
         let data = match (raw, self.contents) {
             (Some(_), Some(contents)) if !contents.is_empty() => {
                 return Err(DecodeError::TwoContents { name: quoted(name) });
@@ -250,23 +300,26 @@ fn bounded<'a>(pieces: &mut Pieces<'a>, held: Held<'a>) -> Result<(), DecodeErro
     Ok(())
 }
 
-/// How many classes are wanted, if any. What would change the answer must not be ignored.
-fn check_parameters(given: &[&[u8]]) -> Result<Option<ParameterValue>, DecodeError> {
-    let mut classes = None;
+/// How many classes are wanted, and what leads the tensor to shared memory, if anything: what would change the answer must not
+/// be ignored.
+fn tensor_parameters(given: &[&[u8]]) -> Result<(Option<ParameterValue>, Option<Box<Given>>), DecodeError> {
+    let (mut region, mut classes) = (None::<Box<Given>>, None);
     for entry in given {
         let (key, value) = entry_of(entry)?;
-        match key {
-            "shared_memory_region" | "shared_memory_byte_size" | "shared_memory_offset" => {
-                return Err(DecodeError::Unsupported("the shared memory extension"));
-            }
+        let slot = match key {
+            regions::REGION => &mut region.get_or_insert_default().region,
+            regions::BYTE_SIZE => &mut region.get_or_insert_default().byte_size,
+            regions::OFFSET => &mut region.get_or_insert_default().offset,
             "classification" => {
                 let value = parameter(value)?;
                 classes = Some(value.ok_or_else(|| DecodeError::NoValue { name: quoted(key) })?);
+                continue;
             }
-            _ => {}
-        }
+            _ => continue,
+        };
+        *slot = parameter(value)?;
     }
-    Ok(classes)
+    Ok((classes, region))
 }
 
 /// The key and the value of a map's entry.

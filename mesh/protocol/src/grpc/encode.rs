@@ -4,8 +4,10 @@
 //! the rest of a small answer.
 
 use bytes::BufMut;
-use mesh_types::{InferResponse, ParameterValue, Tensor};
+use mesh_types::{InferResponse, ParameterValue, RegionOutput, RegionSpan, Tensor};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+
+use crate::regions::{self, BYTE_SIZE, OFFSET, REGION};
 
 /// The parameter that says that no other response to the same request follows.
 const FINAL_RESPONSE: &str = "triton_final_response";
@@ -65,7 +67,7 @@ fn write_response(response: &InferResponse, on_stream: bool, out: &mut impl BufM
         write_final(out);
     }
     for output in &response.outputs {
-        head(5, output_bytes(output), out);
+        head(5, output_bytes(output, &response.regions), out);
         text(1, &output.name, out);
         text(2, output.datatype.as_str(), out);
         let shape = shape_bytes(output);
@@ -73,7 +75,11 @@ fn write_response(response: &InferResponse, on_stream: bool, out: &mut impl BufM
             head(3, shape, out);
             output.shape.iter().for_each(|extent| encode_varint(*extent, out));
         }
+        if let Some(place) = regions::place_of(&response.regions, &output.name) {
+            write_place(place, out);
+        }
     }
+    // An output in shared memory has an empty one, so that the others stay in their outputs' order.
     for output in &response.outputs {
         head(6, output.data.len(), out);
         out.put_slice(&output.data);
@@ -87,7 +93,7 @@ fn response_bytes(response: &InferResponse, on_stream: bool) -> usize {
         .sum();
     let outputs = response.outputs.iter();
     let outputs: usize = outputs
-        .map(|output| piece_bytes(5, output_bytes(output)) + piece_bytes(6, output.data.len()))
+        .map(|output| piece_bytes(5, output_bytes(output, &response.regions)) + piece_bytes(6, output.data.len()))
         .sum();
     let last = if on_stream {
         piece_bytes(4, entry_bytes(FINAL_RESPONSE, 2))
@@ -102,10 +108,45 @@ fn response_bytes(response: &InferResponse, on_stream: bool) -> usize {
         + outputs
 }
 
-fn output_bytes(output: &Tensor) -> usize {
+fn output_bytes(output: &Tensor, regions: &[RegionOutput]) -> usize {
     let shape = shape_bytes(output);
     let shape = if shape > 0 { piece_bytes(3, shape) } else { 0 };
-    text_bytes(1, &output.name) + text_bytes(2, output.datatype.as_str()) + shape
+    let place = regions::place_of(regions, &output.name).map_or(0, place_bytes);
+    text_bytes(1, &output.name) + text_bytes(2, output.datatype.as_str()) + shape + place
+}
+
+fn place_bytes(place: &RegionSpan) -> usize {
+    let number = |name: &str, number: u64| piece_bytes(4, entry_bytes(name, number_bytes(number)));
+    let offset = if place.offset > 0 {
+        number(OFFSET, place.offset)
+    } else {
+        0
+    };
+    piece_bytes(4, entry_bytes(REGION, piece_bytes(3, place.region.len()))) + number(BYTE_SIZE, place.bytes) + offset
+}
+
+/// Where an output was put, as parameters of it.
+fn write_place(place: &RegionSpan, out: &mut impl BufMut) {
+    let value = piece_bytes(3, place.region.len());
+    head(4, entry_bytes(REGION, value), out);
+    text(1, REGION, out);
+    head(2, value, out);
+    head(3, place.region.len(), out);
+    out.put_slice(place.region.as_bytes());
+    for (name, number) in [(BYTE_SIZE, place.bytes), (OFFSET, place.offset)] {
+        if name == BYTE_SIZE || number > 0 {
+            head(4, entry_bytes(name, number_bytes(number)), out);
+            text(1, name, out);
+            head(2, number_bytes(number), out);
+            encode_key(2, WireType::Varint, out);
+            encode_varint(number, out);
+        }
+    }
+}
+
+/// A value that is a whole number; as clients expect of sizes, of the signed kind.
+fn number_bytes(number: u64) -> usize {
+    1 + encoded_len_varint(number)
 }
 
 fn shape_bytes(output: &Tensor) -> usize {

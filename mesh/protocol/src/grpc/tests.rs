@@ -281,7 +281,7 @@ fn requests_that_do_not_hold_together_are_refused() {
         .parameters
         .insert("shared_memory_region".into(), InferParameter::default());
     let fault = mesh_types::Fault::from(decode(&request(vec![shared], vec![])).unwrap_err());
-    assert_eq!(fault.class, FaultClass::Unsupported);
+    assert_eq!(fault.class, FaultClass::InvalidArgument);
     let mut empty = request(vec![input("x", "BOOL", &[0], None)], vec![]);
     empty.parameters.insert("p".into(), InferParameter::default());
     assert!(refused(&empty).contains("parameter 'p' holds no value"));
@@ -388,6 +388,7 @@ fn response() -> InferResponse {
             ("text".to_owned(), ParameterValue::String("t".into())),
         ]
         .into(),
+        regions: Vec::new(),
     }
 }
 

@@ -1,0 +1,81 @@
+//! Regions of system shared memory that callers have registered: names of a tenant for parts of shared memory objects.
+//!
+//! A caller on this machine puts its inputs into an object and finds its outputs there, so that tensors do not travel through
+//! a socket. Off unless the operator allows it, because an object belongs to the machine and not to a tenant: what keeps
+//! another tenant out of one is that its name is not known, that the mesh may open it at all, and that an object is
+//! registered by one tenant at a time.
+//!
+//! Invariants: a name means something to its own tenant only, and another's answers as an unknown one; an object is copied
+//! from and to through its file and never mapped, so that one that is cut short costs its request an error and nobody a
+//! signal; regions, and the bytes of requests that are read from them, are bounded.
+
+mod error;
+mod object;
+mod registry;
+mod transfer;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::RegionError;
+pub use object::RESERVED_KEY_PREFIX;
+pub use registry::{MAX_REGIONS, MAX_REGIONS_PER_TENANT, Region, Regions, RegionsConfig, Registration};
+pub(crate) use transfer::Landing;
+
+use mesh_types::{Fault, TenantId};
+
+use crate::{Credential, RouterHandle};
+
+impl RouterHandle {
+    /// Whether callers may use shared memory at all.
+    pub fn offers_regions(&self) -> bool {
+        self.parts().regions.is_on()
+    }
+
+    /// Registers a region of the caller's.
+    pub fn register_region(&self, credential: &Credential, name: &str, what: &Registration<'_>) -> Result<(), Fault> {
+        let tenant = self.tenant_of(credential)?;
+        Ok(self.parts().regions.register(&tenant, name, what)?)
+    }
+
+    /// The caller's regions by name: one, or all.
+    pub fn regions(&self, credential: &Credential, name: Option<&str>) -> Result<Vec<Region>, Fault> {
+        let tenant = self.tenant_of(credential)?;
+        Ok(self.parts().regions.status(&tenant, name)?)
+    }
+
+    /// Forgets a region of the caller's, or all; one that it has not is none to forget.
+    pub fn unregister_regions(&self, credential: &Credential, name: Option<&str>) -> Result<(), Fault> {
+        let tenant = self.tenant_of(credential)?;
+        Ok(self.parts().regions.unregister(&tenant, name)?)
+    }
+
+    /// Why a region of CUDA shared memory is not registered: memory of another process on a device is not opened here.
+    pub fn refuse_cuda_region(&self, credential: &Credential) -> Fault {
+        match self.cuda_regions(credential, None) {
+            Ok(()) => RegionError::NoCuda.into(),
+            Err(fault) => fault,
+        }
+    }
+
+    /// The caller's regions of CUDA shared memory, of which there are none: to ask for one by name is an error.
+    pub fn cuda_regions(&self, credential: &Credential, name: Option<&str>) -> Result<(), Fault> {
+        self.authenticate(credential)?;
+        if !self.offers_regions() {
+            return Err(RegionError::Off.into());
+        }
+        name.map_or(Ok(()), |name| Err(RegionError::unknown(name).into()))
+    }
+
+    /// Forgets regions of CUDA shared memory, of which there are none.
+    pub fn unregister_cuda_regions(&self, credential: &Credential) -> Result<(), Fault> {
+        self.cuda_regions(credential, None)
+    }
+
+    fn tenant_of(&self, credential: &Credential) -> Result<TenantId, Fault> {
+        let parts = self.parts();
+        let snapshot = parts.snapshots.load();
+        let (principal, _) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
+        Ok(principal.tenant)
+    }
+}
