@@ -85,6 +85,12 @@ impl Account {
         self.trace
     }
 
+    /// Decides whether it is traced, now that its model is known: it may have settings of its own.
+    pub(crate) fn trace_as(&mut self, tenant: &TenantId, model: &str) {
+        let spans = self.telemetry.spans();
+        self.trace.sampled = spans.sampled((tenant.as_str(), model), self.trace.sampled, self.parent);
+    }
+
     /// Notes why the call failed; a door says so when it cannot encode the answer as asked.
     pub fn failed(&mut self, fault: &Fault) {
         self.fault = Some(fault.clone());

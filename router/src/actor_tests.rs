@@ -73,6 +73,7 @@ impl Bed {
         let router = RouterActor::start_here(RouterParts {
             sequences: Arc::default(),
             regions: Arc::default(),
+            client_settings: false,
             snapshots: Arc::default(),
             limiter: Arc::new(Limiter::new(clock.clone())),
             workers: Arc::new(NoWorkers),

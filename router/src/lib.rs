@@ -32,6 +32,7 @@ mod place;
 mod regions;
 mod request_ids;
 mod sequences;
+mod settings;
 mod standing;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -84,6 +85,8 @@ pub struct RouterParts {
     pub sequences: Arc<Homes>,
     /// Shared memory that callers have registered; it outlives snapshots.
     pub regions: Arc<Regions>,
+    /// Whether callers may change what is traced and logged.
+    pub client_settings: bool,
     /// Where requests are told.
     pub telemetry: Telemetry,
     /// Now.

@@ -168,6 +168,7 @@ impl Admitted {
         let target = self.tenant.target(&request.model).ok_or_else(unknown)?;
         // The name exists for this caller: from here on it may be a label.
         account.target = Some(target.clone());
+        account.trace_as(&self.tenant.id, &request.model);
         let mut sequence = routed(request)?;
         let home = sequence.as_mut().and_then(|sequence| {
             let now = pipeline.parts.clock.now();

@@ -198,6 +198,7 @@ impl Bed {
         let parts = RouterParts {
             sequences: Arc::default(),
             regions: Arc::default(),
+            client_settings: false,
             snapshots: Arc::default(),
             // Its time stands still.
             limiter: Arc::new(Limiter::new(Arc::new(ManualClock::at(0)))),

@@ -237,6 +237,30 @@ def classes(client):
     client.stop_stream()
 
 
+def settings(client):
+    """What is traced and logged is told alike by both doors, and is not for every caller to change."""
+    over_http = triton_http.InferenceServerClient(HTTP)
+    for model in (None, model_of("FP32")):
+        traced = client.get_trace_settings(model_name=model, headers=AUTH).settings
+        plain = over_http.get_trace_settings(model_name=model, headers=dict(AUTH))
+        check(plain["trace_mode"] == "opentelemetry" and plain["trace_level"] == ["OFF"], f"trace settings {plain}")
+        same_texts = {name: list(setting.value) for name, setting in traced.items()}
+        wanted = {name: value if isinstance(value, list) else [value] for name, value in plain.items()}
+        check(same_texts == wanted, f"trace settings {same_texts} and {wanted}")
+        change = {"trace_rate": "1", "trace_level": ["TIMESTAMPS"], "trace_count": None}
+        change_it = lambda: client.update_trace_settings(model_name=model, settings=change, headers=AUTH)
+        refused("PERMISSION_DENIED", change_it, "--allow-client-settings")
+        change_it = lambda: over_http.update_trace_settings(model_name=model, settings=change, headers=dict(AUTH))
+        refused("403", change_it, "--allow-client-settings")
+    refused("NOT_FOUND", lambda: client.get_trace_settings(model_name="no-such-model", headers=AUTH), "unknown model")
+    logged = client.get_log_settings(headers=AUTH, as_json=True)["settings"]
+    plain = over_http.get_log_settings(headers=dict(AUTH))
+    check(set(logged) == set(plain) and "log_verbose_level" in plain, f"log settings {logged} and {plain}")
+    refused("PERMISSION_DENIED", lambda: client.update_log_settings({"log_info": True}, headers=AUTH), "log settings")
+    refused("403", lambda: over_http.update_log_settings({"log_info": True}, headers=dict(AUTH)), "log settings")
+    over_http.close()
+
+
 def errors(client):
     model, good = model_of("FP32"), lambda: [tensor("FP32")]
     refused("NOT_FOUND", lambda: client.infer("no-such-model", good(), headers=AUTH), "Request for unknown model")
@@ -255,8 +279,6 @@ def errors(client):
     refused("INVALID_ARGUMENT", lambda: client.infer(model_of("BYTES"), texts, outputs=ranked, headers=AUTH), "no classes")
     refused("UNIMPLEMENTED", lambda: client.get_system_shared_memory_status(headers=AUTH), "shared memory")
     refused("UNIMPLEMENTED", lambda: client.get_cuda_shared_memory_status(headers=AUTH), "shared memory")
-    refused("UNIMPLEMENTED", lambda: client.get_trace_settings(headers=AUTH), "trace")
-    refused("UNIMPLEMENTED", lambda: client.get_log_settings(headers=AUTH), "logging")
     refused("DEADLINE_EXCEEDED", lambda: client.infer("slow", good(), headers=AUTH, client_timeout=0.05))
     hurried = {**AUTH, "x-request-timeout-ms": "50"}
     refused("DEADLINE_EXCEEDED", lambda: client.infer("slow", good(), headers=hurried), "deadline exceeded")
@@ -343,6 +365,7 @@ def main():
         sequences(client)
         statistics_and_index(client)
         classes(client)
+        settings(client)
         errors(client)
     asyncio.run(asyncio_client())
     the_protocols_names_and_numbers()

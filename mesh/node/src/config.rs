@@ -66,6 +66,8 @@ pub struct NodeConfig {
     pub cors_origins: Option<CorsOrigins>,
     /// Whether callers may have tensors in shared memory.
     pub allow_client_shm: bool,
+    /// Whether callers may change what is traced and logged.
+    pub allow_client_settings: bool,
     /// Where the first admin token is written as well.
     pub admin_token_file: Option<PathBuf>,
     /// The deadline of requests that bring none.
@@ -155,6 +157,7 @@ impl NodeConfig {
             forward_headers: desk.optional("forward_headers", options.forward_headers),
             cors_origins: desk.optional("cors_origins", options.cors_origins),
             allow_client_shm: options.allow_client_shm,
+            allow_client_settings: options.allow_client_settings,
             admin_token_file: options.admin_token_file,
             request_timeout: desk.millis("request_timeout_ms", options.request_timeout_ms, 1..=600_000, 30_000),
             max_in_flight: desk.number("max_in_flight", options.max_in_flight, 1..=1_000_000, 4_096),

@@ -339,6 +339,7 @@ impl Behind<'_> {
         let router = RouterParts {
             sequences: Arc::default(),
             regions,
+            client_settings: self.config.allow_client_settings,
             snapshots,
             limiter,
             workers: Arc::new(self.fleet.clone()),
@@ -371,7 +372,7 @@ impl Behind<'_> {
         (limiter, regions): (&Arc<Limiter>, &Arc<Regions>),
         tasks: &Tasks,
     ) -> ControllerHandle {
-        let (limiter, regions) = (limiter.clone(), regions.clone());
+        let (limiter, regions, telemetry) = (limiter.clone(), regions.clone(), self.telemetry.clone());
         let parts = ControllerParts {
             registry: self.store.registry.handle(),
             fleet: Arc::new(self.fleet.clone()),
@@ -381,6 +382,7 @@ impl Behind<'_> {
                 let is_there = |tenant: &TenantId| snapshot.tenant(tenant.as_str()).is_some();
                 limiter.retain(is_there);
                 regions.retain(is_there);
+                telemetry.spans().retain(|tenant| snapshot.tenant(tenant).is_some());
             }),
             ready: models,
         };

@@ -88,6 +88,9 @@ pub struct ServeOptions {
     /// mesh may open there, if it knows its name.
     #[arg(long, env = "MESH_ALLOW_CLIENT_SHM", help_heading = "Doors")]
     pub allow_client_shm: bool,
+    /// Let callers change what is traced and logged, for everybody.
+    #[arg(long, env = "MESH_ALLOW_CLIENT_SETTINGS", help_heading = "Doors")]
+    pub allow_client_settings: bool,
     /// Also write the first admin token to this file, readable by its owner only.
     #[arg(long, env = "MESH_ADMIN_TOKEN_FILE", value_name = "FILE", help_heading = "Doors")]
     pub admin_token_file: Option<PathBuf>,
@@ -172,6 +175,7 @@ impl ServeOptions {
             forward_headers: self.forward_headers.or(other.forward_headers),
             cors_origins: self.cors_origins.or(other.cors_origins),
             allow_client_shm: self.allow_client_shm || other.allow_client_shm,
+            allow_client_settings: self.allow_client_settings || other.allow_client_settings,
             admin_token_file: self.admin_token_file.or(other.admin_token_file),
             request_timeout_ms: self.request_timeout_ms.or(other.request_timeout_ms),
             max_in_flight: self.max_in_flight.or(other.max_in_flight),

@@ -22,6 +22,8 @@ struct Served {
     metrics: SocketAddr,
     admin: SocketAddr,
     started: Instant,
+    /// What it logs, line by line.
+    log: mpsc::Receiver<Value>,
 }
 
 fn mesh(arguments: &[&str]) -> Command {
@@ -53,7 +55,7 @@ fn serve(data: &Path, more: &[&str]) -> anyhow::Result<Served> {
     arguments.extend(more);
     let started = Instant::now();
     let mut child = mesh(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let (told, doors) = mpsc::channel();
+    let (told, lines) = mpsc::channel();
     let log = BufReader::new(child.stderr.take().context("no log")?);
     std::thread::spawn(move || {
         for line in log.lines().map_while(Result::ok) {
@@ -62,13 +64,11 @@ fn serve(data: &Path, more: &[&str]) -> anyhow::Result<Served> {
             let Ok(line) = serde_json::from_str::<Value>(&line) else {
                 continue;
             };
-            if line["message"] == "serving" {
-                // The test may know all that it needs already.
-                let _ = told.send(line);
-            }
+            // The test may know all that it needs already.
+            let _ = told.send(line);
         }
     });
-    let serving = doors.recv_timeout(PATIENCE)?;
+    let serving = until(&lines, |line| line["message"] == "serving")?;
     let door = |name: &str| -> anyhow::Result<SocketAddr> { Ok(serving[name].as_str().unwrap_or_default().parse()?) };
     Ok(Served {
         http: door("http")?,
@@ -76,7 +76,19 @@ fn serve(data: &Path, more: &[&str]) -> anyhow::Result<Served> {
         admin: door("admin")?,
         child,
         started,
+        log: lines,
     })
+}
+
+/// The next line of a log that is it.
+fn until(log: &mpsc::Receiver<Value>, is_it: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+    let began = Instant::now();
+    loop {
+        let line = log.recv_timeout(PATIENCE.saturating_sub(began.elapsed()))?;
+        if is_it(&line) {
+            return Ok(line);
+        }
+    }
 }
 
 impl Served {
@@ -362,5 +374,56 @@ async fn a_backup_by_command_is_restored_by_command_and_serves() -> anyhow::Resu
     second.signal("-TERM")?;
     let (status, printed) = second.ended().await?;
     assert_eq!((status.code(), printed.as_str()), (Some(0), ""), "no new admin token");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_caller_that_may_changes_what_is_logged() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let token_file = folder.path().join("token").to_string_lossy().into_owned();
+    let more = ["--admin-token-file", &*token_file, "--allow-client-settings"];
+    let served = serve(&folder.path().join("data"), &more)?;
+    served.until_ready().await?;
+    let token = mesh_harness::eventually("the token file is there", || async {
+        Ok(std::fs::read_to_string(&token_file).ok())
+    })
+    .await?;
+    let caller = furnish(&served, token.trim()).await?;
+    let set = |change: Value| {
+        let request = caller.post("/v2/logging").json(&change);
+        async move { mesh_harness::Answer::of(request).await?.ok()?.json() }
+    };
+    let start = mesh_harness::Answer::of(caller.get("/v2/logging"))
+        .await?
+        .ok()?
+        .json()?;
+    let wanted = json!({
+        "log_file": "", "log_info": true, "log_warning": true, "log_error": true, "log_verbose_level": 0,
+        "log_format": "ISO8601",
+    });
+    assert_eq!(start, wanted);
+    let ended = |line: &Value| line["message"] == "request ended";
+    let is_change = |line: &Value| line["message"] == "a caller changes what is logged";
+    let next = || until(&served.log, |line| ended(line) || is_change(line));
+    assert_eq!(set(json!({"log_verbose_level": 1})).await?["log_verbose_level"], 1);
+    assert!(caller.infer("m", &body()).await?.status.is_success());
+    assert!(is_change(&next()?), "a request was told of before the change");
+    let line = next()?;
+    assert_eq!(
+        (&line["level"], &line["target"]),
+        (&json!("DEBUG"), &json!("mesh_router::account"))
+    );
+    set(json!({"log_verbose_level": 0, "log_info": false})).await?;
+    assert!(caller.infer("m", &body()).await?.status.is_success());
+    set(json!({"log_info": true})).await?;
+    set(json!({"log_warning": false})).await?;
+    // Of the changes the first and the last are told: in between it was switched off.
+    for part in ["verbose_level: Some(0)", "warning: Some(false)"] {
+        let line = next()?;
+        let change = line["change"].as_str().unwrap_or_default();
+        assert!(change.contains(part), "{line}");
+    }
+    served.signal("-TERM")?;
+    assert_eq!(served.ended().await?.0.code(), Some(0));
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The extensions of the protocol that this server has. Honest: a client that finds one here may use it.
-pub const EXTENSIONS: [&str; 9] = [
+pub const EXTENSIONS: [&str; 11] = [
     "classification",
     "sequence",
     "sequence(string_id)",
@@ -26,6 +26,8 @@ pub const EXTENSIONS: [&str; 9] = [
     "binary_tensor_data",
     "parameters",
     "statistics",
+    "trace",
+    "logging",
 ];
 
 /// All of them; those of shared memory only where callers may use it.

@@ -126,6 +126,10 @@ pub enum DecodeError {
         name: String,
         problem: &'static str,
     },
+    #[error("{0}")]
+    Setting(String),
+    #[error("{name} can not be updated through network protocol: {why}")]
+    ReadOnly { name: String, why: &'static str },
     #[error("{0} is not supported by this server")]
     Unsupported(&'static str),
 }
@@ -153,7 +157,7 @@ impl From<serde_json::Error> for DecodeError {
 impl From<DecodeError> for Fault {
     fn from(error: DecodeError) -> Self {
         let class = match error {
-            DecodeError::Unsupported(_) => FaultClass::Unsupported,
+            DecodeError::Unsupported(_) | DecodeError::ReadOnly { .. } => FaultClass::Unsupported,
             _ => FaultClass::InvalidArgument,
         };
         Self::new(class, FaultSource::Client, error.to_string())

@@ -23,6 +23,7 @@ mod parameters;
 mod regions;
 mod request;
 mod response;
+mod settings;
 mod status;
 mod wire;
 
@@ -43,6 +44,10 @@ pub use generate::{MAX_FIELDS, decode_generate, encode_generate};
 pub use regions::{REGION_EXTENSIONS, RegionStatus, SystemRegion, decode_system_region, regions_body};
 pub use request::{DecodedInfer, OutputOptions, decode_infer, read_json_data};
 pub use response::{EncodedInfer, encode_infer};
+pub use settings::{
+    decode_log_change, decode_trace_change, log_change, log_settings, log_settings_body, trace_change, trace_settings,
+    trace_settings_body,
+};
 pub use status::{challenge, grpc_code, http_status, retry_after_milliseconds, retry_after_seconds};
 pub use wire::{MAX_ID_BYTES, MAX_PARAMETERS, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
 

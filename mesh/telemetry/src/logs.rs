@@ -1,8 +1,28 @@
 //! Structured logs to standard error: text for people, JSON for collectors.
+//!
+//! What is logged is set up once for the process, and can be changed while it runs: in the terms of Triton's clients, who
+//! switch levels on and off one by one. Of libraries never more is logged than at the start.
 
-use std::io::IsTerminal as _;
+use std::{
+    io::IsTerminal as _,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
+};
 
-use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+use mesh_types::{LogChange, LogSettings};
+use parking_lot::Mutex;
+use tracing::{Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt,
+    layer::Context,
+    prelude::*,
+    reload::{self, Handle},
+};
+
+/// The mesh's own rooms, by how the names of their targets begin.
+const OWN_TARGETS: &str = "mesh";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,14 +50,118 @@ pub enum LogSetupError {
     AlreadySet,
 }
 
+/// Logging of this process, where it was set up here.
+static LOGS: OnceLock<Logs> = OnceLock::new();
+
+/// What is logged in this process, to be read and changed; none where it does not log by [`init_logs`].
+pub fn logs() -> Option<&'static Logs> {
+    LOGS.get()
+}
+
+/// What is logged.
+#[derive(Debug)]
+pub struct Logs {
+    /// As the operator wrote it.
+    filter: String,
+    widest: LevelFilter,
+    levels: Arc<AtomicU8>,
+    reload: Handle<EnvFilter, Registry>,
+    settings: Mutex<LogSettings>,
+}
+
+/// Lets events of some levels through, which need not be those up to one.
+struct Levels(Arc<AtomicU8>);
+
+fn bit(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 1,
+        Level::WARN => 2,
+        Level::INFO => 4,
+        Level::DEBUG => 8,
+        Level::TRACE => 16,
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Levels {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.0.load(Ordering::Relaxed) & bit(*metadata.level()) != 0
+    }
+}
+
+fn levels(of: LogSettings) -> u8 {
+    let each = [
+        (of.error, Level::ERROR),
+        (of.warning, Level::WARN),
+        (of.info, Level::INFO),
+        (of.verbose_level >= 1, Level::DEBUG),
+        (of.verbose_level >= 2, Level::TRACE),
+    ];
+    let on = each.iter().filter(|(on, _)| *on);
+    on.fold(0, |bits, (_, level)| bits | bit(*level))
+}
+
+/// The settings of whoever logs up to a level.
+fn up_to(level: LevelFilter) -> LogSettings {
+    LogSettings {
+        error: level >= LevelFilter::ERROR,
+        warning: level >= LevelFilter::WARN,
+        info: level >= LevelFilter::INFO,
+        verbose_level: u32::from(level >= LevelFilter::DEBUG) + u32::from(level >= LevelFilter::TRACE),
+    }
+}
+
+/// The level that settings reach up to.
+fn reach(of: LogSettings) -> LevelFilter {
+    match of.verbose_level {
+        0 if of.info => LevelFilter::INFO,
+        0 if of.warning => LevelFilter::WARN,
+        0 if of.error => LevelFilter::ERROR,
+        0 => LevelFilter::OFF,
+        1 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    }
+}
+
+impl Logs {
+    /// What is logged now.
+    pub fn settings(&self) -> LogSettings {
+        *self.settings.lock()
+    }
+
+    /// Changes what is logged; answers what is logged then.
+    pub fn change(&self, change: LogChange) -> LogSettings {
+        let mut settings = self.settings.lock();
+        *settings = change.of(*settings);
+        self.levels.store(levels(*settings), Ordering::Relaxed);
+        let level = reach(*settings);
+        let wider = level > self.widest || settings.verbose_level > 0;
+        let filter = if wider {
+            format!("{},{OWN_TARGETS}={level}", self.filter)
+        } else {
+            self.filter.clone()
+        };
+        // Both parts were read before. What looks at events asks again about all that it has ever asked about.
+        let reloaded = EnvFilter::try_new(filter).map(|filter| self.reload.reload(filter));
+        if !matches!(reloaded, Ok(Ok(()))) {
+            tracing::error!("the log's filter could not be changed");
+        }
+        *settings
+    }
+}
+
 /// Starts logging for the whole process; once.
 pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), LogSetupError> {
     let parse_failed = |error: &dyn std::fmt::Display| LogSetupError::Filter {
         filter: filter.to_owned(),
         problem: error.to_string(),
     };
-    let filter = EnvFilter::try_new(filter).map_err(|error| parse_failed(&error))?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let parsed = EnvFilter::try_new(filter).map_err(|error| parse_failed(&error))?;
+    // One that looks at the fields of spans may let anything through.
+    let widest = parsed.max_level_hint().unwrap_or(LevelFilter::TRACE);
+    let settings = up_to(widest);
+    let enabled = Arc::new(AtomicU8::new(levels(settings)));
+    let (layer, reload) = reload::Layer::new(parsed);
+    let registry = tracing_subscriber::registry().with(layer).with(Levels(enabled.clone()));
     let set = match format {
         LogFormat::Text => {
             let layer = fmt::layer().with_writer(std::io::stderr);
@@ -53,7 +177,15 @@ pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), LogSetupError> {
             .with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
             .try_init(),
     };
-    set.map_err(|_| LogSetupError::AlreadySet)
+    set.map_err(|_| LogSetupError::AlreadySet)?;
+    let logs = Logs {
+        filter: filter.to_owned(),
+        widest,
+        levels: enabled,
+        reload,
+        settings: Mutex::new(settings),
+    };
+    LOGS.set(logs).map_err(|_| LogSetupError::AlreadySet)
 }
 
 #[cfg(test)]
@@ -64,5 +196,54 @@ mod tests {
     fn a_filter_that_cannot_be_read_says_which() {
         let error = init_logs(LogFormat::Text, "mesh=loud").unwrap_err();
         assert!(error.to_string().contains("'mesh=loud'"), "{error}");
+    }
+
+    /// Which of error, warn, info, debug and trace are logged of one of the mesh's rooms.
+    fn own() -> [bool; 5] {
+        [
+            tracing::enabled!(target: "mesh_x::y", Level::ERROR),
+            tracing::enabled!(target: "mesh_x::y", Level::WARN),
+            tracing::enabled!(target: "mesh_x::y", Level::INFO),
+            tracing::enabled!(target: "mesh_x::y", Level::DEBUG),
+            tracing::enabled!(target: "mesh_x::y", Level::TRACE),
+        ]
+    }
+
+    /// Whether more is logged of a library, or of a room with a word of its own, than at the start.
+    fn others() -> bool {
+        tracing::enabled!(target: "hyper", Level::INFO)
+            || tracing::enabled!(target: "hyper", Level::DEBUG)
+            || tracing::enabled!(target: "mesh_quiet", Level::INFO)
+    }
+
+    #[test]
+    fn levels_are_switched_one_by_one_and_are_what_is_logged() {
+        init_logs(LogFormat::Json, "warn,mesh_quiet=error").unwrap();
+        let logs = logs().unwrap();
+        let start = up_to(LevelFilter::WARN);
+        assert_eq!((logs.settings(), own()), (start, [true, true, false, false, false]));
+        let switched = |info, warning| LogChange {
+            info: Some(info),
+            warning: Some(warning),
+            ..LogChange::default()
+        };
+        let verbose = |level| LogChange {
+            verbose_level: Some(level),
+            ..LogChange::default()
+        };
+        for (change, wanted) in [
+            (switched(true, false), [true, false, true, false, false]),
+            (verbose(1), [true, false, true, true, false]),
+            (verbose(7), [true, false, true, true, true]),
+            (verbose(0), [true, false, true, false, false]),
+            (switched(false, true), [true, true, false, false, false]),
+        ] {
+            assert_eq!((logs.change(change), own(), others()), (logs.settings(), wanted, false));
+        }
+        assert_eq!(logs.settings(), start);
+        assert!(matches!(
+            init_logs(LogFormat::Text, "info"),
+            Err(LogSetupError::AlreadySet)
+        ));
     }
 }

@@ -8,14 +8,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mesh_types::{StageTimings, TraceContext};
+use mesh_types::{StageTimings, TraceChange, TraceContext, TraceSettings};
 use opentelemetry::{
     InstrumentationScope, KeyValue,
     trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
 };
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks, SpanProcessor};
 
-use crate::Stage;
+use crate::{
+    Stage,
+    sampling::{Sampling, TraceChangeError},
+};
 
 /// The most requests that one batch's span is linked from; a batch may hold more.
 pub const MAX_BATCH_LINKS: usize = 128;
@@ -30,7 +33,7 @@ pub struct SpanSink {
 struct Exporter {
     processor: Box<dyn SpanProcessor>,
     scope: InstrumentationScope,
-    sample_ratio: f64,
+    sampling: Sampling,
 }
 
 /// A finished request, to be told as spans.
@@ -115,7 +118,7 @@ impl SpanSink {
             exporter: Some(Arc::new(Exporter {
                 processor,
                 scope,
-                sample_ratio,
+                sampling: Sampling::new(true, sample_ratio),
             })),
         }
     }
@@ -125,7 +128,7 @@ impl SpanSink {
         let span_id = rand::random::<u64>().max(1);
         if let Some(parent) = parent {
             return TraceContext {
-                sampled: parent.sampled && self.exporter.is_some(),
+                sampled: parent.sampled && self.exporter.as_ref().is_some_and(|exporter| exporter.sampling.is_on()),
                 ..parent.child(span_id)
             };
         }
@@ -133,11 +136,54 @@ impl SpanSink {
         let sampled = self
             .exporter
             .as_ref()
-            .is_some_and(|exporter| rand::random::<f64>() < exporter.sample_ratio);
+            .is_some_and(|exporter| exporter.sampling.choose());
         TraceContext {
             trace_id,
             span_id,
             sampled,
+        }
+    }
+
+    /// Whether a request is traced, now that its model is known by the name that its tenant uses. `chosen` is what
+    /// [`SpanSink::begin`] has said.
+    pub fn sampled(&self, (tenant, model): (&str, &str), chosen: bool, parent: Option<TraceContext>) -> bool {
+        match &self.exporter {
+            Some(exporter) if exporter.sampling.is_particular() => {
+                let decided = parent.map(|parent| parent.sampled);
+                exporter.sampling.choose_for(tenant, model, chosen, decided)
+            }
+            _ => chosen,
+        }
+    }
+
+    /// What is traced: of a tenant's model, or of the server.
+    pub fn settings(&self, of: Option<(&str, &str)>) -> TraceSettings {
+        let nothing = TraceSettings {
+            on: false,
+            rate: 0,
+            count: -1,
+        };
+        let settings = self.exporter.as_ref().map(|exporter| match of {
+            Some((tenant, model)) => exporter.sampling.settings_of(tenant, model),
+            None => exporter.sampling.settings(),
+        });
+        settings.unwrap_or(nothing)
+    }
+
+    /// Changes what is traced: of a tenant's model, or of the server.
+    pub fn change(&self, of: Option<(&str, &str)>, change: &TraceChange) -> Result<(), TraceChangeError> {
+        let exporter = self.exporter.as_ref().ok_or(TraceChangeError::Nowhere)?;
+        match of {
+            Some((tenant, model)) => exporter.sampling.change_of(tenant, model, change)?,
+            None => exporter.sampling.change(change),
+        }
+        Ok(())
+    }
+
+    /// Forgets what was set for models whose tenants are gone.
+    pub fn retain(&self, is_there: impl Fn(&str) -> bool) {
+        if let Some(exporter) = &self.exporter {
+            exporter.sampling.retain(is_there);
         }
     }
 

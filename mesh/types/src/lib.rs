@@ -19,6 +19,7 @@ mod regions;
 mod residency;
 mod sequence;
 mod sequence_check;
+mod settings;
 mod statistics;
 mod tensor;
 mod trace;
@@ -59,6 +60,7 @@ pub use sequence::{
     SequenceBatching, SequenceStep, StateSpec, StrategyDirect, StrategyOldest,
 };
 pub use sequence_check::{InitialStateError, MAX_CANDIDATE_SEQUENCES, MAX_INITIAL_STATE_BYTES};
+pub use settings::{Change, LogChange, LogSettings, TraceChange, TraceSettings};
 pub use statistics::{ComputeTimes, Times, VersionStatistics};
 pub use tensor::{DataType, MAX_RANK, Shape, Tensor, TensorError, UnknownDataType, bytes_element_count};
 pub use trace::{TraceContext, TraceContextError};

@@ -10,7 +10,7 @@ use mesh_protocol::{
     index_entry,
 };
 use mesh_router::{Credential, ModelDescription};
-use mesh_types::{Fault, FaultClass, FaultSource, TensorSpec, VersionSelector};
+use mesh_types::{Fault, TensorSpec, VersionSelector};
 use tonic::{Status, body::Body, codec::CompressionEncoding, server::Grpc};
 use tonic_prost::ProstCodec;
 
@@ -19,7 +19,7 @@ use crate::{
     infer::{One, exact},
     regions,
     service::Service,
-    status,
+    settings, status,
 };
 
 /// The largest message of such a call.
@@ -56,8 +56,8 @@ impl Service {
             "CudaSharedMemoryStatus" => self.ask(request, regions::cuda_status).await,
             "CudaSharedMemoryRegister" => self.ask(request, regions::cuda_register).await,
             "CudaSharedMemoryUnregister" => self.ask(request, regions::cuda_unregister).await,
-            "TraceSetting" => not_offered("the trace extension").into_http(),
-            "LogSettings" => not_offered("the logging extension").into_http(),
+            "TraceSetting" => self.ask(request, settings::trace).await,
+            "LogSettings" => self.ask(request, settings::logging).await,
             _ => Status::unimplemented("there is no such call").into_http(),
         }
     }
@@ -99,14 +99,6 @@ impl Service {
     fn describe(&self, name: &str, version: &str, credential: &Credential) -> Result<ModelDescription, Fault> {
         self.router.describe(credential, name, &selector(version)?)
     }
-}
-
-fn not_offered(what: &str) -> Status {
-    let text = format!("{what} is not supported by this server");
-    status::of_fault(
-        &Fault::new(FaultClass::Unsupported, FaultSource::Client, text),
-        http::HeaderMap::new(),
-    )
 }
 
 /// The version in a message; none is an empty text.

@@ -159,6 +159,7 @@ fn bed_with(change: impl FnOnce(&mut GrpcDoorConfig)) -> Bed {
     let parts = RouterParts {
         sequences: Arc::default(),
         regions: Arc::default(),
+        client_settings: false,
         snapshots: Arc::new(ArcSwap::from_pointee(snapshot)),
         limiter: Arc::new(Limiter::new(clock.clone())),
         workers: workers.clone(),
@@ -381,18 +382,16 @@ async fn every_refusal_has_its_code_and_the_connection_goes_on() {
     assert_eq!(code(client.infer(ints("panics", &[1])).await), Code::Internal);
     let malformed = client.clone().with("x-request-timeout-ms", "0");
     assert_eq!(code(malformed.infer(ints("echo", &[1])).await), Code::InvalidArgument);
-    for call in [
-        "SystemSharedMemoryStatus",
-        "CudaSharedMemoryRegister",
-        "TraceSetting",
-        "LogSettings",
-        "Nothing",
-    ] {
+    for call in ["SystemSharedMemoryStatus", "CudaSharedMemoryRegister", "Nothing"] {
         let refused = client
             .ask::<_, ServerLiveResponse>(call, ServerLiveRequest {})
             .await
             .unwrap_err();
         assert_eq!(refused.code(), Code::Unimplemented, "{call}");
+    }
+    for call in ["TraceSetting", "LogSettings"] {
+        let refused = stranger.ask::<_, ServerLiveResponse>(call, ServerLiveRequest {}).await;
+        assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated, "{call}");
     }
     let path = http::uri::PathAndQuery::from_static("/other.Service/Call");
     let other = client.ask_at::<_, ServerLiveResponse>(path, ServerLiveRequest {}).await;
@@ -821,6 +820,7 @@ async fn an_address_that_is_taken_is_named() {
     let parts = RouterParts {
         sequences: Arc::default(),
         regions: Arc::default(),
+        client_settings: false,
         snapshots: Arc::default(),
         limiter: Arc::new(Limiter::new(Arc::new(SystemClock))),
         workers: first.workers,

@@ -22,6 +22,7 @@ mod infer;
 mod meter;
 mod regions;
 mod service;
+mod settings;
 mod status;
 mod stream;
 mod worker;

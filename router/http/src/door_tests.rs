@@ -164,6 +164,7 @@ fn bed_with(limits: TenantLimits, change: impl FnOnce(&mut HttpDoorConfig)) -> B
     let parts = RouterParts {
         sequences: Arc::default(),
         regions: Arc::default(),
+        client_settings: false,
         snapshots: Arc::new(ArcSwap::from_pointee(snapshot)),
         limiter: Arc::new(Limiter::new(clock.clone())),
         workers: workers.clone(),

@@ -1,10 +1,10 @@
-//! Paths of the protocol's extensions that are about the server and not about a model: shared memory.
+//! Paths of the protocol's extensions that are about the server: shared memory, what is traced and what is logged.
 //!
 //! Names of regions are any text, so in a path they are encoded, and are read where they are used.
 
 use actix_web::http::Method;
 
-use crate::path::Miss;
+use crate::{path::Miss, settings::Settings};
 
 /// What a path asks of an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,7 @@ pub(crate) enum Extension<'a> {
         region: Option<&'a str>,
         call: MemoryCall,
     },
+    Settings(Settings<'a>),
 }
 
 /// Whose memory.
@@ -35,6 +36,11 @@ pub(crate) enum MemoryCall {
 impl<'a> Extension<'a> {
     /// The extension that the rest of a path behind the protocol's version is of.
     pub(crate) fn find(rest: &'a str) -> Option<Self> {
+        match rest {
+            "/trace/setting" => return Some(Self::Settings(Settings::Trace(None))),
+            "/logging" => return Some(Self::Settings(Settings::Logging)),
+            _ => {}
+        }
         let (kind, rest) = match rest.strip_prefix("/systemsharedmemory/") {
             Some(rest) => (MemoryKind::System, rest),
             None => (MemoryKind::Cuda, rest.strip_prefix("/cudasharedmemory/")?),
@@ -55,7 +61,12 @@ impl<'a> Extension<'a> {
 
     /// Whether it is asked for with this verb.
     pub(crate) fn by(self, method: &Method) -> Result<Self, Miss> {
-        let Self::Memory { call, .. } = self;
+        let Self::Memory { call, .. } = self else {
+            return match *method {
+                Method::GET | Method::POST => Ok(self),
+                _ => Err(Miss::Method("GET, POST")),
+            };
+        };
         match (call == MemoryCall::Status, method) {
             (true, &Method::GET) | (false, &Method::POST) => Ok(self),
             (true, _) => Err(Miss::Method("GET")),
@@ -125,6 +136,28 @@ mod tests {
                 assert_eq!(route(&get, &path(wrong)), Err(Miss::NotFound), "{wrong}");
             }
         }
+    }
+
+    #[test]
+    fn settings_are_read_and_changed_by_the_same_path() {
+        let settings = |settings| Ok(Route::Extension(Extension::Settings(settings)));
+        for method in [Method::GET, Method::POST] {
+            assert_eq!(route(&method, "/v2/trace/setting"), settings(Settings::Trace(None)));
+            assert_eq!(
+                route(&method, "/v2/models/m/trace/setting"),
+                settings(Settings::Trace(Some("m")))
+            );
+            assert_eq!(route(&method, "/v2/logging"), settings(Settings::Logging));
+            for wrong in [
+                "/v2/trace",
+                "/v2/models//trace/setting",
+                "/v2/models/m/versions/1/trace/setting",
+                "/v2/logging/",
+            ] {
+                assert_eq!(route(&method, wrong), Err(Miss::NotFound), "{wrong}");
+            }
+        }
+        assert_eq!(route(&Method::PUT, "/v2/logging"), Err(Miss::Method("GET, POST")));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod path;
 mod regions;
 mod reply;
 mod service;
+mod settings;
 
 #[cfg(test)]
 mod door_tests;

@@ -3,7 +3,7 @@
 
 use actix_web::http::Method;
 
-use crate::{docs::PageFile, extension::Extension};
+use crate::{docs::PageFile, extension::Extension, settings::Settings};
 
 /// What a path and verb ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +133,9 @@ fn model(rest: &str) -> Option<Route<'_>> {
         Some("openapi.json") => ModelCall::Document,
         Some("generate") => ModelCall::Generate,
         Some("generate_stream") => ModelCall::GenerateStream,
+        Some("trace/setting") if version.is_none() && !name.is_empty() => {
+            return Some(Route::Extension(Extension::Settings(Settings::Trace(Some(name)))));
+        }
         Some(_) => return None,
     };
     let named = !name.is_empty() && version != Some("");

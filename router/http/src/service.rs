@@ -109,6 +109,7 @@ impl Service {
             Ok(Route::Extension(Extension::Memory { kind, region, call })) => {
                 self.memory(&request, payload, (kind, region, call), id).await
             }
+            Ok(Route::Extension(Extension::Settings(of))) => self.settings(&request, payload, of, id).await,
             Ok(found) => self.describe(&request, found),
             Err(Miss::NotFound) => reply::refusal(404, "Not Found"),
             Err(Miss::Method(allowed)) => {
