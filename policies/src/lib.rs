@@ -22,5 +22,5 @@ pub use access::{
     generate_api_key, hash_secret,
 };
 pub use limits::{Admission, LimitError, Limiter, Rate, TenantLimits};
-pub use snapshot::{MeshSnapshot, ModelEntry, Target, TenantEntry, VersionEntry};
+pub use snapshot::{MeshSnapshot, ModelEntry, Target, TenantEntry, VersionEntry, VersionPhase};
 pub use traffic::{Arm, Route};

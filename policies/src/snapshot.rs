@@ -153,6 +153,18 @@ impl ModelEntry {
     }
 }
 
+/// Where a version is on its way, while it is not ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VersionPhase {
+    /// On none.
+    #[default]
+    Settled,
+    /// It is being brought to a device, or is about to be.
+    Loading,
+    /// It is leaving its devices.
+    Unloading,
+}
+
 /// One version of a model, and where it is ready.
 #[derive(Debug, Clone)]
 pub struct VersionEntry {
@@ -168,6 +180,8 @@ pub struct VersionEntry {
     pub plan: Option<Arc<Plan>>,
     /// Why it is ready nowhere, or why what answers is not what is declared, in words for its owner.
     pub unavailable_reason: Option<String>,
+    /// Where it is on its way, while it is not ready.
+    pub phase: VersionPhase,
 }
 
 impl VersionEntry {
@@ -199,6 +213,7 @@ pub(crate) mod tests {
             ready_on: if ready { vec![DeviceId::cpu(0)] } else { Vec::new() },
             plan: None,
             unavailable_reason: None,
+            phase: VersionPhase::Settled,
         })
     }
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_policies::{
     MeshSnapshot,
-    snapshot::{Target, TenantEntry, VersionEntry},
+    snapshot::{Target, TenantEntry, VersionEntry, VersionPhase},
 };
 use mesh_types::{Fault, FaultClass, FaultSource, Version, VersionSelector, VersionStatistics};
 
@@ -25,6 +25,18 @@ pub struct StatisticsEntry {
     pub numbers: VersionStatistics,
 }
 
+impl IndexEntry {
+    /// Its state, as the protocol names it.
+    pub fn state(&self) -> &'static str {
+        match self.phase {
+            _ if self.ready => "READY",
+            VersionPhase::Settled => "UNAVAILABLE",
+            VersionPhase::Loading => "LOADING",
+            VersionPhase::Unloading => "UNLOADING",
+        }
+    }
+}
+
 /// One version in the index of what a caller may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexEntry {
@@ -34,6 +46,8 @@ pub struct IndexEntry {
     pub version: Version,
     /// Whether it would take a call now.
     pub ready: bool,
+    /// Where it is on its way, while it would not.
+    pub phase: VersionPhase,
     /// Why not.
     pub reason: String,
 }
@@ -89,6 +103,7 @@ impl RouterHandle {
                         name: name.clone(),
                         version,
                         ready,
+                        phase: entry.phase,
                         reason: reason.unwrap_or_default().to_owned(),
                     });
                 }

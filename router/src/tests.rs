@@ -93,6 +93,7 @@ fn version(model: &str, number: u32, ready_on: Vec<DeviceId>) -> Arc<VersionEntr
         ready_on,
         plan: None,
         unavailable_reason: None,
+        phase: Default::default(),
     })
 }
 

@@ -160,6 +160,7 @@ fn pipe(key: &ModelVersionKey) -> Arc<VersionEntry> {
         ready_on: vec![DeviceId::cpu(0)],
         plan,
         unavailable_reason: None,
+        phase: Default::default(),
     };
     let plan = Plan::compile(key, &config, |wanted| {
         let key = ModelVersionKey {

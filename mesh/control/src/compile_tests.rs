@@ -1,6 +1,6 @@
 //! Facts about compiling: who may call what, and that nothing moves to what is not ready.
 
-use mesh_policies::Target;
+use mesh_policies::{Target, VersionPhase};
 use mesh_resources::{Isolation, Spec, TenantSpec};
 use mesh_types::{DeviceId, TenantShare, VersionSelector};
 use proptest::prelude::*;
@@ -34,6 +34,56 @@ fn a_tenant_calls_its_endpoints_its_models_and_what_was_granted_and_nothing_else
         assert_eq!(answers(&compiled, "globex", foreign), [], "{foreign}");
     }
     assert_eq!(compiled.snapshot.revision, 1);
+}
+
+#[test]
+fn where_a_version_is_on_its_way_follows_from_what_is_wanted_and_what_is_there() {
+    let phase = |reported: Option<ModelState>, unloaded: bool| {
+        let all = [
+            a_tenant("acme"),
+            a_model("acme", "m", &[], &[]),
+            a_version("acme/m/1", unloaded),
+        ];
+        let report = match reported {
+            Some(state) => report(&[("acme/m/1", state)]),
+            None => ready(&[]),
+        };
+        let compiled = compiled(&records(1, &all), &report, &Compiled::default());
+        match compiled.snapshot.tenant("acme").unwrap().target("m").unwrap() {
+            Target::Model(model) => model.versions.values().next().unwrap().phase,
+            Target::Endpoint(_) => unreachable!(),
+        }
+    };
+    for (reported, wanted, unwanted) in [
+        (None, VersionPhase::Loading, VersionPhase::Settled),
+        (
+            Some(ModelState::Loading),
+            VersionPhase::Loading,
+            VersionPhase::Unloading,
+        ),
+        (Some(ModelState::Ready), VersionPhase::Settled, VersionPhase::Unloading),
+        (
+            Some(ModelState::Standby),
+            VersionPhase::Settled,
+            VersionPhase::Unloading,
+        ),
+        (
+            Some(ModelState::Unloading),
+            VersionPhase::Unloading,
+            VersionPhase::Unloading,
+        ),
+        (
+            Some(ModelState::Unavailable),
+            VersionPhase::Settled,
+            VersionPhase::Settled,
+        ),
+    ] {
+        assert_eq!(
+            (phase(reported, false), phase(reported, true)),
+            (wanted, unwanted),
+            "{reported:?}"
+        );
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use mesh_policies::{
-    ModelEntry, VersionEntry,
+    ModelEntry, VersionEntry, VersionPhase,
     graph::{Outline, Plan, StepVersionEntry, Wanted},
 };
 use mesh_types::{ArtifactFormat, ModelVersionKey, TenantId};
@@ -107,19 +107,21 @@ struct Waits {
     reason: String,
     /// Whether its steps only wait for devices to be undrained.
     rests: bool,
+    /// Where the step that it waits for is on its way.
+    phase: VersionPhase,
 }
 
 impl Around<'_> {
     fn standing(&self, version: &VersionRecord, before: Option<&VersionEntry>) -> Standing {
         let waits = match self.plan(version) {
-            Ok(plan) => return Standing::of_ensemble(version, Some(plan), None, false),
+            Ok(plan) => return Standing::of_ensemble(version, Some(plan), None, (false, VersionPhase::Settled)),
             Err(waits) => waits,
         };
         if let Some((former, plan)) = self.former(version, before) {
             let reason = format!("its graph as it was before answers: {}", waits.reason);
-            return Standing::of_ensemble(&former, Some(plan), Some(reason), false);
+            return Standing::of_ensemble(&former, Some(plan), Some(reason), (false, VersionPhase::Settled));
         }
-        Standing::of_ensemble(version, waits.plan, Some(waits.reason), waits.rests)
+        Standing::of_ensemble(version, waits.plan, Some(waits.reason), (waits.rests, waits.phase))
     }
 
     /// The plan of what is declared, if it is ready.
@@ -136,6 +138,7 @@ impl Around<'_> {
                 plan: None,
                 reason: format!("{first}{more}"),
                 rests: false,
+                phase: VersionPhase::Settled,
             }
         })?;
         let steps = plan.outline.calls.iter().zip(&plan.entries);
@@ -148,11 +151,13 @@ impl Around<'_> {
             "step '{}' is not ready: model '{}' version {}: {reason}",
             call.name, entry.key.model, entry.key.version
         );
+        let phase = entry.phase;
         let rests = needed.all(|(_, entry)| self.standings.get(&*entry.key).is_some_and(Standing::holds));
         Err(Waits {
             plan: Some(Arc::new(plan)),
             reason,
             rests,
+            phase,
         })
     }
 

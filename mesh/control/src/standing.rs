@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use mesh_policies::{VersionEntry, graph::Plan, placement::device_of};
+use mesh_policies::{VersionEntry, VersionPhase, graph::Plan, placement::device_of};
 use mesh_types::{ArtifactFormat, CorrelationId, DeviceId, ModelVersionKey};
 
 use crate::{
@@ -49,12 +49,12 @@ impl Standing {
     }
 
     /// Of an ensemble: its plan if its graph holds together, and why it is not ready if it is not. `rests` is whether its steps
-    /// only wait for devices to be undrained.
+    /// only wait for devices to be undrained, and `phase` that of the step that it waits for.
     pub(crate) fn of_ensemble(
         record: &VersionRecord,
         plan: Option<Arc<Plan>>,
         unavailable_reason: Option<String>,
-        rests: bool,
+        (rests, phase): (bool, VersionPhase),
     ) -> Self {
         let entry = |plan: Option<Arc<Plan>>, unavailable_reason: Option<String>| {
             Arc::new(VersionEntry {
@@ -64,6 +64,11 @@ impl Standing {
                 ready_on: Vec::new(),
                 plan,
                 unavailable_reason,
+                phase: if record.is_wanted() {
+                    phase
+                } else {
+                    VersionPhase::Settled
+                },
             })
         };
         let off = plan
@@ -113,6 +118,8 @@ struct Reported {
     proven: bool,
     /// Ready on devices that take no new jobs.
     draining: bool,
+    loading: bool,
+    unloading: bool,
     reason: Option<String>,
 }
 
@@ -137,7 +144,8 @@ pub(crate) fn standings(records: &Records, report: &FleetReport, trouble: &Troub
             ModelState::Unavailable | ModelState::Quarantined => {
                 entry.reason = entry.reason.take().or_else(|| model.reason.clone());
             }
-            ModelState::Loading | ModelState::Unloading => {}
+            ModelState::Loading => entry.loading = true,
+            ModelState::Unloading => entry.unloading = true,
         }
     }
     for (key, entry) in &mut reported {
@@ -175,6 +183,7 @@ fn standing(record: &VersionRecord, reported: &Reported, trouble: &Trouble) -> S
             .or(known)
             .unwrap_or_else(|| "it is still loading".to_owned())
     };
+    let phase = phase(record, reported, trouble);
     let runs = trouble.former.get(&*record.key).unwrap_or(record);
     let entry = |ready_on: &[DeviceId]| {
         Arc::new(VersionEntry {
@@ -184,6 +193,11 @@ fn standing(record: &VersionRecord, reported: &Reported, trouble: &Trouble) -> S
             ready_on: ready_on.to_vec(),
             plan: None,
             unavailable_reason: ready_on.is_empty().then(reason),
+            phase: if ready_on.is_empty() {
+                phase
+            } else {
+                VersionPhase::Settled
+            },
         })
     };
     let able = entry(&reported.ready_on);
@@ -193,5 +207,31 @@ fn standing(record: &VersionRecord, reported: &Reported, trouble: &Trouble) -> S
         expected: record.is_wanted(),
         rests: reported.draining && !able.is_ready(),
         able,
+    }
+}
+
+/// Where a version is on its way: what is meant to be there comes, and what is not goes.
+fn phase(record: &VersionRecord, reported: &Reported, trouble: &Trouble) -> VersionPhase {
+    let there = reported.draining || reported.loading || reported.unloading || !reported.ready_on.is_empty();
+    if !record.is_wanted() {
+        return if there {
+            VersionPhase::Unloading
+        } else {
+            VersionPhase::Settled
+        };
+    }
+    // What is there and does not fit any more is about to be replaced.
+    if reported.loading || trouble.stale.contains(&*record.key) {
+        return VersionPhase::Loading;
+    }
+    if reported.unloading {
+        return VersionPhase::Unloading;
+    }
+    let failed = reported.reason.is_some() || trouble.reasons.contains_key(&*record.key);
+    // No device has begun yet.
+    if failed || there {
+        VersionPhase::Settled
+    } else {
+        VersionPhase::Loading
     }
 }

@@ -131,18 +131,18 @@ pub fn statistics_body<'a>(of: impl IntoIterator<Item = StatisticsOf<'a>>) -> Ve
     })
 }
 
-/// One version of the index, from its name, number, whether it is ready, and why not.
-pub fn index_entry((name, version, ready, reason): (&str, Version, bool, &str)) -> ModelIndex {
+/// One version of the index, from its name, number, state, and why it is not ready.
+pub fn index_entry((name, version, state, reason): (&str, Version, &str, &str)) -> ModelIndex {
     ModelIndex {
         name: name.to_owned(),
         version: version.to_string(),
-        state: if ready { "READY" } else { "UNAVAILABLE" }.to_owned(),
+        state: state.to_owned(),
         reason: reason.to_owned(),
     }
 }
 
 /// `[{"name":"..","version":"..","state":"..","reason":".."},..]`
-pub fn index_body<'a>(entries: impl IntoIterator<Item = (&'a str, Version, bool, &'a str)>) -> Vec<u8> {
+pub fn index_body<'a>(entries: impl IntoIterator<Item = (&'a str, Version, &'a str, &'a str)>) -> Vec<u8> {
     let entries: Vec<ModelIndex> = entries.into_iter().map(index_entry).collect();
     json(&entries)
 }

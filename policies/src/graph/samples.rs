@@ -81,6 +81,7 @@ pub(super) fn entry(tenant: &str, model: &str, config: ModelConfig, plan: Option
         ready_on: vec![DeviceId::cpu(0)],
         plan,
         unavailable_reason: None,
+        phase: Default::default(),
     })
 }
 

@@ -203,7 +203,7 @@ fn index(
     let index = service.router.index(credential, asked.ready)?;
     let models = index
         .iter()
-        .map(|entry| index_entry((&entry.name, entry.version, entry.ready, &entry.reason)));
+        .map(|entry| index_entry((&entry.name, entry.version, entry.state(), &entry.reason)));
     Ok(RepositoryIndexResponse {
         models: models.collect(),
     })

@@ -112,6 +112,7 @@ fn model(name: &str) -> Arc<ModelEntry> {
         ready_on: vec![DeviceId::cpu(0)],
         plan: None,
         unavailable_reason: None,
+        phase: Default::default(),
     };
     Arc::new(ModelEntry {
         owner,

@@ -56,7 +56,7 @@ impl Service {
                 index_body(
                     index
                         .iter()
-                        .map(|entry| (&*entry.name, entry.version, entry.ready, &*entry.reason)),
+                        .map(|entry| (&*entry.name, entry.version, entry.state(), &*entry.reason)),
                 )
             });
         answer(request, index)

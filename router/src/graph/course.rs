@@ -140,6 +140,7 @@ mod tests {
             ready_on: vec![DeviceId::cpu(0), DeviceId::cpu(1)],
             plan: None,
             unavailable_reason: None,
+            phase: Default::default(),
         })
     }
 

@@ -54,6 +54,7 @@ fn ensemble(
         ready_on: Vec::new(),
         plan: Some(Arc::new(plan.unwrap())),
         unavailable_reason: None,
+        phase: Default::default(),
     })
 }
 

@@ -22,6 +22,7 @@ fn entry(model: &str) -> Arc<VersionEntry> {
         format: ArtifactFormat::Builtin,
         ready_on: Vec::new(),
         unavailable_reason: None,
+        phase: Default::default(),
         plan: None,
     })
 }

@@ -1,0 +1,98 @@
+//! The index says where versions are on their way: what loads, what leaves, what failed and why, at both doors.
+
+use anyhow::Context;
+use mesh_harness::{Answer, Caller, GrpcCaller, Mesh, builtin, eventually, identity};
+use mesh_protocol::grpc::messages::{RepositoryIndexRequest, RepositoryIndexResponse};
+use serde_json::{Value, json};
+
+async fn over_http(caller: &Caller, only_ready: bool) -> anyhow::Result<Vec<Value>> {
+    let request = caller.post("/v2/repository/index").json(&json!({"ready": only_ready}));
+    let index = Answer::of(request).await?.ok()?.json()?;
+    Ok(index.as_array().context("no index")?.clone())
+}
+
+/// The entry of a model, once it is in this state at both doors.
+async fn until(caller: &Caller, grpc: &GrpcCaller, model: &str, state: &str) -> anyhow::Result<Value> {
+    eventually(&format!("{model} is {state}"), || async {
+        let entries = over_http(caller, false).await?;
+        let entry = entries
+            .into_iter()
+            .find(|entry| entry["name"] == model && entry["state"] == state);
+        let asked = RepositoryIndexRequest::default();
+        let index: RepositoryIndexResponse = grpc.ask("RepositoryIndex", asked).await?.into_inner();
+        let same = index
+            .models
+            .iter()
+            .any(|known| known.name == model && known.state == state);
+        Ok(entry.filter(|_| same))
+    })
+    .await
+}
+
+fn version(spec: &Value, model: &str, unloaded: bool) -> Value {
+    let mut spec = spec.clone();
+    spec["unloaded"] = json!(unloaded);
+    let metadata = json!({"tenant": "acme", "name": format!("{model}/1")});
+    json!({"apiVersion": "mesh/v1", "kind": "ModelVersion", "metadata": metadata, "spec": spec})
+}
+
+#[tokio::test]
+async fn a_version_loads_is_ready_leaves_and_is_unavailable_with_its_reasons() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let caller = mesh.tenant("acme").await?;
+    let grpc = mesh.grpc(caller.key()).await?;
+    let admin = mesh.admin()?;
+    admin.publish("acme", "other", &identity()).await?;
+    // It takes a while to come, and a request of it a while to end.
+    let slow = builtin("busy", &json!({"load_ms": 700, "busy_us": 400_000}));
+    admin.publish_only("acme", "slow", &slow).await?;
+    let loading = until(&caller, &grpc, "slow", "LOADING").await?;
+    assert_eq!(
+        (&loading["version"], &loading["reason"]),
+        (&json!("1"), &json!("it is still loading"))
+    );
+    let ready = over_http(&caller, true).await?;
+    assert!(ready.iter().all(|entry| entry["name"] != "slow"), "{ready:?}");
+    let entry = until(&caller, &grpc, "slow", "READY").await?;
+    assert_eq!(entry["reason"], "");
+
+    // The request that is under way is finished while it leaves.
+    let asking = caller.clone();
+    let asked = tokio::spawn(async move { asking.ask("slow", &[1.0]).await });
+    let devices = || async {
+        let devices = admin.get("/devices").await?;
+        Ok(devices.to_string().contains("\"in_flight\":1").then_some(()))
+    };
+    eventually("the request is on the device", devices).await?;
+    admin.apply(&[version(&slow, "slow", true)]).await?;
+    let leaving = until(&caller, &grpc, "slow", "UNLOADING").await?;
+    assert!(
+        leaving["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("kept off the devices"),
+        "{leaving}"
+    );
+    let gone = until(&caller, &grpc, "slow", "UNAVAILABLE").await?;
+    assert!(
+        gone["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("kept off the devices"),
+        "{gone}"
+    );
+    asked.await??.ok()?;
+
+    admin.apply(&[version(&slow, "slow", false)]).await?;
+    until(&caller, &grpc, "slow", "LOADING").await?;
+    until(&caller, &grpc, "slow", "READY").await?;
+
+    let broken = builtin("no_such_model", &json!({}));
+    admin.publish_only("acme", "broken", &broken).await?;
+    let broken = until(&caller, &grpc, "broken", "UNAVAILABLE").await?;
+    assert!(
+        broken["reason"].as_str().unwrap_or_default().contains("no_such_model"),
+        "{broken}"
+    );
+    Ok(())
+}
