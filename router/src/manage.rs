@@ -10,7 +10,9 @@ use mesh_policies::{
     MeshSnapshot,
     snapshot::{Target, TenantEntry, VersionEntry, VersionPhase},
 };
-use mesh_types::{Fault, FaultClass, FaultSource, Version, VersionSelector, VersionStatistics};
+use mesh_types::{
+    ArtifactFormat, ComputeTimes, Fault, FaultClass, FaultSource, Times, Version, VersionSelector, VersionStatistics,
+};
 
 use crate::{Credential, RouterHandle, RouterParts};
 
@@ -77,15 +79,16 @@ impl RouterHandle {
             Some(name) => of_name(tenant, name, selector)?,
             None => of_models(tenant),
         };
-        // An ensemble is on no device: what its steps do is counted by their models.
-        let counted = found.into_iter().filter(|(_, entry)| entry.plan.is_none());
-        Ok(counted
-            .map(|(name, entry)| StatisticsEntry {
-                name,
-                version: entry.key.version,
-                numbers: parts.workers.statistics(&entry.key),
-            })
-            .collect())
+        let counted = found.into_iter().map(|(name, entry)| StatisticsEntry {
+            name,
+            version: entry.key.version,
+            numbers: match entry.format {
+                // It is on no device: its requests are counted where they travel.
+                ArtifactFormat::Ensemble => of_ensemble(parts, &entry),
+                _ => parts.workers.statistics(&entry.key),
+            },
+        });
+        Ok(counted.collect())
     }
 
     /// The versions that the caller's names lead to, by name and version; only those that are ready, if so asked.
@@ -123,6 +126,25 @@ impl RouterHandle {
             FaultSource::Client,
             format!("{what} not allowed with this credential: it may call models, which are managed at the admin door"),
         )
+    }
+}
+
+/// What an ensemble has done. The time of its steps is added up, also of those that ran side by side.
+fn of_ensemble(parts: &RouterParts, entry: &VersionEntry) -> VersionStatistics {
+    let Some(reading) = parts.telemetry.metrics().ensemble_reading(&entry.key) else {
+        return VersionStatistics::default();
+    };
+    let times = |count, total| Times { count, total };
+    let [queue, input, infer, output] = reading.on_devices.map(|total| times(reading.ok, total));
+    VersionStatistics {
+        last_inference_ms: reading.last_ms,
+        inference_count: reading.rows,
+        execution_count: reading.ok,
+        success: times(reading.ok, reading.total),
+        fail: times(reading.failed, reading.failed_total),
+        queue,
+        compute: ComputeTimes { input, infer, output },
+        ..VersionStatistics::default()
     }
 }
 

@@ -11,10 +11,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use mesh_types::ModelVersionKey;
+use mesh_types::{ModelVersionKey, StageTimings};
 use parking_lot::RwLock;
 
 use crate::labels::OTHER;
@@ -100,6 +100,11 @@ pub struct EnsembleMeter {
     cancelled: AtomicU64,
     total_ns: AtomicU64,
     compose_ns: AtomicU64,
+    failed_ns: AtomicU64,
+    rows: AtomicU64,
+    last_ms: AtomicU64,
+    /// What the steps of requests that were answered took: waiting, gathering inputs, models, splitting outputs.
+    steps_ns: [AtomicU64; 4],
 }
 
 /// One step of an ensemble, as it was counted.
@@ -139,6 +144,14 @@ pub struct EnsembleReading {
     pub total: Duration,
     /// The part of it in which no step was waited for.
     pub compose: Duration,
+    /// The time of those that failed.
+    pub failed_total: Duration,
+    /// Rows that were answered.
+    pub rows: u64,
+    /// When the last request was answered, in milliseconds since the Unix epoch; 0 if none was.
+    pub last_ms: u64,
+    /// What the steps of those that were answered took, added up: waiting, gathering inputs, models, splitting outputs.
+    pub on_devices: [Duration; 4],
     /// The steps, in the order of writing.
     pub steps: Vec<StepReading>,
 }
@@ -191,11 +204,31 @@ impl EnsembleMeter {
             EnsembleOutcome::Cancelled => &self.cancelled,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        if outcome == EnsembleOutcome::Failed {
+            self.failed_ns.fetch_add(nanoseconds(total), Ordering::Relaxed);
+        }
         if outcome != EnsembleOutcome::Ok {
             return;
         }
         self.total_ns.fetch_add(nanoseconds(total), Ordering::Relaxed);
         self.compose_ns.fetch_add(nanoseconds(compose), Ordering::Relaxed);
+    }
+
+    /// What a request had that was answered: its rows, and what its steps took on devices, added up.
+    pub fn answered(&self, rows: u32, steps: &StageTimings, now: SystemTime) {
+        self.rows.fetch_add(u64::from(rows), Ordering::Relaxed);
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let milliseconds = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.fetch_max(milliseconds, Ordering::Relaxed);
+        let parts = [
+            steps.queue,
+            steps.compute_input,
+            steps.compute_infer,
+            steps.compute_output,
+        ];
+        for (counter, part) in self.steps_ns.iter().zip(parts) {
+            counter.fetch_add(nanoseconds(part), Ordering::Relaxed);
+        }
     }
 
     fn reading(&self) -> EnsembleReading {
@@ -216,6 +249,10 @@ impl EnsembleMeter {
             cancelled: read(&self.cancelled),
             total: Duration::from_nanos(read(&self.total_ns)),
             compose: Duration::from_nanos(read(&self.compose_ns)),
+            failed_total: Duration::from_nanos(read(&self.failed_ns)),
+            rows: read(&self.rows),
+            last_ms: read(&self.last_ms),
+            on_devices: self.steps_ns.each_ref().map(|part| Duration::from_nanos(read(part))),
             steps: self.steps.iter().map(step).collect(),
         }
     }
@@ -393,6 +430,21 @@ mod tests {
         ] {
             assert!(text.lines().any(|known| known == line), "{line} in {text}");
         }
+        let second = |seconds| Duration::from_secs(seconds);
+        let steps = StageTimings {
+            queue: second(1),
+            compute_infer: second(3),
+            ..StageTimings::default()
+        };
+        for milliseconds in [5_000, 4_000] {
+            meter.answered(2, &steps, SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds));
+        }
+        let reading = ensembles.reading(&key(0)).unwrap();
+        assert_eq!(
+            (reading.rows, reading.last_ms, reading.failed_total),
+            (4, 5_000, second(9))
+        );
+        assert_eq!(reading.on_devices, [second(2), second(0), second(6), second(0)]);
         ensembles.of(&key(0), ["a", "c"].into_iter());
         assert_eq!(ensembles.reading(&key(0)).unwrap().ok, 0);
     }

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use mesh_policies::graph::{Facts, MAX_WIDTH, Run, Starts};
@@ -124,6 +124,9 @@ impl Travel {
         }
         self.ending.tell(result.is_ok(), total, total.saturating_sub(steps));
         let outputs = result?;
+        self.fittings
+            .meter
+            .answered(self.job.rows, &self.on_devices(), SystemTime::now());
         if let Some(sequence) = self.sequence() {
             self.pipeline.parts.sequences.arrived(&self.job.tenant, sequence);
         }
@@ -134,6 +137,25 @@ impl Travel {
             outputs,
             timings: stages,
         })
+    }
+
+    /// What all steps took on devices, also those that ran side by side.
+    fn on_devices(&self) -> StageTimings {
+        let mut sum = StageTimings::default();
+        for StageTimings {
+            queue,
+            compute_input,
+            compute_infer,
+            compute_output,
+            ..
+        } in self.ended.iter().map(|ended| ended.timings)
+        {
+            sum.queue += queue;
+            sum.compute_input += compute_input;
+            sum.compute_infer += compute_infer;
+            sum.compute_output += compute_output;
+        }
+        sum
     }
 
     /// The wanted outputs, of the shapes that the ensemble declares: where its steps' models leave them open, only now is it known.
