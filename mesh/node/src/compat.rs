@@ -19,6 +19,7 @@ pub(crate) fn turn_on(config: &mut NodeConfig, tenant: TenantId, name_said: bool
         SERVER_NAME.clone_into(&mut config.server_name);
     }
     config.local_tenant = Some(tenant);
+    config.allow_client_settings = true;
 }
 
 /// Makes the tenant of callers on this machine, and says that they are let in.

@@ -10,7 +10,7 @@ use mesh_protocol::{
     index_entry,
 };
 use mesh_router::{Credential, ModelDescription};
-use mesh_types::{Fault, TensorSpec, VersionSelector};
+use mesh_types::{Fault, FaultClass, TensorSpec, VersionSelector};
 use tonic::{Status, body::Body, codec::CompressionEncoding, server::Grpc};
 use tonic_prost::ProstCodec;
 

@@ -150,6 +150,7 @@ fn split(path: &str) -> (&str, Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extension::{MemoryCall, MemoryKind};
 
     fn model(call: ModelCall, version: Option<&str>) -> Result<Route<'_>, Miss> {
         Ok(Route::Model {
@@ -220,6 +221,15 @@ mod tests {
             }
         };
     }
+    macro_rules! memory {
+        ($kind:ident, $call:ident, $region:pat) => {
+            Route::Extension(Extension::Memory {
+                kind: MemoryKind::$kind,
+                call: MemoryCall::$call,
+                region: $region,
+            })
+        };
+    }
     kinds! {
         "server": Route::ServerMetadata,
         "live": Route::Live,
@@ -248,6 +258,19 @@ mod tests {
         "generate events by a version": Route::Model { call: ModelCall::GenerateStream, version: Some(_), .. },
         "document of a model": Route::Model { call: ModelCall::Document, version: None, .. },
         "document of a version": Route::Model { call: ModelCall::Document, version: Some(_), .. },
+        "system regions": memory!(System, Status, None),
+        "system region": memory!(System, Status, Some(_)),
+        "system register": memory!(System, Register, _),
+        "system unregister": memory!(System, Unregister, Some(_)),
+        "system unregister all": memory!(System, Unregister, None),
+        "CUDA regions": memory!(Cuda, Status, None),
+        "CUDA region": memory!(Cuda, Status, Some(_)),
+        "CUDA register": memory!(Cuda, Register, _),
+        "CUDA unregister": memory!(Cuda, Unregister, Some(_)),
+        "CUDA unregister all": memory!(Cuda, Unregister, None),
+        "trace settings": Route::Extension(Extension::Settings(Settings::Trace(None))),
+        "trace settings of a model": Route::Extension(Extension::Settings(Settings::Trace(Some(_)))),
+        "log settings": Route::Extension(Extension::Settings(Settings::Logging)),
     }
 
     #[test]
@@ -255,11 +278,14 @@ mod tests {
         let mut found = Vec::new();
         for operation in mesh_protocol::openapi::operations() {
             let path = operation.path.replace("{model}", "m.1").replace("{version}", "stable");
+            let path = path.replace("{region}", "r");
             let method = Method::from_bytes(operation.verb().as_str().to_uppercase().as_bytes()).unwrap();
             let route = route(&method, &path).unwrap_or_else(|miss| panic!("{method} {path}: {miss:?}"));
             found.push(kind(route));
         }
         found.sort_unstable();
+        // Settings are read and changed by one route.
+        found.dedup();
         let mut kinds = KINDS.to_vec();
         kinds.sort_unstable();
         assert_eq!(found, kinds);

@@ -35,7 +35,11 @@ async fn an_ensemble_has_numbers_of_its_own_at_both_doors() -> anyhow::Result<()
     let caller = mesh.tenant("acme").await?;
     let admin = mesh.admin()?;
     admin
-        .publish("acme", "first", &builtin("busy", &json!({"busy_us": 2_000, "weights_bytes": 4_096})))
+        .publish(
+            "acme",
+            "first",
+            &builtin("busy", &json!({"busy_us": 2_000, "weights_bytes": 4_096})),
+        )
         .await?;
     admin
         .publish("acme", "second", &builtin("fail_on_negative", &json!({})))
@@ -103,6 +107,10 @@ async fn an_ensemble_has_numbers_of_its_own_at_both_doors() -> anyhow::Result<()
     })
     .await?;
     let memory = first.memory_usage.first().context("no memory")?;
-    assert_eq!((&*memory.r#type, memory.byte_size >= 4_096), ("CPU", true), "{memory:?}");
+    assert_eq!(
+        (&*memory.r#type, memory.byte_size >= 4_096),
+        ("CPU", true),
+        "{memory:?}"
+    );
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! see is in what is passed in. Invariants: every reference resolves; the document of the door holds nothing of any tenant; a
 //! model's document has a bounded size whatever its configuration says.
 
+mod extensions;
 mod model;
 mod operations;
 mod schemas;
@@ -47,10 +48,12 @@ pub struct ModelDocument<'a> {
 
 const ABOUT: &str = "The Open Inference Protocol v2 with Triton's extensions. Every error has the body `{\"error\": \"..\"}`; \
                      another verb than those here is answered with 405, an unknown path with 404, and what is no HTTP request with 400.";
-const TAGS: [(&str, &str); 4] = [
+const TAGS: [(&str, &str); 6] = [
     ("Server", "Health and metadata of the server."),
     ("Models", "Predictions, and what models are and have done."),
     ("Repository", "Which models there are."),
+    ("Shared memory", "Tensors that lie in memory of the server's machine."),
+    ("Settings", "What is traced and logged."),
     ("Documents", "These documents, and a page that shows them."),
 ];
 
@@ -175,6 +178,7 @@ fn described(operation: &Operation, config: Option<&ModelConfig>, server: Server
     if config.is_none() {
         parameters.extend(row.path.contains("{model}").then_some("Model"));
         parameters.extend(operation.path.contains(VERSION).then_some("Version"));
+        parameters.extend(row.path.contains("{region}").then_some("Region"));
     }
     parameters.extend(row.headers);
     if !parameters.is_empty() {

@@ -89,7 +89,7 @@ const HEADERS_OF_INFERENCE: &[&str] = &[
     "ContentEncoding",
 ];
 
-const fn open(id: &'static str, path: &'static str, summary: &'static str) -> Row {
+pub(super) const fn open(id: &'static str, path: &'static str, summary: &'static str) -> Row {
     Row {
         id,
         verb: Verb::Get,
@@ -341,5 +341,5 @@ pub fn operations() -> Vec<Operation> {
         });
         [Some(plain), versioned].into_iter().flatten()
     };
-    ROWS.iter().flat_map(forms).collect()
+    ROWS.iter().chain(super::extensions::ROWS).flat_map(forms).collect()
 }

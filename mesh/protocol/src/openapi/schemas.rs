@@ -126,6 +126,8 @@ pub(crate) fn parameters() -> Value {
             "description": "A name in the caller's own namespace: an endpoint, a model, or a model that was granted."},
         "Version": {"name": "version", "in": "path", "required": true, "schema": name,
             "description": "A number from 1, or a label such as stable."},
+        "Region": {"name": "region", "in": "path", "required": true, "description": "A name of the caller's choice.",
+            "schema": {"type": "string", "pattern": "^[-A-Za-z0-9_]+$", "maxLength": mesh_types::MAX_REGION_NAME_BYTES}},
         "InferenceHeaderContentLength": header("Inference-Header-Content-Length",
             "Bytes of JSON at the start of the body; raw tensors follow.", json!({"type": "integer", "minimum": 1})),
         "RequestTimeout": header("x-request-timeout-ms",
@@ -163,7 +165,7 @@ pub(crate) fn shared() -> Value {
             "additionalProperties": {"type": ["string", "number", "boolean"]}},
         "Data": {"description": "The elements, row by row: flat, or nested exactly as the shape says. FP16 and BF16 have no form here."},
     });
-    for part in [about_models(), statistics(), repository(), inference()] {
+    for part in [about_models(), statistics(), repository(), inference(), extensions()] {
         if let (Some(all), Value::Object(part)) = (all.as_object_mut(), part) {
             all.extend(part);
         }
@@ -184,6 +186,23 @@ fn about_models() -> Value {
         "ModelConfig": object(&["name", "platform", "max_batch_size", "input", "output"], &json!({"name": text(), "platform": text(),
             "max_batch_size": {"type": "integer", "minimum": 0}, "input": list(json!({"type": "object"})),
             "output": list(json!({"type": "object"}))})),
+    })
+}
+
+fn extensions() -> Value {
+    let text = || json!({"type": "string"});
+    let whole = || json!({"type": "integer", "minimum": 0});
+    let region = json!({"name": text(), "key": text(), "offset": whole(), "byte_size": whole(), "device_id": whole()});
+    let flag = || json!({"type": "boolean"});
+    let setting = || json!({"type": ["string", "null"]});
+    json!({
+        "SystemRegion": object(&["key", "byte_size"], &json!({"key": text(), "offset": whole(), "byte_size": whole()})),
+        "Regions": {"type": "array", "items": object(&["name", "byte_size"], &region)},
+        "TraceSettings": {"type": "object", "description": "Each a text; null clears one.", "properties": {
+            "trace_level": {"type": ["array", "string", "null"], "items": text()}, "trace_rate": setting(),
+            "trace_count": setting(), "trace_file": setting(), "log_frequency": setting(), "trace_mode": setting()}},
+        "LogSettings": {"type": "object", "properties": {"log_info": flag(), "log_warning": flag(), "log_error": flag(),
+            "log_verbose_level": whole(), "log_format": text(), "log_file": text()}},
     })
 }
 
