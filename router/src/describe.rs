@@ -14,6 +14,8 @@ pub struct ModelDescription {
     pub name: String,
     /// Its versions, ascending; those of all arms for an endpoint.
     pub versions: Vec<Version>,
+    /// The one that is described: for an endpoint's split, that of the arm with the most traffic.
+    pub version: Version,
     /// Inputs and outputs.
     pub config: Arc<ModelConfig>,
     /// What runs it.
@@ -66,6 +68,7 @@ pub(crate) fn describe(
     Ok(ModelDescription {
         name: name.to_owned(),
         versions,
+        version: entry.key.version,
         config: entry.config.clone(),
         platform: entry.format.platform(),
         ready: entry.is_ready(),

@@ -45,7 +45,7 @@ pub(crate) fn read(expected: Expected<'_>, text: &str) -> Result<Bytes, DecodeEr
 
 // An element as it nearly always is, read with its end in one pass: `quick` answers how long it was, or nothing where it is
 // anything else. That is then delimited, and read or refused by `put`.
-fn walk(
+pub(crate) fn walk(
     expected: Expected<'_>,
     text: &str,
     quick: impl Fn(&[u8], &mut Vec<u8>) -> Option<usize>,
@@ -103,17 +103,20 @@ fn run(bytes: &[u8], nest: &mut Nest<'_>, mut quick: impl FnMut(&[u8]) -> Option
     at
 }
 
-// Where the string, number or word that starts here ends. An object starts with a brace and "ends" after it, which no
-// datatype takes for an element.
-fn token_end(bytes: &[u8], start: usize) -> usize {
+// Where the string, number, word or object that starts here ends. An object ends with its first brace outside of a string: no
+// datatype takes one that holds another.
+pub(crate) fn token_end(bytes: &[u8], start: usize) -> usize {
     let rest = bytes.get(start..).unwrap_or_default();
-    if rest.first() == Some(&b'"') {
-        let mut escaped = false;
+    let first = rest.first();
+    if matches!(first, Some(b'"' | b'{')) {
+        let (mut in_string, mut escaped) = (first == Some(&b'"'), false);
         for (offset, byte) in rest.iter().enumerate().skip(1) {
             match byte {
                 _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => return start + offset + 1,
+                b'\\' => escaped = in_string,
+                b'"' if first == Some(&b'"') => return start + offset + 1,
+                b'"' => in_string = !in_string,
+                b'}' if !in_string => return start + offset + 1,
                 _ => {}
             }
         }
@@ -291,7 +294,7 @@ fn integer<T: Integer<SIZE>, const SIZE: usize>(token: &str, out: &mut Vec<u8>) 
     Ok(())
 }
 
-fn none(_: &[u8], _: &mut Vec<u8>) -> Option<usize> {
+pub(crate) fn none(_: &[u8], _: &mut Vec<u8>) -> Option<usize> {
     None
 }
 
@@ -316,7 +319,7 @@ fn whole<T: Integer<SIZE>, const SIZE: usize>(rest: &[u8], out: &mut Vec<u8>) ->
     Some(length)
 }
 
-fn single(token: &str, out: &mut Vec<u8>) -> Result<(), String> {
+pub(crate) fn single(token: &str, out: &mut Vec<u8>) -> Result<(), String> {
     match token.parse::<f32>() {
         Ok(number) if number.is_finite() => out.extend_from_slice(&number.to_le_bytes()),
         Ok(_) => return Err(format!("{} is out of range", quoted(token))),
@@ -325,7 +328,7 @@ fn single(token: &str, out: &mut Vec<u8>) -> Result<(), String> {
     Ok(())
 }
 
-fn double(token: &str, out: &mut Vec<u8>) -> Result<(), String> {
+pub(crate) fn double(token: &str, out: &mut Vec<u8>) -> Result<(), String> {
     match token.parse::<f64>() {
         Ok(number) if number.is_finite() => out.extend_from_slice(&number.to_le_bytes()),
         Ok(_) => return Err(format!("{} is out of range", quoted(token))),
@@ -334,7 +337,7 @@ fn double(token: &str, out: &mut Vec<u8>) -> Result<(), String> {
     Ok(())
 }
 
-fn string(token: &str, out: &mut Vec<u8>) -> Result<(), String> {
+pub(crate) fn string(token: &str, out: &mut Vec<u8>) -> Result<(), String> {
     let plain = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     let Some(plain) = plain else {
         return Err(format!("{} is not a string", described(token)));
@@ -346,7 +349,7 @@ fn string(token: &str, out: &mut Vec<u8>) -> Result<(), String> {
     put_bytes(text.as_bytes(), out)
 }
 
-fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+pub(crate) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
     let length = u32::try_from(bytes.len()).map_err(|_| "the string is longer than 4 GiB".to_owned())?;
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(bytes);

@@ -193,6 +193,7 @@ pub fn generate(data: &[u8]) -> Result<(), String> {
         version: Version::FIRST,
         outputs: request.inputs,
         parameters: Parameters::new(),
+        regions: Vec::new(),
     };
     let body = encode_generate(&response).map_err(|error| format!("what came as JSON does not go as JSON: {error}"))?;
     let back = decode_generate("m", VersionSelector::Default, &body, &config)

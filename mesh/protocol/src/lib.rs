@@ -25,6 +25,7 @@ mod request;
 mod response;
 mod settings;
 mod status;
+pub mod v1;
 mod wire;
 
 #[cfg(test)]

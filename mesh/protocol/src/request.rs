@@ -18,7 +18,7 @@ use crate::{
     regions::{Given, Of},
     wire::{
         InputJson, MARK_PARAMETERS, MARK_TENSORS, MAX_ID_BYTES, MAX_TENSOR_NAME_BYTES, OutputJson, RequestJson,
-        ShapeJson, TensorParameters, Whole,
+        ShapeJson, Whole,
     },
 };
 

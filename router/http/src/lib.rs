@@ -12,8 +12,8 @@ mod config;
 mod cors;
 mod docs;
 mod door;
-mod generate;
 mod extension;
+mod generate;
 mod infer;
 mod manage;
 mod metrics;
@@ -23,6 +23,7 @@ mod regions;
 mod reply;
 mod service;
 mod settings;
+mod v1;
 
 #[cfg(test)]
 mod door_tests;

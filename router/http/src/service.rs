@@ -29,7 +29,7 @@ use crate::{
     generate::Manner,
     manage,
     path::{Miss, ModelCall, Route, route},
-    reply,
+    reply, v1,
 };
 
 /// What a thread answers with.
@@ -90,39 +90,47 @@ impl Service {
             reply::mark(&mut response, id);
             return response;
         }
-        let mut response = match route(request.method(), request.path()) {
-            Ok(Route::Model {
-                name,
-                version,
-                call: ModelCall::Infer,
-            }) => self.infer(&request, payload, (name, version), id).await,
-            Ok(Route::Model {
-                name,
-                version,
-                call: call @ (ModelCall::Generate | ModelCall::GenerateStream),
-            }) => {
-                let manner = Manner::of(call == ModelCall::GenerateStream);
-                self.generate(&request, payload, (name, version), manner, id).await
-            }
-            Ok(Route::Index) => self.index(&request, payload, id).await,
-            Ok(Route::Change(change)) => self.refuse_change(&request, payload, change, id).await,
-            Ok(Route::Extension(Extension::Memory { kind, region, call })) => {
-                self.memory(&request, payload, (kind, region, call), id).await
-            }
-            Ok(Route::Extension(Extension::Settings(of))) => self.settings(&request, payload, of, id).await,
-            Ok(found) => self.describe(&request, found),
-            Err(Miss::NotFound) => reply::refusal(404, "Not Found"),
-            Err(Miss::Method(allowed)) => {
-                let mut response = reply::refusal(405, "Method Not Allowed");
-                response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-                response
-            }
+        let mut response = if v1::is_v1(request.path()) {
+            self.answer_v1(&request, payload, id).await
+        } else {
+            self.answer_v2(&request, payload, id).await
         };
         reply::mark(&mut response, id);
         if let Some(cors) = &self.cors {
             cors.tell(&request, &mut response);
         }
         response
+    }
+
+    async fn answer_v2(&self, request: &HttpRequest, payload: web::Payload, id: RequestId) -> HttpResponse {
+        match route(request.method(), request.path()) {
+            Ok(Route::Model {
+                name,
+                version,
+                call: ModelCall::Infer,
+            }) => self.infer(request, payload, (name, version), id).await,
+            Ok(Route::Model {
+                name,
+                version,
+                call: call @ (ModelCall::Generate | ModelCall::GenerateStream),
+            }) => {
+                let manner = Manner::of(call == ModelCall::GenerateStream);
+                self.generate(request, payload, (name, version), manner, id).await
+            }
+            Ok(Route::Index) => self.index(request, payload, id).await,
+            Ok(Route::Change(change)) => self.refuse_change(request, payload, change, id).await,
+            Ok(Route::Extension(Extension::Memory { kind, region, call })) => {
+                self.memory(request, payload, (kind, region, call), id).await
+            }
+            Ok(Route::Extension(Extension::Settings(of))) => self.settings(request, payload, of, id).await,
+            Ok(found) => self.describe(request, found),
+            Err(Miss::NotFound) => reply::refusal(404, "Not Found"),
+            Err(Miss::Method(allowed)) => {
+                let mut response = reply::refusal(405, "Method Not Allowed");
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+                response
+            }
+        }
     }
 
     fn describe(&self, request: &HttpRequest, route: Route<'_>) -> HttpResponse {

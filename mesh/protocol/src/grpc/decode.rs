@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh_types::{
-    ClassCount, DataType, InRegions, InferRequest, MAX_RANK, ParameterValue, Parameters, RegionInput, RegionOutput, Shape,
-    Tensor, TensorError, VersionSelector,
+    ClassCount, DataType, InRegions, InferRequest, MAX_RANK, ParameterValue, Parameters, RegionInput, RegionOutput,
+    Shape, Tensor, TensorError, VersionSelector,
 };
 use smallvec::SmallVec;
 
