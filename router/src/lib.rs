@@ -21,6 +21,7 @@ mod account;
 mod actor;
 mod budget;
 mod call;
+mod control;
 mod describe;
 mod desk;
 mod flight;
@@ -46,10 +47,11 @@ pub use account::Account;
 pub use actor::{RouterActor, RouterHandle};
 pub use budget::{Budget, Share};
 pub use call::{Answer, Call, Completed, Credential};
+pub use control::{CHANGE_TIMEOUT, Change, ChangeOrder, Controlled, Load, ModelControl, RepositoryEntry};
 pub use describe::ModelDescription;
 pub use graph::{Gates, MAX_STATES, MAX_WAITING, MAX_WAITING_TENANTS, infer_ensemble};
 pub use local::{LocalTenant, PASSED_ON};
-pub use manage::{IndexEntry, StatisticsEntry};
+pub use manage::{IndexEntry, StatisticsEntry, state_of};
 pub use regions::{
     MAX_REGIONS, MAX_REGIONS_PER_TENANT, RESERVED_KEY_PREFIX, Region, RegionError, Regions, RegionsConfig, Registration,
 };

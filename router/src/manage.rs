@@ -1,8 +1,7 @@
-//! What callers ask about models beside predictions: what versions have done, which there are, and to load or unload one.
+//! What callers ask about models beside predictions: what versions have done, and which there are.
 //!
 //! Transport-free: both doors answer from here. Authenticated like any call, from one snapshot, and not counted against
-//! limits. A caller sees what its names lead to and nothing else; what is unknown and what is another's answer alike, also
-//! where nobody may do what is asked.
+//! limits. A caller sees what its names lead to and nothing else; what is unknown and what is another's answer alike.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,9 +9,7 @@ use mesh_policies::{
     MeshSnapshot,
     snapshot::{Target, TenantEntry, VersionEntry, VersionPhase},
 };
-use mesh_types::{
-    ArtifactFormat, ComputeTimes, Fault, FaultClass, FaultSource, Times, Version, VersionSelector, VersionStatistics,
-};
+use mesh_types::{ArtifactFormat, ComputeTimes, Fault, TenantId, Times, Version, VersionSelector, VersionStatistics};
 
 use crate::{Credential, RouterHandle, RouterParts};
 
@@ -30,12 +27,17 @@ pub struct StatisticsEntry {
 impl IndexEntry {
     /// Its state, as the protocol names it.
     pub fn state(&self) -> &'static str {
-        match self.phase {
-            _ if self.ready => "READY",
-            VersionPhase::Settled => "UNAVAILABLE",
-            VersionPhase::Loading => "LOADING",
-            VersionPhase::Unloading => "UNLOADING",
-        }
+        state_of(self.ready, self.phase)
+    }
+}
+
+/// The state of a version, as the protocol names it.
+pub fn state_of(ready: bool, phase: VersionPhase) -> &'static str {
+    match phase {
+        _ if ready => "READY",
+        VersionPhase::Settled => "UNAVAILABLE",
+        VersionPhase::Loading => "LOADING",
+        VersionPhase::Unloading => "UNLOADING",
     }
 }
 
@@ -115,18 +117,12 @@ impl RouterHandle {
         index.sort_unstable_by(|one, other| (&one.name, one.version).cmp(&(&other.name, other.version)));
         Ok(index)
     }
+}
 
-    /// Why the caller may not change what is there: whatever it names, and whether or not that exists.
-    pub fn refuse_change(&self, credential: &Credential, what: &'static str) -> Fault {
-        if let Err(fault) = self.authenticate(credential) {
-            return fault;
-        }
-        Fault::new(
-            FaultClass::PermissionDenied,
-            FaultSource::Client,
-            format!("{what} not allowed with this credential: it may call models, which are managed at the admin door"),
-        )
-    }
+/// Who is calling.
+pub(crate) fn tenant_of(parts: &RouterParts, credential: &Credential) -> Result<TenantId, Fault> {
+    let snapshot = parts.snapshots.load();
+    Ok(caller(&snapshot, parts, credential)?.id.clone())
 }
 
 /// What an ensemble has done. The time of its steps is added up, also of those that ran side by side.

@@ -3,6 +3,7 @@
 use mesh_types::VersionStatistics;
 
 use super::*;
+use crate::{Change, ChangeOrder, Controlled, ModelControl, RepositoryEntry, state_of};
 
 fn numbered(names: &[(String, u32)]) -> Vec<(&str, u32)> {
     names.iter().map(|(name, version)| (name.as_str(), *version)).collect()
@@ -97,19 +98,91 @@ fn what_is_unknown_and_what_is_anothers_answer_alike() {
                 bed.router.authenticate(&credential(&bed, who)).unwrap_err().class,
                 expected
             );
-            let refused = bed.router.refuse_change(&credential(&bed, who), "loading models is");
-            assert_eq!(refused.class, expected, "{who}");
+            assert_eq!(change(&bed, who, None).await.unwrap_err().class, expected, "{who}");
         }
         assert!(bed.router.authenticate(&credential(&bed, "acme")).is_ok());
     });
 }
 
+/// A repository of `acme` that notes what it is asked to do.
+#[derive(Debug)]
+struct Noted(TenantId, Mutex<Vec<String>>);
+
+impl ModelControl for Noted {
+    fn tenant(&self) -> &TenantId {
+        &self.0
+    }
+
+    fn change(&self, order: ChangeOrder) -> Controlled<()> {
+        self.1.lock().push(order.model);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn index(&self) -> Controlled<Vec<RepositoryEntry>> {
+        let entry = |name: &str, ready| RepositoryEntry {
+            name: name.to_owned(),
+            version: None,
+            ready,
+            state: state_of(ready, mesh_policies::snapshot::VersionPhase::Settled),
+            reason: String::new(),
+        };
+        Box::pin(std::future::ready(Ok(vec![entry("idle", false), entry("up", true)])))
+    }
+}
+
+async fn change(bed: &Bed, who: &str, control: Option<&Arc<dyn ModelControl>>) -> Result<(), Fault> {
+    let order = |deadline| {
+        Ok(ChangeOrder {
+            model: "digits".to_owned(),
+            change: Change::Unload { dependents: false },
+            deadline,
+            request: RequestId(1),
+            door: "http",
+        })
+    };
+    bed.router
+        .change_model(control, &credential(bed, who), None, order)
+        .await
+}
+
 #[test]
-fn nobody_changes_models_here_and_the_refusal_says_where_they_are_changed() {
+fn nobody_changes_models_without_a_repository_and_the_refusal_says_where_they_are_changed() {
     run(async {
         let bed = Bed::new();
-        let refused = bed.router.refuse_change(&credential(&bed, "acme"), "loading models is");
+        let refused = change(&bed, "acme", None).await.unwrap_err();
         assert_eq!(refused.class, FaultClass::PermissionDenied);
-        assert!(refused.message.contains("admin door"), "{refused}");
+        assert!(
+            refused
+                .message
+                .starts_with("explicit model load / unload is not allowed"),
+            "{refused}"
+        );
+    });
+}
+
+#[test]
+fn a_repository_is_its_tenants_alone_and_to_others_as_if_it_were_not_there() {
+    run(async {
+        let bed = Bed::new();
+        let noted = Arc::new(Noted(TenantId::parse("acme").unwrap(), Mutex::default()));
+        let control: Arc<dyn ModelControl> = noted.clone();
+        change(&bed, "acme", Some(&control)).await.unwrap();
+        let refused = change(&bed, "globex", Some(&control)).await.unwrap_err();
+        assert_eq!(refused, Fault::unknown_model("digits"));
+        assert_eq!(*noted.1.lock(), ["digits"]);
+        let index = |who: &'static str, only_ready| {
+            let (bed, control) = (&bed, &control);
+            async move {
+                let index = bed
+                    .router
+                    .full_index(Some(control), &credential(bed, who), only_ready)
+                    .await;
+                let names = index.unwrap().into_iter().map(|entry| entry.name);
+                names.collect::<Vec<_>>()
+            }
+        };
+        assert_eq!(index("acme", false).await, ["idle", "up"]);
+        assert_eq!(index("acme", true).await, ["up"]);
+        assert!(!index("globex", false).await.contains(&"idle".to_owned()));
     });
 }

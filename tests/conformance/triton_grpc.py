@@ -219,8 +219,8 @@ def statistics_and_index(client):
     check(len(models) == len(DATATYPES) + 3 and all(entry.state == "READY" for entry in models), f"index {models}")
     check(not client.get_model_repository_index(headers=OTHER).models, "another tenant sees models")
     for name in (model, "no-such-model"):
-        refused("PERMISSION_DENIED", lambda: client.load_model(name, headers=AUTH), "admin door")
-        refused("PERMISSION_DENIED", lambda: client.unload_model(name, headers=AUTH), "admin door")
+        refused("PERMISSION_DENIED", lambda: client.load_model(name, headers=AUTH), "explicit model load")
+        refused("PERMISSION_DENIED", lambda: client.unload_model(name, headers=AUTH), "explicit model load")
 
 
 def classes(client):

@@ -17,7 +17,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     compile::{Compiled, compile},
     fleet::{Fleet, FleetReport, LoadOrder},
-    plan::{Books, Move, Place, Plan},
+    plan::{Books, Move, Place, Plan, Unsettled},
     records::{Records, VersionRecord},
 };
 
@@ -54,12 +54,18 @@ pub struct Controller;
 #[derive(Debug, Clone)]
 pub struct ControllerHandle {
     view: watch::Receiver<FleetReport>,
+    unsettled: watch::Receiver<Unsettled>,
 }
 
 impl ControllerHandle {
     /// The devices' report, with what is on its way or could not be brought to a device, and why.
     pub fn view(&self) -> FleetReport {
         self.view.borrow().clone()
+    }
+
+    /// What is on its way to where it belongs or failed to come there, told with each change; after the snapshot.
+    pub fn unsettled(&self) -> watch::Receiver<Unsettled> {
+        self.unsettled.clone()
     }
 
     /// Told of each change of the view.
@@ -76,12 +82,14 @@ struct Control {
     published: Published,
     ready: Mutex<Option<ReadinessGuard>>,
     view: watch::Sender<FleetReport>,
+    unsettled: watch::Sender<Unsettled>,
 }
 
 impl Controller {
     /// Starts the task. Must be called within a tokio runtime.
     pub fn start(parts: ControllerParts, tasks: &Tasks) -> ControllerHandle {
         let (view, watched) = watch::channel(parts.fleet.report());
+        let (unsettled, followed) = watch::channel(Unsettled::default());
         let control = Arc::new(Control {
             registry: parts.registry,
             fleet: parts.fleet,
@@ -90,9 +98,13 @@ impl Controller {
             published: parts.published,
             ready: Mutex::new(Some(parts.ready)),
             view,
+            unsettled,
         });
         tasks.spawn("control", move |signal| keep_running(control, signal));
-        ControllerHandle { view: watched }
+        ControllerHandle {
+            view: watched,
+            unsettled: followed,
+        }
     }
 }
 
@@ -200,6 +212,12 @@ impl Control {
         self.view.send_if_modified(|shown| {
             let changed = *shown != view;
             *shown = view;
+            changed
+        });
+        let unsettled = books.unsettled(records, &report, &devices);
+        self.unsettled.send_if_modified(|told| {
+            let changed = *told != unsettled;
+            *told = unsettled;
             changed
         });
         if books.is_settled(records, &report, &devices) {

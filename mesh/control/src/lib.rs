@@ -28,7 +28,7 @@ mod standing;
 pub use compile::{Compiled, compile};
 pub use controller::{Controller, ControllerHandle, ControllerParts, Published};
 pub use fleet::{DeviceReport, Fleet, FleetReport, LoadOrder, ModelReport, ModelState, Moved};
-pub use plan::{MAX_ATTEMPTS, MAX_MOVES, MAX_UNLOADS, UNROUTED_REST};
+pub use plan::{MAX_ATTEMPTS, MAX_MOVES, MAX_UNLOADS, UNROUTED_REST, Unsettled};
 pub use records::{ModelName, ModelRecord, Records, VersionRecord};
 pub use standing::Trouble;
 

@@ -96,6 +96,11 @@ impl Slot {
         self.reason = Some(format!("{reason}{further}"));
     }
 
+    /// Whether the device has what is declared.
+    fn has(&self, record: &VersionRecord) -> bool {
+        !self.under_way && self.runs.as_ref().is_some_and(|runs| runs.is_same(record))
+    }
+
     /// What the device has is not what is declared, and the one may take the other's place.
     fn is_outdated(&self, record: &VersionRecord) -> bool {
         self.runs
@@ -109,6 +114,17 @@ impl Slot {
 pub(crate) struct Books {
     slots: BTreeMap<Place, Slot>,
     unrouted: BTreeMap<ModelVersionKey, Instant>,
+}
+
+/// The versions that are not yet, or could not be brought, where they belong as they were declared at a revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unsettled {
+    /// The revision of the records; a snapshot of it can be read.
+    pub revision: u64,
+    /// Those that are on their way.
+    pub pending: BTreeSet<ModelVersionKey>,
+    /// Those that failed on a device, and why. They may be tried again.
+    pub failed: BTreeMap<ModelVersionKey, String>,
 }
 
 /// What to do now, and when to ask again if nothing else happens.
@@ -352,6 +368,32 @@ impl Books {
                 slot.not_before = now.checked_add(BACKOFF);
             }
         }
+    }
+
+    /// Which wanted versions are not where they belong as they are declared now.
+    pub(crate) fn unsettled(&self, records: &Records, report: &FleetReport, devices: &[DeviceId]) -> Unsettled {
+        let mut unsettled = Unsettled {
+            revision: records.revision,
+            ..Unsettled::default()
+        };
+        let on_devices = |record: &&VersionRecord| record.is_wanted() && record.format != ArtifactFormat::Ensemble;
+        for record in records.versions().filter(on_devices) {
+            let placed = record.placement(devices);
+            let key = || ModelVersionKey::clone(&record.key);
+            if placed.is_empty() {
+                let reason = "no device of this mesh fits its instance_group".to_owned();
+                unsettled.failed.insert(key(), reason);
+            }
+            for device in placed.into_iter().filter(|device| !report.is_draining(*device)) {
+                let slot = self.slots.get(&(device, key()));
+                match slot.and_then(|slot| slot.reason.clone()) {
+                    Some(reason) => drop(unsettled.failed.insert(key(), reason)),
+                    None if slot.is_some_and(|slot| slot.has(record)) => {}
+                    None => drop(unsettled.pending.insert(key())),
+                }
+            }
+        }
+        unsettled
     }
 
     /// Whether every wanted version is where it belongs, or has failed to come there.

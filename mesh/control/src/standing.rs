@@ -40,12 +40,15 @@ pub(crate) struct Standing {
     pub(crate) expected: bool,
     /// Ready, but only on devices that take no requests for now.
     rests: bool,
+    /// What is there is not what is declared, and requests would not fit.
+    stale: bool,
 }
 
 impl Standing {
     /// Whether it may stay where it is led to: it answers, or will as soon as a device is undrained.
     pub(crate) fn holds(&self) -> bool {
-        self.able.is_ready() || self.rests
+        // Led to in the stead of itself it would never leave, and what is declared never come.
+        !self.stale && (self.able.is_ready() || self.rests)
     }
 
     /// Of an ensemble: its plan if its graph holds together, and why it is not ready if it is not. `rests` is whether its steps
@@ -85,6 +88,7 @@ impl Standing {
             serves: record.is_wanted() && able.is_ready(),
             expected: record.is_wanted(),
             rests,
+            stale: false,
             able,
         }
     }
@@ -206,6 +210,7 @@ fn standing(record: &VersionRecord, reported: &Reported, trouble: &Trouble) -> S
         serves: !leaving && able.is_ready() && reported.proven,
         expected: record.is_wanted(),
         rests: reported.draining && !able.is_ready(),
+        stale,
         able,
     }
 }

@@ -138,7 +138,7 @@ async fn one<T: Target>(
         let mut spec = version.spec.clone();
         let mut has_file = false;
         if let Some(Spec::ModelVersion(before)) = before.as_ref().map(|before| &before.spec) {
-            keep_own(&mut spec, before);
+            keep_own(&mut spec, before, model.loads);
             has_file = before.artifact == spec.artifact;
         }
         if let (false, Some(file), Some(artifact)) = (has_file, &version.file, &spec.artifact) {
@@ -159,8 +159,8 @@ async fn one<T: Target>(
 }
 
 /// What an admin has said of a version stays.
-fn keep_own(spec: &mut ModelVersionSpec, before: &ModelVersionSpec) {
-    spec.unloaded = before.unloaded;
+fn keep_own(spec: &mut ModelVersionSpec, before: &ModelVersionSpec, loads: bool) {
+    spec.unloaded = before.unloaded && !loads;
     spec.description.clone_from(&before.description);
 }
 

@@ -75,6 +75,7 @@ fn version(number: u32, digest: &str) -> PlannedVersion {
 
 fn plan(models: &[(&str, &[(u32, &str)])]) -> Plan {
     let models = models.iter().map(|(name, versions)| Planned {
+        loads: false,
         name: ModelId::parse(name).unwrap(),
         policy: VersionPolicy::Latest { num_versions: 1 },
         versions: versions

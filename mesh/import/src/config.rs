@@ -74,9 +74,19 @@ pub(crate) fn convert(text: &str, folder: &str, data: &DataReader<'_>, notes: &m
             return None;
         }
     };
+    convert_message(&message, folder, data, notes)
+}
+
+/// The same of what was read.
+pub(crate) fn convert_message(
+    message: &Message,
+    folder: &str,
+    data: &DataReader<'_>,
+    notes: &mut Notes,
+) -> Option<Converted> {
     let lines = Lines::default();
     let mut reader = Reader { notes, lines };
-    let object = reader.message(&message, MODEL, "");
+    let object = reader.message(message, MODEL, "");
     let lines = reader.lines;
     Desk { notes, lines, data }.finish(object, folder)
 }

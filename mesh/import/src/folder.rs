@@ -98,8 +98,8 @@ fn names(
     Ok(names)
 }
 
-/// The names of a repository's models.
-pub(crate) fn models(root: &Path) -> Result<Vec<String>, FolderError> {
+/// The names of a repository's models: of the folders in it that are not hidden.
+pub fn models(root: &Path) -> Result<Vec<String>, FolderError> {
     names(root, MAX_MODELS, "models", Path::is_dir)
 }
 

@@ -14,6 +14,7 @@ mod config;
 mod folder;
 #[doc(hidden)]
 pub mod fuzz;
+mod json;
 mod note;
 mod plan;
 mod read;
@@ -23,9 +24,9 @@ pub mod text;
 
 pub use carry::{Action, Outcome, Report, Setback, Target, carry_out};
 pub use complete::DEFAULT_ROWS;
-pub use folder::{FolderError, MAX_FILES, MAX_MODELS, MAX_VERSIONS};
+pub use folder::{FolderError, MAX_FILES, MAX_MODELS, MAX_VERSIONS, models};
 pub use note::{MAX_NOTES, Note, Place, Weight};
-pub use plan::{Plan, Planned, PlannedVersion, SignatureReader, plan};
+pub use plan::{Plan, Planned, PlannedVersion, Said, SignatureReader, plan, plan_said};
 
 /// Reads a configuration as an import does, for fuzzing: the number of things there are to be said of it.
 pub fn read_config(text: &str) -> usize {

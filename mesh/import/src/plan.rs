@@ -16,9 +16,11 @@ use crate::{
     complete::complete,
     config::{self, Converted},
     folder::{self, FolderError, ModelFolder, VersionFolder},
+    json,
     note::{Note, Notes, Place, Weight},
     read::CONFIG,
     runtime::{self, PACKAGE, Runtime, SCRIPTED},
+    text::Message,
 };
 
 /// Reads what a model's file takes and gives.
@@ -44,6 +46,8 @@ pub struct Planned {
     pub policy: VersionPolicy,
     /// By their numbers.
     pub versions: Vec<PlannedVersion>,
+    /// Whether versions that are kept off the devices come back to them.
+    pub loads: bool,
 }
 
 /// A version.
@@ -59,7 +63,7 @@ pub struct PlannedVersion {
 
 impl Planned {
     /// The models that an ensemble's steps call.
-    fn steps(&self) -> BTreeSet<&str> {
+    pub fn steps(&self) -> BTreeSet<&str> {
         let configs = self.versions.iter().map(|version| &version.spec.config);
         let steps = configs
             .flat_map(|config| &config.ensemble_scheduling)
@@ -68,8 +72,28 @@ impl Planned {
     }
 }
 
+/// A configuration in JSON, of Triton's message, in the stead of the one that a model's folder has. What it is that runs the
+/// model, and its inputs and outputs, stay the folder's where it does not say them.
+#[derive(Debug, Clone, Copy)]
+pub struct Said<'a> {
+    /// The model.
+    pub model: &'a str,
+    /// The configuration.
+    pub config: &'a str,
+}
+
 /// Reads a repository: all of its models, or those that are named.
 pub fn plan(root: &Path, only: &[String], signature: &SignatureReader<'_>) -> Result<Plan, FolderError> {
+    plan_said(root, only, None, signature)
+}
+
+/// The same with what was said of one of the models.
+pub fn plan_said(
+    root: &Path,
+    only: &[String],
+    said: Option<Said<'_>>,
+    signature: &SignatureReader<'_>,
+) -> Result<Plan, FolderError> {
     let mut plan = Plan::default();
     let there = folder::models(root)?;
     for name in only.iter().filter(|name| !there.contains(name)) {
@@ -83,7 +107,8 @@ pub fn plan(root: &Path, only: &[String], signature: &SignatureReader<'_>) -> Re
     }
     for name in there.iter().filter(|name| only.is_empty() || only.contains(name)) {
         let mut notes = Notes::of(name);
-        let planned = of_folder(&root.join(name), name, signature, &mut notes);
+        let said = said.filter(|said| said.model == name.as_str()).map(|said| said.config);
+        let planned = of_folder((&root.join(name), name), said, signature, &mut notes);
         plan.keep(notes, name, planned);
     }
     plan.leave_out_ensembles();
@@ -146,7 +171,12 @@ fn place(file: &str) -> Option<Place> {
     Some(Place { file, line })
 }
 
-fn of_folder(path: &Path, name: &str, signature: &SignatureReader<'_>, notes: &mut Notes) -> Option<Planned> {
+fn of_folder(
+    (path, name): (&Path, &str),
+    said: Option<&str>,
+    signature: &SignatureReader<'_>,
+    notes: &mut Notes,
+) -> Option<Planned> {
     let model = match ModelId::parse(name) {
         Ok(model) => model,
         Err(error) => {
@@ -165,11 +195,7 @@ fn of_folder(path: &Path, name: &str, signature: &SignatureReader<'_>, notes: &m
             return None;
         }
     };
-    let data = |within: &str, name: &str, most: usize| folder::data(&folder.path, within, name, most);
-    let mut converted = match &folder.config {
-        Some(text) => config::convert(text, name, &data, notes)?,
-        None => Converted::nothing(),
-    };
+    let mut converted = configuration(name, &folder, said, notes)?;
     let runtime = runtime_of(&folder, &converted, notes)?;
     if folder.versions.is_empty() {
         notes.refuse(
@@ -204,7 +230,27 @@ fn of_folder(path: &Path, name: &str, signature: &SignatureReader<'_>, notes: &m
         name: model,
         policy: policy_of(&converted, &folder, notes),
         versions: files.into_iter().map(version).collect(),
+        loads: false,
     })
+}
+
+/// What the model's configuration comes to: the one that was said, or else the folder's.
+fn configuration(name: &str, folder: &ModelFolder, said: Option<&str>, notes: &mut Notes) -> Option<Converted> {
+    let data = |within: &str, name: &str, most: usize| folder::data(&folder.path, within, name, most);
+    match (said, &folder.config) {
+        (Some(said), own) => {
+            let own = own.as_deref().and_then(|own| Message::parse(own).ok());
+            match json::parse(said, own.as_ref()) {
+                Ok(message) => config::convert_message(&message, name, &data, notes),
+                Err(problem) => {
+                    notes.refuse("the configuration that was sent cannot be read", None, problem);
+                    None
+                }
+            }
+        }
+        (None, Some(text)) => config::convert(text, name, &data, notes),
+        (None, None) => Some(Converted::nothing()),
+    }
 }
 
 /// A model's file.

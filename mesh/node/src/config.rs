@@ -42,6 +42,8 @@ pub struct NodeConfig {
     pub data: PathBuf,
     /// A Triton model repository, and whose its models are to be.
     pub model_repository: Option<(PathBuf, TenantId)>,
+    /// The models to bring in at the start where models are loaded on demand; none: all are, and nobody loads any later.
+    pub on_demand: Option<Vec<String>>,
     /// Whether the doors answer as Triton's server does where the two differ; see [`Self::local_tenant`].
     pub as_triton: bool,
     /// Whom callers on this machine are who show no credential; none: they are refused like all others.
@@ -145,6 +147,7 @@ impl NodeConfig {
         let mut config = Self {
             data: options.data.unwrap_or_else(|| PathBuf::from("./mesh-data")),
             model_repository: options.model_repository.zip(tenant.clone()),
+            on_demand: desk.on_demand(options.model_control_mode.as_ref(), options.load_model),
             as_triton: desk.compat(options.compat.as_ref()),
             local_tenant: None,
             server_name: desk.server_name(options.server_name),
@@ -187,6 +190,10 @@ impl NodeConfig {
         };
         if let Some(tenant) = tenant.filter(|_| config.as_triton) {
             compat::turn_on(&mut config, tenant, name_said);
+        }
+        if config.on_demand.is_some() && config.model_repository.is_none() {
+            let text = "model_control_mode: explicit loads models of a repository: name one with model_repository";
+            desk.problems.push(text.to_owned());
         }
         desk.clashes(&config);
         if desk.problems.is_empty() {
@@ -281,6 +288,20 @@ impl Desk {
             .ok()
     }
 
+    fn on_demand(&mut self, mode: Option<&Text>, named: Option<Vec<Text>>) -> Option<Vec<String>> {
+        let named: Vec<String> = named.into_iter().flatten().map(|Text(name)| name).collect();
+        match mode.map(|Text(mode)| mode.as_str()) {
+            Some("explicit") => return Some(named),
+            None | Some("none") if !named.is_empty() => {
+                let text = "load_model: all models are brought in at the start, but with model_control_mode explicit";
+                self.problems.push(text.to_owned());
+            }
+            None | Some("none") => {}
+            Some(other) => self.say("model_control_mode", other, "a mode: write none or explicit"),
+        }
+        None
+    }
+
     fn compat(&mut self, server: Option<&Text>) -> bool {
         match server.map(|Text(server)| server.as_str()) {
             None => false,
@@ -348,159 +369,5 @@ impl Desk {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(text: &str) -> Option<Text> {
-        Some(Text(text.to_owned()))
-    }
-
-    #[test]
-    fn nothing_said_is_a_valid_configuration() {
-        let config = NodeConfig::check(ServeOptions::default()).unwrap();
-        assert_eq!(config.http.port(), 8000);
-        assert!(config.admin.ip().is_loopback());
-        assert!(config.threads_per_device >= 1);
-        assert!(config.otlp.is_none());
-    }
-
-    #[test]
-    fn every_mistake_is_told_at_once_with_what_would_be_right() {
-        let options = ServeOptions {
-            http_listen: text("localhost"),
-            devices: text("0"),
-            queue: text("many"),
-            otlp_sample_ratio: text("1.5"),
-            otlp_endpoint: text("collector:4317"),
-            log_format: text("xml"),
-            forward_headers: text("("),
-            cors_origins: text("example.com"),
-            ..ServeOptions::default()
-        };
-        let error = NodeConfig::check(options).unwrap_err();
-        assert_eq!(error.problems.len(), 8, "{error}");
-        let shown = error.to_string();
-        for part in [
-            "http_listen: 'localhost'",
-            "devices: '0'",
-            "queue: 'many'",
-            "from 0 to 1",
-            "text or json",
-            "forward_headers: a regular expression",
-            "cors_origins: 'example.com' is no origin",
-        ] {
-            assert!(shown.contains(part), "{part} in {shown}");
-        }
-    }
-
-    #[test]
-    fn numbers_at_their_bounds_pass_and_one_beyond_do_not() {
-        let with = |devices: &str| {
-            let options = ServeOptions {
-                devices: text(devices),
-                ..ServeOptions::default()
-            };
-            NodeConfig::check(options)
-        };
-        assert_eq!(with("64").unwrap().devices, 64);
-        assert!(with("65").is_err());
-        assert_eq!(with("1").unwrap().devices, 1);
-        assert!(with("0").is_err());
-    }
-
-    #[test]
-    fn a_repositorys_models_are_the_default_tenants_or_those_of_whom_is_said() {
-        let with = |tenant: Option<Text>| {
-            let options = ServeOptions {
-                model_repository: Some("/models".into()),
-                model_repository_tenant: tenant,
-                ..ServeOptions::default()
-            };
-            NodeConfig::check(options).map(|config| config.model_repository.unwrap().1.to_string())
-        };
-        assert_eq!(with(None).unwrap(), "default");
-        assert_eq!(with(text("acme")).unwrap(), "acme");
-        assert!(
-            with(text("Acme"))
-                .unwrap_err()
-                .to_string()
-                .contains("model_repository_tenant: invalid tenant name")
-        );
-    }
-
-    #[test]
-    fn compatibility_is_off_until_it_is_asked_for_and_a_name_that_was_said_stays() {
-        let with = |compat: Option<Text>, server_name: Option<Text>| {
-            let options = ServeOptions {
-                compat,
-                server_name,
-                ..ServeOptions::default()
-            };
-            NodeConfig::check(options).map(|config| (config.as_triton, config.local_tenant, config.server_name))
-        };
-        let default = TenantId::parse("default").ok();
-        assert_eq!(with(None, None), Ok((false, None, "mesh".to_owned())));
-        assert_eq!(with(None, text("ours")), Ok((false, None, "ours".to_owned())));
-        assert_eq!(
-            with(text("triton"), None),
-            Ok((true, default.clone(), "triton".to_owned()))
-        );
-        assert_eq!(
-            with(text("triton"), text("ours")),
-            Ok((true, default, "ours".to_owned()))
-        );
-        assert!(
-            with(text("kserve"), None)
-                .unwrap_err()
-                .to_string()
-                .contains("write triton")
-        );
-        assert!(with(None, text(&"n".repeat(MAX_SERVER_NAME_BYTES))).is_ok());
-        for bad in [String::new(), "n".repeat(MAX_SERVER_NAME_BYTES + 1)] {
-            assert!(with(None, text(&bad)).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn two_doors_on_one_port_are_refused_unless_the_port_is_chosen_by_the_system() {
-        let with = |http: &str, admin: &str| {
-            let options = ServeOptions {
-                http_listen: text(http),
-                admin_listen: text(admin),
-                ..ServeOptions::default()
-            };
-            NodeConfig::check(options)
-        };
-        assert!(
-            with("127.0.0.1:9000", "127.0.0.1:9000")
-                .unwrap_err()
-                .to_string()
-                .contains("also http_listen")
-        );
-        assert!(with("127.0.0.1:0", "127.0.0.1:0").is_ok());
-    }
-
-    #[test]
-    fn the_command_line_wins_over_the_file_and_an_unknown_setting_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("mesh.toml");
-        std::fs::write(&path, "devices = 3\nqueue = \"77\"\notlp_sample_ratio = 0.5\n").unwrap();
-        let options = ServeOptions {
-            config: Some(path.clone()),
-            devices: text("2"),
-            ..ServeOptions::default()
-        };
-        let config = NodeConfig::load(options.clone()).unwrap();
-        assert_eq!((config.devices, config.queue), (2, 77));
-        std::fs::write(&path, "device = 3\n").unwrap();
-        let error = NodeConfig::load(options.clone()).unwrap_err().to_string();
-        assert!(error.contains("unknown field `device`"), "{error}");
-        std::fs::remove_file(&path).unwrap();
-        assert!(
-            NodeConfig::load(options)
-                .unwrap_err()
-                .to_string()
-                .contains("cannot read")
-        );
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

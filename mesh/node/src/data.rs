@@ -14,6 +14,8 @@ use mesh_policies::{Pepper, generate_admin_token, hash_secret};
 use mesh_registry::{Author, Change, Expected, RegistryConfig, RegistryError, RegistryHandle, SealKey};
 use mesh_resources::{AdminRole, AdminTokenSpec, Kind, Resource, ResourceKey};
 
+use crate::sent;
+
 const PEPPER_BYTES: usize = 32;
 const OWNER_ONLY: u32 = 0o600;
 pub(crate) const OWNERS_FOLDER: u32 = 0o700;
@@ -23,6 +25,7 @@ pub(crate) const ARTIFACTS: &str = "artifacts";
 pub(crate) const PEPPER: &str = "pepper";
 /// What devices have learnt.
 const LATENCY: &str = "latency";
+const SENT: &str = "sent";
 /// Where a restore puts what is not yet checked.
 pub(crate) const RESTORING: &str = ".restoring";
 /// What the key of snapshots and backups is derived for.
@@ -95,6 +98,13 @@ impl DataFolder {
     pub(crate) fn latency(&self) -> Result<PathBuf, DataError> {
         let folder = self.root.join(LATENCY);
         fs::create_dir_all(&folder).map_err(failed("create the folder of latencies", &folder))?;
+        Ok(folder)
+    }
+
+    /// Where models lie that came with a request, while they are read; empty after a start. No backup holds it.
+    pub(crate) fn sent(&self) -> Result<PathBuf, DataError> {
+        let folder = self.root.join(SENT);
+        sent::clear(&folder).map_err(failed("clear the folder of sent models", &folder))?;
         Ok(folder)
     }
 

@@ -9,6 +9,7 @@
 mod admin;
 mod compat;
 mod config;
+mod control;
 mod data;
 mod fleet;
 mod memory;
@@ -17,6 +18,7 @@ mod observer;
 mod options;
 mod repository;
 mod restore;
+mod sent;
 pub mod signals;
 mod signature;
 mod statistics;

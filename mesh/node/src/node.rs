@@ -13,7 +13,7 @@ use mesh_backend_builtin::BuiltinBackend;
 use mesh_control::{Controller, ControllerHandle, ControllerParts};
 use mesh_policies::{Limiter, MeshSnapshot, Pepper};
 use mesh_registry::{Registry, RegistryError};
-use mesh_router::{LocalTenant, Regions, RegionsConfig, RouterParts};
+use mesh_router::{LocalTenant, ModelControl, Regions, RegionsConfig, RouterParts};
 use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor, GrpcDoorConfig};
 use mesh_router_http::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor};
 use mesh_telemetry::{DeviceSource, Telemetry, TelemetryConfig, TelemetryError, TritonSource};
@@ -24,6 +24,7 @@ use crate::{
     admin::{DeviceProbe, Devices, WebApp},
     compat,
     config::NodeConfig,
+    control::{Repository, RepositoryParts},
     data::{DataError, DataFolder, first_admin_token},
     fleet::LocalFleet,
     observer::{BatchTelemetry, DeviceReadings},
@@ -153,7 +154,8 @@ impl Node {
         // Before control looks at the records, so that the node is not ready before these models are; and behind the worker,
         // because libtorch may be asked to read one.
         if let Some((folder, tenant)) = &config.model_repository {
-            repository::import(store.registry.handle(), folder.clone(), tenant).await?;
+            let on_demand = config.on_demand.as_deref();
+            repository::import(store.registry.handle(), folder.clone(), tenant, on_demand).await?;
         }
         if let Some(tenant) = &config.local_tenant {
             compat::open(&store.registry.handle(), tenant).await?;
@@ -330,6 +332,7 @@ impl Behind<'_> {
         let limiter = Arc::new(Limiter::new(self.clock.clone()));
         let regions = Arc::new(self.regions());
         let control = self.start_control(models, &snapshots, (&limiter, &regions), &groups.control);
+        let repository = self.repository(&control, &snapshots)?;
         let metrics = MetricsDoor::start(
             self.config.metrics,
             self.telemetry.clone(),
@@ -350,12 +353,17 @@ impl Behind<'_> {
             max_in_flight: self.config.max_in_flight,
         };
         let http = HttpDoor::start(
-            self.http_config(),
+            self.http_config(repository.clone()),
             router.clone(),
             self.readiness.clone(),
             &groups.doors,
         )?;
-        let grpc = GrpcDoor::start(&self.grpc_config(), &router, self.readiness.clone(), &groups.doors)?;
+        let grpc = GrpcDoor::start(
+            &self.grpc_config(repository),
+            &router,
+            self.readiness.clone(),
+            &groups.doors,
+        )?;
         let admin = self.open_admin(control, router, &groups.admin)?;
         Ok(Doors {
             http,
@@ -402,7 +410,32 @@ impl Behind<'_> {
         })
     }
 
-    fn http_config(&self) -> HttpDoorConfig {
+    /// The repository whose models are loaded on demand, if there is one.
+    fn repository(
+        &self,
+        control: &ControllerHandle,
+        snapshots: &Arc<ArcSwap<MeshSnapshot>>,
+    ) -> Result<Option<Arc<dyn ModelControl>>, StartError> {
+        let Some((root, tenant)) = self
+            .config
+            .model_repository
+            .clone()
+            .filter(|_| self.config.on_demand.is_some())
+        else {
+            return Ok(None);
+        };
+        let parts = RepositoryParts {
+            registry: self.store.registry.handle(),
+            root,
+            tenant,
+            sent: DataFolder::open(&self.config.data)?.sent()?,
+            control: control.clone(),
+            snapshots: snapshots.clone(),
+        };
+        Ok(Some(Arc::new(Repository::new(parts))))
+    }
+
+    fn http_config(&self, control: Option<Arc<dyn ModelControl>>) -> HttpDoorConfig {
         HttpDoorConfig {
             listen: self.config.http,
             workers: self.config.http_workers,
@@ -413,11 +446,12 @@ impl Behind<'_> {
             server_name: self.config.server_name.clone(),
             as_triton: self.config.as_triton,
             local_tenant: self.config.local_tenant.clone().map(LocalTenant::new),
+            control,
             ..HttpDoorConfig::default()
         }
     }
 
-    fn grpc_config(&self) -> GrpcDoorConfig {
+    fn grpc_config(&self, control: Option<Arc<dyn ModelControl>>) -> GrpcDoorConfig {
         GrpcDoorConfig {
             listen: self.config.grpc,
             workers: self.config.http_workers,
@@ -426,6 +460,7 @@ impl Behind<'_> {
             server_name: self.config.server_name.clone(),
             as_triton: self.config.as_triton,
             local_tenant: self.config.local_tenant.clone().map(LocalTenant::new),
+            control,
             ..GrpcDoorConfig::default()
         }
     }

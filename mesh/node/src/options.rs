@@ -54,6 +54,13 @@ pub struct ServeOptions {
     /// [default: default]
     #[arg(long, env = "MESH_MODEL_REPOSITORY_TENANT", value_name = "NAME")]
     pub model_repository_tenant: Option<Text>,
+    /// Whether models of the repository are loaded on demand: none (all are brought in at the start) or explicit (none is but
+    /// those of --load-model; the tenant loads and unloads them at the inference doors). [default: none]
+    #[arg(long, env = "MESH_MODEL_CONTROL_MODE", value_name = "MODE")]
+    pub model_control_mode: Option<Text>,
+    /// With --model-control-mode explicit: a model to bring in at the start; * for all. May be repeated.
+    #[arg(long, env = "MESH_LOAD_MODEL", value_name = "NAME", value_delimiter = ',')]
+    pub load_model: Option<Vec<Text>>,
     /// Whose clients find what they expect: triton. Lets callers on this machine in without a credential.
     #[arg(long, env = "MESH_COMPAT", value_name = "SERVER")]
     pub compat: Option<Text>,
@@ -164,6 +171,8 @@ impl ServeOptions {
             config: self.config.or(other.config),
             model_repository: self.model_repository.or(other.model_repository),
             model_repository_tenant: self.model_repository_tenant.or(other.model_repository_tenant),
+            model_control_mode: self.model_control_mode.or(other.model_control_mode),
+            load_model: self.load_model.or(other.load_model),
             compat: self.compat.or(other.compat),
             server_name: self.server_name.or(other.server_name),
             http_listen: self.http_listen.or(other.http_listen),

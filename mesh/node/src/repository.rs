@@ -2,7 +2,7 @@
 //!
 //! What the repository says is `mesh_import`'s, and what may be written the registry's; here is only the way between the two,
 //! without the admin door, which is not open yet. It happens once, at the start: what changes in the folder later is brought in
-//! by the next start or by `mesh model import`.
+//! by the next start, by `mesh model import`, or where models are loaded on demand by [`crate::control`].
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,8 @@ use tokio::io::AsyncReadExt as _;
 const READ_BYTES: usize = 1 << 20;
 /// Who writes, in the audit log.
 const AUTHOR: &str = "model repository";
+/// By this all models are named.
+const ALL: &str = "*";
 
 /// Why a repository was not brought in at all.
 #[derive(Debug, thiserror::Error)]
@@ -33,14 +35,34 @@ pub enum RepositoryError {
 }
 
 /// Brings a repository in. A model that is not supported, or that the registry refuses, is logged and skipped.
-pub(crate) async fn import(registry: RegistryHandle, root: PathBuf, tenant: &TenantId) -> Result<(), RepositoryError> {
+///
+/// Where models are loaded on demand, only those that are named are brought in, and come back to the devices if they were
+/// kept off them.
+pub(crate) async fn import(
+    registry: RegistryHandle,
+    root: PathBuf,
+    tenant: &TenantId,
+    on_demand: Option<&[String]>,
+) -> Result<(), RepositoryError> {
     let shown = root.display().to_string();
-    // It reads every file, and where a configuration does not say enough also a model.
-    let read = tokio::task::spawn_blocking(move || plan(&root, &[], &crate::signature));
-    let plan = read.await.map_err(|_| RepositoryError::Reader)??;
-    log(&plan);
     make_tenant(&registry, tenant, AUTHOR).await?;
-    let report = carry_out(&plan, tenant, false, &mut Records { registry }).await?;
+    let all = on_demand.is_none_or(|named| named.iter().any(|name| name == ALL));
+    let only = on_demand.filter(|_| !all).unwrap_or_default().to_vec();
+    // It reads every file, and where a configuration does not say enough also a model.
+    let read = tokio::task::spawn_blocking(move || {
+        if !all && only.is_empty() {
+            // What it cannot read it should say now, and not when the first model is asked for.
+            return mesh_import::models(&root).map(|_| Plan::default());
+        }
+        plan(&root, &only, &crate::signature)
+    });
+    let mut plan = read.await.map_err(|_| RepositoryError::Reader)??;
+    plan.models
+        .iter_mut()
+        .for_each(|model| model.loads = on_demand.is_some());
+    log(&plan);
+    let mut records = Records::new(registry, Author::mesh(AUTHOR));
+    let report = carry_out(&plan, tenant, false, &mut records).await?;
     for note in &report.refused {
         tracing::warn!("model repository: {note}");
     }
@@ -84,9 +106,10 @@ pub(crate) async fn make_tenant(
     Ok(())
 }
 
-/// The registry of this node.
-struct Records {
+/// The registry of this node, and who writes to it.
+pub(crate) struct Records {
     registry: RegistryHandle,
+    author: Author,
 }
 
 /// What is wrong with a model is no reason to bring in no other.
@@ -102,6 +125,10 @@ fn setback(error: RegistryError) -> Setback<RegistryError> {
 }
 
 impl Records {
+    pub(crate) fn new(registry: RegistryHandle, author: Author) -> Self {
+        Self { registry, author }
+    }
+
     async fn copy(&self, file: &Path, artifact: &ArtifactRef) -> Result<(), Setback<RegistryError>> {
         let failed = |error: std::io::Error| Setback::Model(format!("its file cannot be read: {error}"));
         let refused = |error| setback(RegistryError::Artifact(error));
@@ -145,7 +172,7 @@ impl Target for Records {
             resource,
         };
         let changes = resources.into_iter().map(change).collect();
-        let written = self.registry.write(Author::mesh(AUTHOR), changes).await;
+        let written = self.registry.write(self.author.clone(), changes).await;
         written.map(drop).map_err(setback)
     }
 

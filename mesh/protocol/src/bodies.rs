@@ -131,19 +131,19 @@ pub fn statistics_body<'a>(of: impl IntoIterator<Item = StatisticsOf<'a>>) -> Ve
     })
 }
 
-/// One version of the index, from its name, number, state, and why it is not ready.
-pub fn index_entry((name, version, state, reason): (&str, Version, &str, &str)) -> ModelIndex {
+/// One version of the index, from its name, number, state, and why it is not ready. A model that was never loaded has no version.
+pub fn index_entry((name, version, state, reason): (&str, Option<Version>, &str, &str)) -> ModelIndex {
     ModelIndex {
         name: name.to_owned(),
-        version: version.to_string(),
+        version: version.map(|version| version.to_string()).unwrap_or_default(),
         state: state.to_owned(),
         reason: reason.to_owned(),
     }
 }
 
 /// `[{"name":"..","version":"..","state":"..","reason":".."},..]`
-pub fn index_body<'a>(entries: impl IntoIterator<Item = (&'a str, Version, &'a str, &'a str)>) -> Vec<u8> {
-    let entries: Vec<ModelIndex> = entries.into_iter().map(index_entry).collect();
+pub fn index_body(entries: impl IntoIterator<Item = ModelIndex>) -> Vec<u8> {
+    let entries: Vec<ModelIndex> = entries.into_iter().collect();
     json(&entries)
 }
 

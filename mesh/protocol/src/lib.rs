@@ -11,6 +11,7 @@
 
 mod bodies;
 mod classification;
+mod control;
 mod data;
 mod error;
 mod forward;
@@ -39,6 +40,7 @@ pub use bodies::{
     EXTENSIONS, ModelMetadata, decode_index, error_body, extensions, index_body, index_entry, live_body,
     model_config_body, model_metadata_body, model_ready_body, ready_body, server_metadata_body, statistics_body,
 };
+pub use control::{LoadParameters, MAX_LOAD_FILES, decode_load, decode_unload, load_parameters, unload_parameters};
 pub use error::{DecodeError, EncodeError};
 pub use forward::{HeaderPattern, MAX_FORWARDED, MAX_FORWARDED_BYTES, PatternError, add_forwarded};
 pub use generate::{MAX_FIELDS, decode_generate, encode_generate};

@@ -169,7 +169,7 @@ impl Rules<'_> {
                 model: model.clone(),
                 version,
             })?,
-            (None, VersionSelector::Default) => self.highest(&owner, model, &found)?,
+            (None, VersionSelector::Default) => self.highest(&owner, model, &found, may_rest)?,
             (None, _) => None,
         };
         let Some(spec) = spec else {
@@ -220,14 +220,17 @@ impl Rules<'_> {
         }))
     }
 
-    /// The highest version that is not kept off the devices, by itself or by its model's policy.
+    /// The highest version that is not kept off the devices, by itself or by its model's policy; where it may be, and all are, the
+    /// highest of them.
     fn highest(
         &self,
         owner: &TenantId,
         model: &ModelId,
         of: &ModelSpec,
+        may_rest: bool,
     ) -> Result<Option<ModelVersionSpec>, RegistryError> {
         let versions = self.draft.list(&versions_of(owner, model))?;
+        let rests = versions.last().cloned().filter(|_| may_rest);
         let number = |resource: &Resource| Some(resource.key().ok()?.as_version()?.version);
         let loaded = |resource: Resource| match (number(&resource), resource.spec) {
             (Some(number), Spec::ModelVersion(spec)) if !spec.unloaded => Some((number, spec)),
@@ -243,10 +246,11 @@ impl Rules<'_> {
         let stays = |number: &Version| {
             kept.as_ref().is_none_or(|kept| kept.contains(number)) || of.labels.values().any(|label| label == number)
         };
-        Ok(newest
-            .into_iter()
-            .find(|(number, _)| stays(number))
-            .map(|(_, spec)| spec))
+        let highest = newest.into_iter().find(|(number, _)| stays(number));
+        Ok(highest.map(|(_, spec)| spec).or_else(|| match rests?.spec {
+            Spec::ModelVersion(spec) => Some(spec),
+            _ => None,
+        }))
     }
 
     /// A grant of the ensemble does not hand on another tenant's grant, however deep below it that was given.

@@ -7,7 +7,6 @@ use hyper::body::Incoming;
 use mesh_protocol::{
     extensions,
     grpc::{ConfigOf, StatisticsOf, messages::*, model_config, model_statistics},
-    index_entry,
 };
 use mesh_router::{Credential, ModelDescription};
 use mesh_types::{Fault, FaultClass, TensorSpec, VersionSelector};
@@ -23,7 +22,7 @@ use crate::{
 };
 
 /// The largest message of such a call.
-const MAX_QUESTION_BYTES: usize = 1024 * 1024;
+pub(crate) const MAX_QUESTION_BYTES: usize = 1024 * 1024;
 
 impl Service {
     /// Answers a call by its name.
@@ -47,9 +46,9 @@ impl Service {
             "ModelMetadata" => self.ask(request, model_metadata).await,
             "ModelConfig" => self.ask(request, configuration).await,
             "ModelStatistics" => self.ask(request, statistics).await,
-            "RepositoryIndex" => self.ask(request, index).await,
-            "RepositoryModelLoad" => self.ask(request, load).await,
-            "RepositoryModelUnload" => self.ask(request, unload).await,
+            "RepositoryIndex" => self.repository_index(request).await,
+            "RepositoryModelLoad" => self.load(request).await,
+            "RepositoryModelUnload" => self.unload(request).await,
             "SystemSharedMemoryStatus" => self.ask(request, regions::system_status).await,
             "SystemSharedMemoryRegister" => self.ask(request, regions::system_register).await,
             "SystemSharedMemoryUnregister" => self.ask(request, regions::system_unregister).await,
@@ -193,34 +192,4 @@ fn statistics(
     Ok(ModelStatisticsResponse {
         model_stats: written.collect(),
     })
-}
-
-fn index(
-    service: &Service,
-    asked: &RepositoryIndexRequest,
-    credential: &Credential,
-) -> Result<RepositoryIndexResponse, Fault> {
-    let index = service.router.index(credential, asked.ready)?;
-    let models = index
-        .iter()
-        .map(|entry| index_entry((&entry.name, entry.version, entry.state(), &entry.reason)));
-    Ok(RepositoryIndexResponse {
-        models: models.collect(),
-    })
-}
-
-fn load(
-    service: &Service,
-    _: &RepositoryModelLoadRequest,
-    credential: &Credential,
-) -> Result<RepositoryModelLoadResponse, Fault> {
-    Err(service.router.refuse_change(credential, "loading models is"))
-}
-
-fn unload(
-    service: &Service,
-    _: &RepositoryModelUnloadRequest,
-    credential: &Credential,
-) -> Result<RepositoryModelUnloadResponse, Fault> {
-    Err(service.router.refuse_change(credential, "unloading models is"))
 }

@@ -2,11 +2,12 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use mesh_protocol::HeaderPattern;
-use mesh_router::LocalTenant;
+use mesh_router::{LocalTenant, ModelControl};
 
 /// The gRPC door's settings.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub struct GrpcDoorConfig {
     pub as_triton: bool,
     /// Whom callers on this machine are who show no credential; none: they are refused like all others.
     pub local_tenant: Option<LocalTenant>,
+    /// The repository whose models its tenant may load and unload here; none: nobody may.
+    pub control: Option<Arc<dyn ModelControl>>,
 }
 
 impl Default for GrpcDoorConfig {
@@ -67,6 +70,7 @@ impl Default for GrpcDoorConfig {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             as_triton: false,
             local_tenant: None,
+            control: None,
         }
     }
 }

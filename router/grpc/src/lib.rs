@@ -21,6 +21,7 @@ mod health;
 mod infer;
 mod meter;
 mod regions;
+mod repository;
 mod service;
 mod settings;
 mod status;

@@ -184,7 +184,8 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<usize>, Fault
     }
 }
 
-fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
+/// How long a caller waits.
+pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
     match number(headers, &TIMEOUT_HEADER)?.map(|milliseconds| milliseconds as u64) {
         None => Ok(None),
         Some(milliseconds @ 1..=MAX_TIMEOUT_MS) => Ok(Some(Duration::from_millis(milliseconds))),

@@ -4,14 +4,15 @@
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use mesh_protocol::{
-    decode_index,
+    LoadParameters, decode_index, decode_load, decode_unload,
     grpc::{ConfigOf, StatisticsOf},
-    index_body, model_config_body, statistics_body,
+    index_body, index_entry, model_config_body, statistics_body,
 };
-use mesh_router::ModelDescription;
+use mesh_router::{ChangeOrder, Load, ModelDescription, RepositoryEntry};
 use mesh_types::{Fault, RequestId};
 
 use crate::{
+    infer::timeout,
     path::Change,
     reply,
     service::{Service, credential, is_presented, selector},
@@ -49,38 +50,70 @@ impl Service {
             Ok(body) => body,
             Err(refused) => return refused,
         };
-        let index = decode_index(&body.bytes)
-            .map_err(Fault::from)
-            .and_then(|only_ready| self.router.index(&credential(request), only_ready))
-            .map(|index| {
-                index_body(
-                    index
-                        .iter()
-                        .map(|entry| (&*entry.name, entry.version, entry.state(), &*entry.reason)),
-                )
-            });
-        answer(request, index)
+        let index = match decode_index(&body.bytes) {
+            Ok(only_ready) => {
+                let control = self.control.as_ref();
+                self.router.full_index(control, &credential(request), only_ready).await
+            }
+            Err(error) => Err(Fault::from(error)),
+        };
+        let told = index.map(|index| {
+            let written =
+                |entry: &RepositoryEntry| index_entry((&entry.name, entry.version, entry.state, &entry.reason));
+            index_body(index.iter().map(written))
+        });
+        answer(request, told)
     }
 
-    /// Callers of this door call models; they do not change what is there.
-    pub(crate) async fn refuse_change(
+    /// Loads or unloads a model, for whoever may.
+    pub(crate) async fn change(
         &self,
         request: &HttpRequest,
         mut payload: web::Payload,
-        change: Change,
+        (name, change): (&str, Change),
         id: RequestId,
     ) -> HttpResponse {
-        // Read, so that the connection can serve the next request.
-        if let Err(refused) = self.body(request, &mut payload, id).await {
-            return refused;
-        }
-        let what = match change {
-            Change::Load => "loading models is",
-            Change::Unload => "unloading models is",
+        // Read in any case, so that the connection can serve the next request.
+        let body = match self.body(request, &mut payload, id).await {
+            Ok(body) => body,
+            Err(refused) => return refused,
         };
-        let fault = self.router.refuse_change(&credential(request), what);
-        reply::fault(&fault, is_presented(request))
+        let timeout = match timeout(request.headers()) {
+            Ok(timeout) => timeout,
+            Err(fault) => return reply::fault(&fault, is_presented(request)),
+        };
+        let order = |deadline| {
+            Ok(ChangeOrder {
+                model: name.to_owned(),
+                change: asked(change, &body.bytes)?,
+                deadline,
+                request: id,
+                door: "http",
+            })
+        };
+        let control = self.control.as_ref();
+        match self
+            .router
+            .change_model(control, &credential(request), timeout, order)
+            .await
+        {
+            Ok(()) => HttpResponse::new(StatusCode::OK),
+            Err(fault) => reply::fault(&fault, is_presented(request)),
+        }
     }
+}
+
+fn asked(change: Change, body: &[u8]) -> Result<mesh_router::Change, Fault> {
+    Ok(match change {
+        Change::Load => {
+            let LoadParameters { config, files } = decode_load(body)?;
+            mesh_router::Change::Load(Load { config, files })
+        }
+        Change::Unload => {
+            let dependents = decode_unload(body)?;
+            mesh_router::Change::Unload { dependents }
+        }
+    })
 }
 
 fn answer(request: &HttpRequest, body: Result<Vec<u8>, Fault>) -> HttpResponse {

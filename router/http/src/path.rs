@@ -16,7 +16,10 @@ pub(crate) enum Route<'a> {
     /// The models that the caller may use.
     Index,
     /// To load or unload a model.
-    Change(Change),
+    Change {
+        name: &'a str,
+        change: Change,
+    },
     /// The OpenAPI document of the door.
     Document,
     /// A file of the page that shows such documents.
@@ -67,7 +70,7 @@ pub(crate) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Mis
     let posted = matches!(
         route,
         Route::Index
-            | Route::Change(_)
+            | Route::Change { .. }
             | Route::Model {
                 call: ModelCall::Infer | ModelCall::Generate | ModelCall::GenerateStream,
                 ..
@@ -112,7 +115,7 @@ fn change(rest: &str) -> Option<Route<'_>> {
         "unload" => Change::Unload,
         _ => return None,
     };
-    (!name.is_empty()).then_some(Route::Change(change))
+    (!name.is_empty()).then_some(Route::Change { name, change })
 }
 
 fn model(rest: &str) -> Option<Route<'_>> {
@@ -181,13 +184,12 @@ mod tests {
             model(ModelCall::Statistics, Some("2"))
         );
         assert_eq!(get("/v2/models/stats"), Ok(Route::Statistics));
-        let post = |path| route(&Method::POST, path);
+        let post = |path: &'static str| route(&Method::POST, path);
         assert_eq!(post("/v2/repository/index"), Ok(Route::Index));
-        assert_eq!(post("/v2/repository/models/m/load"), Ok(Route::Change(Change::Load)));
-        assert_eq!(
-            post("/v2/repository/models/m/unload"),
-            Ok(Route::Change(Change::Unload))
-        );
+        for (last, change) in [("load", Change::Load), ("unload", Change::Unload)] {
+            let path = format!("/v2/repository/models/m/{last}");
+            assert_eq!(route(&Method::POST, &path), Ok(Route::Change { name: "m", change }));
+        }
         assert_eq!(post("/v2/models/m.1/infer"), model(ModelCall::Infer, None));
         assert_eq!(post("/v2/models/m.1/generate"), model(ModelCall::Generate, None));
         assert_eq!(
@@ -236,8 +238,8 @@ mod tests {
         "ready": Route::Ready,
         "statistics": Route::Statistics,
         "index": Route::Index,
-        "load": Route::Change(Change::Load),
-        "unload": Route::Change(Change::Unload),
+        "load": Route::Change { change: Change::Load, .. },
+        "unload": Route::Change { change: Change::Unload, .. },
         "document": Route::Document,
         "page": Route::Page(PageFile::Page),
         "page style": Route::Page(PageFile::Style),

@@ -16,7 +16,7 @@ use mesh_protocol::{
     HeaderPattern, ModelMetadata, extensions, live_body, model_metadata_body, model_ready_body, openapi, ready_body,
     server_metadata_body,
 };
-use mesh_router::{Budget, Credential, LocalTenant, RequestIds, RouterHandle};
+use mesh_router::{Budget, Credential, LocalTenant, ModelControl, RequestIds, RouterHandle};
 use mesh_telemetry::Telemetry;
 use mesh_types::{Clock, Fault, FaultClass, RequestId, VersionSelector};
 
@@ -41,6 +41,7 @@ pub(crate) struct Service {
     pub(crate) ids: RequestIds,
     pub(crate) forward: Option<HeaderPattern>,
     cors: Option<CorsOrigins>,
+    pub(crate) control: Option<Arc<dyn ModelControl>>,
     readiness: Readiness,
     as_triton: bool,
     server_metadata: Bytes,
@@ -75,6 +76,7 @@ impl Service {
             ids: RequestIds::new(),
             forward: config.forward.clone(),
             cors: config.cors.clone(),
+            control: config.control.clone(),
             readiness,
             as_triton: config.as_triton,
             server_metadata: server_metadata.into(),
@@ -118,7 +120,7 @@ impl Service {
                 self.generate(request, payload, (name, version), manner, id).await
             }
             Ok(Route::Index) => self.index(request, payload, id).await,
-            Ok(Route::Change(change)) => self.refuse_change(request, payload, change, id).await,
+            Ok(Route::Change { name, change }) => self.change(request, payload, (name, change), id).await,
             Ok(Route::Extension(Extension::Memory { kind, region, call })) => {
                 self.memory(request, payload, (kind, region, call), id).await
             }
@@ -157,7 +159,7 @@ impl Service {
                 described.unwrap_or_else(|fault| reply::fault(&fault, is_presented(request)))
             }
             // Posted: answered where there is a body.
-            Route::Index | Route::Change(_) | Route::Extension(_) => reply::refusal(404, "Not Found"),
+            Route::Index | Route::Change { .. } | Route::Extension(_) => reply::refusal(404, "Not Found"),
         }
     }
 

@@ -10,13 +10,15 @@ use std::{
 use anyhow::Context;
 use mesh_harness::{Answer, Caller, GrpcCaller, Mesh, MeshOptions, ServeOptions, Text};
 use mesh_protocol::grpc::messages::{
-    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ServerMetadataRequest,
-    ServerMetadataResponse,
+    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelRepositoryParameter,
+    RepositoryModelLoadRequest, RepositoryModelLoadResponse, ServerMetadataRequest, ServerMetadataResponse,
+    model_repository_parameter::ParameterChoice,
 };
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
+use tch::{CModule, Device, Kind, Tensor};
 use tempfile::TempDir;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 const SIMPLE: &str = r#"
 backend: "add_sub"
@@ -30,6 +32,19 @@ backend: "fail_on_negative"
 max_batch_size: 8
 input [ { name: "INPUT" data_type: TYPE_FP32 dims: [ 1 ] } ]
 output [ { name: "OUTPUT" data_type: TYPE_FP32 dims: [ 1 ] } ]
+"#;
+
+const CHAIN: &str = r#"
+platform: "ensemble"
+max_batch_size: 8
+input [ { name: "IN" data_type: TYPE_FP32 dims: [ 3 ] } ]
+output [ { name: "OUT" data_type: TYPE_FP32 dims: [ 3 ] } ]
+ensemble_scheduling {
+  step [ {
+    model_name: "scale" model_version: -1
+    input_map { key: "INPUT__0" value: "IN" } output_map { key: "OUTPUT__0" value: "OUT" }
+  } ]
+}
 "#;
 
 fn text(text: &str) -> Option<Text> {
@@ -267,4 +282,207 @@ async fn metrics_by_tritons_names_agree_with_the_statistics() -> anyhow::Result<
     .await?;
     assert!(!plain.metrics().await?.contains("nv_"));
     plain.stop().await.map(drop)
+}
+
+fn explicit(root: &Path) -> ServeOptions {
+    ServeOptions {
+        model_control_mode: text("explicit"),
+        ..serving(root)
+    }
+}
+
+async fn control(caller: &Caller, name: &str, what: &str, parameters: Value) -> anyhow::Result<Answer> {
+    let request = caller.post(&format!("/v2/repository/models/{name}/{what}"));
+    let answer = send(request.json(&json!({"parameters": parameters}))).await;
+    answer.with_context(|| format!("{what} {name} with {parameters}"))
+}
+
+async fn index(caller: &Caller) -> anyhow::Result<Vec<(String, String, String, String)>> {
+    let index = send(caller.post("/v2/repository/index")).await?.ok()?.json()?;
+    let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    let entries = index.as_array().context("no index")?.iter();
+    Ok(entries
+        .map(|entry| {
+            let [name, version, state, reason] = ["name", "version", "state", "reason"].map(|name| text(entry, name));
+            (name, version, state, reason)
+        })
+        .collect())
+}
+
+async fn is_ready(caller: &Caller, name: &str) -> anyhow::Result<bool> {
+    let ready = send(caller.get(&format!("/v2/models/{name}/ready"))).await?;
+    Ok(ready.status.is_success())
+}
+
+async fn max_batch_size(caller: &Caller, name: &str) -> anyhow::Result<Value> {
+    let config = send(caller.get(&format!("/v2/models/{name}/config")))
+        .await?
+        .ok()?
+        .json()?;
+    Ok(config["max_batch_size"].clone())
+}
+
+async fn refuses_bad_loads(local: &Caller) -> anyhow::Result<()> {
+    for (name, parameters) in [
+        ("simple", json!({"config": "{"})),
+        ("simple", json!({"config": r#"{"max_batch_size":"many"}"#})),
+        ("simple", json!({"config": r#"{"backend":"onnxruntime"}"#})),
+        ("unknown", json!({})),
+        ("../simple", json!({})),
+    ] {
+        let refused = control(local, &name.replace('/', "%2F"), "load", parameters.clone()).await?;
+        assert!(refused.status.is_client_error(), "{parameters}");
+        assert!(refused.error()?.contains("failed to load"), "{}", refused.error()?);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn models_of_the_repository_are_loaded_and_unloaded_by_its_tenant_alone() -> anyhow::Result<()> {
+    let root = repository()?;
+    add(root.path(), "picky", PICKY)?;
+    let mesh = start(ServeOptions {
+        load_model: Some(vec![Text("picky".to_owned())]),
+        ..explicit(root.path())
+    })
+    .await?;
+    let (local, other) = (mesh.stranger(), mesh.tenant("acme").await?);
+    assert!(is_ready(&local, "picky").await? && !is_ready(&local, "simple").await?);
+    let all = index(&local).await?;
+    assert_eq!(all.len(), 2, "{all:?}");
+    let of = |name: &str, version: &str, state: &str, reason: &str| {
+        (name.to_owned(), version.to_owned(), state.to_owned(), reason.to_owned())
+    };
+    assert_eq!(all[0], of("picky", "1", "READY", ""));
+    assert_eq!(all[1], of("simple", "", "UNAVAILABLE", "not loaded"));
+
+    // Nobody else sees or moves anything, whether it is there or not.
+    assert!(index(&other).await?.is_empty());
+    for (name, what) in [("simple", "load"), ("picky", "unload"), ("unknown", "load")] {
+        let refused = control(&other, name, what, json!({})).await?;
+        assert_eq!(refused.status, 404, "{name}");
+        assert!(
+            refused.error()?.contains("Request for unknown model"),
+            "{}",
+            refused.error()?
+        );
+    }
+
+    let loaded = control(&local, "simple", "load", json!({})).await?;
+    assert_eq!((loaded.status.as_u16(), loaded.body.len()), (200, 0), "{loaded:?}");
+    assert!(is_ready(&local, "simple").await?);
+    assert_eq!(max_batch_size(&local, "simple").await?, 8);
+    // What is sent stands until the next load, which is the folder's again.
+    let sent = json!({"config": r#"{"max_batch_size":"16"}"#});
+    control(&local, "simple", "load", sent).await?.ok()?;
+    assert_eq!(max_batch_size(&local, "simple").await?, 16);
+    refuses_bad_loads(&local).await?;
+    assert_eq!(
+        max_batch_size(&local, "simple").await?,
+        16,
+        "what failed changed nothing"
+    );
+    fs::write(
+        root.path().join("simple/config.pbtxt"),
+        SIMPLE.replace("max_batch_size: 8", "max_batch_size: 4"),
+    )?;
+    control(&local, "simple", "load", json!({})).await?.ok()?;
+    assert_eq!(max_batch_size(&local, "simple").await?, 4);
+
+    control(&local, "simple", "unload", json!({})).await?.ok()?;
+    assert!(!is_ready(&local, "simple").await?);
+    assert_eq!(index(&local).await?[1], of("simple", "1", "UNAVAILABLE", "unloaded"));
+    control(&local, "simple", "load", json!({})).await?.ok()?;
+    assert!(is_ready(&local, "simple").await?);
+    let unknown = control(&local, "unknown", "unload", json!({})).await?;
+    assert!(unknown.error()?.contains("failed to unload"), "{}", unknown.error()?);
+    let log = mesh.admin()?.get("/audit").await?.to_string();
+    assert!(log.contains("\"tenant default\""), "{log}");
+    mesh.stop().await.map(drop)
+}
+
+/// `x * factor` for rows of three numbers.
+fn scaled(factor: f64) -> anyhow::Result<Vec<u8>> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("model.pt");
+    let mut forward = |inputs: &[Tensor]| inputs.iter().map(|x| x * factor).collect();
+    let example = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
+    CModule::create_by_tracing("Scale", "forward", &[example], &mut forward)?.save(&path)?;
+    Ok(fs::read(path)?)
+}
+
+const SCALE: &str = r#"
+platform: "pytorch_libtorch"
+max_batch_size: 8
+input [ { name: "INPUT__0" data_type: TYPE_FP32 dims: [ 3 ] } ]
+output [ { name: "OUTPUT__0" data_type: TYPE_FP32 dims: [ 3 ] } ]
+"#;
+const SENT: &str = r#"{"platform":"pytorch_libtorch","maxBatchSize":8,
+  "input":[{"name":"INPUT__0","data_type":"TYPE_FP32","dims":["3"]}],
+  "output":[{"name":"OUTPUT__0","data_type":"TYPE_FP32","dims":["3"]}]}"#;
+
+#[tokio::test]
+async fn a_model_is_loaded_with_files_that_were_sent_and_an_ensemble_with_its_steps() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    add(root.path(), "scale", SCALE)?;
+    fs::write(root.path().join("scale/1/model.pt"), scaled(2.0)?)?;
+    add(root.path(), "chain", CHAIN)?;
+    let mesh = start(explicit(root.path())).await?;
+    let local = mesh.stranger();
+    let body =
+        |name: &str| json!({"inputs": [{"name": name, "datatype": "FP32", "shape": [1, 3], "data": [1.0, 2.0, 3.0]}]});
+    control(&local, "chain", "load", json!({})).await?.ok()?;
+    let chained = local.infer("chain", &body("IN")).await?.ok()?;
+    assert_eq!(chained.numbers(0)?, [2.0, 4.0, 6.0]);
+
+    // Over gRPC a file is bytes, over HTTP it is base64; neither stays for the next load.
+    let grpc = GrpcCaller::connect(mesh.addresses().grpc, None).await?;
+    let parameter = |choice| ModelRepositoryParameter {
+        parameter_choice: Some(choice),
+    };
+    let asked = RepositoryModelLoadRequest {
+        model_name: "scale".to_owned(),
+        parameters: [
+            (
+                "config".to_owned(),
+                parameter(ParameterChoice::StringParam(SENT.to_owned())),
+            ),
+            (
+                "file:1/model.pt".to_owned(),
+                parameter(ParameterChoice::BytesParam(scaled(10.0)?.into())),
+            ),
+        ]
+        .into(),
+        ..RepositoryModelLoadRequest::default()
+    };
+    let _: Response<RepositoryModelLoadResponse> = grpc.ask("RepositoryModelLoad", asked).await?;
+    let answer = local.infer("scale", &body("INPUT__0")).await?.ok()?;
+    assert_eq!(answer.numbers(0)?, [10.0, 20.0, 30.0]);
+    for file in ["file:model.pt", "file:1/../../x", "file:1//etc/x"] {
+        let bad = control(&local, "scale", "load", json!({"config": SENT, file: ""})).await?;
+        assert!(bad.error()?.contains("names no file of a version"), "{}", bad.error()?);
+    }
+    let broken = control(
+        &local,
+        "scale",
+        "load",
+        json!({"config": SENT, "file:1/model.pt": "eA=="}),
+    )
+    .await?;
+    assert!(broken.error()?.contains("failed to load"), "{}", broken.error()?);
+    control(&local, "scale", "load", json!({})).await?.ok()?;
+    let answer = local.infer("scale", &body("INPUT__0")).await?.ok()?;
+    assert_eq!(answer.numbers(0)?, [2.0, 4.0, 6.0]);
+
+    control(&local, "chain", "unload", json!({"unload_dependents": true}))
+        .await?
+        .ok()?;
+    assert!(!is_ready(&local, "chain").await? && !is_ready(&local, "scale").await?);
+    let data = mesh.stop().await?;
+    assert_eq!(
+        fs::read_dir(data.path().join("sent"))?.count(),
+        0,
+        "what was sent is gone"
+    );
+    Ok(())
 }
