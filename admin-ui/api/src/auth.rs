@@ -138,7 +138,9 @@ fn authenticate(state: &AdminState, request: &HttpRequest) -> Result<Caller, Api
 fn is_own_origin(request: &HttpRequest) -> bool {
     let origin = header_text(request, &header::ORIGIN);
     let origin = origin.and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-    let host = header_text(request, &header::HOST);
+    // Over HTTP/2 the host is part of the address.
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let host = header_text(request, &header::HOST).or(authority);
     matches!((origin, host), (Some(origin), Some(host)) if origin.eq_ignore_ascii_case(host))
 }
 
@@ -186,10 +188,12 @@ pub(crate) async fn guard(
     }
 }
 
-fn cookie(value: &str, seconds: i64) -> Cookie<'_> {
+/// `secure`: the door speaks TLS, and the browser must not send the cookie without it.
+fn cookie(value: &str, seconds: i64, secure: bool) -> Cookie<'_> {
     Cookie::build(COOKIE, value)
         .path(COOKIE_PATH)
         .http_only(true)
+        .secure(secure)
         .same_site(SameSite::Strict)
         .max_age(Duration::seconds(seconds))
         .finish()
@@ -216,7 +220,7 @@ pub(crate) fn sign_in(state: &AdminState, request: &HttpRequest, body: &LoginBod
     tracing::info!(who = %name, "signed in");
     let session = state.inner.sessions.open(name, spec.hash, state.now_unix());
     Ok(HttpResponse::NoContent()
-        .cookie(cookie(&session, SESSION_SECONDS))
+        .cookie(cookie(&session, SESSION_SECONDS, request.app_config().secure()))
         .finish())
 }
 
@@ -225,7 +229,8 @@ pub(crate) fn sign_out(state: &AdminState, request: &HttpRequest) -> HttpRespons
     if let Some(cookie) = request.cookie(COOKIE) {
         state.inner.sessions.close(cookie.value());
     }
-    HttpResponse::NoContent().cookie(cookie("", 0)).finish()
+    let secure = request.app_config().secure();
+    HttpResponse::NoContent().cookie(cookie("", 0, secure)).finish()
 }
 
 /// Who is signed in.

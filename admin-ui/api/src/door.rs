@@ -11,6 +11,7 @@ use actix_web::{
     web,
 };
 use mesh_actors::Tasks;
+use mesh_tls::{HANDSHAKE_TIMEOUT, ServerConfig};
 use mesh_types::RequestId;
 
 use crate::{AdminParts, AdminState, Assets, configure, static_files};
@@ -24,12 +25,16 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Scripts only from our own files. Styles may be inline, because the app's widgets place themselves by style attributes.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
 object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+/// Browsers that have come by TLS do so for half a year. Only this name: others of its domain are not ours to bind.
+const STRICT_TRANSPORT_SECURITY: &str = "max-age=15768000";
 
-/// Where the admin door listens.
-#[derive(Debug, Clone, Copy)]
+/// Where the admin door listens, and how.
+#[derive(Debug, Clone)]
 pub struct AdminDoorConfig {
     /// The address; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// How it speaks TLS; absent: it does not.
+    pub tls: Option<ServerConfig>,
 }
 
 /// A listening admin door.
@@ -69,8 +74,12 @@ impl AdminDoor {
             .max_connections(MAX_CONNECTIONS)
             .client_request_timeout(HEADER_TIMEOUT)
             .keep_alive(KEEP_ALIVE)
-            .disable_signals()
-            .bind(config.listen)?;
+            .tls_handshake_timeout(HANDSHAKE_TIMEOUT)
+            .disable_signals();
+        let server = match config.tls {
+            Some(tls) => server.bind_rustls_0_23(config.listen, tls)?,
+            None => server.bind(config.listen)?,
+        };
         let addr = server.addrs().first().copied().unwrap_or(config.listen);
         let server = server.run();
         let handle = server.handle();
@@ -108,6 +117,7 @@ async fn frame(
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let id = RequestId(rand::random());
     request.extensions_mut().insert(id);
+    let secure = request.app_config().secure();
     let mut response = next.call(request).await?;
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
@@ -117,6 +127,9 @@ async fn frame(
     set(header::REFERRER_POLICY, "no-referrer");
     set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
     set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+    if secure {
+        set(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT_SECURITY);
+    }
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }

@@ -35,6 +35,7 @@ impl Open {
         let (fixture, tasks) = (Fixture::new().await, Tasks::new());
         let parts = fixture.state.inner.parts.clone();
         let config = AdminDoorConfig {
+            tls: None,
             listen: "127.0.0.1:0".parse().unwrap(),
         };
         Self {

@@ -7,7 +7,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::Failure;
+use crate::{Failure, TrustOptions};
 
 pub(crate) const USER_AGENT: &str = concat!("mesh-cli/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,19 +37,20 @@ struct ErrorBody {
     problems: Vec<Problem>,
 }
 
-pub(crate) fn http_client() -> Result<reqwest::Client, Failure> {
+pub(crate) fn http_client(trust: &TrustOptions) -> Result<reqwest::Client, Failure> {
     let builder = reqwest::Client::builder()
         .user_agent(USER_AGENT)
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(TIMEOUT)
         .redirect(reqwest::redirect::Policy::none());
-    builder
+    trust
+        .apply(builder)?
         .build()
         .map_err(|error| Failure::refused(format!("cannot set up http: {error}")))
 }
 
 impl AdminClient {
-    pub(crate) fn new(url: &str, token: String) -> Result<Self, Failure> {
+    pub(crate) fn new(url: &str, token: String, trust: &TrustOptions) -> Result<Self, Failure> {
         let url = url.trim_end_matches('/').to_owned();
         if header::HeaderValue::from_str(&token).is_err() || token.is_empty() {
             return Err(Failure::refused(
@@ -57,7 +58,7 @@ impl AdminClient {
             ));
         }
         Ok(Self {
-            http: http_client()?,
+            http: http_client(trust)?,
             root: format!("{url}/admin/v1"),
             url,
             token,
@@ -204,7 +205,9 @@ pub(crate) fn refusal(status: StatusCode, body: &[u8]) -> Failure {
 /// Nobody there, or too slow.
 pub(crate) fn unreachable(url: &str, variable: &str, error: &reqwest::Error) -> Failure {
     if error.is_builder() {
-        return Failure::refused(format!("'{url}' is no url: write http://host:port"));
+        return Failure::refused(format!(
+            "'{url}' is no url: write http://host:port or https://host:port"
+        ));
     }
     if error.is_timeout() {
         return Failure::Unreachable(format!("{url} did not answer in time: try again, or check its health"));
@@ -240,7 +243,8 @@ mod tests {
 
     #[test]
     fn an_empty_or_broken_token_is_refused_before_it_is_sent() {
-        assert!(AdminClient::new("http://x", String::new()).is_err());
-        assert!(AdminClient::new("http://x", "a\nb".into()).is_err());
+        let trust = TrustOptions::default();
+        assert!(AdminClient::new("http://x", String::new(), &trust).is_err());
+        assert!(AdminClient::new("http://x", "a\nb".into(), &trust).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io::Read as _, time::Duration};
 
-use mesh_client::{Client, Error, JsonAnswer, Model, ModelMetadata};
+use mesh_client::{Client, ClientBuilder, Error, JsonAnswer, Model, ModelMetadata};
 use serde_json::{Value, json};
 
 use crate::{
@@ -39,7 +39,8 @@ pub(crate) async fn infer(
             "a name or version is letters, digits, '-', '_' and '.'",
         ));
     }
-    let model = model(url, key, &args.name, version).map_err(|error| failure(url, &error))?;
+    let client = globals.trust.client(Client::http(url).api_key(key))?;
+    let model = model(client, &args.name, version).map_err(|error| failure(url, &error))?;
     let body = match &args.file {
         Some(path) if path.as_os_str() == "-" => {
             let mut text = String::new();
@@ -58,13 +59,9 @@ pub(crate) async fn infer(
     print(args, url, &answer, terminal)
 }
 
-fn model(url: &str, key: &str, name: &str, version: Option<&str>) -> Result<Model, Error> {
+fn model(client: ClientBuilder, name: &str, version: Option<&str>) -> Result<Model, Error> {
     // A command that is tried once says at once what is wrong.
-    let client = Client::http(url)
-        .api_key(key)
-        .user_agent(USER_AGENT)
-        .timeout(TIMEOUT)
-        .retries(0);
+    let client = client.user_agent(USER_AGENT).timeout(TIMEOUT).retries(0);
     let model = client.build()?.model(name);
     Ok(match version {
         Some(version) => model.version(version),

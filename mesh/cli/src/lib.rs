@@ -30,6 +30,7 @@ mod spans;
 mod status;
 mod table;
 mod tensors;
+mod trust;
 mod warm;
 
 use std::{
@@ -50,6 +51,7 @@ pub use options::{
     ApplyArgs, BackupArgs, Command, DeleteArgs, DescribeArgs, DeviceArgs, DeviceCommand, DeviceListArgs, DiffArgs,
     DrainArgs, GetArgs, GlobalOptions, InferArgs, KeyCommand, KeyCreateArgs, OutputFormat, StatusArgs, UndrainArgs,
 };
+pub use trust::TrustOptions;
 pub use warm::WarmArgs;
 
 /// Where a command reads from and prints to.

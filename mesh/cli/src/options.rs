@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use mesh_resources::Kind;
 use mesh_types::{DeviceId, TenantId};
 
-use crate::{Failure, ModelCommand, client::AdminClient, keys::Expiry, tensors::NamedInput};
+use crate::{Failure, ModelCommand, TrustOptions, client::AdminClient, keys::Expiry, tensors::NamedInput};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 unreachable, 4 conflict.";
 
@@ -62,6 +62,9 @@ pub struct GlobalOptions {
         help_heading = "Connection"
     )]
     pub api_key: Option<String>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "each of its options says what it is")]
+    pub trust: TrustOptions,
 }
 
 impl GlobalOptions {
@@ -81,7 +84,7 @@ impl GlobalOptions {
                 ));
             }
         };
-        AdminClient::new(&self.admin_url, token)
+        AdminClient::new(&self.admin_url, token, &self.trust)
     }
 }
 

@@ -50,6 +50,14 @@ pub struct ClientBuilder {
     connections: usize,
     max_message_bytes: usize,
     retries: u32,
+    tls: Tls,
+}
+
+/// What a connection over TLS trusts and shows, as PEM; the system's authorities and no certificate where nothing is said.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tls {
+    pub(crate) authorities: Option<Vec<u8>>,
+    pub(crate) identity: Option<Vec<u8>>,
 }
 
 /// What both wires are made of, checked.
@@ -61,6 +69,7 @@ pub(crate) struct Setting {
     pub(crate) connect_timeout: Duration,
     pub(crate) connections: usize,
     pub(crate) max_message_bytes: usize,
+    pub(crate) tls: Tls,
 }
 
 impl ClientBuilder {
@@ -75,7 +84,20 @@ impl ClientBuilder {
             connections: DEFAULT_CONNECTIONS,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             retries: DEFAULT_RETRIES,
+            tls: Tls::default(),
         }
+    }
+
+    /// Over https, trusts these authorities (certificates in PEM) and no others.
+    pub fn trust_only(mut self, authorities: &[u8]) -> Self {
+        self.tls.authorities = Some(authorities.to_vec());
+        self
+    }
+
+    /// Over https, shows this certificate where the server asks for one: the chain and its key in PEM.
+    pub fn identity(mut self, identity: &[u8]) -> Self {
+        self.tls.identity = Some(identity.to_vec());
+        self
     }
 
     /// Calls with an API key.
@@ -159,6 +181,7 @@ impl ClientBuilder {
             connect_timeout: self.connect_timeout,
             connections: self.connections,
             max_message_bytes: self.max_message_bytes,
+            tls: self.tls,
         };
         let wire = if self.grpc {
             Wire::Grpc(GrpcWire::new(&setting)?)

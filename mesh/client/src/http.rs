@@ -14,13 +14,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body::{Body, Frame, SizeHint};
 use mesh_protocol::HEADER_CONTENT_LENGTH;
 use mesh_types::Retry;
-use reqwest::{Response, redirect};
+use reqwest::{Certificate, Identity, Response, redirect};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     Answer, Error, IndexEntry, JsonAnswer, ModelMetadata, ModelStatistics, Request, ServerMetadata, Status,
-    builder::Setting,
+    builder::{Setting, Tls},
     error::chain,
     head::{self, Head},
 };
@@ -81,6 +81,20 @@ impl Body for Parts {
     }
 }
 
+fn secured(mut builder: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest::ClientBuilder, Error> {
+    if let Some(pem) = &tls.authorities {
+        let known = Certificate::from_pem_bundle(pem).ok().filter(|known| !known.is_empty());
+        builder =
+            builder.tls_certs_only(known.ok_or_else(|| Error::invalid("the authorities are no certificates in PEM"))?);
+    }
+    if let Some(pem) = &tls.identity {
+        let identity = Identity::from_pem(pem);
+        builder = builder
+            .identity(identity.map_err(|_| Error::invalid("the identity is no certificate with its key in PEM"))?);
+    }
+    Ok(builder)
+}
+
 impl HttpWire {
     pub(crate) fn new(setting: &Setting) -> Result<Self, Error> {
         let builder = reqwest::Client::builder()
@@ -90,7 +104,7 @@ impl HttpWire {
             .tcp_nodelay(true)
             .http1_only()
             .redirect(redirect::Policy::none());
-        let http = builder.build();
+        let http = secured(builder, &setting.tls)?.build();
         Ok(Self {
             http: http.map_err(|error| Error::invalid(format!("HTTP cannot be set up: {}", chain(&error))))?,
             root: setting.url.as_str().trim_end_matches('/').to_owned(),

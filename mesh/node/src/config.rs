@@ -21,6 +21,7 @@ use crate::{
     compat,
     memory::{self, Amount},
     options::{ServeOptions, Text},
+    tls::TlsConfig,
 };
 
 /// The largest configuration file.
@@ -58,6 +59,8 @@ pub struct NodeConfig {
     pub metrics: SocketAddr,
     /// The admin door.
     pub admin: SocketAddr,
+    /// How the doors speak TLS.
+    pub tls: TlsConfig,
     /// Threads of each inference door.
     pub http_workers: usize,
     /// The largest body of a request.
@@ -155,6 +158,7 @@ impl NodeConfig {
             grpc: desk.address("grpc_listen", options.grpc_listen, ([0, 0, 0, 0], 8001)),
             metrics: desk.address("metrics_listen", options.metrics_listen, ([0, 0, 0, 0], 8002)),
             admin: desk.address("admin_listen", options.admin_listen, ([127, 0, 0, 1], 8080)),
+            tls: options.tls.check(&mut desk.problems),
             http_workers: desk.number("http_workers", options.http_workers, 1..=256, (cores / 2).clamp(1, 256)),
             max_body_bytes: desk.number("max_body_bytes", options.max_body_bytes, 1_024..=1 << 30, 64 << 20),
             forward_headers: desk.optional("forward_headers", options.forward_headers),

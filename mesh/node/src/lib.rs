@@ -22,6 +22,7 @@ mod sent;
 pub mod signals;
 mod signature;
 mod statistics;
+mod tls;
 mod triton;
 
 pub use config::{ConfigError, NodeConfig};
@@ -31,3 +32,4 @@ pub use options::{ServeOptions, Text};
 pub use repository::RepositoryError;
 pub use restore::{RestoreError, RestoreOptions, Restored, restore};
 pub use signature::signature;
+pub use tls::{TlsConfig, TlsOptions};

@@ -17,6 +17,7 @@ use mesh_router::{LocalTenant, ModelControl, Regions, RegionsConfig, RouterParts
 use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor, GrpcDoorConfig};
 use mesh_router_http::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor};
 use mesh_telemetry::{DeviceSource, Telemetry, TelemetryConfig, TelemetryError, TritonSource};
+use mesh_tls::TlsError;
 use mesh_types::{Clock, Fault, SystemClock, TenantId};
 use mesh_worker::{BatchObserver, Worker, WorkerConfig, WorkerError};
 
@@ -29,6 +30,7 @@ use crate::{
     fleet::LocalFleet,
     observer::{BatchTelemetry, DeviceReadings},
     repository::{self, RepositoryError},
+    tls::DoorsTls,
     triton::TritonReadings,
 };
 
@@ -69,6 +71,8 @@ pub enum StartError {
     Repository(#[from] RepositoryError),
     #[error("cannot follow the devices: {0}")]
     Devices(Fault),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Door(#[from] DoorError),
     #[error(transparent)]
@@ -129,6 +133,7 @@ struct Behind<'a> {
     clock: Arc<dyn Clock>,
     store: &'a Store,
     fleet: LocalFleet,
+    tls: DoorsTls,
 }
 
 impl Node {
@@ -146,6 +151,8 @@ impl Node {
         let telemetry = Telemetry::start(&TelemetryConfig {
             otlp: config.otlp.clone(),
         })?;
+        let tls = DoorsTls::load(&config.tls, &clock)?;
+        tls.watch(&telemetry, &groups.doors);
         let readiness = Readiness::default();
         let models = readiness.register("models");
         let store = open_store(&config, &groups.records)?;
@@ -174,6 +181,7 @@ impl Node {
             clock,
             store: &store,
             fleet,
+            tls,
         };
         let doors = behind.open(models, &groups)?;
         // Last, so that a token is never lost to a door that does not open.
@@ -335,6 +343,7 @@ impl Behind<'_> {
         let repository = self.repository(&control, &snapshots)?;
         let metrics = MetricsDoor::start(
             self.config.metrics,
+            self.tls.metrics.clone(),
             self.telemetry.clone(),
             self.readiness.clone(),
             &groups.metrics,
@@ -438,6 +447,7 @@ impl Behind<'_> {
     fn http_config(&self, control: Option<Arc<dyn ModelControl>>) -> HttpDoorConfig {
         HttpDoorConfig {
             listen: self.config.http,
+            tls: self.tls.inference.clone(),
             workers: self.config.http_workers,
             max_body_bytes: self.config.max_body_bytes,
             forward: self.config.forward_headers.clone(),
@@ -454,6 +464,7 @@ impl Behind<'_> {
     fn grpc_config(&self, control: Option<Arc<dyn ModelControl>>) -> GrpcDoorConfig {
         GrpcDoorConfig {
             listen: self.config.grpc,
+            tls: self.tls.inference.clone(),
             workers: self.config.http_workers,
             max_message_bytes: self.config.max_body_bytes,
             forward: self.config.forward_headers.clone(),
@@ -489,10 +500,10 @@ impl Behind<'_> {
         };
         let config = AdminDoorConfig {
             listen: self.config.admin,
+            tls: self.tls.admin.clone(),
         };
-        AdminDoor::start(config, parts, Arc::new(WebApp), tasks).map_err(|source| StartError::AdminDoor {
-            address: config.listen,
-            source,
-        })
+        let address = config.listen;
+        AdminDoor::start(config, parts, Arc::new(WebApp), tasks)
+            .map_err(|source| StartError::AdminDoor { address, source })
     }
 }

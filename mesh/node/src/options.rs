@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::{Deserialize, Deserializer};
 
+use crate::tls::TlsOptions;
+
 /// A setting as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text(pub String);
@@ -79,6 +81,10 @@ pub struct ServeOptions {
     /// The admin door: web pages and API. [default: 127.0.0.1:8080]
     #[arg(long, env = "MESH_ADMIN_LISTEN", value_name = "ADDRESS", help_heading = "Doors")]
     pub admin_listen: Option<Text>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[expect(missing_docs, reason = "each of its settings says what it is")]
+    pub tls: TlsOptions,
     /// Threads of each inference door. [default: half the processors, at least 1]
     #[arg(long, env = "MESH_HTTP_WORKERS", value_name = "N", help_heading = "Doors")]
     pub http_workers: Option<Text>,
@@ -179,6 +185,7 @@ impl ServeOptions {
             grpc_listen: self.grpc_listen.or(other.grpc_listen),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
             admin_listen: self.admin_listen.or(other.admin_listen),
+            tls: self.tls.or(other.tls),
             http_workers: self.http_workers.or(other.http_workers),
             max_body_bytes: self.max_body_bytes.or(other.max_body_bytes),
             forward_headers: self.forward_headers.or(other.forward_headers),

@@ -1,7 +1,7 @@
 //! Every metric and its name, once: what rooms report and what Prometheus reads.
 //!
 //! Names follow Prometheus' rules (base units, `_total`, `_seconds`). Labels are `tenant`, `endpoint`, `arm`, `version`,
-//! `outcome`, `stage`, `device`, `model`, `reason`, `ensemble`, `step`, all bounded by [`crate::labels`] and [`crate::series`].
+//! `outcome`, `stage`, `device`, `model`, `reason`, `ensemble`, `step`, `door`, all bounded by [`crate::labels`] and [`crate::series`].
 
 use std::{
     collections::BTreeMap,
@@ -22,6 +22,7 @@ use prometheus_client::{
 };
 
 use crate::{
+    certificates::Certificates,
     devices::{self, DeviceMetrics, DeviceSource},
     ensembles::{EnsembleMeter, EnsembleReading, Ensembles},
     labels::{BoundedLabels, LabelText},
@@ -88,6 +89,7 @@ pub struct Metrics {
     devices: DeviceMetrics,
     triton: TritonMetrics,
     pub(crate) ensembles: Ensembles,
+    certificates: Certificates,
 }
 
 impl Default for Metrics {
@@ -110,6 +112,7 @@ impl Metrics {
             devices: DeviceMetrics::default(),
             triton: TritonMetrics::default(),
             ensembles: Ensembles::default(),
+            certificates: Certificates::default(),
         };
         metrics.register();
         metrics
@@ -118,6 +121,7 @@ impl Metrics {
     fn register(&self) {
         let mut registry = self.registry.write();
         self.models.register(&mut registry);
+        self.certificates.register(&mut registry);
         registry.register(
             "mesh_refused",
             "Requests refused before they had a tenant, by reason",
@@ -160,6 +164,16 @@ impl Metrics {
                 reason: self.reasons.admit(reason),
             })
             .inc();
+    }
+
+    /// The files of a door's certificate have changed, and were put in place or refused.
+    pub fn certificate_changed(&self, door: &'static str, renewed: bool) {
+        self.certificates.changed(door, renewed);
+    }
+
+    /// When the certificate ends that a door serves with, in Unix seconds.
+    pub fn certificate_expires(&self, door: &'static str, unix_seconds: i64) {
+        self.certificates.expires(door, unix_seconds);
     }
 
     /// A batch has been executed.

@@ -8,12 +8,15 @@ use std::{
 
 use mesh_protocol::HeaderPattern;
 use mesh_router::{LocalTenant, ModelControl};
+use mesh_tls::ServerConfig;
 
 /// The gRPC door's settings.
 #[derive(Debug, Clone)]
 pub struct GrpcDoorConfig {
     /// Where it listens; port 0 takes any free one.
     pub listen: SocketAddr,
+    /// How it speaks TLS; absent: it does not.
+    pub tls: Option<ServerConfig>,
     /// Threads, each with a router of its own.
     pub workers: usize,
     /// The largest message of an inference request, as sent and after decompression.
@@ -54,6 +57,7 @@ impl Default for GrpcDoorConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8001)),
+            tls: None,
             workers: 2,
             max_message_bytes: 64 * 1024 * 1024,
             max_buffered_bytes: 1024 * 1024 * 1024,

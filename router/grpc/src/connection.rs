@@ -18,8 +18,10 @@ use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use http::Request;
 use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh_router::LocalTenant;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 
 use crate::{config::GrpcDoorConfig, service::Service};
 
@@ -70,10 +72,11 @@ fn protocol(calls: Calls, config: &GrpcDoorConfig) -> http2::Builder<Calls> {
 
 /// Serves a connection until either side ends it; when the door is ending, or no call has come for long, what is under way is
 /// finished and nothing new taken.
-pub(crate) async fn serve(socket: TcpStream, service: Rc<Service>) {
+///
+/// `here` says whether the caller is on this machine.
+pub(crate) async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin + 'static, here: bool, service: Rc<Service>) {
     let config = service.config.clone();
     let calls = Calls::default();
-    let here = socket.peer_addr().is_ok_and(|peer| LocalTenant::is_here(peer.ip()));
     let local = config.local_tenant.clone().filter(|_| here);
     let mut told = pin!(service.ended());
     let answer = {

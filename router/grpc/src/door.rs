@@ -22,6 +22,7 @@ use tokio::{
 use crate::{
     config::GrpcDoorConfig,
     service::{Service, ServiceParts, Shared},
+    tls,
     worker::{self, Arrived, Place},
 };
 
@@ -93,6 +94,7 @@ impl GrpcDoor {
         let service = ServiceParts {
             shared: Shared::new(readiness)?,
             config: config.clone(),
+            tls: config.tls.clone().map(tls::acceptor),
             parts: parts.clone(),
             budget: Budget::new(config.max_buffered_bytes),
             ending: watch::Sender::new(false),

@@ -26,6 +26,7 @@ mod service;
 mod settings;
 mod status;
 mod stream;
+mod tls;
 mod worker;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use mesh_router::{Budget, RequestIds, RouterActor, RouterHandle, RouterParts};
 use mesh_telemetry::Telemetry;
 use mesh_types::{Clock, RequestId};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 use tonic::{
     Status,
     body::Body,
@@ -40,6 +41,7 @@ type Reflection = Arc<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>;
 pub(crate) struct ServiceParts {
     pub(crate) shared: Shared,
     pub(crate) config: GrpcDoorConfig,
+    pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) parts: RouterParts,
     pub(crate) budget: Budget,
     pub(crate) ending: watch::Sender<bool>,
@@ -104,6 +106,8 @@ pub(crate) struct Service {
     pub(crate) readiness: Readiness,
     /// True once the door is ending.
     pub(crate) ending: watch::Receiver<bool>,
+    /// How handshakes are made, if there are any.
+    pub(crate) tls: Option<TlsAcceptor>,
     budget: Budget,
     reflection: [(&'static str, Reflection); 2],
 }
@@ -115,6 +119,7 @@ impl Service {
             telemetry: of.parts.telemetry.clone(),
             router: RouterActor::start_here(of.parts),
             ids: RequestIds::new(),
+            tls: of.tls,
             config: of.config,
             readiness: of.shared.readiness,
             ending: of.ending.subscribe(),

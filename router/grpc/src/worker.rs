@@ -11,9 +11,10 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
+use mesh_router::LocalTenant;
 use tokio::sync::mpsc;
 
-use crate::{connection, service::Service};
+use crate::{connection, service::Service, tls};
 
 /// A connection on its way to a thread, or on it; counted until it is gone.
 #[derive(Debug)]
@@ -64,9 +65,15 @@ pub(crate) async fn run(mut arriving: mpsc::Receiver<Arrived>, service: Rc<Servi
 
 async fn serve(arrived: Arrived, service: Rc<Service>) {
     let Arrived { socket, place } = arrived;
-    match tokio::net::TcpStream::from_std(socket) {
-        Ok(socket) => connection::serve(socket, service).await,
-        Err(error) => tracing::debug!(%error, "a connection could not be taken over"),
+    let here = socket.peer_addr().is_ok_and(|peer| LocalTenant::is_here(peer.ip()));
+    match (tokio::net::TcpStream::from_std(socket), service.tls.clone()) {
+        (Ok(socket), None) => connection::serve(socket, here, service).await,
+        (Ok(socket), Some(acceptor)) => {
+            if let Some(secured) = tls::shake_hands(&acceptor, socket).await {
+                connection::serve(secured, here, service).await;
+            }
+        }
+        (Err(error), _) => tracing::debug!(%error, "a connection could not be taken over"),
     }
     drop(place);
 }

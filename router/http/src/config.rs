@@ -8,6 +8,7 @@ use std::{
 
 use mesh_protocol::HeaderPattern;
 use mesh_router::{LocalTenant, ModelControl};
+use mesh_tls::ServerConfig;
 
 use crate::cors::CorsOrigins;
 
@@ -16,6 +17,8 @@ use crate::cors::CorsOrigins;
 pub struct HttpDoorConfig {
     /// Where it listens; port 0 takes any free one.
     pub listen: SocketAddr,
+    /// How it speaks TLS; absent: it does not.
+    pub tls: Option<ServerConfig>,
     /// Threads, each with a router of its own.
     pub workers: usize,
     /// The largest body, as sent and after decompression.
@@ -52,6 +55,7 @@ impl Default for HttpDoorConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8000)),
+            tls: None,
             workers: 2,
             max_body_bytes: 64 * 1024 * 1024,
             max_buffered_bytes: 1024 * 1024 * 1024,

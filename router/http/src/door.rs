@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, rc::Rc, time::Duration};
 use actix_web::{App, HttpRequest, HttpServer, dev::Server, dev::ServerHandle, web};
 use mesh_actors::{Readiness, Tasks};
 use mesh_router::{Budget, RouterActor, RouterParts};
+use mesh_tls::HANDSHAKE_TIMEOUT;
 
 use crate::{config::HttpDoorConfig, service::Service};
 
@@ -67,12 +68,18 @@ impl HttpDoor {
             // A caller that leaves must not keep a place: its call is dropped with the connection.
             .h1_allow_half_closed(false)
             .shutdown_timeout(settings.grace.as_secs().max(1))
-            .disable_signals()
-            .bind(settings.listen)
-            .map_err(|source| DoorError::Bind {
-                address: settings.listen,
-                source,
-            })?;
+            // Slow handshakes have as many places as connections have, so that they do not keep others waiting.
+            .max_connection_rate(settings.max_connections_per_worker)
+            .tls_handshake_timeout(HANDSHAKE_TIMEOUT)
+            .disable_signals();
+        let server = match settings.tls {
+            Some(tls) => server.bind_rustls_0_23(settings.listen, tls),
+            None => server.bind(settings.listen),
+        };
+        let server = server.map_err(|source| DoorError::Bind {
+            address: settings.listen,
+            source,
+        })?;
         let address = server.addrs().first().copied().unwrap_or(settings.listen);
         let server = RunningServer::start("inference door", server.run(), address, tasks);
         Ok(Self { server })

@@ -895,7 +895,7 @@ async fn a_stop_lets_the_requests_under_way_end_and_takes_no_more() {
 async fn operators_scrape_and_probe_on_a_door_of_their_own_and_both_doors_end_with_their_tasks() {
     let bed = bed();
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-    let metrics = MetricsDoor::start(any_port, Telemetry::local(), bed.readiness.clone(), &bed.tasks).unwrap();
+    let metrics = MetricsDoor::start(any_port, None, Telemetry::local(), bed.readiness.clone(), &bed.tasks).unwrap();
     let mut client = Client::to(metrics.addr(), "").await;
     let scrape = client.raw(b"GET /metrics HTTP/1.1\r\nhost: mesh\r\n\r\n").await;
     assert_eq!(scrape.status, 200);
@@ -909,7 +909,13 @@ async fn operators_scrape_and_probe_on_a_door_of_their_own_and_both_doors_end_wi
     assert_eq!(client.get("/health/ready").await.status, 200);
     bed.readiness.end();
     assert_eq!(client.get("/health/ready").await.status, 503);
-    let taken = MetricsDoor::start(metrics.addr(), Telemetry::local(), Readiness::default(), &bed.tasks);
+    let taken = MetricsDoor::start(
+        metrics.addr(),
+        None,
+        Telemetry::local(),
+        Readiness::default(),
+        &bed.tasks,
+    );
     assert!(
         matches!(taken, Err(DoorError::Bind { .. })),
         "an address can be taken once"

@@ -13,6 +13,7 @@ use actix_web::{
 use mesh_actors::{Readiness, Tasks};
 use mesh_protocol::{live_body, ready_body};
 use mesh_telemetry::Telemetry;
+use mesh_tls::{HANDSHAKE_TIMEOUT, ServerConfig};
 
 use crate::{
     door::{DoorError, RunningServer},
@@ -33,9 +34,10 @@ pub struct MetricsDoor {
 }
 
 impl MetricsDoor {
-    /// Opens the door. Must be called within an actix system.
+    /// Opens the door, which speaks TLS where it is told how. Must be called within an actix system.
     pub fn start(
         listen: SocketAddr,
+        tls: Option<ServerConfig>,
         telemetry: Telemetry,
         readiness: Readiness,
         tasks: &Tasks,
@@ -52,12 +54,16 @@ impl MetricsDoor {
             .workers(1)
             .max_connections(MAX_CONNECTIONS)
             .shutdown_timeout(STOP_SECONDS)
-            .disable_signals()
-            .bind(listen)
-            .map_err(|source| DoorError::Bind {
-                address: listen,
-                source,
-            })?;
+            .tls_handshake_timeout(HANDSHAKE_TIMEOUT)
+            .disable_signals();
+        let server = match tls {
+            Some(tls) => server.bind_rustls_0_23(listen, tls),
+            None => server.bind(listen),
+        };
+        let server = server.map_err(|source| DoorError::Bind {
+            address: listen,
+            source,
+        })?;
         let address = server.addrs().first().copied().unwrap_or(listen);
         let server = RunningServer::start("metrics door", server.run(), address, tasks);
         Ok(Self { server })

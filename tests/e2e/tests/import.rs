@@ -196,6 +196,7 @@ async fn import(admin: &Admin, url: String, folder: PathBuf, dry_run: bool) -> a
         admin_token_from: None,
         url: String::new(),
         api_key: None,
+        trust: mesh_cli::TrustOptions::default(),
     };
     let args = mesh_cli::ImportArgs {
         folder,

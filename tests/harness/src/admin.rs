@@ -26,6 +26,15 @@ impl Admin {
         }
     }
 
+    /// The same where the door speaks TLS, by a client that trusts it.
+    pub fn over_tls(client: Client, address: SocketAddr, token: &str) -> Self {
+        Self {
+            client,
+            base: format!("https://{address}/admin/v1"),
+            token: token.to_owned(),
+        }
+    }
+
     /// The token, for other clients.
     pub fn token(&self) -> &str {
         &self.token

@@ -75,6 +75,15 @@ impl Caller {
         }
     }
 
+    /// The same where the door speaks TLS, by a client that trusts it.
+    pub fn over_tls(client: Client, address: SocketAddr, key: Option<&str>) -> Self {
+        Self {
+            client,
+            base: format!("https://{address}"),
+            key: key.map(str::to_owned),
+        }
+    }
+
     /// The key, for other clients.
     pub fn key(&self) -> &str {
         self.key.as_deref().unwrap_or_default()

@@ -10,6 +10,7 @@
 
 mod admin;
 mod caller;
+mod certificates;
 mod collector;
 mod deadly;
 mod grpc;
@@ -20,6 +21,7 @@ mod wait;
 
 pub use admin::Admin;
 pub use caller::{Answer, Caller};
+pub use certificates::{Authority, Pair};
 pub use collector::{Collector, ExportedSpan};
 pub use deadly::{DeadlyBackend, Gate};
 pub use grpc::GrpcCaller;

@@ -19,6 +19,8 @@ pub struct MeshOptions {
     pub data: Option<Arc<TempDir>>,
     /// Backends that are asked before the mesh's own.
     pub backends: Vec<Arc<dyn Backend>>,
+    /// Who speaks to it where its inference and admin doors speak TLS; absent: they do not.
+    pub tls_client: Option<reqwest::Client>,
 }
 
 impl std::fmt::Debug for MeshOptions {
@@ -38,6 +40,7 @@ pub struct Mesh {
     addresses: Addresses,
     admin: Option<Admin>,
     data: Arc<TempDir>,
+    tls_client: Option<reqwest::Client>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
@@ -58,6 +61,13 @@ fn for_tests(data: PathBuf) -> ServeOptions {
         threads_per_device: text("1"),
         grace_ms: text("10000"),
         ..ServeOptions::default()
+    }
+}
+
+fn admin_of(tls_client: Option<&reqwest::Client>, addresses: Addresses, token: &str) -> Admin {
+    match tls_client {
+        Some(client) => Admin::over_tls(client.clone(), addresses.admin, token),
+        None => Admin::new(addresses.admin, token),
     }
 }
 
@@ -86,8 +96,9 @@ impl Mesh {
         let (addresses, token) = told.await.context("the mesh did not start")??;
         let mesh = Self {
             addresses,
-            admin: token.map(|token| Admin::new(addresses.admin, &token)),
+            admin: token.map(|token| admin_of(options.tls_client.as_ref(), addresses, &token)),
             data,
+            tls_client: options.tls_client,
             stop: Some(stop),
             thread: Some(thread),
         };
@@ -110,13 +121,16 @@ impl Mesh {
     /// Gives a mesh on an old data folder its admin.
     #[must_use]
     pub fn with_token(mut self, token: &str) -> Self {
-        self.admin = Some(Admin::new(self.addresses.admin, token));
+        self.admin = Some(admin_of(self.tls_client.as_ref(), self.addresses, token));
         self
     }
 
     /// Somebody who calls with an API key.
     pub fn caller(&self, key: &str) -> Caller {
-        Caller::new(self.addresses.http, Some(key))
+        match &self.tls_client {
+            Some(client) => Caller::over_tls(client.clone(), self.addresses.http, Some(key)),
+            None => Caller::new(self.addresses.http, Some(key)),
+        }
     }
 
     /// Somebody who calls over gRPC with an API key.

@@ -15,6 +15,7 @@ pub const LEVELS: &[(&str, u8)] = &[
     ("mesh-backend-torch", 2),
     ("mesh-backend-builtin", 2),
     ("mesh-actors", 2),
+    ("mesh-tls", 2),
     ("mesh-import", 2),
     ("mesh-worker", 3),
     ("mesh-registry", 3),

@@ -1,0 +1,81 @@
+//! Certificates for tests, made when they are needed: an authority, and what it signs.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use reqwest::{Certificate, Client, ClientBuilder, Identity};
+
+use crate::PATIENCE;
+
+/// An authority.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Authority")
+    }
+}
+
+/// A certificate and its key, as PEM.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// The certificate.
+    pub certificate: String,
+    /// The key.
+    pub key: String,
+}
+
+impl Authority {
+    /// A new authority of this name.
+    pub fn new(name: &str) -> anyhow::Result<Self> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        Ok(Self { issuer })
+    }
+
+    /// Its own certificate, as PEM.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// Signs a new certificate for these hosts or addresses.
+    pub fn sign(&self, names: &[&str]) -> anyhow::Result<Pair> {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new(names)?.signed_by(&key, &self.issuer)?;
+        Ok(Pair {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+
+    /// The beginnings of a client that trusts this authority and nobody else.
+    pub fn trusting(&self) -> anyhow::Result<ClientBuilder> {
+        let own = Certificate::from_pem(self.pem().as_bytes())?;
+        Ok(Client::builder().timeout(PATIENCE).tls_certs_only([own]))
+    }
+}
+
+impl Pair {
+    /// Writes both into a folder as `NAME.pem` and `NAME.key`, each at once; answers where they are.
+    pub fn write(&self, folder: &Path, name: &str) -> anyhow::Result<(PathBuf, PathBuf)> {
+        let write = |ending: &str, text: &str| {
+            let (half, whole) = (folder.join("half"), folder.join(format!("{name}.{ending}")));
+            std::fs::write(&half, text)?;
+            std::fs::rename(&half, &whole)?;
+            anyhow::Ok(whole)
+        };
+        Ok((write("pem", &self.certificate)?, write("key", &self.key)?))
+    }
+
+    /// What a client shows.
+    pub fn identity(&self) -> anyhow::Result<Identity> {
+        Ok(Identity::from_pem(
+            format!("{}\n{}", self.certificate, self.key).as_bytes(),
+        )?)
+    }
+}
