@@ -147,6 +147,10 @@ impl NodeConfig {
         let mut desk = Desk { problems: Vec::new() };
         let tenant = desk.tenant(options.model_repository_tenant);
         let name_said = options.server_name.is_some();
+        let (threads, states) = (
+            u16::try_from(cores).unwrap_or(256).clamp(1, 256),
+            options.sequence_state_bytes,
+        );
         let mut config = Self {
             data: options.data.unwrap_or_else(|| PathBuf::from("./mesh-data")),
             model_repository: options.model_repository.zip(tenant.clone()),
@@ -170,24 +174,14 @@ impl NodeConfig {
             max_in_flight: desk.number("max_in_flight", options.max_in_flight, 1..=1_000_000, 4_096),
             grace: desk.millis("grace_ms", options.grace_ms, 0..=600_000, 30_000),
             devices: desk.number("devices", options.devices, 1..=64, 1),
-            threads_per_device: desk.number(
-                "threads_per_device",
-                options.threads_per_device,
-                1..=256,
-                u16::try_from(cores).unwrap_or(256).clamp(1, 256),
-            ),
+            threads_per_device: desk.number("threads_per_device", options.threads_per_device, 1..=256, threads),
             intra_op_threads: desk.number("intra_op_threads", options.intra_op_threads, 1..=256, 1),
             cpu_memory: desk.memory(options.cpu_memory),
             gpu_memory_percent: desk.number("gpu_memory_percent", options.gpu_memory_percent, 1..=100, 90),
             parallel_loads: desk.number("parallel_loads", options.parallel_loads, 1..=16, 2),
             queue: desk.number("queue", options.queue, 1..=1_000_000, 4_096),
             sequence_grace: desk.millis("sequence_grace_ms", options.sequence_grace_ms, 0..=3_600_000, 30_000),
-            sequence_state_bytes: desk.number(
-                "sequence_state_bytes",
-                options.sequence_state_bytes,
-                1_024..=1 << 40,
-                1 << 30,
-            ),
+            sequence_state_bytes: desk.number("sequence_state_bytes", states, 1_024..=1 << 40, 1 << 30),
             otlp: desk.otlp(options.otlp_endpoint, options.otlp_sample_ratio),
             log_format: desk.log_format(options.log_format.as_ref()),
             log: options.log.map_or_else(|| LOG_FILTER.to_owned(), |Text(filter)| filter),

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use clap::Args;
 use mesh_actors::Tasks;
 use mesh_telemetry::Telemetry;
-use mesh_tls::{ClientAuth, Renewal, ServerConfig, ServerTls, TlsError, TlsSettings, TlsVersion};
+use mesh_tls::{ClientAuth, Renewal, ServerConfig, ServerTls, TlsError, TlsSettings, TlsVersion, Warning};
 use mesh_types::Clock;
 use serde::Deserialize;
 use tokio::{
@@ -17,6 +17,9 @@ use crate::options::Text;
 
 /// How often the files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What is asked of callers, once it is known of whose certificates.
+type Ask = fn(PathBuf) -> ClientAuth;
 
 /// The settings of `mesh serve` that are about TLS.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
@@ -89,8 +92,7 @@ impl TlsOptions {
             problems,
         );
         let named = self.tls_client_auth.is_some();
-        let modes: [(&str, fn(PathBuf) -> ClientAuth); 2] =
-            [("required", ClientAuth::Required), ("optional", ClientAuth::Optional)];
+        let modes: [(&str, Ask); 2] = [("required", ClientAuth::Required), ("optional", ClientAuth::Optional)];
         let mode = one_of(("tls_client_auth", self.tls_client_auth), &modes, problems);
         if named && self.tls_client_ca.is_none() {
             problems.push("tls_client_auth: there is no authority to ask: set tls_client_ca too".to_owned());
@@ -285,6 +287,12 @@ async fn hangup(signals: &mut Option<Signal>) {
     }
 }
 
+fn warn(door: &'static str, warnings: &[Warning]) {
+    for warning in warnings {
+        tracing::warn!(door, "{warning}");
+    }
+}
+
 fn look(door: &'static str, tls: &ServerTls, telemetry: &Telemetry) {
     match tls.renew() {
         Renewal::Unchanged => {}
@@ -292,9 +300,7 @@ fn look(door: &'static str, tls: &ServerTls, telemetry: &Telemetry) {
             telemetry.metrics().certificate_changed(door, true);
             telemetry.metrics().certificate_expires(door, tls.expires());
             tracing::info!(door, expires = tls.expires(), "serves with a new certificate");
-            for warning in warnings {
-                tracing::warn!(door, "{warning}");
-            }
+            warn(door, &warnings);
         }
         Renewal::Refused(error) => {
             telemetry.metrics().certificate_changed(door, false);

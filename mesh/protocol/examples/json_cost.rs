@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         version: Version::FIRST,
         outputs: inputs,
         parameters: Parameters::new(),
+        regions: Vec::new(),
     };
     let json = OutputOptions::all(false);
     let (mut sides, mut failed) = ([const { Vec::new() }; 4], false);

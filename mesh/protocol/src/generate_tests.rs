@@ -126,6 +126,7 @@ fn response(outputs: Vec<Tensor>) -> InferResponse {
         parameters: [("triton_x".to_owned(), ParameterValue::Bool(true))]
             .into_iter()
             .collect(),
+        regions: Vec::new(),
     }
 }
 

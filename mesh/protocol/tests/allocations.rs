@@ -121,6 +121,7 @@ fn writing_a_large_answer_copies_no_tensor() {
         version: Version::FIRST,
         outputs: request.inputs,
         parameters: Parameters::new(),
+        regions: Vec::new(),
     };
     let (encoded, taken) = allocated(|| encode_infer(&response, &OutputOptions::all(true)).unwrap());
     assert!(encoded.body_bytes() > bytes && taken <= MOST, "{taken}");

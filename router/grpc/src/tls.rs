@@ -17,19 +17,19 @@ pub(crate) fn acceptor(mut config: ServerConfig) -> TlsAcceptor {
 
 /// A connection that speaks HTTP/2 behind TLS; none where the client is too slow, is refused, or wants another protocol.
 pub(crate) async fn shake_hands(acceptor: &TlsAcceptor, socket: TcpStream) -> Option<TlsStream<TcpStream>> {
-    match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await {
-        Ok(Ok(secured)) if secured.get_ref().1.alpn_protocol() == Some(HTTP2) => Some(secured),
-        Ok(Ok(_)) => {
-            tracing::debug!("a client did not ask for HTTP/2 in its TLS handshake");
-            None
-        }
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a TLS handshake failed");
-            None
-        }
-        Err(_) => {
-            tracing::debug!("a TLS handshake took too long");
-            None
-        }
-    }
+    let shaken = shaken(acceptor, socket).await;
+    shaken
+        .inspect_err(|why| tracing::debug!(why, "a TLS handshake came to nothing"))
+        .ok()
+}
+
+async fn shaken(acceptor: &TlsAcceptor, socket: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+    let accepted = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await;
+    let secured = accepted
+        .map_err(|_| "it took too long".to_owned())?
+        .map_err(|error| error.to_string())?;
+    let agreed = secured.get_ref().1.alpn_protocol() == Some(HTTP2);
+    agreed
+        .then_some(secured)
+        .ok_or_else(|| "the client did not ask for HTTP/2".to_owned())
 }

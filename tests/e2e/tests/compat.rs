@@ -391,7 +391,12 @@ async fn models_of_the_repository_are_loaded_and_unloaded_by_its_tenant_alone() 
 
     control(&local, "simple", "unload", json!({})).await?.ok()?;
     assert!(!is_ready(&local, "simple").await?);
-    assert_eq!(index(&local).await?[1], of("simple", "1", "UNAVAILABLE", "unloaded"));
+    // It is not led to any more, and may still be on its way from the device.
+    mesh_harness::eventually("the model has left the device", || async {
+        let gone = index(&local).await?[1] == of("simple", "1", "UNAVAILABLE", "unloaded");
+        Ok(gone.then_some(()))
+    })
+    .await?;
     control(&local, "simple", "load", json!({})).await?.ok()?;
     assert!(is_ready(&local, "simple").await?);
     let unknown = control(&local, "unknown", "unload", json!({})).await?;

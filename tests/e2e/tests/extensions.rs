@@ -1,5 +1,7 @@
 //! The extensions of inference, on both wires: what they change, and that they change nothing else.
 
+#![expect(clippy::too_many_lines, reason = "a test tells one story, or is one table")]
+
 use mesh_harness::{Answer, Caller, Mesh, MeshOptions, ServeOptions, Text, builtin, identity};
 use mesh_protocol::grpc::messages::{
     InferParameter, ModelInferRequest,

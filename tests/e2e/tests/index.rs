@@ -1,5 +1,7 @@
 //! The index says where versions are on their way: what loads, what leaves, what failed and why, at both doors.
 
+#![expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+
 use anyhow::Context;
 use mesh_harness::{Answer, Caller, GrpcCaller, Mesh, builtin, eventually, identity};
 use mesh_protocol::grpc::messages::{RepositoryIndexRequest, RepositoryIndexResponse};

@@ -1,5 +1,7 @@
 //! Statistics of ensembles: an entry of their own at both doors, beside those of the models that their steps run.
 
+#![expect(clippy::too_many_lines, reason = "a test tells one story, or is one table")]
+
 use anyhow::Context;
 use mesh_harness::{Answer, Caller, Mesh, builtin, eventually, fp32, identity};
 use mesh_protocol::grpc::messages::{ModelStatistics, ModelStatisticsRequest, ModelStatisticsResponse};

@@ -1,5 +1,7 @@
 //! TensorFlow Serving's REST protocol, and KServe's V1, against the whole mesh.
 
+#![expect(clippy::too_many_lines, reason = "a test tells one story, or is one table")]
+
 use mesh_harness::{Answer, Caller, Mesh, batched, identity};
 use serde_json::{Value, json};
 

@@ -198,20 +198,35 @@ impl Service {
                 decode: self.clock.now().saturating_duration_since(decode_start),
             })
             .await;
+        self.settle_v1(
+            answer,
+            request,
+            &asked,
+            (form, &model.config, event.as_ref(), head.accepted),
+        )
+        .await
+    }
+
+    /// Writes the answer and closes its account.
+    async fn settle_v1(
+        &self,
+        answer: Answer,
+        request: &HttpRequest,
+        asked: &Asked<'_>,
+        (form, config, event, accepted): (v1::Form, &ModelConfig, Option<&Event>, Accepted),
+    ) -> HttpResponse {
         let start = self.clock.now();
         let Answer { result, mut account } = answer;
         let written = match result {
-            Ok(completed) => written(&completed, &asked, form, &model.config).map(|body| (completed, body)),
-            Err(fault) => Err(fault),
-        };
-        let written = match written {
-            Ok((completed, body)) => {
-                wrapped(event.as_ref(), asked.name, body, head.accepted)
-                    .await
-                    .map(|mut response| {
+            Ok(completed) => {
+                let body = written(&completed, asked, form, config);
+                match body {
+                    Ok(body) => wrapped(event, asked.name, body, accepted).await.map(|mut response| {
                         tell_version(&mut response, &completed);
                         response
-                    })
+                    }),
+                    Err(fault) => Err(fault),
+                }
             }
             Err(fault) => Err(fault),
         };
