@@ -11,6 +11,7 @@ mod compat;
 mod config;
 mod control;
 mod data;
+mod doors;
 mod fleet;
 mod memory;
 mod node;

@@ -13,9 +13,9 @@ use mesh_backend_builtin::BuiltinBackend;
 use mesh_control::{Controller, ControllerHandle, ControllerParts};
 use mesh_policies::{Limiter, MeshSnapshot, Pepper};
 use mesh_registry::{Registry, RegistryError};
-use mesh_router::{LocalTenant, ModelControl, Regions, RegionsConfig, RouterParts};
-use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor, GrpcDoorConfig};
-use mesh_router_http::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor};
+use mesh_router::{ModelControl, Regions, RegionsConfig, RouterParts};
+use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor};
+use mesh_router_http::{DoorError, HttpDoor, MetricsDoor};
 use mesh_telemetry::{DeviceSource, Telemetry, TelemetryConfig, TelemetryError, TritonSource};
 use mesh_tls::TlsError;
 use mesh_types::{Clock, Fault, SystemClock, TenantId};
@@ -27,6 +27,7 @@ use crate::{
     config::NodeConfig,
     control::{Repository, RepositoryParts},
     data::{DataError, DataFolder, first_admin_token},
+    doors,
     fleet::LocalFleet,
     observer::{BatchTelemetry, DeviceReadings},
     repository::{self, RepositoryError},
@@ -362,13 +363,13 @@ impl Behind<'_> {
             max_in_flight: self.config.max_in_flight,
         };
         let http = HttpDoor::start(
-            self.http_config(repository.clone()),
+            doors::http(self.config, &self.tls, repository.clone()),
             router.clone(),
             self.readiness.clone(),
             &groups.doors,
         )?;
         let grpc = GrpcDoor::start(
-            &self.grpc_config(repository),
+            &doors::grpc(self.config, &self.tls, repository),
             &router,
             self.readiness.clone(),
             &groups.doors,
@@ -442,38 +443,6 @@ impl Behind<'_> {
             snapshots: snapshots.clone(),
         };
         Ok(Some(Arc::new(Repository::new(parts))))
-    }
-
-    fn http_config(&self, control: Option<Arc<dyn ModelControl>>) -> HttpDoorConfig {
-        HttpDoorConfig {
-            listen: self.config.http,
-            tls: self.tls.inference.clone(),
-            workers: self.config.http_workers,
-            max_body_bytes: self.config.max_body_bytes,
-            forward: self.config.forward_headers.clone(),
-            cors: self.config.cors_origins.clone(),
-            grace: self.config.grace,
-            server_name: self.config.server_name.clone(),
-            as_triton: self.config.as_triton,
-            local_tenant: self.config.local_tenant.clone().map(LocalTenant::new),
-            control,
-            ..HttpDoorConfig::default()
-        }
-    }
-
-    fn grpc_config(&self, control: Option<Arc<dyn ModelControl>>) -> GrpcDoorConfig {
-        GrpcDoorConfig {
-            listen: self.config.grpc,
-            tls: self.tls.inference.clone(),
-            workers: self.config.http_workers,
-            max_message_bytes: self.config.max_body_bytes,
-            forward: self.config.forward_headers.clone(),
-            server_name: self.config.server_name.clone(),
-            as_triton: self.config.as_triton,
-            local_tenant: self.config.local_tenant.clone().map(LocalTenant::new),
-            control,
-            ..GrpcDoorConfig::default()
-        }
     }
 
     fn open_admin(

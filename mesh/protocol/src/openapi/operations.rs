@@ -269,12 +269,12 @@ pub(crate) const ROWS: &[Row] = &[
     refused(
         "repositoryModelLoad",
         "/v2/repository/models/{model}/load",
-        "Refused: models are managed at the admin door",
+        "For the tenant of a repository whose models are loaded on demand; refused otherwise",
     ),
     refused(
         "repositoryModelUnload",
         "/v2/repository/models/{model}/unload",
-        "Refused: models are managed at the admin door",
+        "For the tenant of a repository whose models are loaded on demand; refused otherwise",
     ),
     Row {
         gives: &[(200, "the document", Gives::Json("Document"))],
