@@ -1,7 +1,8 @@
 //! The wire formats of the inference door: bytes to requests, responses to bytes, faults to status codes.
 //!
-//! Owns the Open Inference Protocol v2 over HTTP with the binary tensor data extension, its gRPC form ([`grpc`]), the bodies of
-//! metadata, health and what is said about models, the documents that describe all this ([`openapi`]), and the one table from [`mesh_types::FaultClass`] to HTTP and gRPC codes.
+//! Owns the Open Inference Protocol v2 over HTTP with the binary tensor data extension, its gRPC form ([`grpc`]), TensorFlow
+//! Serving's and KServe's first protocol ([`v1`]), the bodies of metadata, health and what is said about models, the documents that
+//! describe all this ([`openapi`]), and the one table from [`mesh_types::FaultClass`] to HTTP and gRPC codes.
 //! Knows no socket, no runtime and no model: every function is pure, on bytes. Whether a name exists and whether a tensor fits
 //! its model is the router's to say.
 //!
