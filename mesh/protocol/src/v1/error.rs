@@ -2,6 +2,7 @@
 
 use mesh_types::Fault;
 
+use super::request::MAX_SPREAD_BYTES;
 use crate::{
     error::{DecodeError, EncodeError},
     wire::MAX_TENSORS,
@@ -30,6 +31,10 @@ pub enum V1Error {
     NoExamples,
     #[error("'context' must be an object")]
     Context,
+    #[error(
+        "the context, once for each example, comes to more than {MAX_SPREAD_BYTES} bytes: send fewer examples at once"
+    )]
+    Spread,
     #[error("instance {instance} has no value for input '{name}', which other instances have")]
     Missing { instance: usize, name: String },
     #[error("instance {instance} has input '{name}' more than once, or together with the context")]

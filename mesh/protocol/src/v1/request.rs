@@ -15,6 +15,9 @@ use crate::{
     wire::MAX_TENSORS,
 };
 
+/// The most bytes that a context's values may come to, once for each example: a short body could claim far more than it has.
+pub(crate) const MAX_SPREAD_BYTES: usize = 16 << 20;
+
 /// How the request was written, which is how its answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -196,6 +199,7 @@ fn read_named(config: &ModelConfig, list: &str, context: &Fields<'_>) -> Result<
         context,
         columns: Vec::new(),
         instances: 0,
+        spread: 0,
         problem: None,
     };
     let parsed = serde_json::Deserializer::from_str(list).deserialize_seq(&mut rows);
@@ -291,6 +295,8 @@ struct Rows<'c, 'f> {
     context: &'f Fields<'f>,
     columns: Vec<Column<'c>>,
     instances: usize,
+    /// Bytes of the context's values so far.
+    spread: usize,
     problem: Option<V1Error>,
 }
 
@@ -320,6 +326,10 @@ impl Rows<'_, '_> {
             return Err(V1Error::NotObject { instance });
         }
         let Fields(fields) = serde_json::from_str(text).map_err(parse_error)?;
+        self.spread += self.context.0.iter().map(|(_, value)| value.get().len()).sum::<usize>();
+        if self.spread > MAX_SPREAD_BYTES {
+            return Err(V1Error::Spread);
+        }
         for (name, value) in fields.iter().chain(&self.context.0) {
             let spec = spec_of(self.config, name)?;
             let known = self.columns.iter().position(|column| column.spec.name == spec.name);

@@ -293,6 +293,20 @@ fn examples_share_a_context() {
 }
 
 #[test]
+fn a_context_is_spread_over_examples_up_to_its_bound_and_not_a_byte_beyond() {
+    let config = config(8, &[("x", DataType::Fp32, &[1]), ("s", DataType::Bytes, &[1])]);
+    let of = |bytes: usize| {
+        // With its quotation marks it is so long.
+        let text = "t".repeat(bytes - 2);
+        let body = json!({"context": {"s": text}, "examples": [{"x": 1.0}, {"x": 2.0}]});
+        decode_examples(&config, body.to_string().as_bytes()).map(|read| read.inputs.len())
+    };
+    let half = request::MAX_SPREAD_BYTES / 2;
+    assert_eq!(of(half), Ok(2));
+    assert_eq!(of(half + 1), Err(V1Error::Spread));
+}
+
+#[test]
 fn the_answers_about_models_have_the_fields_of_both() {
     let status = VersionStatus {
         version: Version::FIRST,
