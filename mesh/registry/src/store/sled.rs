@@ -8,6 +8,7 @@ use std::{
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    time::Duration,
 };
 
 use parking_lot::RwLock;
@@ -23,6 +24,9 @@ const REVISION_BYTES: usize = 8;
 const CRC_BYTES: usize = 4;
 /// sled writes out on its own this often.
 const FLUSH_EVERY_MS: u64 = 500;
+/// How often, and how far apart, a database that is locked is tried again: five seconds in all.
+const LOCK_TRIES: usize = 250;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Everything in a sled database.
 #[derive(Debug)]
@@ -41,7 +45,7 @@ impl SledStore {
                 .path(folder)
                 .flush_every_ms(Some(FLUSH_EVERY_MS))
                 .mode(::sled::Mode::LowSpace);
-            let database = config.open()?;
+            let database = unlocked(|| config.open())?;
             let last = database.get(LAST)?;
             Ok((database, last))
         })
@@ -213,6 +217,23 @@ fn checksum(revision: &[u8], value: &[u8]) -> u32 {
     hasher.update(revision);
     hasher.update(value);
     hasher.finalize()
+}
+
+/// Opens a database, and waits for one of this process that is still being closed: sled gives its lock back on a thread of its
+/// own, some time after its last handle is gone. Its error for a held lock has no kind, only a text.
+fn unlocked<T>(mut open: impl FnMut() -> ::sled::Result<T>) -> ::sled::Result<T> {
+    for _ in 0..LOCK_TRIES {
+        match open() {
+            Err(::sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => wait(LOCK_PAUSE),
+            other => return other,
+        }
+    }
+    open()
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing tells when a file's lock is given back")]
+fn wait(pause: Duration) {
+    std::thread::sleep(pause);
 }
 
 /// Runs a call into sled; an error or a panic of sled is an error.

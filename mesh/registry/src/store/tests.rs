@@ -185,6 +185,24 @@ fn restore_makes_it_exactly_that_and_forgets_what_was_watched() {
 }
 
 #[test]
+fn sled_waits_for_one_that_is_still_being_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SledStore::open(folder.path()).unwrap();
+    store.put("a", b"1", Expected::Any).unwrap();
+    store.flush().unwrap();
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let leaving = std::thread::spawn(move || {
+        // Long enough that who does not wait finds the lock held, whoever runs first.
+        assert!(told.recv_timeout(std::time::Duration::from_millis(300)).is_err());
+        drop(store);
+    });
+    let again = SledStore::open(folder.path()).unwrap();
+    assert_eq!(again.get("a").unwrap().unwrap().value, b"1");
+    drop(tell);
+    leaving.join().unwrap();
+}
+
+#[test]
 fn sled_has_it_after_it_was_closed() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
