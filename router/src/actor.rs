@@ -15,12 +15,12 @@ use std::{
 
 use actix::{Actor, Addr, Context, Handler, Message};
 use mesh_actors::Permits;
-use mesh_types::{Fault, FaultSource, VersionSelector};
+use mesh_policies::MeshSnapshot;
+use mesh_types::{Fault, FaultSource};
 
 use crate::{
-    Account, Answer, Call, Credential, RouterParts,
+    Account, Answer, Call, RouterParts,
     account::Opening,
-    describe::{ModelDescription, describe},
     desk::{Desk, Ticket, Waiting},
     pipeline::Pipeline,
     place::Loads,
@@ -58,12 +58,15 @@ impl RouterActor {
     fn begin(&self, ticket: &Ticket, waiting: Waiting) {
         let Waiting {
             call,
+            seen,
             permit,
             mut account,
             waker,
         } = waiting;
         let id = call.request_id;
-        let begun = catch_unwind(AssertUnwindSafe(|| self.pipeline.begin(call, permit, &mut account)));
+        let begun = catch_unwind(AssertUnwindSafe(|| {
+            self.pipeline.begin((call, seen), permit, &mut account)
+        }));
         let begun = begun.unwrap_or_else(|_| {
             tracing::error!(request = %id, "the router panicked on a request");
             Err(Fault::internal("the router failed on this request"))
@@ -140,6 +143,11 @@ pub struct RouterHandle {
 impl RouterHandle {
     /// Answers a call; at the latest at its deadline. Dropping the future cancels the call.
     pub async fn infer(&self, call: Call) -> Answer {
+        self.infer_by(call, None).await
+    }
+
+    /// The same by a snapshot that the call was read by.
+    pub(crate) async fn infer_by(&self, call: Call, seen: Option<Arc<MeshSnapshot>>) -> Answer {
         let inner = &*self.inner;
         let opening = Opening {
             request_id: call.request_id,
@@ -156,7 +164,7 @@ impl RouterHandle {
                 account,
             };
         };
-        let awaited = inner.desk.put(call, permit, account);
+        let awaited = inner.desk.put((call, seen), permit, account);
         if inner.desk.must_tell() {
             inner.tell();
         }
@@ -174,17 +182,6 @@ impl RouterHandle {
             account.failed(fault);
         }
         Answer { result, account }
-    }
-
-    /// Says how a model or endpoint is called, and whether it would take a call now. No hop, no limit.
-    pub fn describe(
-        &self,
-        credential: &Credential,
-        name: &str,
-        selector: &VersionSelector,
-    ) -> Result<ModelDescription, Fault> {
-        let parts = &self.inner.parts;
-        describe(&parts.snapshots.load(), &*parts.clock, credential, name, selector)
     }
 
     pub(crate) fn parts(&self) -> &RouterParts {

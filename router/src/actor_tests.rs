@@ -14,7 +14,7 @@ use mesh_types::{
 };
 
 use super::*;
-use crate::{WorkerReply, Workers};
+use crate::{Credential, WorkerReply, Workers};
 
 /// Takes the actor's life.
 pub(crate) struct Die;

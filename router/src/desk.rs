@@ -15,10 +15,12 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use mesh_actors::Permit;
+use mesh_policies::MeshSnapshot;
 use mesh_types::Fault;
 
 use crate::{Account, Call, Completed};
@@ -41,6 +43,8 @@ enum State {
 /// A call that nobody has looked at.
 pub(crate) struct Waiting {
     pub(crate) call: Call,
+    /// What it is to be answered by; none for what holds when it is looked at.
+    pub(crate) seen: Option<Arc<MeshSnapshot>>,
     pub(crate) permit: Permit,
     pub(crate) account: Account,
     /// Of the caller, as of its last poll.
@@ -60,9 +64,15 @@ pub(crate) struct Desk {
 
 impl Desk {
     /// Puts a call on the desk; what is returned becomes its answer.
-    pub(crate) fn put(&self, call: Call, permit: Permit, account: Account) -> Awaited {
+    pub(crate) fn put(
+        &self,
+        (call, seen): (Call, Option<Arc<MeshSnapshot>>),
+        permit: Permit,
+        account: Account,
+    ) -> Awaited {
         let waiting = Waiting {
             call,
+            seen,
             permit,
             account,
             waker: Waker::noop().clone(),

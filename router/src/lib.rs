@@ -10,7 +10,8 @@
 //! ```
 //!
 //! What is asked about models ([`RouterHandle::describe`], [`RouterHandle::statistics`], [`RouterHandle::index`]) is answered from
-//! the same snapshot and for the same caller, without the pipeline.
+//! the same snapshot and for the same caller, without the pipeline. A door that must know a model before it can read a body takes a
+//! [`View`], by which both are done.
 //!
 //! A request of an ensemble goes from `choose` to [`graph`], which places and dispatches a job for each step.
 //!
@@ -35,6 +36,7 @@ mod request_ids;
 mod sequences;
 mod settings;
 mod standing;
+mod view;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -51,12 +53,13 @@ pub use control::{CHANGE_TIMEOUT, Change, ChangeOrder, Controlled, Load, ModelCo
 pub use describe::ModelDescription;
 pub use graph::{Gates, MAX_STATES, MAX_WAITING, MAX_WAITING_TENANTS, infer_ensemble};
 pub use local::{LocalTenant, PASSED_ON};
-pub use manage::{IndexEntry, StatisticsEntry, state_of};
+pub use manage::{IndexEntry, NamesPage, StatisticsEntry, state_of};
 pub use regions::{
     MAX_REGIONS, MAX_REGIONS_PER_TENANT, RESERVED_KEY_PREFIX, Region, RegionError, Regions, RegionsConfig, Registration,
 };
 pub use request_ids::RequestIds;
 pub use sequences::{Homes, MAX_HOMES};
+pub use view::{Undescribed, View};
 
 /// The answer of a device; dropping it cancels the job.
 pub type WorkerReply = Pin<Box<dyn Future<Output = Result<JobOutcome, Fault>> + Send>>;

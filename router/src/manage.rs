@@ -11,7 +11,7 @@ use mesh_policies::{
 };
 use mesh_types::{ArtifactFormat, ComputeTimes, Fault, TenantId, Times, Version, VersionSelector, VersionStatistics};
 
-use crate::{Credential, RouterHandle, RouterParts};
+use crate::{Credential, RouterHandle, RouterParts, View};
 
 /// What one version has done.
 #[derive(Debug, Clone)]
@@ -95,9 +95,40 @@ impl RouterHandle {
 
     /// The versions that the caller's names lead to, by name and version; only those that are ready, if so asked.
     pub fn index(&self, credential: &Credential, only_ready: bool) -> Result<Vec<IndexEntry>, Fault> {
-        let parts = self.parts();
-        let snapshot = parts.snapshots.load_full();
-        let tenant = caller(&snapshot, parts, credential)?;
+        self.view().index(credential, only_ready)
+    }
+}
+
+/// A page of the names that a caller may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamesPage {
+    /// Names of models and endpoints, in order.
+    pub names: Vec<String>,
+    /// Whether there are more behind the last one.
+    pub more: bool,
+}
+
+impl View {
+    /// So many of the names that the caller may call, in order: the first ones, or those behind a name.
+    pub fn names(&self, credential: &Credential, behind: Option<&str>, most: usize) -> Result<NamesPage, Fault> {
+        let tenant = caller(self.snapshot(), self.parts(), credential)?;
+        let is_on_page = |name: &&String| behind.is_none_or(|behind| name.as_str() > behind);
+        let mut names: Vec<&String> = tenant.targets.keys().filter(is_on_page).collect();
+        names.sort_unstable();
+        let is_callable = |name: &&String| {
+            tenant
+                .target(name)
+                .is_some_and(|target| !versions(tenant, target).is_empty())
+        };
+        let mut callable = names.into_iter().filter(is_callable);
+        let names = callable.by_ref().take(most).cloned().collect();
+        let more = callable.next().is_some();
+        Ok(NamesPage { names, more })
+    }
+
+    /// The versions that the caller's names lead to, by name and version; only those that are ready, if so asked.
+    pub fn index(&self, credential: &Credential, only_ready: bool) -> Result<Vec<IndexEntry>, Fault> {
+        let tenant = caller(self.snapshot(), self.parts(), credential)?;
         let mut index = Vec::new();
         for (name, target) in &tenant.targets {
             for (version, entry) in versions(tenant, target) {

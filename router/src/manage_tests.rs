@@ -53,6 +53,26 @@ fn the_index_is_what_the_callers_names_lead_to() {
 }
 
 #[test]
+fn names_come_in_pages_of_what_the_caller_may_call() {
+    run(async {
+        let bed = Bed::new();
+        let view = bed.router.view();
+        let page = |who: &str, behind: Option<&str>, most: usize| {
+            let page = view.names(&credential(&bed, who), behind, most).unwrap();
+            (page.names.join(" "), page.more)
+        };
+        assert_eq!(page("acme", None, 3), ("digits loading split".to_owned(), false));
+        assert_eq!(page("acme", None, 2), ("digits loading".to_owned(), true));
+        assert_eq!(page("acme", Some("loading"), 2), ("split".to_owned(), false));
+        // Behind a name that is not there, and behind the last one.
+        assert_eq!(page("acme", Some("e"), 1), ("loading".to_owned(), true));
+        assert_eq!(page("acme", Some("split"), 1), (String::new(), false));
+        assert_eq!(page("globex", None, 9), (String::new(), false));
+        assert!(view.names(&credential(&bed, "nobody"), None, 1).is_err());
+    });
+}
+
+#[test]
 fn statistics_are_of_a_name_a_version_or_all_models() {
     run(async {
         let bed = Bed::new();

@@ -43,13 +43,14 @@ impl Pipeline {
     /// Takes a call as far as a device, or to the first steps of an ensemble, or says why not.
     pub(crate) fn begin(
         self: &Arc<Self>,
-        call: Call,
+        (call, seen): (Call, Option<Arc<MeshSnapshot>>),
         permit: Permit,
         account: &mut Account,
     ) -> Result<InFlight, Fault> {
         let mut lap = Lap::start(self);
         let received = Received {
-            snapshot: self.parts.snapshots.load_full(),
+            // What its door has read it by, if it has; else what holds now.
+            snapshot: seen.unwrap_or_else(|| self.parts.snapshots.load_full()),
             call,
             permit,
         };

@@ -130,8 +130,16 @@ pub enum DecodeError {
     Setting(String),
     #[error("{name} can not be updated through network protocol: {why}")]
     ReadOnly { name: String, why: &'static str },
-    #[error("{0} is not supported by this server")]
-    Unsupported(&'static str),
+    #[error(
+        "Raw request must only have 1 input (found 1) to be deduced but got {inputs} inputs in '{model}' model configuration"
+    )]
+    RawInputs { inputs: usize, model: String },
+    #[error(
+        "The shape of the raw input '{name}' can not be deduced because there are more than one variable-sized dimension"
+    )]
+    RawShape { name: String },
+    #[error("For BYTE datatype raw input '{name}', the model must have input shape [1]")]
+    RawText { name: String },
 }
 
 impl DecodeError {
@@ -157,7 +165,7 @@ impl From<serde_json::Error> for DecodeError {
 impl From<DecodeError> for Fault {
     fn from(error: DecodeError) -> Self {
         let class = match error {
-            DecodeError::Unsupported(_) | DecodeError::ReadOnly { .. } => FaultClass::Unsupported,
+            DecodeError::ReadOnly { .. } => FaultClass::Unsupported,
             _ => FaultClass::InvalidArgument,
         };
         Self::new(class, FaultSource::Client, error.to_string())

@@ -125,7 +125,7 @@ fn every_refusal_of_binary_data_has_its_own_text() {
     let strings = one(r#""datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":5}"#);
     // The binary data, then the header: none takes the length of the JSON.
     let cases: Vec<(&str, String, &[u8], Option<usize>)> = vec![
-        ("raw request", sized("8"), &[0; 8], Some(0)),
+        ("no JSON at all", sized("8"), &[0; 8], Some(0)),
         ("header beyond the body", sized("8"), &[0; 8], Some(1_000_000)),
         ("header of all bits", sized("8"), &[0; 8], Some(usize::MAX)),
         ("header one short", sized("8"), &[0; 8], Some(sized("8").len() - 1)),

@@ -23,6 +23,7 @@ pub mod grpc;
 pub mod openapi;
 mod parameters;
 mod regions;
+mod raw;
 mod request;
 mod response;
 mod settings;
@@ -48,6 +49,7 @@ pub use generate::{MAX_FIELDS, decode_generate, encode_generate};
 pub use regions::{REGION_EXTENSIONS, RegionStatus, SystemRegion, decode_system_region, regions_body};
 pub use request::{DecodedInfer, OutputOptions, decode_infer, read_json_data};
 pub use response::{EncodedInfer, encode_infer};
+pub use raw::decode_raw;
 pub use settings::{
     decode_log_change, decode_trace_change, log_change, log_settings, log_settings_body, trace_change, trace_settings,
     trace_settings_body,

@@ -57,7 +57,8 @@ pub struct DecodedInfer {
 
 /// Reads an inference request: all JSON, or JSON of `header_content_length` bytes and raw tensors behind it.
 ///
-/// The name and version come from the path. Binary tensors share the body's memory.
+/// The name and version come from the path. Binary tensors share the body's memory. A length of 0 is that of a raw request, which
+/// [`crate::decode_raw`] reads.
 pub fn decode_infer(
     model: &str,
     version: VersionSelector,
@@ -66,11 +67,6 @@ pub fn decode_infer(
 ) -> Result<DecodedInfer, DecodeError> {
     let json_bytes = match header_content_length {
         None => body.len(),
-        Some(0) => {
-            return Err(DecodeError::Unsupported(
-                "a raw binary request (Inference-Header-Content-Length: 0)",
-            ));
-        }
         Some(header) if header > body.len() => {
             return Err(DecodeError::HeaderBeyondBody {
                 header,

@@ -6,14 +6,14 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use mesh_actors::{Readiness, Tasks};
 use mesh_policies::{
-    ApiKeyEntry, Arm, Credentials, Limiter, MeshSnapshot, ModelEntry, Pepper, Rate, Route, Scope, Target, TenantEntry,
-    TenantLimits, VersionEntry, generate_api_key,
+    ApiKeyEntry, Arm, Credentials, GeneratedKey, Limiter, MeshSnapshot, ModelEntry, Pepper, Rate, Route, Scope, Target,
+    TenantEntry, TenantLimits, VersionEntry, generate_api_key,
 };
 use mesh_router::{RouterParts, WorkerReply, Workers};
 use mesh_telemetry::Telemetry;
 use mesh_types::{
-    ArtifactFormat, DataType, DeviceId, EndpointId, Fault, FaultSource, InferJob, JobOutcome, ModelConfig, ModelId,
-    ModelVersionKey, StageTimings, SystemClock, TenantId, Tensor, TensorSpec, Version,
+    ArtifactFormat, Clock, DataType, DeviceId, EndpointId, Fault, FaultSource, InferJob, JobOutcome, ModelConfig,
+    ModelId, ModelVersionKey, StageTimings, SystemClock, TenantId, Tensor, TensorSpec, Version,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -24,6 +24,7 @@ use tokio::{
 use crate::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor, body::DRAIN_BYTES};
 
 mod extensions;
+mod views;
 
 const MAX_BODY: usize = 64 * 1024;
 const GOOD: &str = r#"{"id":"7","inputs":[{"name":"INPUT0","datatype":"INT32","shape":[1,2],"data":[1,-2]}]}"#;
@@ -80,8 +81,8 @@ struct Bed {
     tasks: Tasks,
 }
 
-fn model(name: &str) -> Arc<ModelEntry> {
-    let spec = |name: &str| TensorSpec::new(name, DataType::Int32, &[-1]);
+fn model(name: &str, datatype: DataType) -> Arc<ModelEntry> {
+    let spec = |name: &str| TensorSpec::new(name, datatype, &[-1]);
     let (owner, model) = (TenantId::parse("acme").unwrap(), ModelId::parse(name).unwrap());
     let version = VersionEntry {
         key: Arc::new(ModelVersionKey {
@@ -110,12 +111,16 @@ fn model(name: &str) -> Arc<ModelEntry> {
     })
 }
 
-fn snapshot(limits: TenantLimits) -> (MeshSnapshot, String) {
+fn key() -> GeneratedKey {
+    generate_api_key("test", &mut rand::rng())
+}
+
+/// What holds: a tenant with this key, and models whose tensors are of this datatype.
+fn snapshot(limits: TenantLimits, key: &GeneratedKey, datatype: DataType) -> MeshSnapshot {
     let pepper = Pepper::from_bytes([7; 32]);
-    let key = generate_api_key("test", &mut rand::rng());
     let tenant = TenantId::parse("acme").unwrap();
     let entry = ApiKeyEntry {
-        id: key.id,
+        id: key.id.clone(),
         tenant: tenant.clone(),
         hash: pepper.hash(&key.secret),
         scopes: [Scope::Infer].into_iter().collect(),
@@ -123,9 +128,9 @@ fn snapshot(limits: TenantLimits) -> (MeshSnapshot, String) {
         revoked: false,
     };
     let mut targets: HashMap<String, Target> = ["echo", "full", "never", "panics"]
-        .map(|name| (name.to_owned(), Target::Model(model(name))))
+        .map(|name| (name.to_owned(), Target::Model(model(name, datatype))))
         .into();
-    let echo = model("echo");
+    let echo = model("echo", datatype);
     let arm = Arm {
         name: Arc::from("control"),
         version: echo.versions.values().next().cloned(),
@@ -148,25 +153,31 @@ fn snapshot(limits: TenantLimits) -> (MeshSnapshot, String) {
         share: mesh_types::TenantShare::default(),
         targets,
     };
-    (
-        MeshSnapshot::new(1, Credentials::new(pepper).with_key(entry), [tenant]),
-        key.text,
-    )
+    MeshSnapshot::new(1, Credentials::new(pepper).with_key(entry), [tenant])
 }
 
 fn bed_with(limits: TenantLimits, change: impl FnOnce(&mut HttpDoorConfig)) -> Bed {
-    let (snapshot, key) = snapshot(limits);
+    let key = key();
+    let snapshots = Arc::new(ArcSwap::from_pointee(snapshot(limits, &key, DataType::Int32)));
+    bed_by(snapshots, Arc::new(SystemClock), key.text, change)
+}
+
+fn bed_by(
+    snapshots: Arc<ArcSwap<MeshSnapshot>>,
+    clock: Arc<dyn Clock>,
+    key: String,
+    change: impl FnOnce(&mut HttpDoorConfig),
+) -> Bed {
     let workers = Arc::new(FakeWorkers {
         waiting: watch::Sender::new(0),
         cancelled: watch::Sender::new(0),
         release: watch::Sender::new(false),
     });
-    let clock = Arc::new(SystemClock);
     let parts = RouterParts {
         sequences: Arc::default(),
         regions: Arc::default(),
         client_settings: false,
-        snapshots: Arc::new(ArcSwap::from_pointee(snapshot)),
+        snapshots,
         limiter: Arc::new(Limiter::new(clock.clone())),
         workers: workers.clone(),
         gates: Arc::default(),
@@ -576,8 +587,8 @@ async fn every_hostile_input_is_refused_precisely_and_the_connection_lives_on() 
         (
             "inference-header-content-length: 0\r\n",
             sized.into(),
-            501,
-            "raw binary request",
+            400,
+            "input 'INPUT0' holds",
         ),
         (
             "x-request-timeout-ms: soon\r\n",

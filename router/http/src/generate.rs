@@ -1,7 +1,7 @@
 //! The generate extension: a flat object in, and one out, or a stream of events.
 //!
-//! A key of the body is an input or a parameter as the model has it, so the model is looked up before the body is read; from
-//! there on the request is one like any other. Every model here gives one response to a request, so a stream has one event;
+//! A key of the body is an input or a parameter as the model has it, so the model is looked up before the body is read, in
+//! the snapshot that answers; from there on the request is one like any other. Every model here gives one response to a request, so a stream has one event;
 //! its status is that of the response. A caller that leaves drops its call, as everywhere at this door.
 
 use actix_web::{
@@ -15,14 +15,14 @@ use actix_web::{
 };
 use bytes::Bytes;
 use mesh_protocol::{decode_generate, encode_generate};
-use mesh_router::{Answer, Call, Completed, Credential};
+use mesh_router::View;
 use mesh_types::{Fault, InferRequest, RequestId};
 use smallvec::smallvec;
 
 use crate::{
+    asked::Asked,
     infer::{self, Head},
-    packing::{self, Accepted},
-    reply,
+    packing, reply,
     service::{Service, credential, is_presented, selector},
 };
 
@@ -56,28 +56,32 @@ impl Service {
             Ok(body) => body,
             Err(refused) => return refused,
         };
-        let (start, credential) = (self.clock.now(), credential(request));
-        let (head, decoded) = match self.read_generate(request, (name, version), &body.bytes, &credential) {
-            Ok(decoded) => decoded,
+        let decode_start = self.clock.now();
+        let (head, decoded, view) = match self.read_generate(request, (name, version), &body.bytes) {
+            Ok(read) => read,
             Err(fault) => {
                 self.refused("malformed", id);
                 return reply::fault(&fault, is_presented(request));
             }
         };
-        let answer = self
-            .router
-            .infer(Call {
-                request: decoded,
-                credential,
-                unit: head.unit,
-                timeout: head.timeout,
-                trace_parent: infer::trace_parent(request.headers()),
-                request_id: id,
-                received,
-                decode: self.clock.now().saturating_duration_since(start),
-            })
-            .await;
-        self.encode_generate(answer, (manner, head.accepted), request).await
+        let accepted = head.accepted;
+        let asked = Asked {
+            request: decoded,
+            head,
+            view: Some(view),
+            id,
+            received,
+            decode_start,
+        };
+        let answer = self.ask(request, asked).await;
+        self.settle(request, answer, async |completed| {
+            let object = encode_generate(&completed.response)?;
+            match manner {
+                Manner::Whole => packing::answer(smallvec![object.into()], None, accepted).await,
+                Manner::Events => Ok(events(event(&object))),
+            }
+        })
+        .await
     }
 
     fn read_generate(
@@ -85,8 +89,7 @@ impl Service {
         request: &HttpRequest,
         (name, version): (&str, Option<&str>),
         body: &Bytes,
-        credential: &Credential,
-    ) -> Result<(Head, InferRequest), Fault> {
+    ) -> Result<(Head, InferRequest, View), Fault> {
         let version = selector(version)?;
         let head = infer::read_head(request.headers())?;
         if head.json_bytes.is_some() {
@@ -94,36 +97,12 @@ impl Service {
                 "a generate request is JSON alone: leave out Inference-Header-Content-Length",
             ));
         }
-        let model = self.router.describe(credential, name, &version)?;
+        let view = self.router.view();
+        let model = view.describe(&credential(request), name, &version)?;
         let mut decoded = decode_generate(name, version, body, &model.config)?;
         self.forward(request, &mut decoded.parameters)?;
-        Ok((head, decoded))
+        Ok((head, decoded, view))
     }
-
-    async fn encode_generate(&self, answer: Answer, manner: (Manner, Accepted), request: &HttpRequest) -> HttpResponse {
-        let start = self.clock.now();
-        let Answer { result, mut account } = answer;
-        let mut response = match result {
-            Ok(completed) => written(&completed, manner).await.unwrap_or_else(|fault| {
-                account.failed(&fault);
-                reply::fault(&fault, is_presented(request))
-            }),
-            Err(fault) => reply::fault(&fault, is_presented(request)),
-        };
-        reply::trace(&mut response, account.trace());
-        account.finish(self.clock.now().saturating_duration_since(start));
-        response
-    }
-}
-
-async fn written(completed: &Completed, (manner, accepted): (Manner, Accepted)) -> Result<HttpResponse, Fault> {
-    let object = encode_generate(&completed.response)?;
-    let mut response = match manner {
-        Manner::Whole => packing::answer(smallvec![object.into()], None, accepted).await?,
-        Manner::Events => events(event(&object)),
-    };
-    infer::tell_version(&mut response, completed);
-    Ok(response)
 }
 
 /// One event: the object has no line break, since JSON writes one in a text as an escape.

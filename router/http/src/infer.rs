@@ -6,15 +6,17 @@ use actix_web::{
     HttpRequest, HttpResponse,
     http::{
         ConnectionType,
-        header::{HeaderMap, HeaderName, HeaderValue},
+        header::{HeaderMap, HeaderName},
     },
     web,
 };
-use mesh_protocol::{HEADER_CONTENT_LENGTH, OutputOptions, add_forwarded, decode_infer, encode_infer};
-use mesh_router::{Answer, Call, Completed};
+use bytes::Bytes;
+use mesh_protocol::{DecodedInfer, HEADER_CONTENT_LENGTH, add_forwarded, decode_infer, decode_raw, encode_infer};
+use mesh_router::View;
 use mesh_types::{Fault, FaultSource, Parameters, RequestId, TraceContext};
 
 use crate::{
+    asked::Asked,
     body::{self, Body, BodyError},
     packing::{self, Accepted},
     reply,
@@ -45,33 +47,53 @@ impl Service {
             Err(refused) => return refused,
         };
         let decode_start = self.clock.now();
-        let decoded = selector(version).and_then(|version| {
-            let head = read_head(request.headers())?;
-            let mut decoded = decode_infer(name, version, &body.bytes, head.json_bytes)?;
-            self.forward(request, &mut decoded.request.parameters)?;
-            Ok((head, decoded))
-        });
-        let (head, decoded) = match decoded {
+        let (head, decoded, view) = match self.read_infer(request, (name, version), &body.bytes) {
             Ok(decoded) => decoded,
             Err(fault) => {
                 self.refused("malformed", id);
                 return reply::fault(&fault, is_presented(request));
             }
         };
-        let answer = self
-            .router
-            .infer(Call {
-                request: decoded.request,
-                credential: credential(request),
-                unit: head.unit,
-                timeout: head.timeout,
-                trace_parent: trace_parent(request.headers()),
-                request_id: id,
-                received,
-                decode: self.clock.now().saturating_duration_since(decode_start),
-            })
-            .await;
-        self.encode(answer, &decoded.outputs, head.accepted, request).await
+        let DecodedInfer {
+            request: asked,
+            outputs,
+        } = decoded;
+        let accepted = head.accepted;
+        let asked = Asked {
+            request: asked,
+            head,
+            view,
+            id,
+            received,
+            decode_start,
+        };
+        let answer = self.ask(request, asked).await;
+        self.settle(request, answer, async |completed| {
+            let encoded = encode_infer(&completed.response, &outputs)?;
+            let json_bytes = encoded.header_content_length();
+            packing::answer(encoded.into_chunks(), json_bytes, accepted).await
+        })
+        .await
+    }
+
+    /// Reads the body; what is raw bytes alone by the model's configuration, in the snapshot that answers.
+    fn read_infer(
+        &self,
+        request: &HttpRequest,
+        (name, version): (&str, Option<&str>),
+        body: &Bytes,
+    ) -> Result<(Head, DecodedInfer, Option<View>), Fault> {
+        let version = selector(version)?;
+        let head = read_head(request.headers())?;
+        let (mut decoded, view) = if head.json_bytes == Some(0) {
+            let view = self.router.view();
+            let model = view.describe(&credential(request), name, &version)?;
+            (decode_raw(name, version, body, &model.config)?, Some(view))
+        } else {
+            (decode_infer(name, version, body, head.json_bytes)?, None)
+        };
+        self.forward(request, &mut decoded.request.parameters)?;
+        Ok((head, decoded, view))
     }
 
     /// Reads a request's body, or says why not.
@@ -103,44 +125,6 @@ impl Service {
         let gathered = pattern.gather(headers.map(|(name, value)| (name.as_str(), value.as_bytes())))?;
         Ok(add_forwarded(gathered, parameters)?)
     }
-
-    async fn encode(
-        &self,
-        answer: Answer,
-        outputs: &OutputOptions,
-        accepted: Accepted,
-        request: &HttpRequest,
-    ) -> HttpResponse {
-        let start = self.clock.now();
-        let Answer { result, mut account } = answer;
-        let mut response = match result {
-            Ok(completed) => answered(&completed, outputs, accepted).await.unwrap_or_else(|fault| {
-                account.failed(&fault);
-                reply::fault(&fault, is_presented(request))
-            }),
-            Err(fault) => reply::fault(&fault, is_presented(request)),
-        };
-        reply::trace(&mut response, account.trace());
-        account.finish(self.clock.now().saturating_duration_since(start));
-        response
-    }
-}
-
-async fn answered(completed: &Completed, outputs: &OutputOptions, accepted: Accepted) -> Result<HttpResponse, Fault> {
-    let encoded = encode_infer(&completed.response, outputs)?;
-    let json_bytes = encoded.header_content_length();
-    let mut response = packing::answer(encoded.into_chunks(), json_bytes, accepted).await?;
-    tell_version(&mut response, completed);
-    Ok(response)
-}
-
-/// Says which version answered, and which arm of a split.
-pub(crate) fn tell_version(response: &mut HttpResponse, completed: &Completed) {
-    if let Some(arm) = &completed.arm {
-        reply::text_header(response, reply::ARM, arm);
-    }
-    let version = HeaderValue::from(completed.response.version.get());
-    response.headers_mut().insert(reply::VERSION, version);
 }
 
 // What a head says beside the path.
@@ -210,6 +194,7 @@ fn unit(headers: &HeaderMap) -> Result<Option<String>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use actix_web::http::header::HeaderValue;
 
     fn head(pairs: &[(HeaderName, &str)]) -> Result<Head, String> {
         let mut headers = HeaderMap::new();

@@ -7,6 +7,7 @@
 //! decompression; a caller that goes away drops its call, which cancels it; a refusal leaves the connection usable, except
 //! where more than a little of a refused body would have to be read first: then the answer says that it is closed.
 
+mod asked;
 mod body;
 mod config;
 mod cors;

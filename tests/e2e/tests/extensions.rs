@@ -2,6 +2,7 @@
 
 #![expect(clippy::too_many_lines, reason = "a test tells one story, or is one table")]
 
+use anyhow::Context;
 use mesh_harness::{Answer, Caller, Mesh, MeshOptions, ServeOptions, Text, builtin, identity};
 use mesh_protocol::grpc::messages::{
     InferParameter, ModelInferRequest,
@@ -29,6 +30,82 @@ fn row(numbers: &[f32], output: &Value) -> Value {
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, numbers.len()], "data": numbers}],
         "outputs": [output],
     })
+}
+
+/// What a raw request is answered with: its JSON, and the bytes behind it.
+async fn raw(caller: &Caller, model: &str, body: Vec<u8>) -> anyhow::Result<(Value, Vec<u8>)> {
+    let request = caller.post(&format!("/v2/models/{model}/infer"));
+    let request = request.header("inference-header-content-length", "0").body(body);
+    let answer = Answer::of(request).await?;
+    if !answer.status.is_success() {
+        return Ok((
+            json!({"status": answer.status.as_u16(), "error": answer.error()?}),
+            Vec::new(),
+        ));
+    }
+    let length: usize = answer
+        .header("inference-header-content-length")
+        .context("no length")?
+        .parse()?;
+    let (head, bytes) = answer.body.split_at(length);
+    Ok((serde_json::from_slice(head)?, bytes.to_vec()))
+}
+
+#[tokio::test]
+async fn a_body_of_raw_bytes_is_a_models_only_input() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let caller = with_animals(&mesh).await?;
+    let admin = mesh.admin()?;
+    let text = |name: &str| json!({"name": name, "datatype": "BYTES", "dims": [1]});
+    let words = json!({"max_batch_size": 4, "input": [text("x")], "output": [text("y")], "parameters": {"builtin": "identity"}});
+    let open = |name: &str| json!({"name": name, "datatype": "INT32", "dims": [-1, -1]});
+    let square = json!({"max_batch_size": 0, "input": [open("x")], "output": [open("y")], "parameters": {"builtin": "identity"}});
+    let two = json!({"max_batch_size": 4, "input": [text("x"), text("z")], "output": [text("y"), text("w")],
+        "parameters": {"builtin": "identity"}});
+    for (name, config) in [("words", words), ("square", square), ("two", two)] {
+        let model = json!({"format": "builtin", "config": config});
+        admin.publish("acme", name, &model).await?;
+        caller.until_ready(name).await?;
+    }
+    let numbers: Vec<u8> = [1.5_f32, f32::NAN, -0.0]
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect();
+    let (head, bytes) = raw(&caller, "animals", numbers.clone()).await?;
+    let output = &head["outputs"][0];
+    assert_eq!(
+        (&output["datatype"], &output["shape"]),
+        (&json!("FP32"), &json!([1, 3]))
+    );
+    assert_eq!(bytes, numbers);
+    let (head, bytes) = raw(&caller, "words", b"a text".to_vec()).await?;
+    assert_eq!(
+        (&head["outputs"][0]["shape"], texts(&bytes)),
+        (&json!([1, 1]), vec!["a text".to_owned()])
+    );
+    for (model, bytes, text) in [
+        (
+            "square",
+            8,
+            "can not be deduced because there are more than one variable-sized dimension",
+        ),
+        (
+            "two",
+            8,
+            "Raw request must only have 1 input (found 1) to be deduced but got 2 inputs in 'two' model configuration",
+        ),
+        ("animals", 7, "input 'x' holds 7 bytes"),
+    ] {
+        let (told, _) = raw(&caller, model, vec![0; bytes]).await?;
+        assert_eq!(told["status"], 400, "{model}: {told}");
+        assert!(
+            told["error"].as_str().is_some_and(|error| error.contains(text)),
+            "{model}: {told}"
+        );
+    }
+    let (told, _) = raw(&caller, "none", vec![0; 4]).await?;
+    assert_eq!(told["status"], 404);
+    Ok(())
 }
 
 /// The texts of a tensor of texts.

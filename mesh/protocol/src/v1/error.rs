@@ -1,6 +1,6 @@
 //! Why a V1 body is no request, and why an answer has no V1 form. Texts that clients look for begin as TensorFlow Serving's.
 
-use mesh_types::Fault;
+use mesh_types::{Fault, Label, VersionSelector};
 
 use super::request::MAX_SPREAD_BYTES;
 use crate::{
@@ -75,4 +75,23 @@ impl From<V1Error> for Fault {
             other => Self::invalid(other.to_string()),
         }
     }
+}
+
+/// The most characters of a name that such a text repeats.
+const MAX_NAME_CHARS: usize = 128;
+
+/// A model that is not there, as TensorFlow Serving names it.
+pub fn not_found(name: &str, version: &VersionSelector) -> Fault {
+    let name: String = name.chars().take(MAX_NAME_CHARS).collect();
+    let servable = match version {
+        VersionSelector::Default => format!("Latest({name})"),
+        VersionSelector::Version(version) => format!("Specific({name}, {version})"),
+        VersionSelector::Label(label) => format!("Label({name}, {label})"),
+    };
+    Fault::not_found(format!("Servable not found for request: {servable}"))
+}
+
+/// A label that a model does not have, which is the caller's mistake.
+pub fn unknown_label(label: &Label) -> Fault {
+    Fault::invalid(format!("Unrecognized servable version label: {label}"))
 }

@@ -19,7 +19,7 @@ mod value;
 mod tests;
 
 pub use about::{VersionStatus, metadata_body, models_body, status_body};
-pub use error::V1Error;
+pub use error::{V1Error, not_found, unknown_label};
 pub use request::{Form, Predict, decode_examples, decode_predict};
 pub use response::{encode_classes, encode_predictions, encode_regressions};
 

@@ -17,8 +17,8 @@ use actix_web::{
 };
 use bytes::Bytes;
 use mesh_protocol::v1::{self, Predict, VersionStatus};
-use mesh_router::{Answer, Call as RouterCall, Completed, ModelDescription};
-use mesh_types::{Fault, FaultClass, InferRequest, ModelConfig, Parameters, RequestId, VersionSelector};
+use mesh_router::{Completed, ModelDescription, Undescribed, View};
+use mesh_types::{Fault, InferRequest, ModelConfig, Parameters, RequestId, VersionSelector};
 use smallvec::smallvec;
 
 use self::{
@@ -28,7 +28,8 @@ use self::{
 pub(crate) use path::is_v1;
 
 use crate::{
-    infer::{read_head, tell_version, trace_parent},
+    asked::Asked,
+    infer::{Head, read_head},
     packing::{self, Accepted},
     reply,
     service::{Service, credential, is_presented},
@@ -37,11 +38,19 @@ use crate::{
 /// The most characters of a path that a message repeats.
 const MAX_QUOTED_CHARS: usize = 128;
 
-/// A prediction that is asked for.
-struct Asked<'a> {
+/// A prediction that is asked for, as its path says.
+struct Wanted<'a> {
     name: &'a str,
     which: Which<'a>,
     call: Call,
+}
+
+/// What its body has become, and how its answer is to be written.
+struct Read {
+    call: (InferRequest, Head, View),
+    form: v1::Form,
+    event: Option<Event>,
+    model: ModelDescription,
 }
 
 impl Service {
@@ -64,7 +73,9 @@ impl Service {
                 Call::Metadata => self.metadata_v1(request, name, which),
                 Call::Explain => self.explain_v1(request, name, which),
                 Call::Predict | Call::Classify | Call::Regress => {
-                    return self.predict_v1(request, payload, Asked { name, which, call }, id).await;
+                    return self
+                        .predict_v1(request, payload, Wanted { name, which, call }, id)
+                        .await;
                 }
             },
         };
@@ -74,25 +85,16 @@ impl Service {
     /// The model, or why not, in the words of TensorFlow Serving.
     fn model_v1(
         &self,
-        request: &HttpRequest,
+        (request, view): (&HttpRequest, &View),
         name: &str,
         which: Which<'_>,
     ) -> Result<(ModelDescription, VersionSelector), Fault> {
         let selector = which.selector()?;
-        let known = credential(request);
-        match self.router.describe(&known, name, &selector) {
+        match view.find(&credential(request), name, &selector) {
             Ok(model) => Ok((model, selector)),
-            Err(fault) if fault.class == FaultClass::NotFound => {
-                // A label that a model does not have is the caller's mistake, a model that it does not have is not there.
-                let there = matches!(which, Which::Label(_))
-                    && self.router.describe(&known, name, &VersionSelector::Default).is_ok();
-                Err(if let (Which::Label(label), true) = (which, there) {
-                    Fault::invalid(format!("Unrecognized servable version label: {label}"))
-                } else {
-                    not_found(name, which)
-                })
-            }
-            Err(fault) => Err(fault),
+            Err(Undescribed::Model) => Err(v1::not_found(name, &selector)),
+            Err(Undescribed::Label(label)) => Err(v1::unknown_label(&label)),
+            Err(Undescribed::Refused(fault)) => Err(fault),
         }
     }
 
@@ -104,8 +106,9 @@ impl Service {
     }
 
     fn status_v1(&self, request: &HttpRequest, name: &str, which: Which<'_>) -> Result<HttpResponse, Fault> {
-        let (model, selector) = self.model_v1(request, name, which)?;
-        let index = self.router.index(&credential(request), false)?;
+        let view = self.router.view();
+        let (model, selector) = self.model_v1((request, &view), name, which)?;
+        let index = view.index(&credential(request), false)?;
         let chosen = |version| selector == VersionSelector::Default || selector == VersionSelector::Version(version);
         let of_name = index.iter().filter(|entry| *entry.name == *name);
         let mut versions: Vec<VersionStatus<'_>> = of_name
@@ -133,13 +136,13 @@ impl Service {
     }
 
     fn metadata_v1(&self, request: &HttpRequest, name: &str, which: Which<'_>) -> Result<HttpResponse, Fault> {
-        let (model, _) = self.model_v1(request, name, which)?;
+        let (model, _) = self.model_v1((request, &self.router.view()), name, which)?;
         let body = v1::metadata_body(name, model.version, &model.config);
         Ok(reply::json(StatusCode::OK, body))
     }
 
     fn explain_v1(&self, request: &HttpRequest, name: &str, which: Which<'_>) -> Result<HttpResponse, Fault> {
-        self.model_v1(request, name, which)?;
+        self.model_v1((request, &self.router.view()), name, which)?;
         Ok(reply::refusal(
             501,
             "the model has no explainer: ask for a prediction with ':predict'",
@@ -150,7 +153,7 @@ impl Service {
         &self,
         request: &HttpRequest,
         mut payload: web::Payload,
-        asked: Asked<'_>,
+        wanted: Wanted<'_>,
         id: RequestId,
     ) -> HttpResponse {
         let received = self.clock.now();
@@ -159,90 +162,67 @@ impl Service {
             Err(refused) => return refused,
         };
         let decode_start = self.clock.now();
-        let decoded = self
-            .model_v1(request, asked.name, asked.which)
-            .and_then(|(model, selector)| {
-                let head = read_head(request.headers())?;
-                let mut parameters = Parameters::default();
-                self.forward(request, &mut parameters)?;
-                let (event, bytes) = events::unwrap(request.headers(), &body.bytes)?;
-                let read = match asked.call {
-                    Call::Predict => v1::decode_predict(&model.config, &bytes)?,
-                    _ => v1::decode_examples(&model.config, &bytes)?,
-                };
-                Ok((model, selector, (head, parameters), event, read))
-            });
-        let (model, version, (head, parameters), event, Predict { inputs, form }) = match decoded {
-            Ok(decoded) => decoded,
+        let Read {
+            call,
+            form,
+            event,
+            model,
+        } = match self.read_v1(request, &body.bytes, &wanted) {
+            Ok(read) => read,
             Err(fault) => {
                 self.refused("malformed", id);
                 return reply::fault(&fault, is_presented(request));
             }
         };
-        let answer = self
-            .router
-            .infer(RouterCall {
-                request: InferRequest {
-                    model: asked.name.to_owned(),
-                    version,
-                    inputs,
-                    parameters,
-                    ..InferRequest::default()
-                },
-                credential: credential(request),
-                unit: head.unit,
-                timeout: head.timeout,
-                trace_parent: trace_parent(request.headers()),
-                request_id: id,
-                received,
-                decode: self.clock.now().saturating_duration_since(decode_start),
-            })
-            .await;
-        self.settle_v1(
-            answer,
-            request,
-            &asked,
-            (form, &model.config, event.as_ref(), head.accepted),
-        )
+        let (infer, head, view) = call;
+        let accepted = head.accepted;
+        let asked = Asked {
+            request: infer,
+            head,
+            view: Some(view),
+            id,
+            received,
+            decode_start,
+        };
+        let answer = self.ask(request, asked).await;
+        self.settle(request, answer, async |completed| {
+            let body = written(completed, &wanted, form, &model.config)?;
+            wrapped(event.as_ref(), wanted.name, body, accepted).await
+        })
         .await
     }
 
-    /// Writes the answer and closes its account.
-    async fn settle_v1(
-        &self,
-        answer: Answer,
-        request: &HttpRequest,
-        asked: &Asked<'_>,
-        (form, config, event, accepted): (v1::Form, &ModelConfig, Option<&Event>, Accepted),
-    ) -> HttpResponse {
-        let start = self.clock.now();
-        let Answer { result, mut account } = answer;
-        let written = match result {
-            Ok(completed) => {
-                let body = written(&completed, asked, form, config);
-                match body {
-                    Ok(body) => wrapped(event, asked.name, body, accepted).await.map(|mut response| {
-                        tell_version(&mut response, &completed);
-                        response
-                    }),
-                    Err(fault) => Err(fault),
-                }
-            }
-            Err(fault) => Err(fault),
+    /// Reads the body by the model's configuration, in the snapshot that answers.
+    fn read_v1(&self, request: &HttpRequest, body: &Bytes, wanted: &Wanted<'_>) -> Result<Read, Fault> {
+        let view = self.router.view();
+        let (model, version) = self.model_v1((request, &view), wanted.name, wanted.which)?;
+        let head = read_head(request.headers())?;
+        let mut parameters = Parameters::default();
+        self.forward(request, &mut parameters)?;
+        let (event, bytes) = events::unwrap(request.headers(), body)?;
+        let Predict { inputs, form } = match wanted.call {
+            Call::Predict => v1::decode_predict(&model.config, &bytes)?,
+            _ => v1::decode_examples(&model.config, &bytes)?,
         };
-        let mut response = written.unwrap_or_else(|fault| {
-            account.failed(&fault);
-            reply::fault(&fault, is_presented(request))
-        });
-        reply::trace(&mut response, account.trace());
-        account.finish(self.clock.now().saturating_duration_since(start));
-        response
+        let infer = InferRequest {
+            model: wanted.name.to_owned(),
+            version,
+            inputs,
+            parameters,
+            ..InferRequest::default()
+        };
+        Ok(Read {
+            call: (infer, head, view),
+            form,
+            event,
+            model,
+        })
     }
 }
 
-fn written(completed: &Completed, asked: &Asked<'_>, form: v1::Form, config: &ModelConfig) -> Result<Vec<u8>, Fault> {
+fn written(completed: &Completed, wanted: &Wanted<'_>, form: v1::Form, config: &ModelConfig) -> Result<Vec<u8>, Fault> {
     let response = &completed.response;
-    Ok(match asked.call {
+    Ok(match wanted.call {
         Call::Classify => v1::encode_classes(response, config)?,
         Call::Regress => v1::encode_regressions(response)?,
         _ => v1::encode_predictions(response, form)?,
@@ -259,11 +239,4 @@ async fn wrapped(event: Option<&Event>, model: &str, body: Vec<u8>, accepted: Ac
         event.mark(model, &mut response);
     }
     Ok(response)
-}
-
-fn not_found(name: &str, which: Which<'_>) -> Fault {
-    let mut fault = Fault::unknown_model(name);
-    let text: String = which.of(name).chars().take(MAX_QUOTED_CHARS).collect();
-    fault.message = format!("Servable not found for request: {text}").into();
-    fault
 }

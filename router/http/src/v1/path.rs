@@ -50,15 +50,6 @@ impl Which<'_> {
             },
         }
     }
-
-    /// The servable as TensorFlow Serving names it in its texts.
-    pub(crate) fn of(self, name: &str) -> String {
-        match self {
-            Self::Default => format!("Latest({name})"),
-            Self::Version(version) => format!("Specific({name}, {version})"),
-            Self::Label(label) => format!("Label({name}, {label})"),
-        }
-    }
 }
 
 /// Whether the path is one of V1 at all.
