@@ -141,6 +141,17 @@ pub fn index_entry((name, version, state, reason): (&str, Option<Version>, &str,
     }
 }
 
+/// `{"models":["..",..]}`, with `"next":".."` where there are more: the last name, behind which they are.
+pub fn models_body(names: &[String], next: Option<&str>) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Models<'a> {
+        models: &'a [String],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<&'a str>,
+    }
+    json(&Models { models: names, next })
+}
+
 /// `[{"name":"..","version":"..","state":"..","reason":".."},..]`
 pub fn index_body(entries: impl IntoIterator<Item = ModelIndex>) -> Vec<u8> {
     let entries: Vec<ModelIndex> = entries.into_iter().collect();

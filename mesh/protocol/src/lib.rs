@@ -40,7 +40,8 @@ mod round_trip_tests;
 
 pub use bodies::{
     EXTENSIONS, ModelMetadata, decode_index, error_body, extensions, index_body, index_entry, live_body,
-    model_config_body, model_metadata_body, model_ready_body, ready_body, server_metadata_body, statistics_body,
+    model_config_body, model_metadata_body, model_ready_body, models_body, ready_body, server_metadata_body,
+    statistics_body,
 };
 pub use control::{LoadParameters, MAX_LOAD_FILES, decode_load, decode_unload, load_parameters, unload_parameters};
 pub use error::{DecodeError, EncodeError};

@@ -393,6 +393,11 @@ async fn metadata_and_health_answer_with_and_without_credentials() {
         serde_json::json!(mesh_protocol::EXTENSIONS)
     );
     assert_eq!(client.get("/v2/health/live").await.status, 200);
+    let alive = client.raw(b"GET / HTTP/1.1\r\nhost: mesh\r\n\r\n").await;
+    assert_eq!(
+        (alive.status, alive.json()),
+        (200, serde_json::json!({"status": "alive"}))
+    );
     assert_eq!(client.get("/v2/health/ready").await.status, 200);
     let guard = bed.readiness.register("models");
     assert_eq!(client.get("/v2/health/ready").await.status, 503);

@@ -6,17 +6,21 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use mesh_protocol::{
     LoadParameters, decode_index, decode_load, decode_unload,
     grpc::{ConfigOf, StatisticsOf},
-    index_body, index_entry, model_config_body, statistics_body,
+    index_body, index_entry, model_config_body, models_body, statistics_body,
 };
 use mesh_router::{ChangeOrder, Load, ModelDescription, RepositoryEntry};
 use mesh_types::{Fault, RequestId};
 
 use crate::{
+    extension::decoded,
     infer::timeout,
     path::Change,
     reply,
     service::{Service, credential, is_presented, selector},
 };
+
+/// The most names of a page, and as many as there are on one without a limit.
+const MAX_NAMES: usize = 1_000;
 
 /// A model's configuration.
 pub(crate) fn config_body(name: &str, model: &ModelDescription) -> Vec<u8> {
@@ -42,6 +46,19 @@ impl Service {
                 }))
             });
         answer(request, counted)
+    }
+
+    /// A page of the names that the caller may call.
+    pub(crate) fn names(&self, request: &HttpRequest) -> HttpResponse {
+        let names = page_of(request.query_string()).and_then(|(limit, after)| {
+            let page = self
+                .router
+                .view()
+                .names(&credential(request), after.as_deref(), limit)?;
+            let next = page.names.last().filter(|_| page.more);
+            Ok(models_body(&page.names, next.map(String::as_str)))
+        });
+        answer(request, names)
     }
 
     /// The versions that the caller may use.
@@ -103,6 +120,30 @@ impl Service {
     }
 }
 
+/// How many names are asked for, and behind which. What else stands there is ignored.
+fn page_of(query: &str) -> Result<(usize, Option<String>), Fault> {
+    let (mut limit, mut after) = (MAX_NAMES, None);
+    for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+        match name {
+            "limit" => {
+                let wrong = || {
+                    Fault::invalid(format!(
+                        "the query's 'limit' must be a whole number from 1 to {MAX_NAMES}"
+                    ))
+                };
+                let known = value.parse().ok().filter(|limit| (1..=MAX_NAMES).contains(limit));
+                limit = known.ok_or_else(wrong)?;
+            }
+            "after" => {
+                let wrong = || Fault::invalid("the query's 'after' must be a name of a model");
+                after = Some(decoded(value).ok_or_else(wrong)?);
+            }
+            _ => {}
+        }
+    }
+    Ok((limit, after))
+}
+
 fn asked(change: Change, body: &[u8]) -> Result<mesh_router::Change, Fault> {
     Ok(match change {
         Change::Load => {
@@ -120,5 +161,24 @@ fn answer(request: &HttpRequest, body: Result<Vec<u8>, Fault>) -> HttpResponse {
     match body {
         Ok(body) => reply::json(StatusCode::OK, body),
         Err(fault) => reply::fault(&fault, is_presented(request)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_a_thousand_names_at_most() {
+        let page = |query| page_of(query).map_err(|fault| fault.to_string());
+        assert_eq!(page(""), Ok((MAX_NAMES, None)));
+        assert_eq!(
+            page("limit=1000&else=1&after=m%2d1"),
+            Ok((1_000, Some("m-1".to_owned())))
+        );
+        assert_eq!(page("limit=1&x"), Ok((1, None)));
+        for wrong in ["limit=1001", "limit=0", "limit=-1", "limit=", "limit=ten", "after=%zz"] {
+            assert!(page(wrong).unwrap_err().contains("the query's"), "{wrong}");
+        }
     }
 }

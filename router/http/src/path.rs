@@ -11,6 +11,10 @@ pub(crate) enum Route<'a> {
     ServerMetadata,
     Live,
     Ready,
+    /// Whether the server is alive, as clients of KServe's V1 ask.
+    Alive,
+    /// The names that the caller may call.
+    Names,
     /// What all models have done.
     Statistics,
     /// The models that the caller may use.
@@ -84,10 +88,14 @@ pub(crate) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Mis
 }
 
 fn find(path: &str) -> Option<Route<'_>> {
+    if path == "/" {
+        return Some(Route::Alive);
+    }
     match path.strip_prefix("/v2")? {
         "" | "/" => Some(Route::ServerMetadata),
         "/health/live" => Some(Route::Live),
         "/health/ready" => Some(Route::Ready),
+        "/models" => Some(Route::Names),
         "/models/stats" => Some(Route::Statistics),
         "/repository/index" => Some(Route::Index),
         "/openapi.json" => Some(Route::Document),
@@ -203,8 +211,10 @@ mod tests {
     }
 
     #[test]
-    fn documents_and_their_page_are_found() {
+    fn documents_their_page_names_and_life_are_found() {
         let get = |path| route(&Method::GET, path);
+        assert_eq!(get("/v2/models"), Ok(Route::Names));
+        assert_eq!(get("/"), Ok(Route::Alive));
         assert_eq!(get("/v2/openapi.json"), Ok(Route::Document));
         assert_eq!(get("/v2/docs"), Ok(Route::Page(PageFile::Page)));
         assert_eq!(get("/v2/docs/docs.js"), Ok(Route::Page(PageFile::Script)));
@@ -236,6 +246,8 @@ mod tests {
         "server": Route::ServerMetadata,
         "live": Route::Live,
         "ready": Route::Ready,
+        "alive": Route::Alive,
+        "names": Route::Names,
         "statistics": Route::Statistics,
         "index": Route::Index,
         "load": Route::Change { change: Change::Load, .. },
@@ -278,7 +290,8 @@ mod tests {
     #[test]
     fn every_route_is_in_the_document_and_all_that_is_there_is_a_route() {
         let mut found = Vec::new();
-        for operation in mesh_protocol::openapi::operations() {
+        let all = mesh_protocol::openapi::operations();
+        for operation in all.into_iter().filter(|operation| !operation.is_v1()) {
             let path = operation.path.replace("{model}", "m.1").replace("{version}", "stable");
             let path = path.replace("{region}", "r");
             let method = Method::from_bytes(operation.verb().as_str().to_uppercase().as_bytes()).unwrap();
@@ -297,11 +310,10 @@ mod tests {
     fn anything_else_is_not_found() {
         for path in [
             "",
-            "/",
+            "//",
             "/v1",
             "/v22",
             "/v2/health",
-            "/v2/models",
             "/v2/models/",
             "/v2/models//infer",
             "/v2/models/m/",

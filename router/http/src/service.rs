@@ -148,6 +148,8 @@ impl Service {
                 reply::json(StatusCode::OK, document.clone())
             }
             Route::Page(file) => docs::page(file),
+            Route::Alive => reply::json(StatusCode::OK, &br#"{"status":"alive"}"#[..]),
+            Route::Names => self.names(request),
             Route::Statistics => self.statistics(request, None, None),
             Route::Model {
                 name,

@@ -57,6 +57,37 @@ async fn a_foreign_name_answers_like_one_that_is_not_there_to_the_byte() -> anyh
 }
 
 #[tokio::test]
+async fn the_list_of_models_is_the_callers_own() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let admin = mesh.admin()?;
+    let (acme, globex) = (mesh.tenant("acme").await?, mesh.tenant("globex").await?);
+    for name in ["b", "a", "c"] {
+        admin.publish("acme", name, &identity()).await?;
+        acme.until_ready(name).await?;
+    }
+    admin.endpoint("acme", "front", &[("main", "a", "", 100.0)]).await?;
+    admin.model("acme", "c", json!({"grants": ["globex"]})).await?;
+    acme.until_ready("front").await?;
+    globex.until_ready("c").await?;
+    let list = |caller: &mesh_harness::Caller, query: &str| {
+        let request = caller.get(&format!("/v2/models{query}"));
+        async move { Answer::of(request).await?.ok()?.json() }
+    };
+    assert_eq!(list(&acme, "").await?, json!({"models": ["a", "b", "c", "front"]}));
+    let first = list(&acme, "?limit=3&else=1").await?;
+    assert_eq!(first, json!({"models": ["a", "b", "c"], "next": "c"}));
+    assert_eq!(list(&acme, "?limit=3&after=c").await?, json!({"models": ["front"]}));
+    assert_eq!(list(&globex, "").await?, json!({"models": ["c"]}));
+    let refused = Answer::of(acme.get("/v2/models?limit=0")).await?;
+    assert_eq!(refused.status.as_u16(), 400);
+    assert_eq!(
+        Answer::of(mesh.stranger().get("/v2/models")).await?.status.as_u16(),
+        401
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_granted_model_answers_and_stops_when_the_grant_is_taken_back() -> anyhow::Result<()> {
     let mesh = Mesh::start().await?;
     let admin = mesh.admin()?;

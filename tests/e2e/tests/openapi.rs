@@ -45,6 +45,7 @@ async fn mesh_of_three(folder: &Path) -> anyhow::Result<(Mesh, Caller)> {
     let caller = mesh.tenant("acme").await?;
     let admin = mesh.admin()?;
     admin.publish("acme", "plain", &identity()).await?;
+    admin.model("acme", "plain", json!({"labels": {"stable": 1}})).await?;
     admin.publish("acme", "mixed", &mixed()).await?;
     let file = doubled(folder)?;
     admin.publish_torchscript("acme", "torch", &file, &vector(3, 3)).await?;
@@ -117,6 +118,10 @@ async fn the_examples_of_models_are_answered_and_others_see_no_document() -> any
         let infer = &document["paths"][format!("/v2/models/{model}/infer")]["post"];
         let example = &infer["requestBody"]["content"]["application/json"]["example"];
         let answer = caller.infer(model, example).await?;
+        ensure!(answer.status == 200, "{model}: {example}: {}", answer.error()?);
+        let predict = format!("/v1/models/{model}:predict");
+        let example = &document["paths"][&predict]["post"]["requestBody"]["content"]["application/json"]["example"];
+        let answer = Answer::of(caller.post(&predict).json(example)).await?;
         ensure!(answer.status == 200, "{model}: {example}: {}", answer.error()?);
         let foreign = Answer::of(other.get(&path)).await?;
         let missing = Answer::of(other.get("/v2/models/nothing/openapi.json")).await?;

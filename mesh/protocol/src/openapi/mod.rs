@@ -8,6 +8,7 @@ mod extensions;
 mod model;
 mod operations;
 mod schemas;
+mod v1;
 
 #[cfg(test)]
 mod tests;
@@ -15,8 +16,8 @@ mod tests;
 use mesh_types::{ModelConfig, Version};
 use serde_json::{Map, Value, json};
 
-use operations::{Gives, Takes, VERSION};
-pub use operations::{Operation, Verb, operations};
+use operations::{Gives, Takes};
+pub use operations::{Operation, Verb, Which, operations};
 
 /// The server that is described.
 #[derive(Debug, Clone, Copy)]
@@ -46,12 +47,16 @@ pub struct ModelDocument<'a> {
     pub server: Server<'a>,
 }
 
-const ABOUT: &str = "The Open Inference Protocol v2 with Triton's extensions. Every error has the body `{\"error\": \"..\"}`; \
+const ABOUT: &str = "The Open Inference Protocol v2 with Triton's extensions, and TensorFlow Serving's V1. Every error has the body `{\"error\": \"..\"}`; \
                      another verb than those here is answered with 405, an unknown path with 404, and what is no HTTP request with 400.";
-const TAGS: [(&str, &str); 6] = [
+const TAGS: [(&str, &str); 7] = [
     ("Server", "Health and metadata of the server."),
     ("Models", "Predictions, and what models are and have done."),
-    ("Repository", "Which models there are."),
+    (v1::TAG, "TensorFlow Serving's and KServe's first protocol."),
+    (
+        "Repository",
+        "Which models there are, and loading them where that is done on demand.",
+    ),
     ("Shared memory", "Tensors that lie in memory of the server's machine."),
     ("Settings", "What is traced and logged."),
     ("Documents", "These documents, and a page that shows them."),
@@ -80,10 +85,11 @@ pub fn model_document(of: ModelDocument<'_>) -> Vec<u8> {
     );
     let info = json!({"title": of.name, "version": of.server.version, "description": about});
     let mut paths = Map::new();
-    let mine = |operation: &Operation| operation.is_of_model() && operation.with_version == of.version.is_some();
+    let mine = |operation: &Operation| operation.is_of_model() && operation.names(of.version);
     for operation in operations().into_iter().filter(mine) {
         let path = operation.path.replacen("{model}", of.name, 1);
-        let path = path.replacen("{version}", of.version.unwrap_or_default(), 1);
+        let version = of.version.unwrap_or_default();
+        let path = path.replacen("{version}", version, 1).replacen("{label}", version, 1);
         let of_path = paths.entry(path).or_insert_with(|| json!({}));
         of_path[operation.verb().as_str()] = described(&operation, Some(of.config), of.server);
     }
@@ -177,7 +183,12 @@ fn described(operation: &Operation, config: Option<&ModelConfig>, server: Server
     let mut parameters: Vec<&str> = Vec::new();
     if config.is_none() {
         parameters.extend(row.path.contains("{model}").then_some("Model"));
-        parameters.extend(operation.path.contains(VERSION).then_some("Version"));
+        parameters.extend(match operation.which {
+            Which::Default => None,
+            Which::Version if operation.is_v1() => Some("VersionNumber"),
+            Which::Version => Some("Version"),
+            Which::Label => Some("Label"),
+        });
         parameters.extend(row.path.contains("{region}").then_some("Region"));
     }
     parameters.extend(row.headers);
@@ -206,6 +217,13 @@ fn body(takes: Takes, config: Option<&ModelConfig>) -> Option<Value> {
         Takes::Json(schema) => {
             Some(json!({"required": true, "content": {"application/json": {"schema": schemas::schema(schema)}}}))
         }
+        Takes::Predict => {
+            let mut plain = json!({"schema": schemas::schema("PredictV1")});
+            if let Some(example) = config.and_then(v1::example) {
+                plain["example"] = example;
+            }
+            Some(json!({"required": true, "content": {"application/json": plain}}))
+        }
         Takes::Inference => {
             let mut content = json!({"application/octet-stream": binary});
             if config.is_none_or(model::takes_json) {
@@ -227,6 +245,7 @@ fn bare(about: &str) -> Value {
 fn answer(about: &str, gives: Gives, config: Option<&ModelConfig>) -> Value {
     let mut headers = schemas::common_headers();
     let content = match gives {
+        Gives::Empty => return bare(about),
         Gives::Json(schema) => json!({"application/json": {"schema": schemas::schema(schema)}}),
         Gives::Text(media) => json!({media: {"schema": {"type": "string"}}}),
         Gives::Inference => {

@@ -33,7 +33,7 @@ fn asked(config: &ModelConfig) -> impl Iterator<Item = &TensorSpec> {
 }
 
 /// One element, with the range of its datatype.
-fn element(datatype: DataType) -> Value {
+pub(super) fn element(datatype: DataType) -> Value {
     let whole = |least: Value, most: Value| json!({"type": "integer", "minimum": least, "maximum": most});
     match datatype {
         DataType::Bool => json!({"type": "boolean"}),
@@ -52,11 +52,11 @@ fn element(datatype: DataType) -> Value {
 }
 
 /// A fixed extent; none for any.
-fn fixed(dim: i64) -> Option<u64> {
+pub(super) fn fixed(dim: i64) -> Option<u64> {
     u64::try_from(dim).ok()
 }
 
-fn list(items: &Value, length: Option<u64>) -> Value {
+pub(super) fn list(items: &Value, length: Option<u64>) -> Value {
     match length {
         Some(length) => json!({"type": "array", "items": items, "minItems": length, "maxItems": length}),
         None => json!({"type": "array", "items": items}),
@@ -195,6 +195,7 @@ pub(crate) fn schemas_of(config: &ModelConfig) -> Vec<(String, Value)> {
             "description": "Each input once, in any order; `data` has as many elements as its shape says."},
         "outputs": {"type": "array", "maxItems": MAX_TENSORS, "items": wanted, "description": "Absent or empty: all."},
     }});
+    all.extend(super::v1::schemas_of(config));
     all.push(("InferRequest".to_owned(), request));
     all.push(("InferResponse".to_owned(), schemas::response(&outputs)));
     all

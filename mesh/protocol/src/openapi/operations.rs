@@ -24,8 +24,8 @@ impl Verb {
 
 /// What a model's paths begin with.
 pub(crate) const MODEL: &str = "/v2/models/{model}";
-/// What stands behind it where a version is named.
-pub(crate) const VERSION: &str = "/versions/{version}";
+/// The same in version 1 of the protocol.
+pub(crate) const MODEL_V1: &str = "/v1/models/{model}";
 
 /// What an operation takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub(crate) enum Takes {
     Json(&'static str),
     /// JSON of this schema, which may be left out.
     Optional(&'static str),
+    /// Rows or columns for a prediction by version 1.
+    Predict,
 }
 
 /// What an answer holds.
@@ -48,6 +50,8 @@ pub(crate) enum Gives {
     Inference,
     /// Text of this media type.
     Text(&'static str),
+    /// Nothing: the status says it.
+    Empty,
 }
 
 /// One row.
@@ -56,7 +60,7 @@ pub(crate) struct Row {
     pub(crate) id: &'static str,
     pub(crate) verb: Verb,
     pub(crate) path: &'static str,
-    /// Whether the path exists with a version too.
+    /// Whether the path exists with a version too, and by version 1 with a label.
     pub(crate) versioned: bool,
     /// Whether it answers without a credential.
     pub(crate) open: bool,
@@ -65,7 +69,7 @@ pub(crate) struct Row {
     pub(crate) tag: &'static str,
     pub(crate) summary: &'static str,
     pub(crate) takes: Takes,
-    /// Headers that mean something, by their names among the document's parameters.
+    /// Headers and parts of a query that mean something, by their names among the document's parameters.
     pub(crate) headers: &'static [&'static str],
     /// What is answered where nothing is wrong, by status.
     pub(crate) gives: &'static [(u16, &'static str, Gives)],
@@ -80,7 +84,7 @@ const DOCUMENTS: &str = "Documents";
 
 /// Of a credential, of a name and of a version.
 const ABOUT_A_MODEL: &[u16] = &[400, 401, 403, 404];
-const ERRORS_OF_INFERENCE: &[u16] = &[400, 401, 403, 404, 408, 413, 415, 429, 499, 500, 501, 503, 504];
+pub(super) const ERRORS_OF_INFERENCE: &[u16] = &[400, 401, 403, 404, 408, 413, 415, 429, 499, 500, 501, 503, 504];
 const HEADERS_OF_INFERENCE: &[&str] = &[
     "InferenceHeaderContentLength",
     "RequestTimeout",
@@ -106,7 +110,7 @@ pub(super) const fn open(id: &'static str, path: &'static str, summary: &'static
     }
 }
 
-const fn of_model(id: &'static str, path: &'static str, summary: &'static str) -> Row {
+pub(super) const fn of_model(id: &'static str, path: &'static str, summary: &'static str) -> Row {
     Row {
         versioned: true,
         open: false,
@@ -140,15 +144,17 @@ const fn document(id: &'static str, path: &'static str, summary: &'static str) -
     }
 }
 
-/// Loading and unloading are refused to everybody here; the body is read first.
-const fn refused(id: &'static str, path: &'static str, summary: &'static str) -> Row {
+/// Loading and unloading, for the tenant of a repository whose models are loaded on demand; refused to everybody else. The body is
+/// read first.
+const fn change(id: &'static str, path: &'static str, summary: &'static str, schema: &'static str) -> Row {
     Row {
         verb: Verb::Post,
         open: false,
         tag: REPOSITORY,
-        takes: Takes::Optional("Anything"),
-        headers: &["ContentEncoding"],
-        errors: &[400, 401, 403, 408, 413, 415, 503],
+        takes: Takes::Optional(schema),
+        headers: &["RequestTimeout", "ContentEncoding"],
+        gives: &[(200, "done", Gives::Empty)],
+        errors: &[400, 401, 403, 404, 408, 413, 415, 500, 503, 504],
         ..open(id, path, summary)
     }
 }
@@ -171,6 +177,14 @@ pub(crate) const ROWS: &[Row] = &[
         is_health: true,
         gives: &[(200, "alive", Gives::Json("Live"))],
         ..open("serverLive", "/v2/health/live", "Whether the server is alive")
+    },
+    Row {
+        gives: &[(200, "alive", Gives::Json("Alive"))],
+        ..open(
+            "serverAlive",
+            "/",
+            "Whether the server is alive, as clients of KServe's V1 ask",
+        )
     },
     Row {
         is_health: true,
@@ -253,6 +267,18 @@ pub(crate) const ROWS: &[Row] = &[
         ..open("statistics", "/v2/models/stats", "What all models have done")
     },
     Row {
+        open: false,
+        tag: MODELS,
+        headers: &["Limit", "After"],
+        gives: &[(200, "the names", Gives::Json("Names"))],
+        errors: &[400, 401, 403],
+        ..open(
+            "models",
+            "/v2/models",
+            "The names that the caller may call, in order and by pages",
+        )
+    },
+    Row {
         verb: Verb::Post,
         open: false,
         tag: REPOSITORY,
@@ -266,15 +292,17 @@ pub(crate) const ROWS: &[Row] = &[
             "The versions that the caller may use",
         )
     },
-    refused(
+    change(
         "repositoryModelLoad",
         "/v2/repository/models/{model}/load",
-        "For the tenant of a repository whose models are loaded on demand; refused otherwise",
+        "Loads a model, or loads it anew, for the tenant of a repository whose models are loaded on demand",
+        "LoadRequest",
     ),
-    refused(
+    change(
         "repositoryModelUnload",
         "/v2/repository/models/{model}/unload",
-        "For the tenant of a repository whose models are loaded on demand; refused otherwise",
+        "Unloads a model, for the tenant of a repository whose models are loaded on demand",
+        "UnloadRequest",
     ),
     Row {
         gives: &[(200, "the document", Gives::Json("Document"))],
@@ -298,14 +326,36 @@ pub(crate) const ROWS: &[Row] = &[
     },
 ];
 
+/// Which version a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// None: the model's choice.
+    Default,
+    /// A number, or in version 2 of the protocol a label.
+    Version,
+    /// A label.
+    Label,
+}
+
+impl Which {
+    /// What stands behind the model's name.
+    const fn part(self) -> &'static str {
+        match self {
+            Self::Default => "",
+            Self::Version => "/versions/{version}",
+            Self::Label => "/labels/{label}",
+        }
+    }
+}
+
 /// An operation of the document: a row, with or without a version in its path.
 #[derive(Debug, Clone)]
 pub struct Operation {
     pub(crate) row: &'static Row,
-    /// Its path; `{model}` and `{version}` stand for names.
+    /// Its path; `{model}`, `{version}` and `{label}` stand for names.
     pub path: String,
-    /// Whether its path names a version.
-    pub with_version: bool,
+    /// Which version its path names.
+    pub which: Which,
 }
 
 impl Operation {
@@ -316,7 +366,11 @@ impl Operation {
 
     /// Its name in the document.
     pub fn id(&self) -> String {
-        let suffix = if self.with_version { "OfVersion" } else { "" };
+        let suffix = match self.which {
+            Which::Default => "",
+            Which::Version => "OfVersion",
+            Which::Label => "OfLabel",
+        };
         format!("{}{suffix}", self.row.id)
     }
 
@@ -324,22 +378,37 @@ impl Operation {
     pub(crate) fn is_of_model(&self) -> bool {
         self.row.versioned
     }
+
+    /// Whether it is one of version 1 of the protocol.
+    pub fn is_v1(&self) -> bool {
+        self.path.starts_with("/v1")
+    }
+
+    /// Whether its path can name this version of a model, or none.
+    pub(crate) fn names(&self, version: Option<&str>) -> bool {
+        let is_number = version.is_some_and(|version| version.bytes().all(|byte| byte.is_ascii_digit()));
+        match self.which {
+            Which::Default => version.is_none(),
+            Which::Version => version.is_some() && (is_number || !self.is_v1()),
+            Which::Label => version.is_some() && !is_number,
+        }
+    }
 }
 
 /// Every operation of the door.
 pub fn operations() -> Vec<Operation> {
     let forms = |row: &'static Row| {
-        let plain = Operation {
-            row,
-            path: row.path.to_owned(),
-            with_version: false,
+        let (model, all) = match row.path.strip_prefix(MODEL_V1) {
+            Some(_) => (MODEL_V1, &[Which::Default, Which::Version, Which::Label][..]),
+            None => (MODEL, &[Which::Default, Which::Version][..]),
         };
-        let versioned = row.versioned.then(|| Operation {
+        let forms = if row.versioned { all } else { &[Which::Default] };
+        forms.iter().map(move |which| Operation {
             row,
-            path: row.path.replacen(MODEL, &format!("{MODEL}{VERSION}"), 1),
-            with_version: true,
-        });
-        [Some(plain), versioned].into_iter().flatten()
+            path: row.path.replacen(model, &format!("{model}{}", which.part()), 1),
+            which: *which,
+        })
     };
-    ROWS.iter().chain(super::extensions::ROWS).flat_map(forms).collect()
+    let rows = ROWS.iter().chain(super::extensions::ROWS).chain(super::v1::ROWS);
+    rows.flat_map(forms).collect()
 }

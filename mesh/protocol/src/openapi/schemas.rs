@@ -120,14 +120,20 @@ pub(crate) fn headers() -> Value {
 /// The parts of paths, and the headers of requests.
 pub(crate) fn parameters() -> Value {
     let name = json!({"type": "string", "pattern": NAME, "maxLength": MAX_NAME_BYTES});
+    let query = |name: &str, about: &str, schema: Value| json!({"name": name, "in": "query", "description": about, "schema": schema});
     let header = |name: &str, about: &str, schema: Value| json!({"name": name, "in": "header", "description": about, "schema": schema});
     json!({
         "Model": {"name": "model", "in": "path", "required": true, "schema": name,
             "description": "A name in the caller's own namespace: an endpoint, a model, or a model that was granted."},
         "Version": {"name": "version", "in": "path", "required": true, "schema": name,
             "description": "A number from 1, or a label such as stable."},
+        "VersionNumber": {"name": "version", "in": "path", "required": true, "description": "A version's number.",
+            "schema": {"type": "integer", "minimum": 1, "maximum": u32::MAX}},
+        "Label": {"name": "label", "in": "path", "required": true, "schema": name, "description": "A label such as stable."},
         "Region": {"name": "region", "in": "path", "required": true, "description": "A name of the caller's choice.",
             "schema": {"type": "string", "pattern": "^[-A-Za-z0-9_]+$", "maxLength": mesh_types::MAX_REGION_NAME_BYTES}},
+        "Limit": query("limit", "The most names of the page.", json!({"type": "integer", "minimum": 1, "maximum": 1_000})),
+        "After": query("after", "Names behind this one.", json!({"type": "string"})),
         "InferenceHeaderContentLength": header("Inference-Header-Content-Length",
             "Bytes of JSON at the start of the body; raw tensors follow. 0: the body is the bytes of the model's only input.",
             json!({"type": "integer", "minimum": 0})),
@@ -143,7 +149,7 @@ pub(crate) fn parameters() -> Value {
     })
 }
 
-fn object(required: &[&str], properties: &Value) -> Value {
+pub(super) fn object(required: &[&str], properties: &Value) -> Value {
     json!({"type": "object", "required": required, "properties": properties})
 }
 
@@ -155,6 +161,9 @@ pub(crate) fn shared() -> Value {
             "description": "What was wrong, and what would be right.", "properties": {"error": text()}},
         "Anything": {"description": "Read and thrown away."},
         "Document": object(&["openapi", "info", "paths"], &json!({"openapi": text()})),
+        "Alive": object(&["status"], &json!({"status": {"const": "alive"}})),
+        "Names": object(&["models"], &json!({"models": {"type": "array", "items": text()},
+            "next": {"type": "string", "description": "Only where there are more: what `after` takes for the next page."}})),
         "Live": object(&["live"], &json!({"live": {"const": true}})),
         "Ready": object(&["ready"], &json!({"ready": {"type": "boolean"}})),
         "ServerMetadata": object(&["name", "version", "extensions"], &json!({"name": text(), "version": text(),
@@ -166,7 +175,14 @@ pub(crate) fn shared() -> Value {
             "additionalProperties": {"type": ["string", "number", "boolean"]}},
         "Data": {"description": "The elements, row by row: flat, or nested exactly as the shape says. FP16 and BF16 have no form here."},
     });
-    for part in [about_models(), statistics(), repository(), inference(), extensions()] {
+    for part in [
+        about_models(),
+        statistics(),
+        repository(),
+        inference(),
+        extensions(),
+        super::v1::schemas(),
+    ] {
         if let (Some(all), Value::Object(part)) = (all.as_object_mut(), part) {
             all.extend(part);
         }
@@ -242,9 +258,15 @@ fn statistics() -> Value {
 
 fn repository() -> Value {
     let text = || json!({"type": "string"});
-    let entry = json!({"name": text(), "version": text(), "state": {"type": "string", "enum": ["READY", "UNAVAILABLE"]}, "reason": text()});
+    let entry = json!({"name": text(), "version": text(), "reason": text(),
+        "state": {"type": "string", "enum": ["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]}});
     json!({
         "IndexRequest": {"type": "object", "properties": {"ready": {"type": "boolean", "description": "Only of what is ready."}}},
+        "LoadRequest": {"type": "object", "properties": {"parameters": {"type": "object", "properties": {
+            "config": {"type": "string", "description": "The configuration in JSON, in place of the repository's."}},
+            "patternProperties": {"^file:": {"type": "string", "description": "A file in base64, in place of the repository's."}}}}},
+        "UnloadRequest": {"type": "object", "properties": {"parameters": {"type": "object", "properties": {
+            "unload_dependents": {"type": "boolean", "description": "The steps of an ensemble as well."}}}}},
         "Index": {"type": "array", "items": object(&["name", "version", "state", "reason"], &entry)},
     })
 }

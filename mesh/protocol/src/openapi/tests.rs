@@ -153,10 +153,14 @@ fn a_models_paths_are_its_own_and_of_the_version_that_was_asked_for() {
     assert!(
         paths
             .iter()
-            .all(|path| path.starts_with("/v2/models/digits/versions/stable")),
+            .all(|path| path.starts_with("/v2/models/digits/versions/stable")
+                || path.starts_with("/v1/models/digits/labels/stable")),
         "{paths:?}"
     );
     assert_eq!(paths.len(), plain["paths"].as_object().unwrap().len());
+    let numbered = of_model(&config, Some("7"));
+    assert!(numbered["paths"]["/v1/models/digits/versions/7:predict"]["post"].is_object());
+    assert_eq!(numbered["paths"].as_object().unwrap().len(), paths.len());
 }
 
 #[test]
@@ -285,4 +289,42 @@ fn in_the_place_of_tritons_server_health_is_told_by_the_status_alone() {
         assert!(!answers.contains_key("503") && !answers.contains_key("404"), "{path}");
     }
     assert!(document["paths"]["/v2/models/{model}"]["get"]["responses"]["404"].is_object());
+}
+
+fn example_of_v1(config: &ModelConfig) -> Option<Value> {
+    let document = of_model(config, None);
+    let plain = &document["paths"]["/v1/models/digits:predict"]["post"]["requestBody"]["content"]["application/json"];
+    plain.get("example").cloned()
+}
+
+#[test]
+fn an_example_of_version_1_is_read_and_fits_its_model() {
+    for datatype in mesh_types::DataType::ALL {
+        for dims in [&[3, 2][..], &[-1], &[1], &[]] {
+            let mut optional = spec("left-out", mesh_types::DataType::Fp32, &[1]);
+            optional.optional = true;
+            let config = config(vec![spec("x", datatype, dims), optional]);
+            let Some(example) = example_of_v1(&config) else {
+                assert!(example_of(&config).is_none(), "{datatype}");
+                continue;
+            };
+            let mut read = crate::v1::decode_predict(&config, example.to_string().as_bytes()).unwrap();
+            let fits = config.check_inputs(&ModelId::parse("digits").unwrap(), &mut read.inputs);
+            assert_eq!(fits, Ok(1), "{datatype} {dims:?}: {example}");
+        }
+    }
+    let mut sequence = config(vec![spec("x", mesh_types::DataType::Int32, &[1])]);
+    sequence.sequence_batching = Some(SequenceBatching::default());
+    assert_eq!(example_of_v1(&sequence), None);
+}
+
+#[test]
+fn rows_of_version_1_are_nested_as_the_model_says_and_bound_by_it() {
+    let document = of_model(&config(vec![spec("x", mesh_types::DataType::Int8, &[4, -1])]), None);
+    let rows = &document["components"]["schemas"]["PredictV1"]["anyOf"][0]["properties"]["instances"];
+    assert_eq!((&rows["minItems"], &rows["maxItems"]), (&json!(1), &json!(8)));
+    let value = &rows["items"]["anyOf"][0];
+    assert_eq!((&value["minItems"], &value["maxItems"]), (&json!(4), &json!(4)));
+    assert_eq!(value["items"]["items"]["minimum"], -128);
+    assert_eq!(rows["items"]["anyOf"][1]["required"], json!(["x"]));
 }

@@ -202,4 +202,56 @@ mod tests {
         assert!(text(Which::Version("99999999999999999999")).starts_with("Failed to convert version"));
         assert!(text(Which::Label("No Such")).starts_with("Unrecognized servable version label"));
     }
+
+    // Each kind of route by a name, and all names: a route that is added must find its place here, and so in the document.
+    macro_rules! kinds {
+        ($($name:literal: $pattern:pat,)*) => {
+            const KINDS: &[&str] = &[$($name),*];
+            fn kind(route: Route<'_>) -> &'static str {
+                match route { $($pattern => $name,)* }
+            }
+        };
+    }
+    kinds! {
+        "classify": Route::Model { call: Call::Classify, .. },
+        "explain": Route::Model { call: Call::Explain, .. },
+        "list": Route::List,
+        "metadata": Route::Model { call: Call::Metadata, .. },
+        "predict": Route::Model { call: Call::Predict, .. },
+        "regress": Route::Model { call: Call::Regress, .. },
+        "status": Route::Model { call: Call::Status, .. },
+    }
+
+    #[test]
+    fn every_route_of_version_1_is_in_the_document_and_all_that_is_there_is_a_route() {
+        let mut found: Vec<(&str, Option<&str>)> = Vec::new();
+        let all = mesh_protocol::openapi::operations();
+        for operation in all.into_iter().filter(mesh_protocol::openapi::Operation::is_v1) {
+            let path = operation.path.replace("{model}", "m.1");
+            let path = path.replace("{version}", "3").replace("{label}", "stable");
+            let (route, verb) = route(&path).unwrap_or_else(|| panic!("{path}"));
+            assert_eq!(verb.as_str().to_lowercase(), operation.verb().as_str(), "{path}");
+            let which = match route {
+                Route::List => None,
+                Route::Model {
+                    which: Which::Default, ..
+                } => Some("default"),
+                Route::Model {
+                    which: Which::Version(_),
+                    ..
+                } => Some("version"),
+                Route::Model {
+                    which: Which::Label(_), ..
+                } => Some("label"),
+            };
+            found.push((kind(route), which));
+        }
+        found.sort_unstable();
+        let ways = |kind: &&'static str| match *kind {
+            "list" => vec![(*kind, None)],
+            _ => ["default", "label", "version"].map(|way| (*kind, Some(way))).to_vec(),
+        };
+        let expected: Vec<_> = KINDS.iter().flat_map(ways).collect();
+        assert_eq!(found, expected);
+    }
 }
