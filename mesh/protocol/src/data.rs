@@ -357,7 +357,7 @@ pub(crate) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
 }
 
 // What stands where an element should, in words; a caller's string is data and is not repeated.
-fn described(token: &str) -> String {
+pub(crate) fn described(token: &str) -> String {
     match token.as_bytes().first() {
         Some(b'"') => "a string".to_owned(),
         Some(b'{') => "an object".to_owned(),

@@ -14,6 +14,7 @@ use crate::{
         messages::{ModelInferRequest, ModelInferResponse},
         write_message,
     },
+    v1::{self, Form},
 };
 
 /// A body that is all JSON.
@@ -199,6 +200,59 @@ pub fn generate(data: &[u8]) -> Result<(), String> {
     let back = decode_generate("m", VersionSelector::Default, &body, &config)
         .map_err(|error| format!("an answer does not read back: {error}"))?;
     let same = back.inputs == response.outputs && back.id == response.id;
+    same.then_some(())
+        .ok_or_else(|| "an answer reads back as something else".to_owned())
+}
+
+/// The body of a V1 request for a model that has an input of every datatype, named as the datatype is: what is read as rows or columns
+/// goes out as such and reads back as the same tensors; what is no request is refused in plain words.
+pub fn v1(data: &[u8]) -> Result<(), String> {
+    let spec = |datatype: &DataType| TensorSpec::new(datatype.as_str(), *datatype, &[-1]);
+    let config = ModelConfig {
+        max_batch_size: 8,
+        input: DataType::ALL.iter().map(spec).collect(),
+        ..ModelConfig::default()
+    };
+    if let Ok(examples) = v1::decode_examples(&config, data) {
+        sound(&examples.inputs)?;
+    }
+    let v1::Predict { inputs, form } = match v1::decode_predict(&config, data) {
+        Ok(read) => read,
+        Err(error) => {
+            let text = error.to_string();
+            let plain = !text.is_empty() && text.chars().count() < 1_000;
+            return plain
+                .then_some(())
+                .ok_or_else(|| format!("a message of {} bytes", text.len()));
+        }
+    };
+    sound(&inputs)?;
+    let response = InferResponse {
+        id: None,
+        model: "m".to_owned(),
+        version: Version::FIRST,
+        outputs: inputs,
+        parameters: Parameters::new(),
+        regions: Vec::new(),
+    };
+    // Bytes that are no text may be refused, and so may rows that are not as many as the instances.
+    let Ok(body) = v1::encode_predictions(&response, form) else {
+        return Ok(());
+    };
+    let (written, read) = match form {
+        Form::Columns => ("{\"outputs\":", "{\"inputs\":"),
+        Form::Rows(_) | Form::Whole => ("{\"predictions\":", "{\"instances\":"),
+    };
+    let body = String::from_utf8(body).map_err(|_| "an answer is no text")?;
+    let rest = body.strip_prefix(written).ok_or("an answer of another form")?;
+    // One value alone does not say whose it is.
+    let body = match (&response.outputs[..], form) {
+        ([only], Form::Columns) => format!("{read}{{\"{}\":{}}}", only.name, rest),
+        ([_], _) => return Ok(()),
+        _ => format!("{read}{rest}"),
+    };
+    let back = v1::decode_predict(&config, body.as_bytes()).map_err(|error| format!("does not read back: {error}"))?;
+    let same = back.inputs == response.outputs && back.form == form;
     same.then_some(())
         .ok_or_else(|| "an answer reads back as something else".to_owned())
 }

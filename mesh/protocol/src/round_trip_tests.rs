@@ -54,7 +54,7 @@ fn prefixed(bytes: &[u8]) -> Vec<u8> {
     [&u32::try_from(bytes.len()).unwrap().to_le_bytes()[..], bytes].concat()
 }
 
-fn tensor(name: &'static str, finite: bool) -> impl Strategy<Value = Tensor> {
+pub(crate) fn tensor(name: &'static str, finite: bool) -> impl Strategy<Value = Tensor> {
     let datatypes = DataType::ALL
         .into_iter()
         .filter(move |datatype| !finite || !matches!(datatype, DataType::Fp16 | DataType::Bf16));

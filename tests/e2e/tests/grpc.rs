@@ -123,8 +123,43 @@ async fn over_http(caller: &Caller, model: &str, head: &Value, raw: &[u8]) -> an
     Ok(answer.body[json..].to_vec())
 }
 
+/// The values as version 1 of the protocol writes them, which knows the short fractions too.
+fn by_version_1(datatype: &str, raw: &[u8], json: Option<&Value>) -> Value {
+    let short = |widened: fn(u16) -> f32| {
+        let (numbers, _) = raw.as_chunks::<2>();
+        json!([numbers
+            .iter()
+            .map(|raw| widened(u16::from_le_bytes(*raw)))
+            .collect::<Vec<f32>>()])
+    };
+    match datatype {
+        "FP16" => short(|bits| half::f16::from_bits(bits).to_f32()),
+        "BF16" => short(|bits| half::bf16::from_bits(bits).to_f32()),
+        _ => json!([json]),
+    }
+}
+
+/// The raw bytes of what version 1 answers: its values sent on as an input of version 2, or the bits of its short fractions.
+async fn through_version_1(caller: &Caller, model: &str, datatype: &str, rows: &Value) -> anyhow::Result<Vec<u8>> {
+    let asked = json!({"instances": rows});
+    let answer = Answer::of(caller.post(&format!("/v1/models/{model}:predict")).json(&asked)).await?;
+    let values = answer.ok()?.json()?["predictions"][0].clone();
+    if matches!(datatype, "FP16" | "BF16") {
+        let bits = |number: &Value| {
+            let number = number.as_f64().unwrap_or(f64::NAN);
+            match datatype {
+                "FP16" => half::f16::from_f64(number).to_le_bytes(),
+                _ => half::bf16::from_f64(number).to_le_bytes(),
+            }
+        };
+        return Ok(values.as_array().context("no values")?.iter().flat_map(bits).collect());
+    }
+    let head = json!({"inputs": [{"name": "x", "datatype": datatype, "shape": [1, 2], "data": values}]});
+    over_http(caller, model, &head, &[]).await
+}
+
 #[tokio::test]
-async fn one_request_in_four_forms_has_one_answer_to_the_byte() -> anyhow::Result<()> {
+async fn one_request_in_five_forms_has_one_answer_to_the_byte() -> anyhow::Result<()> {
     let mesh = Mesh::start().await?;
     let caller = mesh.tenant("acme").await?;
     let grpc = mesh.grpc(caller.key()).await?;
@@ -148,9 +183,11 @@ async fn one_request_in_four_forms_has_one_answer_to_the_byte() -> anyhow::Resul
             json!({"inputs": [input]})
         };
         let mut answers = Vec::new();
-        if let Some(data) = json {
+        if let Some(data) = &json {
             answers.push(over_http(&caller, &model, &input(json!({"data": data})), &[]).await?);
         }
+        let rows = by_version_1(datatype, &raw, json.as_ref());
+        answers.push(through_version_1(&caller, &model, datatype, &rows).await?);
         let binary = input(json!({"parameters": {"binary_data_size": raw.len()}}));
         answers.push(over_http(&caller, &model, &binary, &raw).await?);
         let mut asked = vec![message(&model, datatype, None, vec![raw.clone().into()])];

@@ -141,10 +141,10 @@ fn read_instances(config: &ModelConfig, list: &str) -> Result<Predict, V1Error> 
 
 /// The list of an input's values to its tensor. A model without rows that takes no list of such values takes one instance.
 fn of_rows(config: &ModelConfig, spec: &TensorSpec, list: &str) -> Result<(Tensor, Form), V1Error> {
-    let rank = config.wire_dims(spec).len();
-    let stacked = value::read(spec, list, rank)?;
+    let dims = config.wire_dims(spec);
+    let stacked = value::read(spec, list, &dims)?;
     let rows = stacked.shape.first().copied().unwrap_or(0);
-    if stacked.shape.len() == rank || config.max_batch_size > 0 {
+    if stacked.shape.len() == dims.len() || config.max_batch_size > 0 {
         return Ok((stacked, Form::Rows(rows)));
     }
     if rows != 1 {
@@ -180,7 +180,8 @@ impl<'a> Column<'a> {
     }
 }
 
-fn spec_of<'a>(config: &'a ModelConfig, name: &str) -> Result<&'a TensorSpec, V1Error> {
+/// The input of a name.
+pub(crate) fn spec_of<'a>(config: &'a ModelConfig, name: &str) -> Result<&'a TensorSpec, V1Error> {
     let found = config.input.iter().find(|spec| spec.name == name);
     found.ok_or_else(|| V1Error::UnknownInput {
         name: quoted(name),
@@ -234,7 +235,7 @@ fn read_unbatched(config: &ModelConfig, column: &Column<'_>) -> Result<Tensor, V
             name: column.spec.name.clone(),
         });
     }
-    value::read(column.spec, first, config.wire_dims(column.spec).len())
+    value::read(column.spec, first, &config.wire_dims(column.spec))
 }
 
 fn in_models_order(config: &ModelConfig, inputs: &mut [Tensor]) {
@@ -242,7 +243,7 @@ fn in_models_order(config: &ModelConfig, inputs: &mut [Tensor]) {
 }
 
 fn read_columns(config: &ModelConfig, columns: &str) -> Result<Vec<Tensor>, V1Error> {
-    let read = |spec: &TensorSpec, text: &str| value::read(spec, text, config.wire_dims(spec).len());
+    let read = |spec: &TensorSpec, text: &str| value::read(spec, text, &config.wire_dims(spec));
     if !columns.trim_start().starts_with('{') || is_bytes(columns) {
         let [only] = &config.input[..] else {
             return Err(V1Error::Unnamed(config.input.len()));

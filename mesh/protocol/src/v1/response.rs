@@ -1,7 +1,8 @@
 //! Outputs to V1's answers: nested lists, by row or whole, classes and regressions.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use mesh_types::{DataType, InferResponse, ModelConfig, Tensor};
+use half::{bf16, f16};
+use mesh_types::{DataType, InferResponse, ModelConfig, Tensor, TensorSpec};
 
 use super::{error::V1Error, request::Form};
 use crate::{
@@ -20,16 +21,12 @@ struct Elements<'a> {
 }
 
 impl<'a> Elements<'a> {
-    fn of(tensor: &'a Tensor) -> Result<Self, V1Error> {
-        if matches!(tensor.datatype, DataType::Fp16 | DataType::Bf16) {
-            let (name, datatype) = (quoted(&tensor.name), tensor.datatype);
-            return Err(EncodeError::NotInJson { name, datatype }.into());
-        }
-        Ok(Self {
+    fn of(tensor: &'a Tensor) -> Self {
+        Self {
             tensor,
             rest: &tensor.data,
             encoded: tensor.name.ends_with(BYTES_SUFFIX),
-        })
+        }
     }
 
     fn take<const SIZE: usize>(&mut self) -> [u8; SIZE] {
@@ -63,8 +60,15 @@ impl<'a> Elements<'a> {
                 fraction(out, number, number.is_finite(), number);
             }
             DataType::Bytes => return self.text(out),
-            // Refused before the first element.
-            DataType::Fp16 | DataType::Bf16 => {}
+            // A short fraction is the single one of the same value, which is written in as few digits.
+            DataType::Fp16 => {
+                let number = f16::from_le_bytes(self.take()).to_f32();
+                fraction(out, number, number.is_finite(), f64::from(number));
+            }
+            DataType::Bf16 => {
+                let number = bf16::from_le_bytes(self.take()).to_f32();
+                fraction(out, number, number.is_finite(), f64::from(number));
+            }
         }
         Ok(())
     }
@@ -120,12 +124,11 @@ fn fraction(out: &mut Vec<u8>, number: impl zmij::Float, finite: bool, wide: f64
 }
 
 /// The outputs' elements, and the extents that are to be written of each.
-fn all<'a>(outputs: &'a [Tensor], skip: usize) -> Result<Vec<(Elements<'a>, &'a [u64])>, V1Error> {
-    let one = |tensor: &'a Tensor| {
-        let extents = tensor.shape.get(skip..).unwrap_or_default();
-        Ok((Elements::of(tensor)?, extents))
-    };
-    outputs.iter().map(one).collect()
+fn all(outputs: &[Tensor], skip: usize) -> Vec<(Elements<'_>, &[u64])> {
+    let extents = |tensor: &'_ Tensor| tensor.shape.len().min(skip);
+    let of = outputs.iter();
+    of.map(|tensor| (Elements::of(tensor), tensor.shape.split_at(extents(tensor)).1))
+        .collect()
 }
 
 /// One value, or an object of them where there are several.
@@ -154,16 +157,16 @@ pub fn encode_predictions(response: &InferResponse, form: Form) -> Result<Vec<u8
     match form {
         Form::Columns => {
             out.extend_from_slice(b"{\"outputs\":");
-            value(&mut out, &mut all(outputs, 0)?)?;
+            value(&mut out, &mut all(outputs, 0))?;
         }
         Form::Whole => {
             out.extend_from_slice(b"{\"predictions\":[");
-            value(&mut out, &mut all(outputs, 0)?)?;
+            value(&mut out, &mut all(outputs, 0))?;
             out.push(b']');
         }
         Form::Rows(rows) => {
             check_rows(outputs, rows)?;
-            let mut of = all(outputs, 1)?;
+            let mut of = all(outputs, 1);
             out.extend_from_slice(b"{\"predictions\":[");
             for row in 0..rows {
                 if row > 0 {
@@ -193,8 +196,12 @@ const fn is_number(datatype: DataType) -> bool {
     !matches!(datatype, DataType::Bytes | DataType::Bool)
 }
 
-/// `{"results":[[["label",score],..],..]}`: the scores of the output that has labels, or of the only one there is.
-pub fn encode_classes(response: &InferResponse, config: &ModelConfig) -> Result<Vec<u8>, V1Error> {
+/// The output with the scores of classes, what the model says of it, and how many classes there are: the output that has labels, or
+/// the only one there is.
+pub(crate) fn classes_of<'a>(
+    response: &'a InferResponse,
+    config: &'a ModelConfig,
+) -> Result<(&'a Tensor, &'a TensorSpec, u64), V1Error> {
     let labelled = config.output.iter().find(|spec| !spec.labels.is_empty());
     let wanted = match (labelled, &config.output[..]) {
         (Some(spec), _) | (None, [spec]) => spec,
@@ -202,13 +209,38 @@ pub fn encode_classes(response: &InferResponse, config: &ModelConfig) -> Result<
     };
     let output = response.outputs.iter().find(|output| *output.name == *wanted.name);
     let output = output.ok_or(V1Error::NoClasses("the output with its classes is not in the answer"))?;
-    let [rows, classes] = output.shape[..] else {
+    let [_, classes] = output.shape[..] else {
         return Err(V1Error::NoClasses("its output has not one score for each class"));
     };
     if !is_number(output.datatype) {
         return Err(V1Error::NoClasses("its output's elements are no numbers"));
     }
-    let mut elements = Elements::of(output)?;
+    Ok((output, wanted, classes))
+}
+
+/// The output with a number for each row, and how many rows there are.
+pub(crate) fn regression_of(response: &InferResponse) -> Result<(&Tensor, u64), V1Error> {
+    let [output] = &response.outputs[..] else {
+        return Err(V1Error::NoRegression("it has several outputs"));
+    };
+    if !is_number(output.datatype) {
+        return Err(V1Error::NoRegression("its output's elements are no numbers"));
+    }
+    let (rows, inner) = output
+        .shape
+        .split_first()
+        .map_or((1, &[][..]), |(rows, inner)| (*rows, inner));
+    if inner.iter().any(|extent| *extent != 1) {
+        return Err(V1Error::NoRegression("its output has not one number for each row"));
+    }
+    Ok((output, rows))
+}
+
+/// `{"results":[[["label",score],..],..]}`: the scores of each row's classes.
+pub fn encode_classes(response: &InferResponse, config: &ModelConfig) -> Result<Vec<u8>, V1Error> {
+    let (output, wanted, classes) = classes_of(response, config)?;
+    let rows = output.shape.first().copied().unwrap_or(0);
+    let mut elements = Elements::of(output);
     let mut out = b"{\"results\":[".to_vec();
     for row in 0..rows {
         out.extend_from_slice(if row > 0 { b",[" } else { b"[" });
@@ -231,20 +263,8 @@ pub fn encode_classes(response: &InferResponse, config: &ModelConfig) -> Result<
 
 /// `{"results":[..]}`: the only number of each row.
 pub fn encode_regressions(response: &InferResponse) -> Result<Vec<u8>, V1Error> {
-    let [output] = &response.outputs[..] else {
-        return Err(V1Error::NoRegression("it has several outputs"));
-    };
-    if !is_number(output.datatype) {
-        return Err(V1Error::NoRegression("its output's elements are no numbers"));
-    }
-    let (rows, inner) = output
-        .shape
-        .split_first()
-        .map_or((1, &[][..]), |(rows, inner)| (*rows, inner));
-    if inner.iter().any(|extent| *extent != 1) {
-        return Err(V1Error::NoRegression("its output has not one number for each row"));
-    }
-    let mut elements = Elements::of(output)?;
+    let (output, rows) = regression_of(response)?;
+    let mut elements = Elements::of(output);
     let mut out = b"{\"results\":".to_vec();
     elements.nested(&mut out, &[rows])?;
     out.push(b'}');

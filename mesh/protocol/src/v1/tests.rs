@@ -1,12 +1,13 @@
 //! Bodies of V1 there and back, against the protocol of version 2 as the reference.
 
 use bytes::Bytes;
+use half::{bf16, f16};
 use mesh_types::{DataType, InferResponse, ModelConfig, Parameters, Tensor, TensorSpec, Version, VersionSelector};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::decode_infer;
+use crate::{decode_infer, round_trip_tests::tensor};
 
 fn config(rows: u32, input: &[(&str, DataType, &[i64])]) -> ModelConfig {
     ModelConfig {
@@ -301,7 +302,7 @@ fn a_context_is_spread_over_examples_up_to_its_bound_and_not_a_byte_beyond() {
         let body = json!({"context": {"s": text}, "examples": [{"x": 1.0}, {"x": 2.0}]});
         decode_examples(&config, body.to_string().as_bytes()).map(|read| read.inputs.len())
     };
-    let half = request::MAX_SPREAD_BYTES / 2;
+    let half = MAX_SPREAD_BYTES / 2;
     assert_eq!(of(half), Ok(2));
     assert_eq!(of(half + 1), Err(V1Error::Spread));
 }
@@ -349,7 +350,93 @@ fn numbers() -> impl Strategy<Value = (DataType, Vec<Value>)> {
     ]
 }
 
+/// A tensor with one bit pattern for what is not a number: its name is all that the wire has of it.
+fn with_one_nan(tensor: Tensor) -> Tensor {
+    let data: Vec<u8> = match tensor.datatype {
+        DataType::Fp16 => of_each(&tensor, |raw| {
+            canonical(raw, |raw| f16::from_le_bytes(raw).is_nan(), f16::NAN.to_le_bytes())
+        }),
+        DataType::Bf16 => of_each(&tensor, |raw| {
+            canonical(raw, |raw| bf16::from_le_bytes(raw).is_nan(), bf16::NAN.to_le_bytes())
+        }),
+        DataType::Fp32 => of_each(&tensor, |raw| {
+            canonical(raw, |raw| f32::from_le_bytes(raw).is_nan(), f32::NAN.to_le_bytes())
+        }),
+        DataType::Fp64 => of_each(&tensor, |raw| {
+            canonical(raw, |raw| f64::from_le_bytes(raw).is_nan(), f64::NAN.to_le_bytes())
+        }),
+        _ => tensor.data.to_vec(),
+    };
+    Tensor {
+        data: data.into(),
+        ..tensor
+    }
+}
+
+fn of_each<const SIZE: usize>(tensor: &Tensor, map: impl Fn([u8; SIZE]) -> [u8; SIZE]) -> Vec<u8> {
+    tensor
+        .data
+        .as_chunks::<SIZE>()
+        .0
+        .iter()
+        .flat_map(|raw| map(*raw))
+        .collect()
+}
+
+fn canonical<const SIZE: usize>(raw: [u8; SIZE], is_nan: fn([u8; SIZE]) -> bool, nan: [u8; SIZE]) -> [u8; SIZE] {
+    if is_nan(raw) { nan } else { raw }
+}
+
+/// A model whose inputs are these tensors, with rows or without.
+fn model_of(tensors: &[&Tensor], rows: u32) -> ModelConfig {
+    let dims = |tensor: &Tensor| -> Vec<i64> {
+        let dims = tensor.shape.iter().skip(usize::from(rows > 0));
+        dims.map(|extent| i64::try_from(*extent).unwrap()).collect()
+    };
+    let specs: Vec<_> = tensors.iter().map(|tensor| (tensor, dims(tensor))).collect();
+    let specs: Vec<(&str, DataType, &[i64])> = specs
+        .iter()
+        .map(|(tensor, dims)| (&*tensor.name, tensor.datatype, &dims[..]))
+        .collect();
+    config(rows, &specs)
+}
+
+/// What comes back of an answer once its outputs are called inputs.
+fn read_back(config: &ModelConfig, tensors: Vec<Tensor>, form: Form) -> Result<Vec<Tensor>, String> {
+    let body = encode_predictions(&answer(tensors), form).map_err(|error| error.to_string())?;
+    let body = String::from_utf8(body).unwrap();
+    let body = match form {
+        Form::Columns => body.replacen("{\"outputs\":", "{\"inputs\":", 1),
+        _ => body.replacen("{\"predictions\":", "{\"instances\":", 1),
+    };
+    let read = decode_predict(config, body.as_bytes()).map_err(|error| format!("{error}: {body}"))?;
+    assert_eq!(read.form, form, "{body}");
+    Ok(read.inputs)
+}
+
 proptest! {
+    /// Every datatype in every shape, empty ones too: not a number, infinities, -0.0, the ends of 64 bits and bytes that are no text.
+    #[test]
+    fn every_datatype_comes_back_by_columns(first in tensor("a_bytes", false), second in tensor("b_bytes", false)) {
+        let (first, second) = (with_one_nan(first), with_one_nan(second));
+        prop_assert_eq!(read_back(&model_of(&[&first], 0), vec![first.clone()], Form::Columns), Ok(vec![first.clone()]));
+        let both = vec![first.clone(), second.clone()];
+        prop_assert_eq!(read_back(&model_of(&[&first, &second], 0), both.clone(), Form::Columns), Ok(both));
+    }
+
+    #[test]
+    fn every_datatype_comes_back_by_rows(tensor in tensor("a_bytes", false), more in tensor("b_bytes", false)) {
+        let has_rows = |tensor: &Tensor| tensor.shape.first().is_some_and(|rows| *rows > 0);
+        prop_assume!(has_rows(&tensor));
+        let tensor = with_one_nan(tensor);
+        let form = Form::Rows(tensor.shape[0]);
+        prop_assert_eq!(read_back(&model_of(&[&tensor], 8), vec![tensor.clone()], form), Ok(vec![tensor.clone()]));
+        if has_rows(&more) && more.shape[0] == tensor.shape[0] {
+            let both = vec![tensor, with_one_nan(more)];
+            prop_assert_eq!(read_back(&model_of(&[&both[0], &both[1]], 8), both.clone(), form), Ok(both));
+        }
+    }
+
     /// The same values by V1 and by version 2 are the same bytes, and come back as they were.
     #[test]
     fn values_are_read_as_version_2_reads_them_and_come_back((datatype, values) in numbers()) {
@@ -374,4 +461,35 @@ proptest! {
         let _ = decode_examples(&config, format!("{{\"examples\":{text}}}").as_bytes());
         let _ = decode_predict(&config, text.as_bytes());
     }
+}
+
+#[test]
+fn short_fractions_are_rounded_to_the_nearest_and_have_their_range() {
+    let read = |datatype: DataType, number: &str| {
+        let body = format!("{{\"instances\":[{number}]}}");
+        let read = decode_predict(&config(8, &[("x", datatype, &[1])]), body.as_bytes());
+        read.map(|read| u16::from_le_bytes(read.inputs[0].data[..].try_into().unwrap()))
+            .map_err(|error| error.to_string())
+    };
+    for (number, half, brain) in [
+        ("1", 0x3c00, 0x3f80),
+        ("-0.0", 0x8000, 0x8000),
+        ("65504", 0x7bff, 0x4780),
+        // Half way, to the even one; the least there is, and half of it.
+        ("2049", 0x6800, 0x4500),
+        ("5.960464477539063e-8", 0x0001, 0x3380),
+        ("2.98e-8", 0x0000, 0x3300),
+        ("Infinity", 0x7c00, 0x7f80),
+        ("\"-Infinity\"", 0xfc00, 0xff80),
+    ] {
+        assert_eq!(read(DataType::Fp16, number), Ok(half), "{number}");
+        assert_eq!(read(DataType::Bf16, number), Ok(brain), "{number}");
+    }
+    assert!(
+        read(DataType::Fp16, "65520")
+            .unwrap_err()
+            .contains("65520 is out of range")
+    );
+    assert!(read(DataType::Bf16, "3.4e38").unwrap_err().contains("out of range"));
+    assert!(read(DataType::Fp16, "\"1\"").unwrap_err().contains("is not a number"));
 }

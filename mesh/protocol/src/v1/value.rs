@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use half::{bf16, f16};
 use mesh_types::{DataType, MAX_RANK, Shape, Tensor, TensorSpec};
 use serde::Deserialize;
 
 use super::{error::V1Error, literals};
 use crate::{
-    data::{self, Expected, token_end},
+    data::{self, Expected, described, token_end},
     error::quoted,
     request::{cut, element_count},
 };
 
-/// Reads the value of an input, rows first where the model has any.
-pub(crate) fn read(spec: &TensorSpec, text: &str, rank: usize) -> Result<Tensor, V1Error> {
+/// Reads the value of an input, rows first where the model has any; `dims` are those of the wire.
+pub(crate) fn read(spec: &TensorSpec, text: &str, dims: &[i64]) -> Result<Tensor, V1Error> {
     let text = text.trim();
     // A bare element is a tensor without dimensions.
     let bare = !text.starts_with('[');
@@ -23,6 +24,11 @@ pub(crate) fn read(spec: &TensorSpec, text: &str, rank: usize) -> Result<Tensor,
     } else {
         shape_of(&spec.name, text)?
     };
+    if shape.contains(&0) {
+        // An empty list hides what would be within: the model says it, and nothing where any extent will do.
+        let hidden = dims.iter().skip(shape.len());
+        shape.extend(hidden.map(|dim| u64::try_from(*dim).unwrap_or(0)));
+    }
     let expected = Expected {
         name: &spec.name,
         datatype: spec.datatype,
@@ -32,11 +38,13 @@ pub(crate) fn read(spec: &TensorSpec, text: &str, rank: usize) -> Result<Tensor,
     let data = match spec.datatype {
         DataType::Fp32 => data::walk(expected, text, data::none, single),
         DataType::Fp64 => data::walk(expected, text, data::none, double),
+        DataType::Fp16 => data::walk(expected, text, data::none, half),
+        DataType::Bf16 => data::walk(expected, text, data::none, brain),
         DataType::Bytes => data::walk(expected, text, data::none, bytes),
         _ => data::read(expected, text),
     }?;
     // A list of numbers for rows of one number each is what everybody writes.
-    if shape.len() + 1 == rank && spec.dims.last() == Some(&1) {
+    if shape.len() + 1 == dims.len() && spec.dims.last() == Some(&1) {
         shape.push(1);
     }
     let name: Arc<str> = Arc::from(spec.name.as_str());
@@ -102,6 +110,40 @@ fn double(token: &str, out: &mut Vec<u8>) -> Result<(), String> {
         None => return data::double(token, out),
     }
     Ok(())
+}
+
+// Through the nearest double: what is written with no more digits than that holds is read exactly.
+fn half(token: &str, out: &mut Vec<u8>) -> Result<(), String> {
+    let (number, named) = fraction(token)?;
+    let number = f16::from_f64(number);
+    within(token, number.is_finite() || named)?;
+    out.extend_from_slice(&number.to_le_bytes());
+    Ok(())
+}
+
+fn brain(token: &str, out: &mut Vec<u8>) -> Result<(), String> {
+    let (number, named) = fraction(token)?;
+    let number = bf16::from_f64(number);
+    within(token, number.is_finite() || named)?;
+    out.extend_from_slice(&number.to_le_bytes());
+    Ok(())
+}
+
+/// A number, and whether it was one of those that JSON does not know.
+fn fraction(token: &str) -> Result<(f64, bool), String> {
+    if let Some(number) = not_finite(token) {
+        return Ok((number, true));
+    }
+    let number = token.parse::<f64>();
+    Ok((
+        number.map_err(|_| format!("{} is not a number", described(token)))?,
+        false,
+    ))
+}
+
+fn within(token: &str, fits: bool) -> Result<(), String> {
+    fits.then_some(())
+        .ok_or_else(|| format!("{} is out of range", quoted(token)))
 }
 
 /// Text, or `{"b64": ".."}`.

@@ -1,0 +1,8 @@
+//! Fuzzes the decoder of V1 requests; what must hold is in `mesh_protocol::fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    if let Err(problem) = mesh_protocol::fuzz::v1(data) {
+        panic!("{problem}");
+    }
+});
