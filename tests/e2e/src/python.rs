@@ -13,6 +13,15 @@ pub fn conformance() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance")
 }
 
+/// Where what takes long to install is kept between builds: the folder that libtorch was provided in, or the build's own where that is
+/// from elsewhere.
+pub fn cache(build: &Path) -> PathBuf {
+    let link = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.libtorch");
+    let provided = std::fs::canonicalize(link).ok();
+    let folder = provided.as_deref().and_then(Path::parent);
+    folder.unwrap_or(build).to_path_buf()
+}
+
 /// A Python with what a file of [`conformance`] lists, made in `folder` once for each content of that file.
 pub fn python(folder: &Path, requirements: &str) -> anyhow::Result<PathBuf> {
     let listed = conformance().join(requirements);

@@ -11,7 +11,7 @@ use mesh_e2e::{
     counted,
     python::{conformance, run},
 };
-use mesh_harness::{Mesh, MeshOptions, ServeOptions, builtin, identity};
+use mesh_harness::{Answer, Mesh, MeshOptions, ServeOptions, builtin, eventually, identity};
 use mesh_types::DataType;
 use serde_json::{Value, json};
 
@@ -201,6 +201,47 @@ async fn a_client_made_from_reflection_calls_what_it_learnt() -> anyhow::Result<
     all_hold.await?
 }
 
+/// A Python with KServe's client in it, which is half a gigabyte: it outlives the build.
+fn kserve() -> anyhow::Result<PathBuf> {
+    let folder = mesh_e2e::python::cache(Path::new(env!("CARGO_TARGET_TMPDIR")));
+    mesh_e2e::python::python(&folder, "requirements-kserve.txt")
+}
+
+#[tokio::test]
+async fn an_unmodified_kserve_client_finds_both_protocols_in_order() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let caller = mesh.tenant("acme").await?;
+    let admin = mesh.admin()?;
+    for (name, model) in [("plain", identity()), ("words", identity_of("BYTES"))] {
+        admin.publish("acme", name, &model).await?;
+        caller.until_ready(name).await?;
+    }
+    // It cannot be loaded, so it is there and never ready.
+    admin
+        .publish_only("acme", "late", &builtin("oom_above", &json!({})))
+        .await?;
+    eventually("late is there", || async {
+        let answer = Answer::of(caller.get("/v2/models/late/ready")).await?;
+        Ok((answer.status.as_u16() == 503).then_some(()))
+    })
+    .await?;
+    let (http, grpc) = (
+        format!("http://{}", mesh.addresses().http),
+        mesh.addresses().grpc.to_string(),
+    );
+    let key = caller.key().to_owned();
+    let all_hold = tokio::task::spawn_blocking(move || {
+        let told = run(Command::new(kserve()?)
+            .arg(conformance().join("kserve_client.py"))
+            .env("MESH_URL", &http)
+            .env("MESH_GRPC", &grpc)
+            .env("MESH_KEY", &key))?;
+        ensure!(told.contains("checks hold"), "{told}");
+        anyhow::Ok(())
+    });
+    all_hold.await?
+}
+
 /// The blocks of one language in a document, in their order.
 fn blocks(document: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
@@ -239,16 +280,17 @@ println!("{:?}", answer.output("y")?.values::<f32>()?);
     let key = key.to_owned();
     let all_run = tokio::task::spawn_blocking(move || {
         let (shell, scripts) = (blocks(&here, "bash"), blocks(&here, "python"));
-        ensure!((shell.len(), scripts.len()) == (2, 3), "the document has other blocks");
+        ensure!((shell.len(), scripts.len()) == (2, 4), "the document has other blocks");
         for block in shell {
             let told = run(Command::new("bash").args(["-euc", &block]).env("MESH_API_KEY", &key))?;
             let answer: Value = serde_json::from_str(&told)?;
             let numbers = answer.pointer("/outputs/0/data").or(answer.pointer("/predictions/0"));
             ensure!(numbers == Some(&json!([0.0, 5.0, 13.0, 9.0])), "{told}");
         }
-        let python = python()?;
+        let (triton, kserve) = (python()?, kserve()?);
         for block in scripts {
-            let told = run(Command::new(&python).args(["-c", &block]).env("MESH_API_KEY", &key))?;
+            let python = if block.contains("kserve") { &kserve } else { &triton };
+            let told = run(Command::new(python).args(["-c", &block]).env("MESH_API_KEY", &key))?;
             let numbers = told.split(|letter: char| !letter.is_ascii_digit() && letter != '.');
             let numbers: Vec<f32> = numbers.filter_map(|number| number.parse().ok()).collect();
             ensure!(numbers == [0.0, 5.0, 13.0, 9.0], "{told}");
