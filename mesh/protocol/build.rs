@@ -1,6 +1,11 @@
 //! Compiles the protocol's messages from `proto/`, and the descriptors that reflection answers with. Needs no `protoc`.
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use prost::Message as _;
 
@@ -59,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo did not say where to")?);
     fs::write(out.join("inference.bin"), files.encode_to_vec())?;
     let mut config = prost_build::Config::new();
-    config.bytes(["."]).btree_map(["."]).out_dir(out);
+    config.bytes(["."]).btree_map(["."]).out_dir(&out);
     for message in IN_JSON.iter().chain(&IN_JSON_TOO) {
         config.type_attribute(format!(".inference.{message}"), "#[derive(serde::Serialize)]");
     }
@@ -77,6 +82,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         let attribute = format!("#[serde(serialize_with = \"crate::grpc::names::{name}\")]");
         config.field_attribute(format!(".inference.{field}"), attribute);
     }
+    config.compile_fds(files)?;
+    serving(&out)
+}
+
+/// The calls of TensorFlow Serving, with descriptors of their own.
+fn serving(out: &Path) -> Result<(), Box<dyn Error>> {
+    let files = protox::compile(["tensorflow_serving.proto"], ["proto"])?;
+    fs::write(out.join("serving.bin"), files.encode_to_vec())?;
+    let mut config = prost_build::Config::new();
+    config.bytes(["."]).btree_map(["."]).out_dir(out);
     config.compile_fds(files)?;
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::{
         messages::{ModelInferRequest, ModelInferResponse},
         write_message,
     },
+    serving::{self, Predict, messages::serving::PredictRequest},
     v1::{self, Form},
 };
 
@@ -254,6 +255,59 @@ pub fn v1(data: &[u8]) -> Result<(), String> {
     let back = v1::decode_predict(&config, body.as_bytes()).map_err(|error| format!("does not read back: {error}"))?;
     let same = back.inputs == response.outputs && back.form == form;
     same.then_some(())
+        .ok_or_else(|| "an answer reads back as something else".to_owned())
+}
+
+/// A message of TensorFlow Serving's, taken for each that callers send: what is read has sound tensors, which go out and come back as
+/// they were; what is none is refused in plain words.
+pub fn serving(data: &[u8]) -> Result<(), String> {
+    let message = Bytes::copy_from_slice(data);
+    let spec = |datatype: &DataType| TensorSpec::new(datatype.as_str(), *datatype, &[-1]);
+    let config = ModelConfig {
+        max_batch_size: 8,
+        input: DataType::ALL.iter().map(spec).collect(),
+        ..ModelConfig::default()
+    };
+    let plain = |text: String| {
+        let plain = !text.is_empty() && text.chars().count() < 1_000;
+        plain
+            .then_some(())
+            .ok_or_else(|| format!("a message of {} bytes", text.len()))
+    };
+    let examples = serving::decode_examples(&message).and_then(|examples| examples.inputs(&config));
+    match examples {
+        Ok(inputs) => sound(&inputs)?,
+        Err(error) => plain(error.to_string())?,
+    }
+    if let Err(error) = serving::decode_question(data) {
+        plain(error.to_string())?;
+    }
+    let Predict { asked, inputs, .. } = match serving::decode_predict(&message) {
+        Ok(read) => read,
+        Err(error) => return plain(error.to_string()),
+    };
+    sound(&inputs)?;
+    let response = InferResponse {
+        id: None,
+        model: asked.name,
+        version: Version::FIRST,
+        outputs: inputs,
+        parameters: Parameters::new(),
+        regions: Vec::new(),
+    };
+    let told = serving::prediction(&response);
+    let again = PredictRequest {
+        model_spec: told.model_spec,
+        inputs: told.outputs,
+        output_filter: Vec::new(),
+    };
+    let back = serving::decode_predict(&again.encode_to_vec().into());
+    let mut back = back
+        .map_err(|error| format!("an answer does not read back: {error}"))?
+        .inputs;
+    back.sort_by_key(|tensor| response.outputs.iter().position(|known| known.name == tensor.name));
+    (back == response.outputs)
+        .then_some(())
         .ok_or_else(|| "an answer reads back as something else".to_owned())
 }
 

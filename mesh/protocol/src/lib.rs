@@ -1,8 +1,9 @@
 //! The wire formats of the inference door: bytes to requests, responses to bytes, faults to status codes.
 //!
 //! Owns the Open Inference Protocol v2 over HTTP with the binary tensor data extension, its gRPC form ([`grpc`]), TensorFlow
-//! Serving's and KServe's first protocol ([`v1`]), the bodies of metadata, health and what is said about models, the documents that
-//! describe all this ([`openapi`]), and the one table from [`mesh_types::FaultClass`] to HTTP and gRPC codes.
+//! Serving's and KServe's first protocol ([`v1`], and [`serving`] over gRPC), the bodies of metadata, health and what is said about
+//! models, the documents that describe all this ([`openapi`]), and the one table from [`mesh_types::FaultClass`] to HTTP and gRPC
+//! codes.
 //! Knows no socket, no runtime and no model: every function is pure, on bytes. Whether a name exists and whether a tensor fits
 //! its model is the router's to say.
 //!
@@ -22,10 +23,11 @@ mod generate;
 pub mod grpc;
 pub mod openapi;
 mod parameters;
-mod regions;
 mod raw;
+mod regions;
 mod request;
 mod response;
+pub mod serving;
 mod settings;
 mod status;
 pub mod v1;
@@ -47,10 +49,10 @@ pub use control::{LoadParameters, MAX_LOAD_FILES, decode_load, decode_unload, lo
 pub use error::{DecodeError, EncodeError};
 pub use forward::{HeaderPattern, MAX_FORWARDED, MAX_FORWARDED_BYTES, PatternError, add_forwarded};
 pub use generate::{MAX_FIELDS, decode_generate, encode_generate};
+pub use raw::decode_raw;
 pub use regions::{REGION_EXTENSIONS, RegionStatus, SystemRegion, decode_system_region, regions_body};
 pub use request::{DecodedInfer, OutputOptions, decode_infer, read_json_data};
 pub use response::{EncodedInfer, encode_infer};
-pub use raw::decode_raw;
 pub use settings::{
     decode_log_change, decode_trace_change, log_change, log_settings, log_settings_body, trace_change, trace_settings,
     trace_settings_body,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use mesh_protocol::{
     extensions,
@@ -10,7 +10,12 @@ use mesh_protocol::{
 };
 use mesh_router::{Credential, ModelDescription};
 use mesh_types::{Fault, FaultClass, TensorSpec, VersionSelector};
-use tonic::{Status, body::Body, codec::CompressionEncoding, server::Grpc};
+use tonic::{
+    Status,
+    body::Body,
+    codec::{Codec, CompressionEncoding},
+    server::Grpc,
+};
 use tonic_prost::ProstCodec;
 
 use crate::{
@@ -72,13 +77,7 @@ impl Service {
         R: prost::Message + Send + 'static,
     {
         let (id, credential) = (self.ids.next(), credential(&request));
-        let mut grpc = Grpc::new(ProstCodec::<R, Q>::default())
-            .max_decoding_message_size(MAX_QUESTION_BYTES)
-            .accept_compressed(CompressionEncoding::Gzip)
-            .accept_compressed(CompressionEncoding::Deflate);
-        if let Some(encoding) = encoding(request.headers()) {
-            grpc = grpc.send_compressed(encoding);
-        }
+        let mut grpc = self.questions(ProstCodec::<R, Q>::default(), request.headers());
         let (request, _meter) = self.metered(request);
         let asked = One(move |question: tonic::Request<Q>| {
             let answered = answer(&self, question.get_ref(), &credential);
@@ -93,6 +92,18 @@ impl Service {
             })
         });
         exact(grpc.unary(asked, request).await)
+    }
+
+    /// A reader and writer of small messages.
+    pub(crate) fn questions<C: Codec>(&self, codec: C, headers: &HeaderMap) -> Grpc<C> {
+        let grpc = Grpc::new(codec)
+            .max_decoding_message_size(MAX_QUESTION_BYTES)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Deflate);
+        match encoding(headers) {
+            Some(encoding) => grpc.send_compressed(encoding),
+            None => grpc,
+        }
     }
 
     fn describe(&self, name: &str, version: &str, credential: &Credential) -> Result<ModelDescription, Fault> {

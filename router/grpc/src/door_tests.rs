@@ -32,6 +32,8 @@ use tonic_prost::ProstCodec;
 
 use crate::{DoorError, GrpcDoor, GrpcDoorConfig};
 
+mod serving;
+
 const MAX_MESSAGE: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How an HTTP/2 connection begins, and its first, empty settings.
@@ -704,7 +706,13 @@ async fn reflection_names_the_services() {
         names.iter().any(|name| name == "inference.GRPCInferenceService"),
         "{names:?}"
     );
-    assert!(names.iter().any(|name| name == "grpc.health.v1.Health"), "{names:?}");
+    for more in [
+        "grpc.health.v1.Health",
+        "tensorflow.serving.PredictionService",
+        "tensorflow.serving.ModelService",
+    ] {
+        assert!(names.iter().any(|name| name == more), "{names:?}");
+    }
 }
 
 #[actix_rt::test]

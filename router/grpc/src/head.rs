@@ -6,9 +6,9 @@ use http::{
     HeaderMap, HeaderName, Request,
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
-use mesh_protocol::HeaderPattern;
+use mesh_protocol::{HeaderPattern, add_forwarded};
 use mesh_router::{Credential, LocalTenant};
-use mesh_types::{Fault, Parameters, TraceContext};
+use mesh_types::{Fault, InferRequest, Parameters, TraceContext};
 use tonic::codec::CompressionEncoding;
 
 use crate::status::TRACEPARENT;
@@ -65,6 +65,14 @@ impl Head {
             self.forwarded = (!gathered.is_empty()).then(|| Arc::new(gathered));
         }
         Ok(self)
+    }
+
+    /// A request with the metadata that is forwarded to it.
+    pub(crate) fn forwarded_into(&self, mut request: InferRequest) -> Result<InferRequest, Fault> {
+        if let Some(forwarded) = &self.forwarded {
+            add_forwarded(Parameters::clone(forwarded), &mut request.parameters)?;
+        }
+        Ok(request)
     }
 }
 

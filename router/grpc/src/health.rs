@@ -4,7 +4,10 @@ use std::pin::Pin;
 
 use futures::{Stream, StreamExt, stream};
 use mesh_actors::Readiness;
-use mesh_protocol::grpc::SERVICE;
+use mesh_protocol::{
+    grpc::SERVICE,
+    serving::{MODELS, PREDICTIONS},
+};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{
@@ -13,7 +16,7 @@ use tonic_health::pb::{
 
 use crate::service::ended;
 
-/// Answers for the whole server, whose name is empty, and for the inference service.
+/// Answers for the whole server, whose name is empty, and for the services of inference.
 #[derive(Debug, Clone)]
 pub(crate) struct HealthOf {
     pub(crate) readiness: Readiness,
@@ -35,7 +38,7 @@ fn serving(ready: bool) -> HealthCheckResponse {
 
 fn is_known(request: &Request<HealthCheckRequest>) -> bool {
     let name = &request.get_ref().service;
-    name.is_empty() || name == SERVICE
+    name.is_empty() || [SERVICE, PREDICTIONS, MODELS].contains(&name.as_str())
 }
 
 #[tonic::async_trait]

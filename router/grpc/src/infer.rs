@@ -9,9 +9,9 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
-use mesh_protocol::{add_forwarded, grpc::decode_message};
-use mesh_router::{Call, Completed, Share};
-use mesh_types::{Fault, FaultSource, InferResponse, Parameters, RequestId};
+use mesh_protocol::grpc::decode_message;
+use mesh_router::{Call, Completed, Share, View};
+use mesh_types::{Fault, FaultSource, InferRequest, InferResponse, RequestId};
 use tonic::{Status, body::Body, metadata::MetadataMap, server::UnaryService};
 
 use crate::{
@@ -38,6 +38,17 @@ where
     }
 }
 
+/// A request that was read, on its way to the router.
+pub(crate) struct Going {
+    pub(crate) request: InferRequest,
+    /// What it was read by, where a model had to be known for that.
+    pub(crate) view: Option<View>,
+    pub(crate) id: RequestId,
+    pub(crate) received: Instant,
+    /// When its message was there.
+    pub(crate) start: Instant,
+}
+
 /// What came of a request: the response, or why there is none, and the metadata of either.
 pub(crate) type Answered = (Result<InferResponse, Fault>, HeaderMap);
 
@@ -45,9 +56,7 @@ impl Service {
     /// Answers an inference call.
     pub(crate) async fn infer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
         let (id, received) = (self.ids.next(), self.clock.now());
-        let head = Head::read(&request);
-        let head = head.and_then(|head| head.forwarding(self.config.forward.as_ref(), request.headers()));
-        let head = match head {
+        let head = match self.head(&request) {
             Ok(head) => head,
             Err(fault) => {
                 self.refused("malformed", id);
@@ -90,47 +99,68 @@ impl Service {
 
     /// Takes one request through the router.
     pub(crate) async fn one(&self, head: Head, message: Bytes, (id, received): (RequestId, Instant)) -> Answered {
-        let mut metadata = status::marked(id);
         let start = self.clock.now();
-        let decoded = decode_message(&message).and_then(|mut request| {
-            if let Some(forwarded) = &head.forwarded {
-                add_forwarded(Parameters::clone(forwarded), &mut request.parameters)?;
-            }
-            Ok(request)
-        });
-        let request = match decoded {
+        let decoded = decode_message(&message).map_err(Fault::from);
+        let request = match decoded.and_then(|request| head.forwarded_into(request)) {
             Ok(request) => request,
-            Err(error) => {
+            Err(fault) => {
                 self.refused("malformed", id);
-                return (Err(error.into()), metadata);
+                return (Err(fault), status::marked(id));
             }
         };
-        let answer = self
-            .router
-            .infer(Call {
-                request,
-                credential: head.credential,
-                unit: head.unit,
-                timeout: head.timeout,
-                trace_parent: head.trace_parent,
-                request_id: id,
-                received,
-                decode: self.clock.now().saturating_duration_since(start),
-            })
-            .await;
+        let going = Going {
+            request,
+            view: None,
+            id,
+            received,
+            start,
+        };
+        self.go(head, going, Ok).await
+    }
+
+    /// Asks the router, and has the answer made of what it says.
+    pub(crate) async fn go<T>(
+        &self,
+        head: Head,
+        going: Going,
+        make: impl FnOnce(InferResponse) -> Result<T, Fault>,
+    ) -> (Result<T, Fault>, HeaderMap) {
+        let mut metadata = status::marked(going.id);
+        let call = Call {
+            request: going.request,
+            credential: head.credential,
+            unit: head.unit,
+            timeout: head.timeout,
+            trace_parent: head.trace_parent,
+            request_id: going.id,
+            received: going.received,
+            decode: self.clock.now().saturating_duration_since(going.start),
+        };
+        let mut answer = match going.view {
+            None => self.router.infer(call).await,
+            Some(view) => view.infer(call).await,
+        };
         status::trace(&mut metadata, answer.account.trace());
-        let result = answer.result.map(|completed| {
+        let result = answer.result.and_then(|completed| {
             let Completed { response, arm, .. } = completed;
             if let Some(arm) = arm {
                 status::put(&mut metadata, status::ARM, &arm);
             }
             let version = http::HeaderValue::from(response.version.get());
             metadata.insert(status::VERSION, version);
-            response
+            make(response)
         });
+        if let Err(fault) = &result {
+            answer.account.failed(fault);
+        }
         // The library writes the answer after this, into its own buffer: that is not timed.
         answer.account.finish(Duration::ZERO);
         (result, metadata)
+    }
+
+    /// What a call of inference says beside its message.
+    pub(crate) fn head<B>(&self, request: &Request<B>) -> Result<Head, Fault> {
+        Head::read(request)?.forwarding(self.config.forward.as_ref(), request.headers())
     }
 }
 

@@ -1,4 +1,5 @@
-//! The gRPC door of inference: the Open Inference Protocol v2 with Triton's extensions, health and reflection.
+//! The gRPC door of inference: the Open Inference Protocol v2 with Triton's extensions, TensorFlow Serving's calls, health and
+//! reflection.
 //!
 //! Owns sockets, HTTP/2 settings, metadata and the bounds on what a caller may send; decodes with `mesh-protocol`, asks the
 //! router that lives on the same thread, encodes. Decides nothing about who may call what, and knows no worker and no
@@ -23,6 +24,7 @@ mod meter;
 mod regions;
 mod repository;
 mod service;
+mod serving;
 mod settings;
 mod status;
 mod stream;

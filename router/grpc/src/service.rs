@@ -5,7 +5,10 @@ use std::{future::Future, pin::Pin, rc::Rc, sync::Arc};
 use http::{Method, Request, Response, StatusCode, header::ALLOW};
 use hyper::body::Incoming;
 use mesh_actors::Readiness;
-use mesh_protocol::grpc::{DESCRIPTORS, SERVICE};
+use mesh_protocol::{
+    grpc::{DESCRIPTORS, SERVICE},
+    serving,
+};
 use mesh_router::{Budget, RequestIds, RouterActor, RouterHandle, RouterParts};
 use mesh_telemetry::Telemetry;
 use mesh_types::{Clock, RequestId};
@@ -60,6 +63,7 @@ impl Shared {
         let builder = || {
             Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(serving::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let broken = |error: ReflectionError| DoorError::Reflection(error.to_string());
@@ -161,6 +165,9 @@ impl Service {
                 let known = self.reflection.iter().find(|(prefix, _)| path.starts_with(prefix));
                 match known {
                     Some((_, reflection)) => reflection(request).await,
+                    None if path.starts_with("/tensorflow.serving.") => {
+                        self.serving(path.trim_start_matches('/'), request).await
+                    }
                     None => Status::unimplemented("there is no such service").into_http(),
                 }
             }

@@ -242,6 +242,40 @@ async fn an_unmodified_kserve_client_finds_both_protocols_in_order() -> anyhow::
     all_hold.await?
 }
 
+#[tokio::test]
+async fn an_unmodified_client_of_tensorflow_serving_finds_its_calls_in_order() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let caller = mesh.tenant("acme").await?;
+    let admin = mesh.admin()?;
+    for datatype in DataType::ALL {
+        let name = format!("identity_{}", datatype.as_str().to_lowercase());
+        admin.publish("acme", &name, &identity_of(datatype.as_str())).await?;
+    }
+    for (name, width, labels) in [("classes", 3, json!(["cat", "dog", "owl"])), ("number", 1, json!([]))] {
+        let mut model = identity();
+        model["config"]["input"][0]["dims"] = json!([width]);
+        model["config"]["output"][0]["dims"] = json!([width]);
+        model["config"]["output"][0]["labels"] = labels;
+        admin.publish("acme", name, &model).await?;
+        caller.until_ready(name).await?;
+    }
+    let folder = tempfile::tempdir()?;
+    let descriptors = folder.path().join("descriptors");
+    std::fs::write(&descriptors, mesh_protocol::serving::DESCRIPTORS)?;
+    let (grpc, key) = (mesh.addresses().grpc.to_string(), caller.key().to_owned());
+    let all_hold = tokio::task::spawn_blocking(move || {
+        let python = mesh_e2e::python::python(Path::new(env!("CARGO_TARGET_TMPDIR")), "requirements-serving.txt")?;
+        let told = run(Command::new(python)
+            .arg(conformance().join("tensorflow_serving.py"))
+            .env("MESH_GRPC", &grpc)
+            .env("MESH_KEY", &key)
+            .env("MESH_DESCRIPTORS", &descriptors))?;
+        ensure!(told.contains("checks hold"), "{told}");
+        anyhow::Ok(())
+    });
+    all_hold.await?
+}
+
 /// The blocks of one language in a document, in their order.
 fn blocks(document: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");

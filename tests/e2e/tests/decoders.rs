@@ -28,6 +28,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("infer_json", fuzz::infer_json),
     ("infer_message", fuzz::infer_message),
     ("model_config", text!(mesh_import::fuzz::model_config)),
+    ("serving", fuzz::serving),
     ("v1", fuzz::v1),
 ];
 

@@ -11,7 +11,7 @@ mod config;
 mod contents;
 mod decode;
 mod encode;
-mod fields;
+pub(crate) mod fields;
 mod names;
 mod statistics;
 

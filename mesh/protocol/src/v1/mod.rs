@@ -21,6 +21,8 @@ mod tests;
 pub use about::{VersionStatus, metadata_body, models_body, status_body};
 pub use error::{V1Error, not_found, unknown_label};
 pub use request::{Form, Predict, decode_examples, decode_predict};
+pub(crate) use request::{MAX_SPREAD_BYTES, spec_of};
+pub(crate) use response::{classes_of, regression_of};
 pub use response::{encode_classes, encode_predictions, encode_regressions};
 
 /// The only signature that a model has here.
