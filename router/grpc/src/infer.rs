@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
-use mesh_protocol::{add_forwarded, grpc::decode_message};
-use mesh_router::{Call, Completed, Share};
+use mesh_protocol::{add_forwarded, grpc::decode_stream_message};
+use mesh_router::{Answer, Call, Completed, Room, Share};
 use mesh_types::{Fault, FaultSource, InferResponse, Parameters, RequestId};
 use tonic::{Status, body::Body, metadata::MetadataMap, server::UnaryService};
 
@@ -37,6 +37,12 @@ where
         (self.0)(request)
     }
 }
+
+/// What a caller of a decoupled model is told where it has room for one answer.
+const ONE_ANSWER: Room = Room::One(
+    "ModelInfer RPC doesn't support models with decoupled transaction policy: the model gives any number of answers, call it over \
+     ModelStreamInfer",
+);
 
 /// What came of a request: the response, or why there is none, and the metadata of either.
 pub(crate) type Answered = (Result<InferResponse, Fault>, HeaderMap);
@@ -88,29 +94,40 @@ impl Service {
         Err(Fault::unavailable(FaultSource::Mesh, text))
     }
 
-    /// Takes one request through the router.
-    pub(crate) async fn one(&self, head: Head, message: Bytes, (id, received): (RequestId, Instant)) -> Answered {
-        let mut metadata = status::marked(id);
+    /// Takes one request through the router, to its one answer.
+    pub(crate) async fn one(&self, head: Head, message: Bytes, of: (RequestId, Instant)) -> Answered {
+        match self.begin(head, &message, of, ONE_ANSWER).await {
+            Ok((answer, _)) => self.answered(answer, of.0),
+            Err(fault) => (Err(fault), status::marked(of.0)),
+        }
+    }
+
+    /// Takes one request through the router; also whether it wants to be told its end.
+    pub(crate) async fn begin(
+        &self,
+        head: Head,
+        message: &Bytes,
+        (id, received): (RequestId, Instant),
+        room: Room,
+    ) -> Result<(Answer, bool), Fault> {
         let start = self.clock.now();
-        let decoded = decode_message(&message).and_then(|mut request| {
+        let decoded = decode_stream_message(message).and_then(|(mut request, empty_final)| {
             if let Some(forwarded) = &head.forwarded {
                 add_forwarded(Parameters::clone(forwarded), &mut request.parameters)?;
             }
-            Ok(request)
+            Ok((request, empty_final))
         });
-        let request = match decoded {
-            Ok(request) => request,
-            Err(error) => {
-                self.refused("malformed", id);
-                return (Err(error.into()), metadata);
-            }
-        };
+        let (request, empty_final) = decoded.map_err(|error| {
+            self.refused("malformed", id);
+            Fault::from(error)
+        })?;
         let answer = self
             .router
             .infer(Call {
                 request,
                 credential: head.credential,
                 unit: head.unit,
+                room,
                 timeout: head.timeout,
                 trace_parent: head.trace_parent,
                 request_id: id,
@@ -118,6 +135,12 @@ impl Service {
                 decode: self.clock.now().saturating_duration_since(start),
             })
             .await;
+        Ok((answer, empty_final))
+    }
+
+    /// A request's one response, with the metadata of its answer.
+    pub(crate) fn answered(&self, answer: Answer, id: RequestId) -> Answered {
+        let mut metadata = status::marked(id);
         status::trace(&mut metadata, answer.account.trace());
         let result = answer.result.map(|completed| {
             let Completed { response, arm, .. } = completed;

@@ -1,12 +1,19 @@
 //! The generate extension: a flat object in, and one out, or a stream of events.
 //!
 //! A key of the body is an input or a parameter as the model has it, so the model is looked up before the body is read; from
-//! there on the request is one like any other. Every model here gives one response to a request, so a stream has one event;
-//! its status is that of the response. A caller that leaves drops its call, as everywhere at this door.
+//! there on the request is one like any other. A stream has an event for each answer: one of most models, any number of a
+//! decoupled one. Its status is that of the first answer, and a fault after that is an event, the last. As one object a
+//! decoupled model's answer is given where it is the only one. A caller that leaves drops its call, as everywhere at this door.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    body::BoxBody,
+    body::{BodySize, BoxBody, MessageBody},
     http::{
         StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
@@ -14,9 +21,9 @@ use actix_web::{
     web,
 };
 use bytes::Bytes;
-use mesh_protocol::{decode_generate, encode_generate};
-use mesh_router::{Answer, Call, Completed, Credential};
-use mesh_types::{Fault, InferRequest, RequestId};
+use mesh_protocol::{decode_generate, encode_generate, error_body};
+use mesh_router::{Account, Answer, Call, Completed, Credential, ManyAnswers, Room};
+use mesh_types::{Fault, FaultClass, FaultSource, InferRequest, InferResponse, RequestId};
 use smallvec::smallvec;
 
 use crate::{
@@ -70,6 +77,7 @@ impl Service {
                 request: decoded,
                 credential,
                 unit: head.unit,
+                room: Room::Many,
                 timeout: head.timeout,
                 trace_parent: infer::trace_parent(request.headers()),
                 request_id: id,
@@ -77,7 +85,13 @@ impl Service {
                 decode: self.clock.now().saturating_duration_since(start),
             })
             .await;
-        self.encode_generate(answer, (manner, head.accepted), request).await
+        match answer.into_many() {
+            Err(answer) => self.encode_generate(answer, (manner, head.accepted), request).await,
+            Ok(answers) if manner == Manner::Events => stream(answers),
+            Ok(answers) => only(answers, head.accepted)
+                .await
+                .unwrap_or_else(|fault| reply::fault(&fault, is_presented(request))),
+        }
     }
 
     fn read_generate(
@@ -120,7 +134,7 @@ async fn written(completed: &Completed, (manner, accepted): (Manner, Accepted)) 
     let object = encode_generate(&completed.response)?;
     let mut response = match manner {
         Manner::Whole => packing::answer(smallvec![object.into()], None, accepted).await?,
-        Manner::Events => events(event(&object)),
+        Manner::Events => events(BoxBody::new(event(&object))),
     };
     infer::tell_version(&mut response, completed);
     Ok(response)
@@ -131,11 +145,79 @@ fn event(object: &[u8]) -> Bytes {
     Bytes::from([b"data: ", object, b"\n\n"].concat())
 }
 
-fn events(body: Bytes) -> HttpResponse {
+fn events(body: BoxBody) -> HttpResponse {
     const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
     const NEVER_KEPT: HeaderValue = HeaderValue::from_static("no-cache");
-    let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(body));
+    let mut response = HttpResponse::with_body(StatusCode::OK, body);
     response.headers_mut().insert(CONTENT_TYPE, EVENTS);
     response.headers_mut().insert(CACHE_CONTROL, NEVER_KEPT);
     response
+}
+
+/// The one answer of a decoupled model, as an object.
+async fn only(mut answers: ManyAnswers, accepted: Accepted) -> Result<HttpResponse, Fault> {
+    let trace = answers.account().map(Account::trace);
+    let first = answers.next().await.transpose()?;
+    let second = match &first {
+        Some(_) => answers.next().await.transpose()?,
+        None => None,
+    };
+    let (Some(response), None) = (first, second) else {
+        let text = "generate expects model to produce exactly 1 response, use generate stream for model that generates various \
+                    number of responses";
+        let fault = Fault::new(FaultClass::InvalidArgument, FaultSource::Client, text);
+        answers.failed(&fault);
+        return Err(fault);
+    };
+    let object = encode_generate(&response)?;
+    let mut reply = packing::answer(smallvec![object.into()], None, accepted).await?;
+    trace.into_iter().for_each(|trace| reply::trace(&mut reply, trace));
+    infer::tell_arm(&mut reply, answers.arm(), answers.version());
+    Ok(reply)
+}
+
+/// An event for each answer.
+fn stream(answers: ManyAnswers) -> HttpResponse {
+    let (arm, version) = (answers.arm().map(str::to_owned), answers.version());
+    let trace = answers.account().map(Account::trace);
+    let mut response = events(BoxBody::new(Events(Some(answers))));
+    trace.into_iter().for_each(|trace| reply::trace(&mut response, trace));
+    infer::tell_arm(&mut response, arm.as_deref(), version);
+    response
+}
+
+/// Answers as events, while they come. Dropped with the connection of a caller that leaves.
+struct Events(Option<ManyAnswers>);
+
+impl Events {
+    /// What an answer is written as; a fault ends the stream.
+    fn write(&mut self, answer: Result<InferResponse, Fault>) -> Bytes {
+        let fault = match answer.and_then(|response| encode_generate(&response).map_err(Fault::from)) {
+            Ok(object) => return event(&object),
+            Err(fault) => fault,
+        };
+        if let Some(mut answers) = self.0.take() {
+            answers.failed(&fault);
+        }
+        event(&error_body(&fault.message))
+    }
+}
+
+impl MessageBody for Events {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let Some(answers) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        let Some(answer) = ready!(answers.poll_next(context)) else {
+            self.0 = None;
+            return Poll::Ready(None);
+        };
+        Poll::Ready(Some(Ok(self.write(answer))))
+    }
 }

@@ -11,8 +11,8 @@ use actix_web::{
     web,
 };
 use mesh_protocol::{HEADER_CONTENT_LENGTH, OutputOptions, add_forwarded, decode_infer, encode_infer};
-use mesh_router::{Answer, Call, Completed};
-use mesh_types::{Fault, FaultSource, Parameters, RequestId, TraceContext};
+use mesh_router::{Answer, Call, Completed, Room};
+use mesh_types::{Fault, FaultSource, Parameters, RequestId, TraceContext, Version};
 
 use crate::{
     body::{self, Body, BodyError},
@@ -25,6 +25,11 @@ use crate::{
 const JSON_BYTES_HEADER: HeaderName = HeaderName::from_static(HEADER_CONTENT_LENGTH);
 const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 const UNIT_HEADER: HeaderName = HeaderName::from_static("x-mesh-unit");
+/// What a caller of a decoupled model is told where it has room for one answer.
+pub(crate) const ONE_ANSWER: Room = Room::One(
+    "HTTP end point doesn't support models with decoupled transaction policy: the model gives any number of answers, call \
+     generate_stream, or ModelStreamInfer over gRPC",
+);
 /// The longest time a caller may ask for: a day.
 const MAX_TIMEOUT_MS: u64 = 86_400_000;
 /// The longest unit of stickiness, in bytes.
@@ -64,6 +69,7 @@ impl Service {
                 request: decoded.request,
                 credential: credential(request),
                 unit: head.unit,
+                room: ONE_ANSWER,
                 timeout: head.timeout,
                 trace_parent: trace_parent(request.headers()),
                 request_id: id,
@@ -136,11 +142,17 @@ async fn answered(completed: &Completed, outputs: &OutputOptions, accepted: Acce
 
 /// Says which version answered, and which arm of a split.
 pub(crate) fn tell_version(response: &mut HttpResponse, completed: &Completed) {
-    if let Some(arm) = &completed.arm {
+    tell_arm(response, completed.arm.as_deref(), completed.response.version);
+}
+
+/// The same of any number of answers.
+pub(crate) fn tell_arm(response: &mut HttpResponse, arm: Option<&str>, version: Version) {
+    if let Some(arm) = arm {
         reply::text_header(response, reply::ARM, arm);
     }
-    let version = HeaderValue::from(completed.response.version.get());
-    response.headers_mut().insert(reply::VERSION, version);
+    response
+        .headers_mut()
+        .insert(reply::VERSION, HeaderValue::from(version.get()));
 }
 
 // What a head says beside the path.

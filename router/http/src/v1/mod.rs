@@ -28,7 +28,7 @@ use self::{
 pub(crate) use path::is_v1;
 
 use crate::{
-    infer::{read_head, tell_version, trace_parent},
+    infer::{ONE_ANSWER, read_head, tell_version, trace_parent},
     packing::{self, Accepted},
     reply,
     service::{Service, credential, is_presented},
@@ -191,6 +191,7 @@ impl Service {
                 },
                 credential: credential(request),
                 unit: head.unit,
+                room: ONE_ANSWER,
                 timeout: head.timeout,
                 trace_parent: trace_parent(request.headers()),
                 request_id: id,
