@@ -11,7 +11,7 @@ use mesh_e2e::{
     counted,
     python::{conformance, run},
 };
-use mesh_harness::{Mesh, MeshOptions, ServeOptions, builtin, identity};
+use mesh_harness::{Mesh, MeshOptions, ServeOptions, builtin, identity, repeat_int32};
 use mesh_types::DataType;
 use serde_json::{Value, json};
 
@@ -216,6 +216,8 @@ async fn what_the_documentation_says_how_to_call_runs_as_it_stands() -> anyhow::
     let caller = mesh.tenant("acme").await?;
     mesh.admin()?.publish("acme", "m", &identity()).await?;
     caller.until_ready("m").await?;
+    mesh.admin()?.publish("acme", "repeat_int32", &repeat_int32()).await?;
+    caller.until_ready("repeat_int32").await?;
     // What is there for Rust is written out here, word for word.
     let key = caller.key();
     let rust = r#"
@@ -239,7 +241,7 @@ println!("{:?}", answer.output("y")?.values::<f32>()?);
     let key = key.to_owned();
     let all_run = tokio::task::spawn_blocking(move || {
         let (shell, scripts) = (blocks(&here, "bash"), blocks(&here, "python"));
-        ensure!((shell.len(), scripts.len()) == (2, 3), "the document has other blocks");
+        ensure!((shell.len(), scripts.len()) == (2, 4), "the document has other blocks");
         for block in shell {
             let told = run(Command::new("bash").args(["-euc", &block]).env("MESH_API_KEY", &key))?;
             let answer: Value = serde_json::from_str(&told)?;
