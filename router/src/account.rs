@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh_policies::Target;
-use mesh_telemetry::{RequestSample, RequestSpan, Telemetry};
+use mesh_telemetry::{AnswersSample, RequestSample, RequestSpan, Telemetry};
 use mesh_types::{Clock, Fault, FaultClass, FaultSource, RequestId, StageTimings, TenantId, TraceContext};
 
 use crate::RouterParts;
@@ -30,6 +30,8 @@ pub struct Account {
     pub(crate) stages: StageTimings,
     /// Whether it is an ensemble's: its time on devices is told by its steps.
     pub(crate) composed: bool,
+    /// The answers so far of a decoupled model; none of any other.
+    pub(crate) answers: Option<AnswersSample>,
     fault: Option<Fault>,
     /// Whether dropping it tells.
     open: bool,
@@ -75,6 +77,7 @@ impl Account {
                 ..StageTimings::default()
             },
             composed: false,
+            answers: None,
             fault: None,
             open: true,
         }
@@ -94,6 +97,17 @@ impl Account {
     /// Notes why the call failed; a door says so when it cannot encode the answer as asked.
     pub fn failed(&mut self, fault: &Fault) {
         self.fault = Some(fault.clone());
+    }
+
+    /// The first of any number of answers is there.
+    pub(crate) fn first_answer(&mut self) {
+        let since = self.clock.now().saturating_duration_since(self.received);
+        self.answers.get_or_insert_default().first = Some(since);
+    }
+
+    /// One of any number of answers is handed on.
+    pub(crate) fn answered(&mut self) {
+        self.answers.get_or_insert_default().count += 1;
     }
 
     /// Closes the account: counts, times and traces the request. `encode` is how long encoding the answer took.
@@ -124,6 +138,7 @@ impl Account {
                 fault: self.fault.as_ref().map(|fault| fault.source),
                 total,
                 stages: &self.stages,
+                answers: self.answers,
             }),
             None => {
                 metrics.request_abandoned();
@@ -170,6 +185,7 @@ impl Account {
             ended: SystemTime::now(),
             total,
             stages: &stages,
+            answers: self.answers,
             error: self.fault.as_ref().map(|fault| &*fault.message),
         });
     }

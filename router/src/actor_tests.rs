@@ -14,7 +14,7 @@ use mesh_types::{
 };
 
 use super::*;
-use crate::{Credential, WorkerReply, Workers};
+use crate::{Credential, Room, WorkerReply, Workers};
 
 /// Takes the actor's life.
 pub(crate) struct Die;
@@ -95,6 +95,7 @@ impl Bed {
             request: InferRequest::default(),
             credential: Credential::default(),
             unit: None,
+            room: Room::One("one answer only"),
             timeout: None,
             trace_parent: None,
             request_id: RequestId(7),

@@ -9,7 +9,10 @@ use std::{
 use mesh_policies::{Principal, access::Presented};
 use mesh_types::{Fault, InferRequest, InferResponse, RequestId, StageTimings, TraceContext};
 
-use crate::Account;
+use crate::{
+    Account,
+    stream::{Room, Stream},
+};
 
 /// The `Authorization` header of a call, if it has one, or who need not have one. Never printed.
 #[derive(Clone, Default)]
@@ -62,6 +65,8 @@ pub struct Call {
     pub credential: Credential,
     /// The unit of a sticky split, where the request has no parameter for it.
     pub unit: Option<String>,
+    /// How many answers the caller has room for.
+    pub room: Room,
     /// How long the caller waits.
     pub timeout: Option<Duration>,
     /// The caller's span.
@@ -75,14 +80,16 @@ pub struct Call {
 }
 
 /// A prediction.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Completed {
-    /// For the caller.
+    /// For the caller; without outputs where any number of answers follow.
     pub response: InferResponse,
     /// The arm of the split; none where there was none.
     pub arm: Option<Arc<str>>,
     /// Where the time went.
     pub timings: StageTimings,
+    /// The answers of a decoupled model: see [`Answer::into_many`].
+    pub(crate) more: Option<Box<Stream>>,
 }
 
 /// The answer to a call, and the account of it that the door closes.

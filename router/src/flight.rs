@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use mesh_actors::Permit;
 use mesh_policies::limits::Admission;
-use mesh_types::{Classes, Deadline, Fault, InferResponse, JobOutcome, Tensor};
+use mesh_types::{Answers, Classes, Deadline, Fault, InferResponse, JobOutcome, StageTimings, Tensor};
 
 use crate::{Account, Completed, WorkerReply, place::OnDevice, regions::Landing};
 
@@ -23,13 +23,18 @@ pub(crate) struct InFlight {
     pub(crate) classes: Option<Box<Classes>>,
     /// Where outputs go that are in shared memory.
     pub(crate) landing: Option<Box<Landing>>,
+    /// Where the answers of a decoupled model come out.
+    pub(crate) answers: Option<Box<Answers>>,
     /// None for an ensemble, whose steps have places of their own and which ends at the deadline by itself.
     pub(crate) place: Option<OnDevice>,
 }
 
 impl InFlight {
     /// Waits for the device, at most until the deadline.
-    pub(crate) async fn complete(self, account: &mut Account) -> Result<Completed, Fault> {
+    pub(crate) async fn complete(mut self, account: &mut Account) -> Result<Completed, Fault> {
+        if let Some(answers) = self.answers.take() {
+            return self.begin_stream(answers, account).await;
+        }
         let answered = if self.place.is_none() {
             // It ends at its deadline by itself.
             self.reply.await
@@ -39,10 +44,7 @@ impl InFlight {
             answered.unwrap_or_else(|_| Err(Fault::deadline("while the model was running or waiting to run")))
         };
         let JobOutcome { outputs, timings } = answered?;
-        let stages = &mut account.stages;
-        (stages.queue, stages.compute_input) = (timings.queue, timings.compute_input);
-        (stages.compute_infer, stages.compute_output) = (timings.compute_infer, timings.compute_output);
-        (stages.batch_rows, stages.batch_trace) = (timings.batch_rows, timings.batch_trace);
+        note(account, &timings);
         drop((self.permits, self.place));
         let mut response = self.response;
         response.outputs = in_order(outputs, &self.wanted);
@@ -56,12 +58,21 @@ impl InFlight {
             response,
             arm: self.arm,
             timings: account.stages,
+            more: None,
         })
     }
 }
 
+/// Notes where the time went on the device.
+pub(crate) fn note(account: &mut Account, timings: &StageTimings) {
+    let stages = &mut account.stages;
+    (stages.queue, stages.compute_input) = (timings.queue, timings.compute_input);
+    (stages.compute_infer, stages.compute_output) = (timings.compute_infer, timings.compute_output);
+    (stages.batch_rows, stages.batch_trace) = (timings.batch_rows, timings.batch_trace);
+}
+
 /// The outputs in the order asked for; the model's own where none was asked for.
-fn in_order(mut outputs: Vec<Tensor>, wanted: &[String]) -> Vec<Tensor> {
+pub(crate) fn in_order(mut outputs: Vec<Tensor>, wanted: &[String]) -> Vec<Tensor> {
     if wanted.len() > 1 {
         let place = |tensor: &Tensor| wanted.iter().position(|name| **name == *tensor.name);
         outputs.sort_by_key(place);

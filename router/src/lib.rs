@@ -15,6 +15,8 @@
 //!
 //! A request of an ensemble goes from `choose` to [`graph`], which places and dispatches a job for each step.
 //!
+//! A request of a decoupled model has any number of answers: it is begun like any other, and its [`Answer`] becomes [`ManyAnswers`].
+//!
 //! Invariants: a request sees one snapshot; permits are held by the future of the answer, so dropping it releases them and
 //! cancels the job; every call is answered by its deadline; an unknown name and a foreign one answer alike.
 
@@ -37,6 +39,7 @@ mod sequences;
 mod settings;
 mod standing;
 mod view;
+mod stream;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -60,13 +63,15 @@ pub use regions::{
 pub use request_ids::RequestIds;
 pub use sequences::{Homes, MAX_HOMES};
 pub use view::{Undescribed, View};
+pub use stream::{ManyAnswers, Room};
 
 /// The answer of a device; dropping it cancels the job.
 pub type WorkerReply = Pin<Box<dyn Future<Output = Result<JobOutcome, Fault>> + Send>>;
 
 /// The devices.
 pub trait Workers: Send + Sync + 'static {
-    /// Hands a job to a device; refused at once if the device is full or gone.
+    /// Hands a job to a device; refused at once if the device is full or gone. A decoupled model's answers go where the job
+    /// says, and the reply, which has no outputs then, is their end.
     fn submit(&self, device: DeviceId, job: InferJob) -> Result<WorkerReply, Fault>;
 
     /// What they have done so far with a version; nothing where no device has it, or nobody counts.

@@ -282,6 +282,9 @@ impl Versioned {
         config.check_classes(&self.call.request.classes)?;
         let step = self.sequence.as_ref().map(|sequence| &sequence.step);
         sequences::check_all(&self.entry, step, rows)?;
+        if config.is_decoupled() {
+            self.call.room.for_many(landing.as_deref())?;
+        }
         let standing = standing(&self.call.request, self.tenant.share, self.class)?;
         Ok(Checked {
             versioned: self,
@@ -346,6 +349,7 @@ impl Checked {
             deadline,
             standing,
             sequence: None,
+            answers: None,
             trace,
         };
         let kept = Kept {
@@ -403,15 +407,24 @@ impl Placed {
             homes.has_room(tenant, &sequence.name, pipeline.parts.clock.now())?;
         }
         let entry = sequence.is_some().then(|| checked.versioned.entry.clone());
+        let decoupled = checked.versioned.entry.config.is_decoupled();
         let (mut job, kept) = checked.job(trace);
         let tenant = job.tenant.clone();
         job.sequence = sequence.as_ref().map(|sequence| Box::new(sequence.step.clone()));
+        let answers = decoupled.then(|| {
+            let (sender, answers) = mesh_types::answers();
+            job.answers = Some(sender);
+            Box::new(answers)
+        });
         let mut reply = pipeline.parts.workers.submit(place.device, job)?;
         if let (Some(sequence), Some(entry)) = (sequence, entry) {
             let home = (entry, kept.arm.clone(), place.device);
             reply = homes.follow(&tenant, *sequence, home, kept.deadline.instant(), reply);
         }
-        Ok(kept.in_flight(reply, Some(place)))
+        Ok(InFlight {
+            answers,
+            ..kept.in_flight(reply, Some(place))
+        })
     }
 }
 
@@ -438,6 +451,7 @@ impl Kept {
             permits: self.permits,
             classes: self.classes,
             landing: self.landing,
+            answers: None,
             place,
         }
     }

@@ -21,7 +21,7 @@ use mesh_types::{
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use crate::{Answer, Call, Credential, RouterActor, RouterHandle, RouterParts, WorkerReply, Workers};
+use crate::{Answer, Call, Credential, Room, RouterActor, RouterHandle, RouterParts, WorkerReply, Workers};
 
 #[path = "graph/tests.rs"]
 mod graph;
@@ -255,6 +255,7 @@ impl Bed {
             },
             credential: Credential::from_header(self.keys.get(who).map(String::as_str)),
             unit: None,
+            room: Room::One("one answer only"),
             timeout: None,
             trace_parent: None,
             request_id: RequestId(7),
@@ -745,3 +746,6 @@ fn a_router_that_panics_answers_and_goes_on() {
         assert_eq!(bed.series().iter().map(told).collect::<Vec<_>>(), [(true, 3, 3, 0)]);
     });
 }
+
+#[path = "stream_tests.rs"]
+mod streams;

@@ -106,6 +106,7 @@ impl DeviceActor {
     /// Hands out batches while a thread has room; when to do so again, even if nothing else happens.
     pub(crate) fn dispatch(&mut self) -> Option<Instant> {
         self.seat_sequences();
+        self.scheduler.accrue(self.now());
         loop {
             let now = self.now();
             let free = self.crew.free_places();

@@ -6,8 +6,12 @@
 //! deadline has passed or whose caller has gone. After a panic the model is loaded anew before it runs again; if that
 //! fails, nobody of the batch can be served any more.
 //!
+//! Requests of a decoupled model have any number of answers: `generate` runs them.
+//!
 //! A model that keeps its sequences' states itself may have moved some of them before it fails, and nobody can tell which: its
 //! batch is not run again, and the sequences of all members are over. A thread that was given up meanwhile says nothing more.
+
+mod generate;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -28,6 +32,8 @@ use crate::{
     sequences::{Plan, Prepared, Reserved, StateTensor, next_epoch, partition, scatter, state_lost},
     tally::{Run, Tally},
 };
+
+pub use generate::SLOW_READER_PATIENCE;
 
 /// What callers are told of a panic; its text stays in the log.
 const PANICKED: &str = "the model panicked";
@@ -86,6 +92,7 @@ pub(crate) struct Bench<'a> {
 
 /// Runs and answers a batch.
 pub(crate) fn run(bench: &Bench<'_>, instance: &mut Instance, run: &RunBatch, trace: Option<TraceContext>) -> Tally {
+    let open_ended = instance.spec.config.is_decoupled();
     let mut batch = Batch {
         bench,
         instance,
@@ -93,6 +100,7 @@ pub(crate) fn run(bench: &Bench<'_>, instance: &mut Instance, run: &RunBatch, tr
         trace,
         tally: Tally {
             formed: run.rows,
+            open_ended,
             ..Tally::default()
         },
         executed: 0,
@@ -146,6 +154,10 @@ impl Batch<'_> {
             }
             members.retain(|member| self.has_its_state(*member));
             if members.is_empty() {
+                continue;
+            }
+            if self.tally.open_ended {
+                self.generate(members, &mut open);
                 continue;
             }
             let began = self.bench.clock.now();
@@ -323,8 +335,7 @@ impl Batch<'_> {
         self.tally.non_finite += u32::from(odd);
         let unfit = odd && policy == NonFinite::Fail;
         if unfit {
-            let text = "the model's output holds NaN or infinity";
-            let fault = Fault::new(FaultClass::Internal, FaultSource::Model, text);
+            let fault = not_finite();
             if self.keeps_states_itself() {
                 // The step has run, and its caller does not know what it came to.
                 self.lose(&[member], &fault);
@@ -428,6 +439,14 @@ impl Batch<'_> {
         self.tally.refused.push((member, fault));
         open
     }
+}
+
+fn not_finite() -> Fault {
+    Fault::new(
+        FaultClass::Internal,
+        FaultSource::Model,
+        "the model's output holds NaN or infinity",
+    )
 }
 
 /// The fault of a step whose sequence is over with it.

@@ -43,6 +43,7 @@ mod quarantine;
 mod replies;
 mod report;
 mod residency;
+mod responses;
 mod samples;
 mod sequences;
 mod shared;
@@ -54,9 +55,11 @@ mod warm;
 mod worker;
 
 pub use config::WorkerConfig;
+pub use execute::SLOW_READER_PATIENCE;
 pub use mesh_scheduler::Charge;
 pub use observer::{BatchObserver, BatchRecord, Unobserved};
 pub use report::{DeviceReport, ModelReport, ModelState, WorkerReport};
+pub use responses::ResponseSums;
 pub use shared::JobReply;
 pub use statistics::{
     BatchSizeStatistics, DeviceStatistics, MAX_EXACT_BATCH_SIZE, MAX_TENANTS_COUNTED, ModelStatistics,

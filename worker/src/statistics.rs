@@ -14,7 +14,7 @@ use ahash::AHashMap;
 use mesh_scheduler::{Aborted, SequenceCounts};
 use mesh_types::{DeviceId, ModelVersionKey, TenantId};
 
-use crate::tally::Tally;
+use crate::{responses::ResponseSums, tally::Tally};
 
 /// Batch sizes counted one by one; larger ones are counted at the next power of two, so that the map stays small.
 pub const MAX_EXACT_BATCH_SIZE: u32 = 256;
@@ -123,7 +123,7 @@ pub struct ModelStatistics {
     pub compute_infer: Sum,
     /// Of the same requests: splitting the batch's outputs.
     pub compute_output: Sum,
-    /// Requests whose caller went before they ran.
+    /// Requests whose caller went before they ran, or while a decoupled model answered.
     pub cancelled: u64,
     /// Requests whose deadline passed before they ran.
     pub expired: u64,
@@ -149,6 +149,8 @@ pub struct ModelStatistics {
     pub sequences: Option<SequenceStatistics>,
     /// By rows in the execution; those beyond [`MAX_EXACT_BATCH_SIZE`] at the next power of two.
     pub batch_sizes: BTreeMap<u32, BatchSizeStatistics>,
+    /// Of a decoupled model: its answers by their place, as many as are counted apart; empty for any other.
+    pub responses: Vec<ResponseSums>,
 }
 
 impl ModelStatistics {
@@ -185,6 +187,7 @@ impl ModelStatistics {
         if let Some(others) = &other.sequences {
             self.sequences.get_or_insert_default().merge(others);
         }
+        ResponseSums::merge_all(&mut self.responses, &other.responses);
         for (rows, others) in &other.batch_sizes {
             let mine = self.batch_sizes.entry(*rows).or_default();
             mine.compute_input.merge(others.compute_input);
@@ -207,6 +210,7 @@ impl ModelStatistics {
         self.non_finite += u64::from(tally.non_finite);
         self.crashed += u64::from(tally.crashed);
         self.out_of_memory += u64::from(tally.out_of_memory);
+        ResponseSums::merge_all(&mut self.responses, &tally.responses);
         for run in &tally.runs {
             let rows = counted_at(run.rows);
             let size = self.batch_sizes.entry(rows).or_default();

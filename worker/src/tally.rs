@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use mesh_types::Fault;
+use mesh_types::{Fault, MAX_RESPONSES_COUNTED};
 
-use crate::statistics::Sum;
+use crate::{responses::ResponseSums, statistics::Sum};
 
 /// One execution of the model that ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,11 @@ pub(crate) struct Tally {
     pub(crate) compute_input: Sum,
     pub(crate) compute_infer: Sum,
     pub(crate) compute_output: Sum,
-    /// Callers gone and deadlines passed before they could run.
+    /// Whether its model is decoupled: how long it took says nothing of the next.
+    pub(crate) open_ended: bool,
+    /// What became of its answers, by their place.
+    pub(crate) responses: Vec<ResponseSums>,
+    /// Callers gone, and deadlines passed before they could run.
     pub(crate) cancelled: u32,
     pub(crate) expired: u32,
     pub(crate) non_finite: u32,
@@ -49,6 +53,17 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Counts at an answer's place; from a bound on at the last one.
+    pub(crate) fn response(&mut self, place: usize, add: impl FnOnce(&mut ResponseSums)) {
+        let place = place.min(MAX_RESPONSES_COUNTED - 1);
+        if self.responses.len() <= place {
+            self.responses.resize(place + 1, ResponseSums::default());
+        }
+        if let Some(sums) = self.responses.get_mut(place) {
+            add(sums);
+        }
+    }
+
     /// Whether an execution ended well.
     pub(crate) fn ended_well(&self) -> bool {
         !self.runs.is_empty()
@@ -57,7 +72,9 @@ impl Tally {
     /// How long the batch took, if it ran as it was formed: once, well, and with all of its rows.
     pub(crate) fn whole(&self) -> Option<Duration> {
         match self.runs.as_slice() {
-            [run] if self.executions == 1 && run.rows == self.formed => Some(run.input + run.infer + run.output),
+            [run] if !self.open_ended && self.executions == 1 && run.rows == self.formed => {
+                Some(run.input + run.infer + run.output)
+            }
             _ => None,
         }
     }
@@ -66,6 +83,17 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_are_counted_apart_up_to_a_bound_and_together_from_there_on() {
+        let mut tally = Tally::default();
+        for place in 0..MAX_RESPONSES_COUNTED + 5 {
+            tally.response(place, |sums| sums.success.add(Duration::from_secs(1)));
+        }
+        assert_eq!(tally.responses.len(), MAX_RESPONSES_COUNTED);
+        let counts: Vec<u64> = tally.responses.iter().map(|sums| sums.success.count).collect();
+        assert_eq!((counts.first(), counts.last()), (Some(&1), Some(&6)));
+    }
 
     #[test]
     fn a_batch_tells_its_duration_only_if_it_ran_once_and_with_all_rows() {

@@ -67,6 +67,7 @@ pub(crate) fn job(builtin: &str, values: &[f32], timeout: Duration) -> InferJob 
         outputs: Vec::new(),
         rows,
         deadline: Deadline::after(SystemClock.now(), timeout),
+        answers: None,
         trace: TraceContext::default(),
     }
 }
@@ -102,6 +103,7 @@ pub(crate) fn batching() -> Option<DynamicBatching> {
 
 mod arrivals;
 mod basics;
+mod decoupled;
 mod faults;
 mod hangs;
 mod instances;

@@ -11,8 +11,8 @@
 
 use std::time::{Duration, Instant};
 
-use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs, LoadedModel};
-use mesh_types::{Clock, ModelConfig, Shape};
+use mesh_backend::{AnswerSink, BackendError, BatchInput, BatchInputs, BatchOutputs, LoadedModel, Next, Requests};
+use mesh_types::{Clock, ModelConfig, Shape, Tensor};
 
 use crate::{batch, order::Profile, pulse::Pulse, samples, thread::LOAD_LIMIT};
 
@@ -26,6 +26,9 @@ const LONG_RUN: Duration = Duration::from_millis(250);
 /// The most sizes at which variants of a model are compared, and the most bytes of one size's inputs.
 const SAMPLE_SIZES: usize = 4;
 const SAMPLE_BYTES: usize = 64 * 1024 * 1024;
+
+/// The answers of a decoupled model that a run of its warm-up waits for.
+const WARM_ANSWERS: usize = 8;
 
 /// What warm-up runs with.
 pub(crate) struct Stove<'a> {
@@ -153,16 +156,21 @@ fn measure(
     let zeros = zeros(config, rows);
     let inputs = batch_of(config, rows, &zeros);
     for _ in 1..UNCOUNTED {
-        timed(stove, || model.execute(&inputs))?;
+        timed(stove, || execute(model, config, &inputs))?;
     }
-    let ((outputs, peak), _) = timed(stove, || model.execute_measured(&inputs))?;
+    let ((outputs, peak), _) = timed(stove, || {
+        if config.is_decoupled() {
+            return execute(model, config, &inputs).map(|outputs| (outputs, None));
+        }
+        model.execute_measured(&inputs)
+    })?;
     // Where the runtime cannot tell: what goes in and comes out is there at once, at least.
     let peak = peak.unwrap_or_else(|| at_least(&inputs, &outputs));
     drop(outputs);
     let counted = if sweep == Sweep::Measured { COUNTED } else { 1 };
     let mut best: Option<Duration> = None;
     for _ in 0..counted {
-        let took = timed(stove, || model.execute(&inputs))?.1;
+        let took = timed(stove, || execute(model, config, &inputs))?.1;
         best = Some(best.map_or(took, |best| best.min(took)));
         if took > LONG_RUN {
             break;
@@ -174,7 +182,55 @@ fn measure(
 /// One run on zeros.
 pub(crate) fn touch(model: &mut dyn LoadedModel, config: &ModelConfig, rows: u32) -> Result<(), BackendError> {
     let zeros = zeros(config, rows);
-    model.execute(&batch_of(config, rows, &zeros)).map(drop)
+    execute(model, config, &batch_of(config, rows, &zeros)).map(drop)
+}
+
+/// One run; of a decoupled model as far as its first [`WARM_ANSWERS`], of which the last is the output.
+fn execute(
+    model: &mut dyn LoadedModel,
+    config: &ModelConfig,
+    inputs: &BatchInputs<'_>,
+) -> Result<BatchOutputs, BackendError> {
+    if !config.is_decoupled() {
+        return model.execute(inputs);
+    }
+    let mut nobody = Nobody::default();
+    let rows = &[inputs.rows];
+    model.generate(&Requests { inputs, rows }, &mut nobody)?;
+    match nobody.failed {
+        Some(error) => Err(error),
+        None => Ok(BatchOutputs { outputs: nobody.last }),
+    }
+}
+
+/// Takes a few answers, for nobody.
+#[derive(Default)]
+struct Nobody {
+    taken: usize,
+    last: Vec<Tensor>,
+    failed: Option<BackendError>,
+}
+
+impl AnswerSink for Nobody {
+    fn answer(&mut self, request: usize, outputs: Vec<Tensor>) -> Next {
+        self.taken += 1;
+        self.last = outputs;
+        if self.is_wanted(request) {
+            Next::More
+        } else {
+            Next::Stop
+        }
+    }
+
+    fn is_wanted(&self, _: usize) -> bool {
+        self.taken < WARM_ANSWERS && self.failed.is_none()
+    }
+
+    fn end(&mut self, _: usize) {}
+
+    fn fail(&mut self, _: usize, error: BackendError) {
+        self.failed.get_or_insert(error);
+    }
 }
 
 fn zeros(config: &ModelConfig, rows: u32) -> Vec<(Shape, Vec<u8>)> {
@@ -222,7 +278,7 @@ fn records(stove: &Stove<'_>, model: &mut dyn LoadedModel, config: &ModelConfig)
             if !(stove.step)(Step::Record(&record.name)) {
                 return Err(ended());
             }
-            timed(stove, || model.execute(&inputs)).map_err(named)?;
+            timed(stove, || execute(model, config, &inputs)).map_err(named)?;
         }
     }
     Ok(())

@@ -294,6 +294,7 @@ mod tests {
             fault,
             total: Duration::from_millis(milliseconds),
             stages: &StageTimings::default(),
+            answers: None,
         });
     }
 

@@ -100,6 +100,7 @@ async fn infer(
         deadline: Deadline::after(state.inner.parts.clock.now(), TIMEOUT),
         standing: Standing::default(),
         sequence: config.sequence_batching.is_some().then(|| alone(caller)),
+        answers: None,
         trace: TraceContext::default(),
     };
     let outcome = state.inner.parts.probe.infer(job, request.parameters.clone()).await?;

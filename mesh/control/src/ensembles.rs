@@ -196,6 +196,12 @@ impl Around<'_> {
             mesh_types::VersionSelector::Label(label) => format!("model '{model}' has no label '{label}'"),
             mesh_types::VersionSelector::Default => format!("model '{model}' has no version"),
         })?;
+        if entry.config.is_decoupled() {
+            let version = entry.key.version;
+            return Err(format!(
+                "model '{model}' version {version} gives any number of answers, and a step has one"
+            ));
+        }
         let record = self.records.models.get(name);
         let grants = record.map(|record| record.spec.grants.iter().cloned());
         Ok(StepVersionEntry {

@@ -117,7 +117,10 @@ impl VersionRecord {
 
 /// Whether requests that fit the one configuration fit the other.
 pub(crate) fn is_called_alike(one: &ModelConfig, other: &ModelConfig) -> bool {
-    one.max_batch_size == other.max_batch_size && one.input == other.input && one.output == other.output
+    one.max_batch_size == other.max_batch_size
+        && one.input == other.input
+        && one.output == other.output
+        && one.is_decoupled() == other.is_decoupled()
 }
 
 fn of_kind(devices: &[DeviceId], kind: DeviceKind) -> Vec<DeviceId> {

@@ -134,9 +134,8 @@ impl Desk<'_> {
         }
         let runtime = self.runtime(&backend, &platform, &library, &object);
         let policy = self.policy(object.remove("version_policy"));
-        for done in ["model_transaction_policy", "response_cache"] {
-            object.remove(done);
-        }
+        object.remove("response_cache");
+        self.transactions(&mut object, runtime);
         self.one_scheduler(&mut object);
         self.groups(&mut object);
         self.labels(&mut object);
@@ -253,6 +252,20 @@ impl Desk<'_> {
         let rows = object.get("max_batch_size").and_then(Json::as_u64).unwrap_or(0);
         if rows == 0 && object.remove("dynamic_batching").is_some() {
             self.ignore("dynamic_batching", "the model has no batches: max_batch_size is 0");
+        }
+    }
+
+    /// Only models that are part of the mesh give any number of answers.
+    fn transactions(&mut self, object: &mut Map<String, Json>, runtime: Option<Runtime>) {
+        let policy = object.get("model_transaction_policy");
+        let decoupled = policy.and_then(|policy| policy.get("decoupled")?.as_bool());
+        if decoupled != Some(true) {
+            // As in Triton the default, said or not.
+            object.remove("model_transaction_policy");
+        } else if !matches!(runtime, Some(Runtime::Builtin(_))) {
+            let path = "model_transaction_policy.decoupled";
+            let right = "what gives any number of answers is a built-in model: let this one give one, and leave it out";
+            self.refuse(path, "a decoupled model of this kind is not supported", right);
         }
     }
 

@@ -436,3 +436,25 @@ proptest! {
         prop_assert!(crate::read_config(&text) <= crate::MAX_NOTES + 1);
     }
 }
+
+#[test]
+fn tritons_repeat_is_taken_as_a_decoupled_built_in_model() {
+    let text = r#"
+backend: "repeat"
+max_batch_size: 0
+model_transaction_policy { decoupled: True }
+input [ { name: "IN" data_type: TYPE_INT32 dims: [ -1 ] }, { name: "DELAY" data_type: TYPE_UINT32 dims: [ -1 ] },
+        { name: "WAIT" data_type: TYPE_UINT32 dims: [ 1 ] } ]
+output [ { name: "OUT" data_type: TYPE_INT32 dims: [ 1 ] }, { name: "IDX" data_type: TYPE_UINT32 dims: [ 1 ] } ]
+instance_group [ { kind: KIND_CPU } ]
+"#;
+    let (converted, json, said) = taken("repeat_int32", text);
+    assert_eq!(converted.runtime, Some(Runtime::Builtin(Some("repeat_int32"))));
+    assert_eq!(json["model_transaction_policy"], json!({"decoupled": true}));
+    assert_eq!(json["parameters"]["builtin"], "repeat_int32");
+    assert!(said.is_empty(), "{said:?}");
+    let other = text.replace("\"repeat\"", "\"pytorch\"");
+    let said = refused("m", &other);
+    let part = "a decoupled model of this kind is not supported (config.pbtxt:4)";
+    assert!(said.iter().any(|said| said.contains(part)), "{said:?}");
+}

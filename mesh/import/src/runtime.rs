@@ -16,7 +16,12 @@ pub(crate) const BUILTINS: &[&str] = &[
     "hang_on_negative",
     "nan_on_negative",
     "oom_above",
+    "repeat_int32",
+    "mock_llm",
 ];
+
+/// Triton's backends that are a built-in model of another name here.
+const CALLED_OTHERWISE: &[(&str, &str)] = &[("repeat", "repeat_int32")];
 
 const EXPORT: &str = "export the model to TorchScript or .pt2";
 const SCRIPT: &str = "no Python runs here: script the model as TorchScript, or put models together as an ensemble";
@@ -95,10 +100,14 @@ pub(crate) fn said(backend: &str, platform: &str) -> Result<Option<Runtime>, For
         "pytorch" => Some(Runtime::Torch(SCRIPTED)),
         "ensemble" => Some(Runtime::Ensemble),
         "mesh_builtin" => Some(Runtime::Builtin(None)),
-        other => match BUILTINS.iter().find(|name| **name == other) {
-            Some(name) => Some(Runtime::Builtin(Some(name))),
-            None => return Err(foreign("backend", other)),
-        },
+        other => {
+            let renamed = CALLED_OTHERWISE.iter().find(|(name, _)| *name == other);
+            let other = renamed.map_or(other, |(_, name)| name);
+            match BUILTINS.iter().find(|name| **name == other) {
+                Some(name) => Some(Runtime::Builtin(Some(name))),
+                None => return Err(foreign("backend", other)),
+            }
+        }
     };
     match (by_backend, by_platform) {
         // Beside `pytorch` the platform says which kind of file it is.
@@ -164,6 +173,7 @@ mod tests {
         assert_eq!(said("", "torch_aoti"), Ok(Some(Runtime::Torch(PACKAGE))));
         assert_eq!(said("", "ensemble"), Ok(Some(Runtime::Ensemble)));
         assert_eq!(said("identity", ""), Ok(Some(Runtime::Builtin(Some("identity")))));
+        assert_eq!(said("repeat", ""), Ok(Some(Runtime::Builtin(Some("repeat_int32")))));
         assert_eq!(said("", ""), Ok(None));
         assert_eq!(said("pytorch", "ensemble").unwrap_err().field, "platform");
     }

@@ -1,7 +1,7 @@
 //! What devices did with a model version, as the router's callers are told.
 
-use mesh_types::{ComputeTimes, ModelVersionKey, Times, VersionStatistics};
-use mesh_worker::{BatchSizeStatistics, ModelStatistics, Sum, WorkerHandle};
+use mesh_types::{ComputeTimes, ModelVersionKey, ResponseTimes, Times, VersionStatistics};
+use mesh_worker::{BatchSizeStatistics, ModelStatistics, ResponseSums, Sum, WorkerHandle};
 
 /// One version's numbers, over all devices.
 pub(crate) fn of(worker: &WorkerHandle, key: &ModelVersionKey) -> VersionStatistics {
@@ -35,6 +35,18 @@ pub(crate) fn from(numbers: &ModelStatistics) -> VersionStatistics {
         },
         batches: numbers.batch_sizes.iter().map(batch).collect(),
         memory: Vec::new(),
+        responses: numbers.responses.iter().map(response).collect(),
+    }
+}
+
+fn response(sums: &ResponseSums) -> ResponseTimes {
+    ResponseTimes {
+        compute_infer: times(sums.compute_infer),
+        compute_output: times(sums.compute_output),
+        success: times(sums.success),
+        fail: times(sums.fail),
+        empty_response: times(sums.empty_response),
+        cancel: times(sums.cancel),
     }
 }
 

@@ -112,6 +112,8 @@ pub enum DecodeError {
     NoInputNoParameter { name: String },
     #[error("parameter '{name}' is reserved: 'headers' and names that begin with 'triton_' are not a caller's to send")]
     Reserved { name: String },
+    #[error("parameter '{name}' is true or false")]
+    NoFlag { name: &'static str },
     #[error("header '{name}': {problem}")]
     Header { name: String, problem: &'static str },
     #[error("at most {MAX_FORWARDED} headers of {MAX_FORWARDED_BYTES} bytes are forwarded, the request has more")]

@@ -185,6 +185,12 @@ impl Rules<'_> {
             );
             return Ok(Err(text));
         }
+        if spec.config.is_decoupled() {
+            let text = format!(
+                "model '{model}' gives any number of answers (it is decoupled), and a step has one: name another model"
+            );
+            return Ok(Err(text));
+        }
         Ok(Ok(Found {
             callers: found.grants.iter().cloned().chain([owner.clone()]).collect(),
             name: (owner, model.clone()),

@@ -346,3 +346,30 @@ fn one_stateful_model_is_not_two_steps_of_one_request() {
             .unwrap();
     });
 }
+
+#[test]
+fn no_step_gives_any_number_of_answers_now_or_later() {
+    let decoupled = || {
+        vectors(2).replace(
+            r#""max_batch_size":8,"#,
+            r#""max_batch_size":8,"model_transaction_policy":{"decoupled":true},"#,
+        )
+    };
+    with_registry(|registry| async move {
+        registry.write(admin(), town()).await.unwrap();
+        let streams = vec![
+            put("Model/acme/streams", "{}"),
+            put("ModelVersion/acme/streams/1", &decoupled()),
+        ];
+        registry.write(admin(), streams).await.unwrap();
+        let at = vec![put("ModelVersion/acme/pipe/2", &pipe("streams", "-1", ""))];
+        refused(
+            &registry,
+            at,
+            "model 'streams' gives any number of answers (it is decoupled)",
+        )
+        .await;
+        let later = vec![put("ModelVersion/acme/m/1", &decoupled())];
+        refused(&registry, later, "gives any number of answers (it is decoupled)").await;
+    });
+}

@@ -292,6 +292,12 @@ impl ModelVersionSpec {
             _ => {}
         }
         self.check_ensemble(problems);
+        if self.config.is_decoupled() && self.format != ArtifactFormat::Builtin {
+            problems.push(Problem::new(
+                "spec.config.model_transaction_policy.decoupled",
+                "only built-in models give any number of answers to a request: leave it out",
+            ));
+        }
         for problem in self.config.problems() {
             problems.push(Problem::new(format!("spec.config.{}", problem.field), problem.problem));
         }

@@ -27,6 +27,9 @@ pub struct ModelConfigSchema {
     pub model_warmup: Vec<ModelWarmupSchema>,
     /// Where instances run; empty means one group of the default kind.
     pub instance_group: Vec<InstanceGroupSchema>,
+    /// How many answers it gives to a request; absent: exactly one.
+    #[schema(nullable)]
+    pub model_transaction_policy: Option<TransactionPolicySchema>,
     /// What an ensemble is made of, in Triton's form.
     #[schema(value_type = Option<Object>)]
     pub ensemble_scheduling: Option<BTreeMap<String, String>>,
@@ -63,6 +66,14 @@ pub struct DynamicBatchingSchema {
     pub max_queue_delay_microseconds: u64,
     /// Requests that may wait; 0 takes the worker's own bound.
     pub max_queue_size: u32,
+}
+
+/// How many answers a model gives to a request.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = ModelTransactionPolicy)]
+pub struct TransactionPolicySchema {
+    /// Any number, none included, each when it is there; else exactly one.
+    pub decoupled: bool,
 }
 
 /// When a model is in memory.

@@ -252,6 +252,13 @@ fn an_ensemble_has_steps_and_neither_a_file_nor_anything_of_a_device() {
         problems("ensemble", of_a_device, false),
         ["dynamic_batching", "execution", "instance_group", "parameters"].map(|field| format!("spec.config.{field}"))
     );
+    let decoupled = serde_json::json!({"model_transaction_policy": {"decoupled": true}});
+    let refused = ["spec.config.model_transaction_policy.decoupled"];
+    assert_eq!(problems("builtin", decoupled.clone(), false), Vec::<String>::new());
+    assert_eq!(problems("torchscript", decoupled.clone(), true), refused);
+    let mut graph = decoupled;
+    graph["graph"] = serde_json::json!({"steps": []});
+    assert_eq!(problems("ensemble", graph, false), refused);
     let of_a_worker = serde_json::json!({
         "graph": {"steps": []}, "residency": {},
         "sequence_batching": {"state": [
@@ -270,7 +277,7 @@ fn the_schema_of_the_model_configuration_has_its_fields() {
     let config: ModelConfig = serde_json::from_value(serde_json::json!({
         "max_batch_size": 1, "input": [], "output": [], "dynamic_batching": {}, "instance_group": [{}], "parameters": {"a": "b"},
         "ensemble_scheduling": {"step": []}, "graph": {"steps": []}, "residency": {},
-        "model_warmup": [{"name": "w", "batch_size": 1, "inputs": {}}]
+        "model_warmup": [{"name": "w", "batch_size": 1, "inputs": {}}], "model_transaction_policy": {}
     }))
     .unwrap();
     let fields = |value: serde_json::Value| -> Vec<String> {

@@ -7,6 +7,7 @@
 //! Invariants: no label set grows past its named bound (what comes later is counted under `other`); a sample costs no
 //! allocation once its series exists; nothing here ever blocks or fails a request.
 
+mod answers;
 mod certificates;
 mod devices;
 mod ensembles;
@@ -24,6 +25,7 @@ mod triton;
 
 use std::sync::Arc;
 
+pub use answers::AnswersSample;
 pub use devices::{DeviceReading, DeviceSource, ModelReading, SequenceReading};
 pub use ensembles::{EnsembleMeter, EnsembleOutcome, EnsembleReading, MAX_ENSEMBLES, StepOutcome, StepReading};
 pub use latency::{LatencyHistogram, LatencySnapshot};

@@ -22,6 +22,7 @@ use prometheus_client::{
 };
 
 use crate::{
+    answers::{self, AnswersSample},
     certificates::Certificates,
     devices::{self, DeviceMetrics, DeviceSource},
     ensembles::{EnsembleMeter, EnsembleReading, Ensembles},
@@ -52,6 +53,8 @@ pub struct RequestSample<'a> {
     pub total: Duration,
     /// Where the time went.
     pub stages: &'a StageTimings,
+    /// The answers of a decoupled model; none of any other.
+    pub answers: Option<AnswersSample>,
 }
 
 /// One finished batch.
@@ -147,6 +150,9 @@ impl Metrics {
             .series(sample.tenant, sample.target, sample.arm, sample.version);
         if let Some(outcome) = series.outcomes.get(outcome_index(sample.fault)) {
             outcome.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(answers) = sample.answers {
+            series.answers.add(answers);
         }
         if sample.fault.is_some() {
             return;
@@ -303,6 +309,7 @@ impl Metrics {
                 latency.count()
             )?;
         }
+        answers::encode(&all, text)?;
         writeln!(
             text,
             "# HELP mesh_requests_in_flight Requests being worked on.\n# TYPE mesh_requests_in_flight gauge"
@@ -312,7 +319,7 @@ impl Metrics {
 }
 
 // Every value has passed the grammar of names (or is ours), so nothing needs escaping.
-fn labels_text(key: &crate::series::SeriesKey) -> String {
+pub(crate) fn labels_text(key: &crate::series::SeriesKey) -> String {
     let (tenant, target, arm, version) = (&key.tenant, &key.target, &key.arm, key.version);
     format!("tenant=\"{tenant}\",endpoint=\"{target}\",arm=\"{arm}\",version=\"{version}\"")
 }

@@ -13,6 +13,7 @@ fn sample(stages: &StageTimings, fault: Option<FaultSource>) -> RequestSample<'_
         fault,
         total,
         stages,
+        answers: None,
     }
 }
 

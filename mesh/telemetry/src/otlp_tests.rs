@@ -97,6 +97,7 @@ async fn a_requests_stages_and_its_batch_reach_the_collector_linked() {
         ended,
         total,
         stages: &stages,
+        answers: None,
         error: None,
     });
     tokio::task::spawn_blocking(move || telemetry.flush()).await.unwrap();

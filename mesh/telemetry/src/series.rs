@@ -17,6 +17,7 @@ use mesh_types::{DeviceId, FaultSource};
 use parking_lot::RwLock;
 
 use crate::{
+    answers::AnswerCounts,
     labels::{BoundedLabels, OTHER},
     latency::{LatencyHistogram, LatencySnapshot},
 };
@@ -56,6 +57,7 @@ pub(crate) struct Series {
     pub(crate) outcomes: [AtomicU64; OUTCOMES.len()],
     pub(crate) latency: LatencyHistogram,
     pub(crate) latency_sum_ns: AtomicU64,
+    pub(crate) answers: AnswerCounts,
 }
 
 /// All series.
@@ -168,6 +170,7 @@ impl SeriesTable {
             outcomes: Default::default(),
             latency: LatencyHistogram::default(),
             latency_sum_ns: AtomicU64::new(0),
+            answers: AnswerCounts::default(),
         });
         list.push(series.clone());
         table.len += 1;

@@ -16,7 +16,7 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks, SpanProcessor};
 
 use crate::{
-    Stage,
+    AnswersSample, Stage,
     sampling::{Sampling, TraceChangeError},
 };
 
@@ -57,6 +57,8 @@ pub struct RequestSpan<'a> {
     pub total: Duration,
     /// Where the time went.
     pub stages: &'a StageTimings,
+    /// The answers of a decoupled model; none of any other.
+    pub answers: Option<AnswersSample>,
     /// What went wrong, if anything.
     pub error: Option<&'a str>,
 }
@@ -214,6 +216,13 @@ impl SpanSink {
             KeyValue::new("mesh.request_id", format!("{:032x}", span.request_id)),
             KeyValue::new("mesh.batch_rows", i64::from(span.stages.batch_rows)),
         ];
+        if let Some(answers) = span.answers {
+            let count = i64::try_from(answers.count).unwrap_or(i64::MAX);
+            data.attributes.push(KeyValue::new("mesh.answers", count));
+            let first = answers.first.map(|first| first.as_secs_f64());
+            data.attributes
+                .extend(first.map(|first| KeyValue::new("mesh.time_to_first_answer_s", first)));
+        }
         if let Some(error) = span.error {
             data.status = Status::error(error.to_owned());
         }

@@ -108,6 +108,14 @@ impl Default for InstanceGroup {
     }
 }
 
+/// How many answers a model gives to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelTransactionPolicy {
+    /// Any number, none included, each when it is there; else exactly one.
+    pub decoupled: bool,
+}
+
 /// How a model is called and run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -141,6 +149,9 @@ pub struct ModelConfig {
     /// Where instances run; empty means one group of the default kind.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub instance_group: Vec<InstanceGroup>,
+    /// How many answers it gives to a request; absent: exactly one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_transaction_policy: Option<ModelTransactionPolicy>,
     /// What an ensemble is made of, in Triton's form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ensemble_scheduling: Option<EnsembleScheduling>,
@@ -184,6 +195,11 @@ impl ModelConfig {
     /// Whether the first dimension of every tensor is the batch.
     pub fn batches(&self) -> bool {
         self.max_batch_size > 0
+    }
+
+    /// Whether a request may have any number of answers.
+    pub fn is_decoupled(&self) -> bool {
+        self.model_transaction_policy.is_some_and(|policy| policy.decoupled)
     }
 
     /// Whether the first dimension of this tensor is the batch.
@@ -259,6 +275,7 @@ impl ModelConfig {
                 say(format!("model_warmup{place}"), problem);
             },
         );
+        self.check_decoupled(&mut say);
         for (index, group) in self.instance_group.iter().enumerate() {
             if group.count > MAX_INSTANCES {
                 let problem = format!("at most {MAX_INSTANCES} instances per device, got {}", group.count);
@@ -266,6 +283,26 @@ impl ModelConfig {
             }
         }
         problems
+    }
+
+    fn check_decoupled(&self, say: &mut dyn FnMut(String, String)) {
+        if !self.is_decoupled() {
+            return;
+        }
+        let field = || "model_transaction_policy.decoupled".to_owned();
+        if self.sequence_batching.is_some() {
+            let problem =
+                "a sequence's steps have one answer each, so that its state moves once: leave out one of the two";
+            say(field(), problem.into());
+        }
+        if self
+            .dynamic_batching
+            .as_ref()
+            .is_some_and(|batching| batching.preserve_ordering)
+        {
+            let problem = "answers leave when they are there: leave out dynamic_batching.preserve_ordering";
+            say(field(), problem.into());
+        }
     }
 
     fn check_labels(&self, say: &mut dyn FnMut(String, String)) {

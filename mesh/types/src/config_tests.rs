@@ -80,3 +80,26 @@ fn labels_are_an_outputs_and_bounded() {
     odd.input[1].labels = many(1);
     assert_eq!(odd.problems()[0].field, "input[1].labels");
 }
+
+#[test]
+fn a_decoupled_model_keeps_no_sequences_and_no_order_of_answers() {
+    let text = |more: &str| {
+        format!(
+            r#"{{"max_batch_size":4,"input":[{{"name":"x","datatype":"FP32","dims":[2]}}],
+            "output":[{{"name":"y","datatype":"FP32","dims":[-1]}}],"model_transaction_policy":{{"decoupled":true}}{more}}}"#
+        )
+    };
+    let read = |more: &str| serde_json::from_str::<ModelConfig>(&text(more)).unwrap();
+    let plain = read("");
+    assert!(plain.is_decoupled() && plain.problems().is_empty());
+    assert!(!config(4).is_decoupled());
+    for more in [
+        r#","sequence_batching":{"control_input":[]}"#,
+        r#","dynamic_batching":{"preserve_ordering":true}"#,
+    ] {
+        let problems = read(more).problems();
+        let of = |problem: &ModelConfigError| problem.field == "model_transaction_policy.decoupled";
+        assert!(problems.iter().any(of), "{more}: {problems:?}");
+    }
+    assert!(!plain.loads_as(&config(4)), "another policy is another load");
+}

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Deadline, ModelVersionKey, RequestId, SequenceStep, TenantId, Tensor, TraceContext};
+use crate::{AnswerSender, Deadline, ModelVersionKey, RequestId, SequenceStep, TenantId, Tensor, TraceContext};
 
 /// What a tenant is entitled to on a busy device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,8 @@ pub struct InferJob {
     pub standing: Standing,
     /// Its place in its sequence; none where the model keeps no state.
     pub sequence: Option<Box<SequenceStep>>,
+    /// Where the answers of a decoupled model go, before the job's own reply ends them; none for any other model.
+    pub answers: Option<AnswerSender>,
     /// Whose child the device's spans are.
     pub trace: TraceContext,
 }
@@ -87,7 +89,7 @@ pub struct InferJob {
 /// What came of a job.
 #[derive(Debug, Clone)]
 pub struct JobOutcome {
-    /// Outputs of this job's rows.
+    /// Outputs of this job's rows; of a decoupled model none, its answers came before.
     pub outputs: Vec<Tensor>,
     /// Where the time went on the device.
     pub timings: StageTimings,

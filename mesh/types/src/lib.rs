@@ -3,6 +3,7 @@
 //! Owns the vocabulary and its validation. Knows no runtime, no wire format and no actor: everything here is plain data and
 //! pure functions, so every other room may depend on it and it depends on none.
 
+mod answers;
 mod batching;
 mod classes;
 mod clock;
@@ -24,6 +25,7 @@ mod statistics;
 mod tensor;
 mod trace;
 
+pub use answers::{AnswerSender, Answers, MAX_WAITING_ANSWER_BYTES, MAX_WAITING_ANSWERS, NotTaken, answers};
 pub use batching::{
     DynamicBatching, ExecutionPolicy, MAX_PRIORITY_LEVELS, NonFinite, QueuePolicy, TimeoutAction, WhenIdle,
 };
@@ -31,7 +33,7 @@ pub use classes::{ClassCount, ClassError, Classes, MAX_CLASSES_BYTES};
 pub use clock::{Clock, Deadline, ManualClock, SystemClock};
 pub use config::{
     ArtifactFormat, InstanceGroup, InstanceKind, MAX_CLASS_LABEL_BYTES, MAX_CLASS_LABELS, MAX_INSTANCES, ModelConfig,
-    ModelConfigError, TensorSpec,
+    ModelConfigError, ModelTransactionPolicy, TensorSpec,
 };
 pub use fault::{Fault, FaultClass, FaultSource, Retry};
 pub use graph::{
@@ -61,6 +63,6 @@ pub use sequence::{
 };
 pub use sequence_check::{InitialStateError, MAX_CANDIDATE_SEQUENCES, MAX_INITIAL_STATE_BYTES};
 pub use settings::{Change, LogChange, LogSettings, TraceChange, TraceSettings};
-pub use statistics::{ComputeTimes, Times, VersionStatistics};
+pub use statistics::{ComputeTimes, MAX_RESPONSES_COUNTED, ResponseTimes, Times, VersionStatistics};
 pub use tensor::{DataType, MAX_RANK, Shape, Tensor, TensorError, UnknownDataType, bytes_element_count};
 pub use trace::{TraceContext, TraceContextError};

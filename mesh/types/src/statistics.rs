@@ -34,6 +34,27 @@ pub struct ComputeTimes {
     pub output: Times,
 }
 
+/// The answers of a decoupled model that are counted apart, by their place among those to their request; later ones are counted
+/// at the last place.
+pub const MAX_RESPONSES_COUNTED: usize = 128;
+
+/// What became of the answers at one place. Each time is since the answer before, or since the model began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ResponseTimes {
+    /// The model, until it gave the answer.
+    pub compute_infer: Times,
+    /// From there until the answer was handed on.
+    pub compute_output: Times,
+    /// Answers that were handed on, both times together.
+    pub success: Times,
+    /// Requests that failed in the stead of this answer.
+    pub fail: Times,
+    /// Requests that ended well without it.
+    pub empty_response: Times,
+    /// Requests whose caller left before it.
+    pub cancel: Times,
+}
+
 /// What one version has done, over all devices.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VersionStatistics {
@@ -55,4 +76,6 @@ pub struct VersionStatistics {
     pub batches: BTreeMap<u32, ComputeTimes>,
     /// What it takes of each device's memory, in bytes.
     pub memory: Vec<(DeviceId, u64)>,
+    /// What became of a decoupled model's answers, by their place; at most [`MAX_RESPONSES_COUNTED`].
+    pub responses: Vec<ResponseTimes>,
 }

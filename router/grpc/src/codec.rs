@@ -22,8 +22,14 @@ pub(crate) struct StreamCodec;
 /// One answer on a stream.
 #[derive(Debug)]
 pub(crate) enum StreamAnswer {
+    /// The last of its request.
     Response(InferResponse),
-    Failed { id: Option<String>, message: String },
+    /// One after which others may come.
+    Partial(InferResponse),
+    Failed {
+        id: Option<String>,
+        message: String,
+    },
 }
 
 /// Takes a message whole, without a copy.
@@ -73,6 +79,10 @@ impl Encoder for Answer {
             StreamAnswer::Response(response) => {
                 make_room(response, out);
                 write_stream_message(&StreamReply::Response(response), out);
+            }
+            StreamAnswer::Partial(response) => {
+                make_room(response, out);
+                write_stream_message(&StreamReply::Partial(response), out);
             }
             StreamAnswer::Failed { id, message } => {
                 let id = id.as_deref();

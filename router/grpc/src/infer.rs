@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
-use mesh_protocol::grpc::decode_message;
-use mesh_router::{Call, Completed, Share, View};
+use mesh_protocol::grpc::decode_stream_message;
+use mesh_router::{Answer, Call, Completed, Room, Share, View};
 use mesh_types::{Fault, FaultSource, InferRequest, InferResponse, RequestId};
 use tonic::{Status, body::Body, metadata::MetadataMap, server::UnaryService};
 
@@ -37,6 +37,12 @@ where
         (self.0)(request)
     }
 }
+
+/// What a caller of a decoupled model is told where it has room for one answer.
+const ONE_ANSWER: Room = Room::One(
+    "ModelInfer RPC doesn't support models with decoupled transaction policy: the model gives any number of answers, call it over \
+     ModelStreamInfer",
+);
 
 /// A request that was read, on its way to the router.
 pub(crate) struct Going {
@@ -97,17 +103,26 @@ impl Service {
         Err(Fault::unavailable(FaultSource::Mesh, text))
     }
 
-    /// Takes one request through the router.
-    pub(crate) async fn one(&self, head: Head, message: Bytes, (id, received): (RequestId, Instant)) -> Answered {
+    /// Takes one request through the router, to its one answer.
+    pub(crate) async fn one(&self, head: Head, message: Bytes, of: (RequestId, Instant)) -> Answered {
+        match self.begin(head, &message, of, ONE_ANSWER).await {
+            Ok((answer, _)) => self.answered(answer, of.0),
+            Err(fault) => (Err(fault), status::marked(of.0)),
+        }
+    }
+
+    /// Takes one request through the router; also whether it wants to be told its end.
+    pub(crate) async fn begin(
+        &self,
+        head: Head,
+        message: &Bytes,
+        (id, received): (RequestId, Instant),
+        room: Room,
+    ) -> Result<(Answer, bool), Fault> {
         let start = self.clock.now();
-        let decoded = decode_message(&message).map_err(Fault::from);
-        let request = match decoded.and_then(|request| head.forwarded_into(request)) {
-            Ok(request) => request,
-            Err(fault) => {
-                self.refused("malformed", id);
-                return (Err(fault), status::marked(id));
-            }
-        };
+        let decoded = decode_stream_message(message).map_err(Fault::from);
+        let decoded = decoded.and_then(|(request, empty_final)| Ok((head.forwarded_into(request)?, empty_final)));
+        let (request, empty_final) = decoded.inspect_err(|_| self.refused("malformed", id))?;
         let going = Going {
             request,
             view: None,
@@ -115,31 +130,51 @@ impl Service {
             received,
             start,
         };
-        self.go(head, going, Ok).await
+        Ok((self.ask(head, going, room).await, empty_final))
     }
 
-    /// Asks the router, and has the answer made of what it says.
+    /// Takes one request that was read through the router, and has its one answer made of what it says.
     pub(crate) async fn go<T>(
         &self,
         head: Head,
         going: Going,
         make: impl FnOnce(InferResponse) -> Result<T, Fault>,
     ) -> (Result<T, Fault>, HeaderMap) {
-        let mut metadata = status::marked(going.id);
+        let id = going.id;
+        let answer = self.ask(head, going, ONE_ANSWER).await;
+        self.made(answer, id, make)
+    }
+
+    async fn ask(&self, head: Head, going: Going, room: Room) -> Answer {
         let call = Call {
             request: going.request,
             credential: head.credential,
             unit: head.unit,
+            room,
             timeout: head.timeout,
             trace_parent: head.trace_parent,
             request_id: going.id,
             received: going.received,
             decode: self.clock.now().saturating_duration_since(going.start),
         };
-        let mut answer = match going.view {
+        match going.view {
             None => self.router.infer(call).await,
             Some(view) => view.infer(call).await,
-        };
+        }
+    }
+
+    /// A request's one response, with the metadata of its answer.
+    pub(crate) fn answered(&self, answer: Answer, id: RequestId) -> Answered {
+        self.made(answer, id, Ok)
+    }
+
+    fn made<T>(
+        &self,
+        mut answer: Answer,
+        id: RequestId,
+        make: impl FnOnce(InferResponse) -> Result<T, Fault>,
+    ) -> (Result<T, Fault>, HeaderMap) {
+        let mut metadata = status::marked(id);
         status::trace(&mut metadata, answer.account.trace());
         let result = answer.result.and_then(|completed| {
             let Completed { response, arm, .. } = completed;

@@ -1,18 +1,26 @@
-//! `ModelStreamInfer`: requests over one stream, answered in their order.
+//! `ModelStreamInfer`: requests over one stream, answered in their order; those of decoupled models beside the others.
 //!
 //! Each request is a call of its own, through the same pipeline as any other. Several are under way at once, begun in their
 //! order, so that a sequence may be sent without waiting for each answer; while as many as allowed are, no further one is
 //! read, and the caller is held back by the protocol's own flow control. A request that fails is answered with a message and
 //! the stream goes on, unless the caller asked that its first error ends it.
+//!
+//! A request with any number of answers takes its place in the order by its first; the rest come as they are there, between those
+//! of others, and hold nobody up. Each says that others may follow; that none does is told by an answer without outputs, to who
+//! asked for that. While the caller does not read, no answer is taken from the device, whose rule for slow readers then holds.
 
 use std::{future::Future, rc::Rc};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::{
+    Stream, StreamExt,
+    stream::{self, FuturesOrdered, FuturesUnordered},
+};
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use mesh_protocol::grpc::id_of_message;
-use mesh_types::{Deadline, Fault, FaultSource};
+use mesh_router::{ManyAnswers, Room, Share};
+use mesh_types::{Deadline, Fault, FaultSource, RequestId};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming, body::Body, server::StreamingService};
 
@@ -46,6 +54,46 @@ where
 
     fn call(&mut self, request: tonic::Request<Streaming<Q>>) -> Answering {
         (self.0)(request)
+    }
+}
+
+/// An answer for the connection; none where there is nothing to say.
+type Told = Option<Result<StreamAnswer, Status>>;
+
+/// What a request came to.
+enum Came<'a> {
+    One(Told),
+    Many(Following<'a>),
+}
+
+/// A request with any number of answers, while they come.
+struct Following<'a> {
+    conversation: &'a Conversation,
+    answers: ManyAnswers,
+    id: Option<String>,
+    /// Whether its end is told.
+    empty_final: bool,
+    number: RequestId,
+    /// What its message takes.
+    _share: Share,
+}
+
+impl<'a> Following<'a> {
+    /// What is to be said next, and itself if more may follow.
+    async fn next(mut self) -> (Told, Option<Following<'a>>) {
+        match self.answers.next().await {
+            Some(Ok(response)) => (Some(Ok(StreamAnswer::Partial(response))), Some(self)),
+            Some(Err(fault)) => {
+                let failed = self.conversation.failed(&fault, self.id, status::marked(self.number));
+                (Some(failed), None)
+            }
+            None => {
+                let end = self
+                    .empty_final
+                    .then(|| Ok(StreamAnswer::Response(self.answers.empty())));
+                (end, None)
+            }
+        }
     }
 }
 
@@ -137,10 +185,31 @@ impl Conversation {
     async fn answer_all(&self, requests: Streaming<Bytes>, answers: &Answers) {
         let most = self.service.config.max_stream_requests.max(1);
         // What is under way when the door ends is finished; what comes then is not read.
-        let requests = requests.take_until(self.service.ended());
-        let answered = requests.map(|message| self.one(message)).buffered(most);
-        let mut answered = std::pin::pin!(answered);
-        while let Some(answer) = answered.next().await {
+        let mut requests = std::pin::pin!(requests.take_until(self.service.ended()).fuse());
+        let mut begun = FuturesOrdered::new();
+        let mut many: FuturesUnordered<_> = None::<Following<'_>>.map(Following::next).into_iter().collect();
+        loop {
+            let has_room = begun.len() + many.len() < most;
+            let next = tokio::select! {
+                biased;
+                Some((answer, rest)) = many.next() => {
+                    many.extend(rest.map(Following::next));
+                    Some(answer)
+                }
+                Some(came) = begun.next() => match came {
+                    Came::One(answer) => Some(answer),
+                    Came::Many(following) => {
+                        many.push(following.next());
+                        None
+                    }
+                },
+                Some(message) = requests.next(), if has_room => {
+                    begun.push_back(self.one(message));
+                    None
+                }
+                else => break,
+            };
+            let Some(answer) = next.flatten() else { continue };
             let is_last = answer.is_err();
             if answers.send(answer).await.is_err() || is_last {
                 return;
@@ -156,21 +225,39 @@ impl Conversation {
         }
     }
 
-    async fn one(&self, message: Result<Bytes, Status>) -> Result<StreamAnswer, Status> {
+    async fn one(&self, message: Result<Bytes, Status>) -> Came<'_> {
         let service = &self.service;
-        let message = message.map_err(status::of_reading)?;
+        let message = match message {
+            Ok(message) => message,
+            Err(status) => return Came::One(Err(status::of_reading(status)).into()),
+        };
         let (number, received) = (service.ids.next(), service.clock.now());
         let id = id_of_message(&message).map(str::to_owned);
-        let _share = match service.hold(&self.meter, &message) {
+        let share = match service.hold(&self.meter, &message) {
             Ok(share) => share,
-            Err(fault) => return self.failed(&fault, id, status::marked(number)),
+            Err(fault) => return Came::One(self.failed(&fault, id, status::marked(number)).into()),
         };
         let mut head = self.head.clone();
         head.timeout = self.deadline.map(|deadline| deadline.remaining(received));
-        let (result, metadata) = service.one(head, message, (number, received)).await;
-        result
-            .map(StreamAnswer::Response)
-            .or_else(|fault| self.failed(&fault, id, metadata))
+        let (answer, empty_final) = match service.begin(head, &message, (number, received), Room::Many).await {
+            Ok(asked) => asked,
+            Err(fault) => return Came::One(self.failed(&fault, id, status::marked(number)).into()),
+        };
+        match answer.into_many() {
+            Ok(answers) => Came::Many(Following {
+                conversation: self,
+                answers,
+                id,
+                empty_final,
+                number,
+                _share: share,
+            }),
+            Err(answer) => {
+                let (result, metadata) = service.answered(answer, number);
+                let answer = result.map(StreamAnswer::Response);
+                Came::One(answer.or_else(|fault| self.failed(&fault, id, metadata)).into())
+            }
+        }
     }
 
     fn failed(&self, fault: &Fault, id: Option<String>, metadata: HeaderMap) -> Result<StreamAnswer, Status> {

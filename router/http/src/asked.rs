@@ -6,8 +6,8 @@
 use std::time::Instant;
 
 use actix_web::{HttpRequest, HttpResponse, http::header::HeaderValue};
-use mesh_router::{Answer, Call, Completed, View};
-use mesh_types::{Fault, InferRequest, RequestId};
+use mesh_router::{Answer, Call, Completed, Room, View};
+use mesh_types::{Fault, InferRequest, RequestId, Version};
 
 use crate::{
     infer::{Head, trace_parent},
@@ -19,6 +19,8 @@ use crate::{
 pub(crate) struct Asked {
     pub(crate) request: InferRequest,
     pub(crate) head: Head,
+    /// How many answers there is room for.
+    pub(crate) room: Room,
     /// What its body was read by, where a model had to be known for that.
     pub(crate) view: Option<View>,
     pub(crate) id: RequestId,
@@ -35,6 +37,7 @@ impl Service {
             request: asked.request,
             credential: credential(http),
             unit: asked.head.unit,
+            room: asked.room,
             timeout: asked.head.timeout,
             trace_parent: trace_parent(http.headers()),
             request_id: asked.id,
@@ -77,9 +80,14 @@ impl Service {
 
 /// Says which version answered, and which arm of a split.
 fn tell_version(response: &mut HttpResponse, completed: &Completed) {
-    if let Some(arm) = &completed.arm {
+    tell_arm(response, completed.arm.as_deref(), completed.response.version);
+}
+
+/// The same of any number of answers.
+pub(crate) fn tell_arm(response: &mut HttpResponse, arm: Option<&str>, version: Version) {
+    if let Some(arm) = arm {
         reply::text_header(response, reply::ARM, arm);
     }
-    let version = HeaderValue::from(completed.response.version.get());
+    let version = HeaderValue::from(version.get());
     response.headers_mut().insert(reply::VERSION, version);
 }

@@ -1,12 +1,19 @@
 //! The generate extension: a flat object in, and one out, or a stream of events.
 //!
-//! A key of the body is an input or a parameter as the model has it, so the model is looked up before the body is read, in
-//! the snapshot that answers; from there on the request is one like any other. Every model here gives one response to a request, so a stream has one event;
-//! its status is that of the response. A caller that leaves drops its call, as everywhere at this door.
+//! A key of the body is an input or a parameter as the model has it, so the model is looked up before the body is read, in the
+//! snapshot that answers; from there on the request is one like any other. A stream has an event for each answer: one of most models, any number of a
+//! decoupled one. Its status is that of the first answer, and a fault after that is an event, the last. As one object a
+//! decoupled model's answer is given where it is the only one. A caller that leaves drops its call, as everywhere at this door.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    body::BoxBody,
+    body::{BodySize, BoxBody, MessageBody},
     http::{
         StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
@@ -14,15 +21,16 @@ use actix_web::{
     web,
 };
 use bytes::Bytes;
-use mesh_protocol::{decode_generate, encode_generate};
-use mesh_router::View;
-use mesh_types::{Fault, InferRequest, RequestId};
+use mesh_protocol::{decode_generate, encode_generate, error_body};
+use mesh_router::{Account, ManyAnswers, Room, View};
+use mesh_types::{Fault, FaultClass, FaultSource, InferRequest, InferResponse, RequestId};
 use smallvec::smallvec;
 
 use crate::{
-    asked::Asked,
+    asked::{Asked, tell_arm},
     infer::{self, Head},
-    packing, reply,
+    packing::{self, Accepted},
+    reply,
     service::{Service, credential, is_presented, selector},
 };
 
@@ -58,7 +66,7 @@ impl Service {
         };
         let decode_start = self.clock.now();
         let (head, decoded, view) = match self.read_generate(request, (name, version), &body.bytes) {
-            Ok(read) => read,
+            Ok(decoded) => decoded,
             Err(fault) => {
                 self.refused("malformed", id);
                 return reply::fault(&fault, is_presented(request));
@@ -68,20 +76,28 @@ impl Service {
         let asked = Asked {
             request: decoded,
             head,
+            room: Room::Many,
             view: Some(view),
             id,
             received,
             decode_start,
         };
-        let answer = self.ask(request, asked).await;
-        self.settle(request, answer, async |completed| {
-            let object = encode_generate(&completed.response)?;
-            match manner {
-                Manner::Whole => packing::answer(smallvec![object.into()], None, accepted).await,
-                Manner::Events => Ok(events(event(&object))),
+        match self.ask(request, asked).await.into_many() {
+            Ok(answers) if manner == Manner::Events => stream(answers),
+            Ok(answers) => only(answers, accepted)
+                .await
+                .unwrap_or_else(|fault| reply::fault(&fault, is_presented(request))),
+            Err(answer) => {
+                self.settle(request, answer, async |completed| {
+                    let object = encode_generate(&completed.response)?;
+                    match manner {
+                        Manner::Whole => packing::answer(smallvec![object.into()], None, accepted).await,
+                        Manner::Events => Ok(events(BoxBody::new(event(&object)))),
+                    }
+                })
+                .await
             }
-        })
-        .await
+        }
     }
 
     fn read_generate(
@@ -110,11 +126,79 @@ fn event(object: &[u8]) -> Bytes {
     Bytes::from([b"data: ", object, b"\n\n"].concat())
 }
 
-fn events(body: Bytes) -> HttpResponse {
+fn events(body: BoxBody) -> HttpResponse {
     const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
     const NEVER_KEPT: HeaderValue = HeaderValue::from_static("no-cache");
-    let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(body));
+    let mut response = HttpResponse::with_body(StatusCode::OK, body);
     response.headers_mut().insert(CONTENT_TYPE, EVENTS);
     response.headers_mut().insert(CACHE_CONTROL, NEVER_KEPT);
     response
+}
+
+/// The one answer of a decoupled model, as an object.
+async fn only(mut answers: ManyAnswers, accepted: Accepted) -> Result<HttpResponse, Fault> {
+    let trace = answers.account().map(Account::trace);
+    let first = answers.next().await.transpose()?;
+    let second = match &first {
+        Some(_) => answers.next().await.transpose()?,
+        None => None,
+    };
+    let (Some(response), None) = (first, second) else {
+        let text = "generate expects model to produce exactly 1 response, use generate stream for model that generates various \
+                    number of responses";
+        let fault = Fault::new(FaultClass::InvalidArgument, FaultSource::Client, text);
+        answers.failed(&fault);
+        return Err(fault);
+    };
+    let object = encode_generate(&response)?;
+    let mut reply = packing::answer(smallvec![object.into()], None, accepted).await?;
+    trace.into_iter().for_each(|trace| reply::trace(&mut reply, trace));
+    tell_arm(&mut reply, answers.arm(), answers.version());
+    Ok(reply)
+}
+
+/// An event for each answer.
+fn stream(answers: ManyAnswers) -> HttpResponse {
+    let (arm, version) = (answers.arm().map(str::to_owned), answers.version());
+    let trace = answers.account().map(Account::trace);
+    let mut response = events(BoxBody::new(Events(Some(answers))));
+    trace.into_iter().for_each(|trace| reply::trace(&mut response, trace));
+    tell_arm(&mut response, arm.as_deref(), version);
+    response
+}
+
+/// Answers as events, while they come. Dropped with the connection of a caller that leaves.
+struct Events(Option<ManyAnswers>);
+
+impl Events {
+    /// What an answer is written as; a fault ends the stream.
+    fn write(&mut self, answer: Result<InferResponse, Fault>) -> Bytes {
+        let fault = match answer.and_then(|response| encode_generate(&response).map_err(Fault::from)) {
+            Ok(object) => return event(&object),
+            Err(fault) => fault,
+        };
+        if let Some(mut answers) = self.0.take() {
+            answers.failed(&fault);
+        }
+        event(&error_body(&fault.message))
+    }
+}
+
+impl MessageBody for Events {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let Some(answers) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        let Some(answer) = ready!(answers.poll_next(context)) else {
+            self.0 = None;
+            return Poll::Ready(None);
+        };
+        Poll::Ready(Some(Ok(self.write(answer))))
+    }
 }

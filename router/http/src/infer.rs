@@ -12,7 +12,7 @@ use actix_web::{
 };
 use bytes::Bytes;
 use mesh_protocol::{DecodedInfer, HEADER_CONTENT_LENGTH, add_forwarded, decode_infer, decode_raw, encode_infer};
-use mesh_router::View;
+use mesh_router::{Room, View};
 use mesh_types::{Fault, FaultSource, Parameters, RequestId, TraceContext};
 
 use crate::{
@@ -27,6 +27,11 @@ use crate::{
 const JSON_BYTES_HEADER: HeaderName = HeaderName::from_static(HEADER_CONTENT_LENGTH);
 const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 const UNIT_HEADER: HeaderName = HeaderName::from_static("x-mesh-unit");
+/// What a caller of a decoupled model is told where it has room for one answer.
+pub(crate) const ONE_ANSWER: Room = Room::One(
+    "HTTP end point doesn't support models with decoupled transaction policy: the model gives any number of answers, call \
+     generate_stream, or ModelStreamInfer over gRPC",
+);
 /// The longest time a caller may ask for: a day.
 const MAX_TIMEOUT_MS: u64 = 86_400_000;
 /// The longest unit of stickiness, in bytes.
@@ -62,6 +67,7 @@ impl Service {
         let asked = Asked {
             request: asked,
             head,
+            room: ONE_ANSWER,
             view,
             id,
             received,

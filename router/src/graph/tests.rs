@@ -569,6 +569,7 @@ fn an_ensemble_is_also_run_for_an_admins_trial() {
             deadline: mesh_types::Deadline::after(Instant::now(), LONG),
             standing: mesh_types::Standing::default(),
             sequence: None,
+            answers: None,
             trace: TraceContext::default(),
         };
         let reply = crate::infer_ensemble(&bed.parts, &entry, job.clone(), Parameters::default()).unwrap();

@@ -160,6 +160,11 @@ impl Found {
 }
 
 impl Landing {
+    /// Whether any output goes to a region.
+    pub(crate) fn has_outputs(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
     /// Writes the outputs that go to regions, which are then without data; nothing is written before all fit.
     pub(crate) fn put_out(self, response: &mut InferResponse) -> Result<(), RegionError> {
         for (output, place) in &self.outputs {

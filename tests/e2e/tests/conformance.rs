@@ -11,7 +11,7 @@ use mesh_e2e::{
     counted,
     python::{conformance, run},
 };
-use mesh_harness::{Answer, Mesh, MeshOptions, ServeOptions, builtin, eventually, identity};
+use mesh_harness::{Answer, Mesh, MeshOptions, ServeOptions, builtin, eventually, identity, repeat_int32};
 use mesh_types::DataType;
 use serde_json::{Value, json};
 
@@ -291,6 +291,8 @@ async fn what_the_documentation_says_how_to_call_runs_as_it_stands() -> anyhow::
     let caller = mesh.tenant("acme").await?;
     mesh.admin()?.publish("acme", "m", &identity()).await?;
     caller.until_ready("m").await?;
+    mesh.admin()?.publish("acme", "repeat_int32", &repeat_int32()).await?;
+    caller.until_ready("repeat_int32").await?;
     // What is there for Rust is written out here, word for word.
     let key = caller.key();
     let rust = r#"

@@ -28,5 +28,5 @@ pub use grpc::GrpcCaller;
 pub use lane::{Lane, LaneAnswer};
 pub use mesh::{Mesh, MeshOptions};
 pub use mesh_node::{ServeOptions, Text};
-pub use models::{batched, builtin, fp32, identity, vector};
+pub use models::{batched, builtin, fp32, identity, repeat_int32, vector};
 pub use wait::{PATIENCE, eventually};

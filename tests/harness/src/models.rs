@@ -34,3 +34,17 @@ pub fn batched(mut model: Value, rows: u32, delay_us: u64) -> Value {
     model["config"]["dynamic_batching"] = json!({"max_queue_delay_microseconds": delay_us});
     model
 }
+
+/// Triton's own example of a decoupled model: an answer for each value of `IN`, so many milliseconds after the one before as `DELAY`
+/// says.
+pub fn repeat_int32() -> Value {
+    let tensor = |name: &str, datatype: &str, dims: i64| json!({"name": name, "data_type": datatype, "dims": [dims]});
+    let config = json!({
+        "max_batch_size": 0,
+        "model_transaction_policy": {"decoupled": true},
+        "input": [tensor("IN", "TYPE_INT32", -1), tensor("DELAY", "TYPE_UINT32", -1), tensor("WAIT", "TYPE_UINT32", 1)],
+        "output": [tensor("OUT", "TYPE_INT32", 1), tensor("IDX", "TYPE_UINT32", 1)],
+        "parameters": {"builtin": "repeat_int32"},
+    });
+    json!({"format": "builtin", "config": config})
+}

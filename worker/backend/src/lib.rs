@@ -5,11 +5,13 @@
 //! what belongs to which request is the caller's business.
 //!
 //! Invariants: an error from `execute` leaves the model usable; output tensors are in the configuration's order and have the
-//! batch's rows first where the model batches.
+//! batch's rows first where the model batches. A decoupled model hands its answers on one by one ([`LoadedModel::generate`]), and
+//! stops where nobody waits for more.
 
 mod batch;
 mod binding;
 mod error;
+mod generation;
 mod load;
 mod naming;
 mod signature;
@@ -17,5 +19,6 @@ mod signature;
 pub use batch::{BatchInput, BatchInputs, BatchOutputs};
 pub use binding::{Binding, Source, Step};
 pub use error::BackendError;
+pub use generation::{AnswerSink, Next, Requests};
 pub use load::{Backend, DeviceInfo, LoadSpec, LoadedModel};
 pub use signature::{Argument, MAX_DEPTH, Signature, ValueType};

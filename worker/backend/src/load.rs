@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use mesh_types::{ArtifactFormat, Clock, DeviceId, LoadReport, ModelConfig, ModelVersionKey};
 
-use crate::{BackendError, BatchInputs, BatchOutputs};
+use crate::{AnswerSink, BackendError, BatchInputs, BatchOutputs, Requests};
 
 /// What a runtime knows of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,16 @@ pub trait LoadedModel: Send {
     /// where that cannot be told. Costs more than [`LoadedModel::execute`]: for warm-up, not for live traffic.
     fn execute_measured(&mut self, batch: &BatchInputs<'_>) -> Result<(BatchOutputs, Option<u64>), BackendError> {
         self.execute(batch).map(|outputs| (outputs, None))
+    }
+
+    /// Runs requests of a model whose configuration is decoupled, handing on each answer when it is there. Called instead of
+    /// [`LoadedModel::execute`]. An error is that of all requests that have neither ended nor failed; those that have no answer
+    /// yet may be run again.
+    fn generate(&mut self, requests: &Requests<'_>, answers: &mut dyn AnswerSink) -> Result<(), BackendError> {
+        let _ = (requests, answers);
+        Err(BackendError::Unsupported(
+            "this runtime's models give one answer to a request: leave model_transaction_policy out".to_owned(),
+        ))
     }
 
     /// Tries what would run faster on these inputs, as far as the configuration allows it, and keeps what does and agrees;

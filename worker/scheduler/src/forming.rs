@@ -274,6 +274,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let steps: Vec<u64> = pins.map(|pin| pin.sequence).collect();
         let seats: Vec<Seat> = steps.iter().map(|sequence| self.sequences.seat(*sequence)).collect();
         let model = self.models.get(index)?;
+        let open_ended = model.rules.open_ended;
         let padded = model.rules.sequence.is_some_and(|rules| rules.padded);
         let last = seats.iter().map(|seat| seat.slot + 1).max().filter(|_| padded);
         let executed = last.map_or(filling.rows, |last| last.max(filling.rows));
@@ -288,6 +289,8 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             parts,
             contended: [INTERACTIVE, BATCH].map(|class| self.tenants.anyone_waits(class)),
             steps,
+            open_ended,
+            since: None,
         };
         self.use_floor(&run, run.predicted, 1);
         let rows = run.rows;

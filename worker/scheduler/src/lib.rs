@@ -18,6 +18,7 @@
 //! an isolated tenant with another; tenants that wait all the time differ by no more than a few batches' time for their weight,
 //! whatever models they wait for; charges of a batch add up to the time it took; everything is bounded.
 
+mod accrual;
 mod admission;
 mod choosing;
 mod company;

@@ -46,6 +46,9 @@ pub struct BatchRules {
     pub enough: Option<u32>,
     /// How its sequences are served, where it has any.
     pub sequence: Option<SequenceRules>,
+    /// Whether nobody can foresee how long a batch takes: a decoupled model's. Nothing is handed to a slot behind such a batch, it
+    /// is charged for while it runs, and it is of one tenant, because its time cannot be told apart by rows.
+    pub open_ended: bool,
 }
 
 impl BatchRules {
@@ -63,11 +66,13 @@ impl BatchRules {
             // As in Triton: without `dynamic_batching` each request runs alone, however many rows it has.
             return Self {
                 shared: false,
+                open_ended: config.is_decoupled(),
                 ..Self::from_batching(&DynamicBatching::default(), max_rows, max_queue)
             };
         };
         Self {
             shared: config.batches(),
+            open_ended: config.is_decoupled(),
             ..Self::from_batching(batching, max_rows, max_queue)
         }
     }
@@ -130,6 +135,7 @@ impl BatchRules {
             defer_percent: batching.defer_percent,
             enough: None,
             sequence: None,
+            open_ended: false,
         }
     }
 

@@ -48,6 +48,10 @@ pub(crate) struct Run {
     pub(crate) contended: [bool; CLASSES],
     /// The sequences whose steps it holds, in the batch's order; empty for a model without sequences.
     pub(crate) steps: Vec<u64>,
+    /// Whether nobody can foresee how long it takes.
+    pub(crate) open_ended: bool,
+    /// Since when it has its slot to itself; none while it waits behind another.
+    pub(crate) since: Option<Instant>,
 }
 
 impl Run {
@@ -76,6 +80,8 @@ pub(crate) struct Running {
     slots: Vec<Slot>,
     runs: BTreeMap<BatchId, Run>,
     last: u64,
+    /// How many of them are open-ended.
+    open_ended: usize,
 }
 
 impl Running {
@@ -105,7 +111,7 @@ impl Running {
 
     /// When the slot should be given its next batch: shortly before it is expected to be done. The longer a batch, the further
     /// off the prediction may be, and a slot that is done before its next batch is there stands idle. None while its batch is
-    /// long overdue: it may hang, and nobody should wait behind it.
+    /// long overdue: it may hang, and nobody should wait behind it; nor behind one whose end nobody can foresee.
     pub(crate) fn handover_at(&self, slot: usize, now: Instant) -> Option<Instant> {
         let Some(known) = self.slots.get(slot) else {
             return Some(now);
@@ -113,6 +119,9 @@ impl Running {
         let Some(run) = known.batches.last().and_then(|id| self.runs.get(id)) else {
             return Some(now);
         };
+        if run.open_ended {
+            return None;
+        }
         let patience = run.predicted.max(OVERDUE);
         let overdue = known.free_at.is_some_and(|free_at| now > free_at + patience);
         if overdue && run.predicted > Duration::ZERO {
@@ -137,11 +146,13 @@ impl Running {
             .unwrap_or(now)
     }
 
-    pub(crate) fn start(&mut self, now: Instant, run: Run) -> BatchId {
+    pub(crate) fn start(&mut self, now: Instant, mut run: Run) -> BatchId {
         self.last += 1;
         let id = BatchId(self.last);
         let free_at = self.free_at(run.slot, now) + run.predicted;
+        self.open_ended += usize::from(run.open_ended);
         if let Some(slot) = self.slots.get_mut(run.slot) {
+            run.since = slot.batches.is_empty().then_some(now);
             slot.batches.push(id);
             slot.free_at = Some(free_at);
         }
@@ -151,12 +162,25 @@ impl Running {
 
     pub(crate) fn finish(&mut self, now: Instant, id: BatchId) -> Option<Run> {
         let run = self.runs.remove(&id)?;
+        self.open_ended -= usize::from(run.open_ended);
         let Some(slot) = self.slots.get_mut(run.slot) else {
             return Some(run);
         };
         slot.batches.retain(|batch| *batch != id);
         let rest = slot.batches.iter().filter_map(|batch| self.runs.get(batch));
         slot.free_at = Some(now + rest.map(|run| run.predicted).sum::<Duration>());
+        let next = slot.batches.first().copied();
+        if let Some(next) = next.and_then(|next| self.runs.get_mut(&next)) {
+            next.since.get_or_insert(now);
+        }
         Some(run)
+    }
+
+    /// The open-ended batches that have their slots, with how long they have had them.
+    pub(crate) fn open_ended(&mut self, now: Instant) -> impl Iterator<Item = (&mut Run, Duration)> {
+        // Mostly there is none: then nobody is looked at.
+        let runs = (self.open_ended > 0).then(|| self.runs.values_mut());
+        let open = runs.into_iter().flatten().filter(|run| run.open_ended);
+        open.filter_map(move |run| run.since.map(|since| (run, now.saturating_duration_since(since))))
     }
 }

@@ -388,8 +388,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             ServiceClass::Interactive => INTERACTIVE,
             ServiceClass::Batch => BATCH,
         };
-        let isolated = item.standing.share.isolated.then_some(tenant);
-        let beside = self.waiting.find(index, &item.shape, isolated, None);
+        let isolated = item.standing.share.isolated || model.rules.open_ended;
+        let alone = isolated.then_some(tenant);
+        let beside = self.waiting.find(index, &item.shape, alone, None);
         self.has_place(tenant, beside.map(|(group, _)| (group, class)))?;
         let sizing = model.sizing(&item.shape, self.company.is_there(now));
         let candidate = Candidate {
@@ -409,7 +410,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             class,
             level,
             ages: model.rules.levels.len() > 1,
-            isolated: item.standing.share.isolated,
+            isolated,
             foreseen,
             cost: nanoseconds(sizing.cost(item.rows)),
             timeout: timeout.map(|(wait, action)| (item.arrived + wait, action)),

@@ -78,6 +78,7 @@ pub(crate) fn job(tenant: &str, id: CorrelationId, flags: (bool, bool), values: 
         deadline: Deadline::after(SystemClock.now(), LONG),
         standing: Standing::default(),
         sequence: Some(Box::new(SequenceStep { id, start, end })),
+        answers: None,
         trace: TraceContext::default(),
     }
 }

@@ -103,6 +103,7 @@ impl Scene {
             deadline: Deadline::after(self.clock.now(), timeout),
             standing: Standing::default(),
             sequence: None,
+            answers: None,
             trace: TraceContext::default(),
         };
         let (reply, answer) = Reply::channel();

@@ -224,9 +224,7 @@ pub(crate) const WARMUP: &[Rule] = &[
     taken("count", COUNT),
 ];
 
-const TRANSACTION_POLICY: &[Rule] =
-    &[taken("decoupled", Kind::Bool)
-        .refused("a request has one answer here: let the model give one, and leave it out")];
+const TRANSACTION_POLICY: &[Rule] = &[taken("decoupled", Kind::Bool)];
 
 const RESPONSE_CACHE: &[Rule] =
     &[taken("enable", Kind::Bool).ignored("answers are not cached: the model runs each time")];

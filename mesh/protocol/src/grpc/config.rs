@@ -55,7 +55,9 @@ pub fn model_config(of: ConfigOf<'_>) -> messages::ModelConfig {
         output: config.output.iter().map(output).collect(),
         instance_group: groups.map(|(index, group)| instances(name, index, group)).collect(),
         parameters: config.parameters.iter().map(parameter).collect(),
-        model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
+        model_transaction_policy: Some(ModelTransactionPolicy {
+            decoupled: config.is_decoupled(),
+        }),
         scheduling_choice: scheduling(config, of.owned),
     }
 }

@@ -26,8 +26,8 @@ use crate::{
     wire::{MAX_ID_BYTES, MAX_PARAMETERS, MAX_TENSORS},
 };
 
-/// The request's parameter by which a stream's caller asks for a response that says that no other follows. Every response of
-/// ours says so, and so it asks for nothing.
+/// The request's parameter by which a stream's caller asks that the end of a request is told by a response without outputs, where no
+/// other says it.
 const EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
 
 type Pieces<'a> = SmallVec<[&'a [u8]; 4]>;
@@ -58,6 +58,12 @@ pub fn id_of_message(message: &[u8]) -> Option<&str> {
 
 /// Reads an inference request. Raw tensors share the message's memory.
 pub fn decode_message(message: &Bytes) -> Result<InferRequest, DecodeError> {
+    decode_stream_message(message).map(|(request, _)| request)
+}
+
+/// The same of a request on a stream, and whether it asks that its end is told by a response without outputs, where no other
+/// response says it.
+pub fn decode_stream_message(message: &Bytes) -> Result<(InferRequest, bool), DecodeError> {
     let parts = split(message)?;
     if parts.id.len() > MAX_ID_BYTES {
         return Err(DecodeError::LongId(parts.id.len()));
@@ -70,10 +76,15 @@ pub fn decode_message(message: &Bytes) -> Result<InferRequest, DecodeError> {
         text => VersionSelector::parse(text).map_err(|error| DecodeError::Version(error.to_string()))?,
     };
     let mut parameters = parameters(&parts.parameters)?;
-    parameters.shift_remove(EMPTY_FINAL_RESPONSE);
+    let empty_final = match parameters.shift_remove(EMPTY_FINAL_RESPONSE) {
+        None => false,
+        Some(value) => value.as_bool().ok_or(DecodeError::NoFlag {
+            name: EMPTY_FINAL_RESPONSE,
+        })?,
+    };
     parameters::check(&parameters)?;
     let (mut classes, mut regions) = (Vec::new(), InRegions::default());
-    Ok(InferRequest {
+    let request = InferRequest {
         id: (!parts.id.is_empty()).then(|| parts.id.to_owned()),
         model: parts.model.to_owned(),
         version,
@@ -82,7 +93,8 @@ pub fn decode_message(message: &Bytes) -> Result<InferRequest, DecodeError> {
         parameters,
         classes,
         regions: regions.boxed(),
-    })
+    };
+    Ok((request, empty_final))
 }
 
 fn split(message: &[u8]) -> Result<Parts<'_>, DecodeError> {

@@ -15,8 +15,10 @@ const FINAL_RESPONSE: &str = "triton_final_response";
 /// One answer on a stream.
 #[derive(Debug, Clone, Copy)]
 pub enum StreamReply<'a> {
-    /// The request's one response, which is also its last.
+    /// The request's last response; where it has one, that one.
     Response(&'a InferResponse),
+    /// A response after which others may come.
+    Partial(&'a InferResponse),
     /// Why there is none, and the request's id.
     Failed {
         /// The caller's id of the request.
@@ -28,15 +30,19 @@ pub enum StreamReply<'a> {
 
 /// Writes a `ModelInferResponse`.
 pub fn write_message(response: &InferResponse, out: &mut impl BufMut) {
-    write_response(response, false, out);
+    write_response(response, None, out);
 }
 
 /// Writes a `ModelStreamInferResponse`.
 pub fn write_stream_message(reply: &StreamReply<'_>, out: &mut impl BufMut) {
     match reply {
         StreamReply::Response(response) => {
-            head(2, response_bytes(response, true), out);
-            write_response(response, true, out);
+            head(2, response_bytes(response), out);
+            write_response(response, Some(true), out);
+        }
+        StreamReply::Partial(response) => {
+            head(2, response_bytes(response), out);
+            write_response(response, Some(false), out);
         }
         StreamReply::Failed { id, message } => {
             text(1, message, out);
@@ -45,12 +51,13 @@ pub fn write_stream_message(reply: &StreamReply<'_>, out: &mut impl BufMut) {
             head(2, text_bytes(3, id) + piece_bytes(4, entry), out);
             text(3, id, out);
             head(4, entry, out);
-            write_final(out);
+            write_final(true, out);
         }
     }
 }
 
-fn write_response(response: &InferResponse, on_stream: bool, out: &mut impl BufMut) {
+/// `last` is whether no other follows; none where it is not on a stream.
+fn write_response(response: &InferResponse, last: Option<bool>, out: &mut impl BufMut) {
     text(1, &response.model, out);
     let mut digits = itoa::Buffer::new();
     text(2, digits.format(response.version.get()), out);
@@ -62,9 +69,9 @@ fn write_response(response: &InferResponse, on_stream: bool, out: &mut impl BufM
         head(2, bytes, out);
         write_value(value, out);
     }
-    if on_stream {
+    if let Some(last) = last {
         head(4, entry_bytes(FINAL_RESPONSE, 2), out);
-        write_final(out);
+        write_final(last, out);
     }
     for output in &response.outputs {
         head(5, output_bytes(output, &response.regions), out);
@@ -86,7 +93,8 @@ fn write_response(response: &InferResponse, on_stream: bool, out: &mut impl BufM
     }
 }
 
-fn response_bytes(response: &InferResponse, on_stream: bool) -> usize {
+/// On a stream.
+fn response_bytes(response: &InferResponse) -> usize {
     let parameters = response.parameters.iter();
     let parameters: usize = parameters
         .map(|(name, value)| piece_bytes(4, entry_bytes(name, value_bytes(value))))
@@ -95,11 +103,7 @@ fn response_bytes(response: &InferResponse, on_stream: bool) -> usize {
     let outputs: usize = outputs
         .map(|output| piece_bytes(5, output_bytes(output, &response.regions)) + piece_bytes(6, output.data.len()))
         .sum();
-    let last = if on_stream {
-        piece_bytes(4, entry_bytes(FINAL_RESPONSE, 2))
-    } else {
-        0
-    };
+    let last = piece_bytes(4, entry_bytes(FINAL_RESPONSE, 2));
     text_bytes(1, &response.model)
         + text_bytes(2, itoa::Buffer::new().format(response.version.get()))
         + text_bytes(3, response.id.as_deref().unwrap_or_default())
@@ -158,10 +162,10 @@ fn entry_bytes(name: &str, value: usize) -> usize {
     text_bytes(1, name) + piece_bytes(2, value)
 }
 
-fn write_final(out: &mut impl BufMut) {
+fn write_final(last: bool, out: &mut impl BufMut) {
     text(1, FINAL_RESPONSE, out);
     head(2, 2, out);
-    write_value(&ParameterValue::Bool(true), out);
+    write_value(&ParameterValue::Bool(last), out);
 }
 
 // Of a value the field is written whatever it holds: it says which kind it is.

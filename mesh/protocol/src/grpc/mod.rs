@@ -19,7 +19,7 @@ mod statistics;
 mod tests;
 
 pub use config::{ConfigOf, model_config};
-pub use decode::{decode_message, id_of_message};
+pub use decode::{decode_message, decode_stream_message, id_of_message};
 pub use encode::{StreamReply, write_message, write_stream_message};
 pub use statistics::{StatisticsOf, model_statistics};
 

@@ -1,8 +1,10 @@
 //! What a version has done, as the statistics extension writes it: a message, and the JSON of the same.
 
-use mesh_types::{ComputeTimes, DeviceId, DeviceKind, Times, Version, VersionStatistics};
+use mesh_types::{ComputeTimes, DeviceId, DeviceKind, ResponseTimes, Times, Version, VersionStatistics};
 
-use super::messages::{InferBatchStatistics, InferStatistics, MemoryUsage, ModelStatistics, StatisticDuration};
+use super::messages::{
+    InferBatchStatistics, InferResponseStatistics, InferStatistics, MemoryUsage, ModelStatistics, StatisticDuration,
+};
 
 /// A version's numbers and what the caller calls it.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +45,22 @@ pub fn model_statistics(of: StatisticsOf<'_>) -> ModelStatistics {
         }),
         batch_stats: numbers.batches.iter().map(batch).collect(),
         memory_usage: numbers.memory.iter().map(memory).collect(),
-        // A request has one response.
-        response_stats: std::collections::BTreeMap::new(),
+        response_stats: (0_usize..)
+            .map(|place| place.to_string())
+            .zip(numbers.responses.iter().map(response))
+            .collect(),
+    }
+}
+
+/// What became of the answers at one place, in a map by that place; a model with one answer to a request has none.
+fn response(times: &ResponseTimes) -> InferResponseStatistics {
+    InferResponseStatistics {
+        compute_infer: duration(times.compute_infer),
+        compute_output: duration(times.compute_output),
+        success: duration(times.success),
+        fail: duration(times.fail),
+        empty_response: duration(times.empty_response),
+        cancel: duration(times.cancel),
     }
 }
 

@@ -221,6 +221,19 @@ fn everything_beside_the_tensors_is_read() {
     assert_eq!(read.parameter("small"), Some(&ParameterValue::Int(5)), "as JSON has it");
     assert_eq!(read.parameter("large"), Some(&ParameterValue::Uint(u64::MAX)));
     assert_eq!(read.parameters.len(), 6);
+    assert!(decode_stream_message(&message.encode_to_vec().into()).unwrap().1);
+    let asks = |choice| {
+        let mut message = message.clone();
+        let name = "triton_enable_empty_final_response".to_owned();
+        message.parameters.insert(name, value(choice));
+        decode_stream_message(&message.encode_to_vec().into()).map(|(_, asks)| asks)
+    };
+    assert_eq!(asks(ParameterChoice::BoolParam(false)).ok(), Some(false));
+    let refused = asks(ParameterChoice::Int64Param(1)).unwrap_err().to_string();
+    assert!(
+        refused.contains("'triton_enable_empty_final_response' is true or false"),
+        "{refused}"
+    );
     assert_eq!(id_of_message(&message.encode_to_vec()), Some("7"));
 }
 
@@ -430,6 +443,13 @@ fn a_streams_answers_say_that_they_are_the_last_of_their_request() {
     check_response(&inner);
     assert!(is_final(&inner));
     let mut bytes = Vec::new();
+    write_stream_message(&StreamReply::Partial(&whole), &mut bytes);
+    let read = ModelStreamInferResponse::decode(&*bytes).unwrap();
+    assert_eq!(read.encoded_len(), bytes.len());
+    let inner = read.infer_response.unwrap();
+    check_response(&inner);
+    assert!(!is_final(&inner));
+    let mut bytes = Vec::new();
     let failed = StreamReply::Failed {
         id: Some("7"),
         message: "no",
@@ -562,6 +582,7 @@ fn statistics_json_is_that_of_its_message() {
         inference_count: 3,
         batches: BTreeMap::from([(2, mesh_types::ComputeTimes::default())]),
         memory: vec![(mesh_types::DeviceId::cuda(1), 5)],
+        responses: vec![mesh_types::ResponseTimes::default(); 11],
         ..VersionStatistics::default()
     };
     let message = model_statistics(StatisticsOf {
@@ -579,4 +600,17 @@ fn statistics_json_is_that_of_its_message() {
         json["memory_usage"][0],
         serde_json::json!({"type": "GPU", "id": 1, "byte_size": 5})
     );
+    let responses = json["response_stats"].as_object().unwrap();
+    assert_eq!(responses.len(), 11);
+    let nothing = serde_json::json!({"count": 0, "ns": 0});
+    for field in [
+        "compute_infer",
+        "compute_output",
+        "success",
+        "fail",
+        "empty_response",
+        "cancel",
+    ] {
+        assert_eq!(responses["10"][field], nothing, "{field}");
+    }
 }

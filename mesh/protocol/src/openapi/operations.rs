@@ -243,10 +243,10 @@ pub(crate) const ROWS: &[Row] = &[
     generate(
         "generateStream",
         "/v2/models/{model}/generate_stream",
-        "A prediction from a flat object, as events",
+        "A prediction from a flat object, as events: one for each answer",
         &[(
             200,
-            "events, each the outputs as an object",
+            "events, each the outputs of one answer as an object; one with an error is the last",
             Gives::Text("text/event-stream"),
         )],
     ),

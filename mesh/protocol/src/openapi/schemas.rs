@@ -233,13 +233,25 @@ fn statistics() -> Value {
     }
     let mut batch = compute();
     batch["batch_size"] = whole();
+    let mut answers = json!({});
+    for name in [
+        "compute_infer",
+        "compute_output",
+        "success",
+        "fail",
+        "empty_response",
+        "cancel",
+    ] {
+        answers[name] = duration();
+    }
     let memory = json!({"type": {"type": "string"}, "id": {"type": "integer"}, "byte_size": whole()});
     let version = json!({
         "name": {"type": "string"}, "version": {"type": "string"}, "last_inference": whole(), "inference_count": whole(),
         "execution_count": whole(), "inference_stats": object(&["success", "fail", "queue"], &stages),
         "batch_stats": {"type": "array", "items": object(&["batch_size"], &batch)},
         "memory_usage": {"type": "array", "items": object(&["type", "id", "byte_size"], &memory)},
-        "response_stats": {"type": "object"},
+        "response_stats": {"type": "object", "description": "Of a decoupled model: what became of its answers, by their place.",
+            "additionalProperties": object(&[], &answers)},
     });
     let required = [
         "name",

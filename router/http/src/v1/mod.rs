@@ -29,7 +29,7 @@ pub(crate) use path::is_v1;
 
 use crate::{
     asked::Asked,
-    infer::{Head, read_head},
+    infer::{Head, ONE_ANSWER, read_head},
     packing::{self, Accepted},
     reply,
     service::{Service, credential, is_presented},
@@ -179,6 +179,7 @@ impl Service {
         let asked = Asked {
             request: infer,
             head,
+            room: ONE_ANSWER,
             view: Some(view),
             id,
             received,

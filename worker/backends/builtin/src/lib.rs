@@ -3,11 +3,14 @@
 //! The configuration's parameter `builtin` names the model. Models with faults on purpose (`fail_on_negative`,
 //! `panic_on_negative`, `hang_on_negative`, `nan_on_negative`, `oom_above`) are real models too: they prove that a fault
 //! stays with the request that causes it. Stateful ones (`sequence`, `sequence_sum`, `sum_state`, `join_state`) show whose
-//! state is whose. Every model may hold memory (`weights_bytes`), take some for each
-//! execution (`scratch_bytes`) and time to load (`load_ms`) on purpose: they show how models come and go in bounded memory.
+//! state is whose. Decoupled ones (`repeat_int32`, `mock_llm`) give any number of answers to a request. Models of the first kind
+//! may hold memory (`weights_bytes`), take some for each execution (`scratch_bytes`) and time to load (`load_ms`) on purpose: they
+//! show how models come and go in bounded memory.
 
 mod arithmetic;
+mod decoupled;
 mod gate;
+mod llm;
 mod model;
 mod sequence;
 
@@ -62,6 +65,16 @@ impl Backend for BuiltinBackend {
         let name = spec.config.parameters.get("builtin").and_then(|value| value.as_str());
         if let Some(model) = sequence::SequenceModel::named(name.unwrap_or_default(), spec) {
             return Ok(Box::new(model?));
+        }
+        if let Some(model) = decoupled::DecoupledModel::named(name.unwrap_or_default(), spec) {
+            return Ok(Box::new(model?));
+        }
+        if spec.config.is_decoupled() {
+            let problem = format!(
+                "only {} give any number of answers: leave model_transaction_policy out",
+                decoupled::NAMES.join(" and ")
+            );
+            return Err(BackendError::Load(problem));
         }
         Ok(Box::new(model::BuiltinModel::new(spec, self.gate.clone())?))
     }
