@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::{
-    ConfigOf, DESCRIPTORS, StatisticsOf, StreamReply, decode_message, id_of_message,
+    ConfigOf, DESCRIPTORS, StatisticsOf, StreamReply, decode_message, decode_stream_message, id_of_message,
     messages::{
         InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
         infer_parameter::ParameterChoice,
