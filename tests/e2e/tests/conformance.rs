@@ -266,7 +266,7 @@ async fn an_unmodified_client_of_tensorflow_serving_finds_its_calls_in_order() -
     let all_hold = tokio::task::spawn_blocking(move || {
         let python = mesh_e2e::python::python(Path::new(env!("CARGO_TARGET_TMPDIR")), "requirements-serving.txt")?;
         let told = run(Command::new(python)
-            .arg(conformance().join("tensorflow_serving.py"))
+            .arg(conformance().join("serving_grpc.py"))
             .env("MESH_GRPC", &grpc)
             .env("MESH_KEY", &key)
             .env("MESH_DESCRIPTORS", &descriptors))?;

@@ -128,7 +128,7 @@ pub(crate) fn parameters() -> Value {
         "Version": {"name": "version", "in": "path", "required": true, "schema": name,
             "description": "A number from 1, or a label such as stable."},
         "VersionNumber": {"name": "version", "in": "path", "required": true, "description": "A version's number.",
-            "schema": {"type": "integer", "minimum": 1, "maximum": u32::MAX}},
+            "schema": {"type": "string", "pattern": "^[0-9]+$"}},
         "Label": {"name": "label", "in": "path", "required": true, "schema": name, "description": "A label such as stable."},
         "Region": {"name": "region", "in": "path", "required": true, "description": "A name of the caller's choice.",
             "schema": {"type": "string", "pattern": "^[-A-Za-z0-9_]+$", "maxLength": mesh_types::MAX_REGION_NAME_BYTES}},
