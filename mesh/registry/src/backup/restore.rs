@@ -165,7 +165,7 @@ fn check_records(place: &Place, manifest: &Manifest) -> Result<(), BackupError> 
     for (key, stored) in &state.entries {
         read(key, stored)?;
     }
-    verify(place, head)?;
+    verify(place, Some(head), None)?;
     Ok(())
 }
 
