@@ -8,7 +8,7 @@ use serde_json::json;
 
 /// Runs a command line as the program would; answers its exit code and what it printed.
 async fn mesh(arguments: &[&str]) -> anyhow::Result<(u8, String, String)> {
-    let cli = mesh_cli::Cli::try_parse_from([&["mesh"], arguments].concat())?;
+    let cli = mesh_cli::Cli::try_parse_from([&["mesh"][..], arguments].concat())?;
     tokio::task::spawn_blocking(move || {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut terminal = mesh_cli::Terminal {
