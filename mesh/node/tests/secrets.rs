@@ -65,7 +65,8 @@ async fn serve(data: &Path, log: &Path, collector: &Collector, tls: [&Path; 2]) 
     for door in ["--http-listen", "--grpc-listen", "--metrics-listen", "--admin-listen"] {
         command.args([door, "127.0.0.1:0"]);
     }
-    command.arg("--data").arg(data);
+    // Connections that are kept open must not keep it.
+    command.args(["--grace-ms", "1000"]).arg("--data").arg(data);
     command.arg("--admin-token-file").arg(data.with_file_name("token"));
     command
         .stdin(Stdio::null())
@@ -364,18 +365,26 @@ async fn no_secret_comes_out_of_a_mesh_that_logs_everything() -> anyhow::Result<
     let spans = collector.spans_until(|spans| spans.len() >= 5).await?;
     search.out.push(("traces".to_owned(), format!("{spans:?}")));
 
-    // Ended in order, so that what it says then is in it too.
-    ensure!(
-        Command::new("kill")
-            .args(["-TERM", &mesh.child.id().to_string()])
-            .status()?
-            .success()
-    );
-    eventually("it ends", || {
+    // Ended in order, so that what it says then is in it too; nobody holds a connection any more.
+    drop((client, over_tls, collector));
+    let status = Command::new("kill")
+        .args(["-TERM", &mesh.child.id().to_string()])
+        .status()?;
+    ensure!(status.success());
+    let ended = eventually("it ends", || {
         let ended = mesh.child.try_wait();
         async move { Ok(ended?) }
-    })
-    .await?;
+    });
+    if let Err(error) = ended.await {
+        let text = fs::read_to_string(&log)?;
+        let last: Vec<&str> = text
+            .lines()
+            .rev()
+            .filter(|line| line.contains("mesh_"))
+            .take(12)
+            .collect();
+        anyhow::bail!("{error}: {}", last.join("\n"));
+    }
     let logged = fs::read_to_string(&log)?;
     ensure!(
         logged.contains("\"TRACE\"") && logged.contains("request"),
