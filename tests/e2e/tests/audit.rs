@@ -122,6 +122,7 @@ async fn where_the_log_cannot_be_written_administration_stops_and_inference_goes
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story, told from its beginning to its end")]
 async fn a_stopped_mesh_has_signed_everything_and_others_can_check_it() -> anyhow::Result<()> {
     let mesh = Mesh::start().await?;
     let admin = mesh.admin()?.clone();

@@ -24,6 +24,7 @@ async fn mesh(arguments: &[&str]) -> anyhow::Result<(u8, String, String)> {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story, told from its beginning to its end")]
 async fn a_signed_model_is_taken_and_an_unsigned_one_names_who_was_wanted() -> anyhow::Result<()> {
     let served = Mesh::start().await?;
     let admin = served.admin()?;

@@ -4,6 +4,7 @@
 //! All kinds are asked for in one run, in an order drawn at random, so that whatever else the machine does falls on all of them
 //! alike. The distributions are compared by the two-sample Kolmogorov-Smirnov test. By chance alone one comparison in a hundred
 //! falls below its bound, so a run that does is repeated once, with fresh samples.
+#![expect(clippy::print_stdout, reason = "the figures are for who reads the test")]
 
 use std::{
     sync::{

@@ -80,12 +80,7 @@ impl Edge {
 }
 
 pub(super) fn read(root: &Path) -> anyhow::Result<Crates> {
-    let mut command = environment::cargo();
-    command
-        .args(["metadata", "--format-version", "1", "--locked"])
-        .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
-        .current_dir(root);
-    let metadata: Metadata = serde_json::from_str(&process::output(&mut command)?)?;
+    let metadata = resolved(root)?;
     let lock: Lock = toml::from_str(&std::fs::read_to_string(root.join("Cargo.lock"))?)?;
     let checksums: BTreeMap<(String, String), String> = lock
         .package
@@ -145,6 +140,15 @@ pub(super) fn read(root: &Path) -> anyhow::Result<Crates> {
             .collect(),
         of_the_mesh: needs(&product.id),
     })
+}
+
+fn resolved(root: &Path) -> anyhow::Result<Metadata> {
+    let mut command = environment::cargo();
+    command
+        .args(["metadata", "--format-version", "1", "--locked"])
+        .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
+        .current_dir(root);
+    Ok(serde_json::from_str(&process::output(&mut command)?)?)
 }
 
 /// What is linked into the product, itself included.
