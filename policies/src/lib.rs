@@ -1,7 +1,7 @@
 //! Pure decisions, the clock passed in: who may, how much, and which version.
 //!
 //! Owns the [`MeshSnapshot`] that a request is decided by, authentication ([`access`]), tenants' limits ([`limits`]), the split
-//! of an endpoint ([`traffic`]) and models made of other models ([`graph`]). Knows no runtime, no wire format and no store: control compiles a snapshot, routers
+//! of an endpoint ([`traffic`]), models made of other models ([`graph`]) and the keys of signatures ([`signing`]). Knows no runtime, no wire format and no store: control compiles a snapshot, routers
 //! ask it, and nothing here reads a clock or an environment of its own.
 //!
 //! Invariants: an empty snapshot lets nobody in; one snapshot decides a whole request; only the limiter's counters and the
@@ -13,6 +13,7 @@ pub mod fuzz;
 pub mod graph;
 pub mod limits;
 pub mod placement;
+pub mod signing;
 pub mod snapshot;
 pub mod traffic;
 
@@ -22,5 +23,6 @@ pub use access::{
     generate_api_key, hash_secret,
 };
 pub use limits::{Admission, LimitError, Limiter, Rate, TenantLimits};
+pub use signing::{PublicKey, Signature, SigningError, SigningKey};
 pub use snapshot::{MeshSnapshot, ModelEntry, Target, TenantEntry, VersionEntry, VersionPhase};
 pub use traffic::{Arm, Route};

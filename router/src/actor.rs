@@ -22,6 +22,7 @@ use crate::{
     Account, Answer, Call, RouterParts,
     account::Opening,
     desk::{Desk, Ticket, Waiting},
+    level::{is_levelled, level},
     pipeline::Pipeline,
     place::Loads,
 };
@@ -180,6 +181,9 @@ impl RouterHandle {
         };
         if let Err(fault) = &result {
             account.failed(fault);
+            if is_levelled(fault.class) {
+                level(opening.received).await;
+            }
         }
         Answer { result, account }
     }

@@ -18,7 +18,8 @@
 //! A request of a decoupled model has any number of answers: it is begun like any other, and its [`Answer`] becomes [`ManyAnswers`].
 //!
 //! Invariants: a request sees one snapshot; permits are held by the future of the answer, so dropping it releases them and
-//! cancels the job; every call is answered by its deadline; an unknown name and a foreign one answer alike.
+//! cancels the job; every call is answered by its deadline; an unknown name and a foreign one answer alike,
+//! in words and in time.
 
 mod account;
 mod actor;
@@ -29,6 +30,7 @@ mod describe;
 mod desk;
 mod flight;
 mod graph;
+mod level;
 mod local;
 mod manage;
 mod pipeline;
@@ -55,6 +57,7 @@ pub use call::{Answer, Call, Completed, Credential};
 pub use control::{CHANGE_TIMEOUT, Change, ChangeOrder, Controlled, Load, ModelControl, RepositoryEntry};
 pub use describe::ModelDescription;
 pub use graph::{Gates, MAX_STATES, MAX_WAITING, MAX_WAITING_TENANTS, infer_ensemble};
+pub use level::{REFUSED_AFTER, is_levelled, level};
 pub use local::{LocalTenant, PASSED_ON};
 pub use manage::{IndexEntry, NamesPage, StatisticsEntry, state_of};
 pub use regions::{

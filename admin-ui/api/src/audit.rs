@@ -1,13 +1,15 @@
-//! The trail of changes, redacted, and the check of its chain.
+//! The trail of changes: redacted for people, whole for whoever checks it, and the check of its chain.
 
 use actix_web::HttpResponse;
-use mesh_registry::{AuditEntry, AuditPage};
+use jiff::Timestamp;
+use mesh_registry::{AuditEntry, AuditExport, AuditPage};
 use serde::Deserialize;
 
 use crate::{
     AdminState,
+    auth::Caller,
     error::ApiError,
-    wire::{AuditChange, AuditList, AuditVerdict, AuditView},
+    wire::{AuditChange, AuditList, AuditPart, AuditVerdict, AuditView},
 };
 
 const DEFAULT_LIMIT: usize = 50;
@@ -22,15 +24,24 @@ pub(crate) struct AuditQuery {
     limit: Option<usize>,
 }
 
+impl AuditQuery {
+    fn limit(&self) -> Result<usize, ApiError> {
+        checked(self.limit)
+    }
+}
+
+fn checked(limit: Option<usize>) -> Result<usize, ApiError> {
+    let limit = limit.unwrap_or(DEFAULT_LIMIT);
+    if (1..=MAX_LIMIT).contains(&limit) {
+        return Ok(limit);
+    }
+    let text = format!("{limit} is not within 1 to {MAX_LIMIT}");
+    Err(ApiError::problem("limit", text))
+}
+
 /// Answers a part of the trail; read from disk, so not on the door's thread.
 pub(crate) async fn list(state: &AdminState, query: &AuditQuery) -> Result<HttpResponse, ApiError> {
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(ApiError::problem(
-            "limit",
-            format!("{limit} is not within 1 to {MAX_LIMIT}"),
-        ));
-    }
+    let limit = query.limit()?;
     let (registry, after) = (state.inner.parts.registry.clone(), query.after);
     let read = actix_web::web::block(move || registry.audit(after, limit)).await;
     let AuditPage { entries, begins } = read.map_err(|_| ApiError::busy("the trail was not read: ask again"))??;
@@ -65,8 +76,10 @@ fn view(entry: &AuditEntry) -> AuditView {
         who: entry.by.who.clone(),
         source: entry.by.source.clone(),
         request: entry.by.request.clone(),
+        from: entry.by.from.clone(),
         changes: entry.changes.iter().map(change).collect(),
         event: entry.event.clone(),
+        signed_by: entry.head.as_ref().map(|head| head.key),
         hash: entry.hash.clone(),
     }
 }
@@ -74,6 +87,7 @@ fn view(entry: &AuditEntry) -> AuditView {
 /// Reads the whole trail; on a thread of its own, because that takes a while.
 pub(crate) async fn verify(state: &AdminState) -> Result<HttpResponse, ApiError> {
     let registry = state.inner.parts.registry.clone();
+    let public_key = registry.audit_key();
     let checked = actix_web::web::block(move || registry.verify_audit()).await;
     let checked = checked.map_err(|_| ApiError::busy("the check was not finished: ask again"))?;
     Ok(HttpResponse::Ok().json(match checked {
@@ -82,6 +96,9 @@ pub(crate) async fn verify(state: &AdminState) -> Result<HttpResponse, ApiError>
             entries: summary.entries,
             begins: Some(summary.begins),
             head: Some(summary.head),
+            heads: summary.heads,
+            signed: summary.signed,
+            public_key,
             problem: None,
         },
         Err(error) => AuditVerdict {
@@ -89,7 +106,42 @@ pub(crate) async fn verify(state: &AdminState) -> Result<HttpResponse, ApiError>
             entries: 0,
             begins: None,
             head: None,
+            heads: 0,
+            signed: None,
+            public_key,
             problem: Some(error.to_string()),
         },
     }))
+}
+
+/// What part of an export is asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ExportQuery {
+    after: u64,
+    since: Option<Timestamp>,
+    limit: Option<usize>,
+}
+
+/// Answers a part of the trail as it was written, without what resources held.
+pub(crate) async fn export(state: &AdminState, query: &ExportQuery) -> Result<HttpResponse, ApiError> {
+    let wanted = AuditExport {
+        after: query.after,
+        since: query.since,
+        limit: checked(query.limit)?,
+    };
+    let registry = state.inner.parts.registry.clone();
+    let read = actix_web::web::block(move || registry.export_audit(wanted)).await;
+    let part = read.map_err(|_| ApiError::busy("the trail was not read: ask again"))??;
+    Ok(HttpResponse::Ok().json(AuditPart {
+        header: part.header,
+        items: part.entries,
+        next: part.next,
+    }))
+}
+
+/// Signs the trail as it is now; answered once that is an entry of it.
+pub(crate) async fn sign(state: &AdminState, caller: &Caller) -> Result<HttpResponse, ApiError> {
+    state.inner.parts.registry.sign_audit(caller.author()).await?;
+    verify(state).await
 }

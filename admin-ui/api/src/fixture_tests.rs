@@ -290,6 +290,7 @@ impl Fixture {
             who: "start".into(),
             source: "mesh".into(),
             request: None,
+            from: None,
         };
         let changes = [first, second].map(|resource| Change::Put {
             resource,

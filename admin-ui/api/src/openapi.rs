@@ -26,8 +26,8 @@ use crate::{
     graph::GraphView,
     routes::{ROOT, entries},
     wire::{
-        ApplyBody, ApplyResults, AuditList, AuditVerdict, LoginBody, NewKey, NewKeyBody, NewToken, NewTokenBody,
-        PublishBody, ResourceList, SessionView, TrialBody, Trials, WarmBody, Warmed,
+        ApplyBody, ApplyResults, AuditList, AuditPart, AuditVerdict, LoginBody, NewKey, NewKeyBody, NewToken,
+        NewTokenBody, PublishBody, ResourceList, SessionView, TrialBody, Trials, WarmBody, Warmed,
     },
 };
 
@@ -218,6 +218,7 @@ fn components() -> ComponentsBuilder {
         .with::<Trials>()
         .with::<AuditList>()
         .with::<AuditVerdict>()
+        .with::<AuditPart>()
         .with::<Overview>()
         .with::<DeviceDetail>()
         .with::<GraphView>();

@@ -195,6 +195,14 @@ async fn audit_verify(state: State) -> Answer {
     audit::verify(&state).await
 }
 
+async fn audit_export(state: State, query: Query<audit::ExportQuery>) -> Answer {
+    audit::export(&state, &query).await
+}
+
+async fn audit_sign(state: State, caller: Caller) -> Answer {
+    audit::sign(&state, &caller).await
+}
+
 async fn download_backup(state: State, caller: Caller) -> Answer {
     backup::download(&state, &caller).await
 }
@@ -303,8 +311,29 @@ fn model_routes() -> [Entry; 6] {
     ]
 }
 
-fn watching_routes() -> [Entry; 5] {
+fn audit_routes() -> [Entry; 4] {
     let (audited, verified) = (web::get().to(audit_list), web::get().to(audit_verify));
+    let exported = "The trail as it was written, without what resources held, for who checks it with the public key.";
+    let signed = "Signs the trail as it is now, with an entry of it, and checks it. It is signed hourly in any case.";
+    [
+        Entry::get("/audit", "listAudit", "Lists the trail of changes.", audited)
+            .query(&["after", "limit"])
+            .answers("AuditList"),
+        Entry::get(
+            "/audit/verify",
+            "verifyAudit",
+            "Checks the chain of hashes and its signatures.",
+            verified,
+        )
+        .answers("AuditVerdict"),
+        Entry::get("/audit/export", "exportAudit", exported, web::get().to(audit_export))
+            .query(&["after", "since", "limit"])
+            .answers("AuditPart"),
+        Entry::post("/audit/heads", "signAudit", signed, web::post().to(audit_sign)).answers("AuditVerdict"),
+    ]
+}
+
+fn watching_routes() -> [Entry; 3] {
     [
         Entry::get(
             "/overview",
@@ -320,10 +349,6 @@ fn watching_routes() -> [Entry; 5] {
             web::get().to(events),
         )
         .answer(Body::Events("Overview")),
-        Entry::get("/audit", "listAudit", "Lists the trail of changes.", audited)
-            .query(&["after", "limit"])
-            .answers("AuditList"),
-        Entry::get("/audit/verify", "verifyAudit", "Checks the chain of hashes.", verified).answers("AuditVerdict"),
         Entry::get("/openapi.json", "getOpenApi", "This document.", web::get().to(document)).answers("OpenApiDocument"),
     ]
 }
@@ -364,6 +389,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries.extend(model_routes().map(|entry| entry.tag("models")));
     entries.push(backup_route());
     entries.extend(device_routes().map(|entry| entry.tag("devices")));
+    entries.extend(audit_routes().map(|entry| entry.tag("audit")));
     entries.extend(watching_routes().map(|entry| entry.tag("live")));
     entries
 }

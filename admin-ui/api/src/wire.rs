@@ -1,6 +1,8 @@
 //! The bodies of requests and answers that are not resources themselves.
 
 use jiff::Timestamp;
+use mesh_policies::PublicKey;
+use mesh_registry::{ExportHeader, ExportItem};
 use mesh_resources::{AdminRole, ModelVersionSpec, Resource, Scope, VersionRef};
 use mesh_types::{DeviceId, KeyId, Label, Version};
 use serde::{Deserialize, Serialize};
@@ -225,11 +227,18 @@ pub(crate) struct AuditView {
     pub(crate) source: String,
     /// The request's number.
     pub(crate) request: Option<String>,
+    /// The address that the request came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) from: Option<String>,
     /// What was changed.
     pub(crate) changes: Vec<AuditChange>,
     /// What happened where nothing was changed, such as `backup`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) event: Option<String>,
+    /// Where the entry is a signature of all before it: by which key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub(crate) signed_by: Option<PublicKey>,
     /// The entry's place in the chain of hashes.
     pub(crate) hash: String,
 }
@@ -258,6 +267,28 @@ pub(crate) struct AuditVerdict {
     pub(crate) begins: Option<u64>,
     /// The hash of all of them. Kept elsewhere, it proves later that nothing before it was changed.
     pub(crate) head: Option<String>,
-    /// What is wrong, if something is.
+    /// How many signatures are among them.
+    pub(crate) heads: u64,
+    /// The last revision that a signature is of; null: nothing is signed yet.
+    pub(crate) signed: Option<u64>,
+    /// The key that the signatures were checked with. Keep it elsewhere: with it alone, anybody can check an export.
+    #[schema(value_type = Option<String>)]
+    pub(crate) public_key: Option<PublicKey>,
+    /// What is wrong, if something is: it names the first entry that does not hold.
     pub(crate) problem: Option<String>,
+}
+
+/// A part of the trail in a form that others can check.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AuditPart {
+    /// What the first item follows: the first line of an export.
+    #[schema(value_type = Object)]
+    pub(crate) header: ExportHeader,
+    /// The entries, the oldest first, none left out: each with its `revision` and `time`, whether it `signs` what is before
+    /// it, and its `line` of an export: `hash`, which is SHA-256 of the hash before it, as 32 bytes, and of the very bytes of
+    /// `entry`.
+    #[schema(value_type = Vec<Object>)]
+    pub(crate) items: Vec<ExportItem>,
+    /// What to ask for `after` to get the next; null at the end.
+    pub(crate) next: Option<u64>,
 }

@@ -8,6 +8,7 @@
 //! is made, and never otherwise; an error says what to do and ends in the exit code that [`Failure`] documents.
 
 mod apply;
+mod audit;
 mod backup;
 mod client;
 mod delete;
@@ -26,6 +27,7 @@ mod model_options;
 mod options;
 mod paths;
 mod publish;
+mod signing;
 mod spans;
 mod status;
 mod table;
@@ -42,11 +44,12 @@ use std::{
 
 use clap::CommandFactory as _;
 
+pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs};
 pub use failure::Failure;
 pub use graph::{GraphArgs, GraphFormat};
 pub use import::{ImportArgs, import};
 pub use inspect::{SignatureReader, inspect};
-pub use model_options::{InspectArgs, InspectOutput, ModelCommand, PublishArgs};
+pub use model_options::{InspectArgs, InspectOutput, KeygenArgs, ModelCommand, PublishArgs, SignArgs};
 pub use options::{
     ApplyArgs, BackupArgs, Command, DeleteArgs, DescribeArgs, DeviceArgs, DeviceCommand, DeviceListArgs, DiffArgs,
     DrainArgs, GetArgs, GlobalOptions, InferArgs, KeyCommand, KeyCreateArgs, OutputFormat, StatusArgs, UndrainArgs,
@@ -170,12 +173,15 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
             import::perform(globals, &args, &unreadable, terminal).await
         }
         Command::Model(ModelCommand::Graph(args)) => graph::graph(&globals.admin()?, &args, terminal).await,
+        Command::Model(ModelCommand::Keygen(args)) => signing::keygen(&args, terminal),
+        Command::Model(ModelCommand::Sign(args)) => signing::sign(&args, terminal),
         Command::Model(ModelCommand::Warm(args)) => warm::warm(&globals.admin()?, &args, terminal).await,
         Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,
         Command::Device(command) => device::device(&globals.admin()?, &command, terminal).await,
         Command::Backup(args) => backup::backup(&globals.admin()?, &args, terminal).await,
+        Command::Audit(command) => audit::audit(&globals.admin()?, &command, terminal).await,
         Command::Completions { shell } => {
             print_completions(shell, Cli::command(), terminal.out);
             Ok(())

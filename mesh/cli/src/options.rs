@@ -6,7 +6,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use mesh_resources::Kind;
 use mesh_types::{DeviceId, TenantId};
 
-use crate::{Failure, ModelCommand, TrustOptions, client::AdminClient, keys::Expiry, tensors::NamedInput};
+use crate::{
+    AuditCommand, Failure, ModelCommand, TrustOptions, client::AdminClient, keys::Expiry, tensors::NamedInput,
+};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 unreachable, 4 conflict.";
 
@@ -160,6 +162,9 @@ Examples:
   mesh backup --output /backups/mesh-$(date +%F).tar
   mesh restore mesh.tar --data /var/lib/mesh"))]
     Backup(BackupArgs),
+    /// The audit log: check it, sign it, take it elsewhere.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Print completions for a shell.
     #[command(after_help = "Examples:
   mesh completions bash > ~/.local/share/bash-completion/completions/mesh")]

@@ -15,7 +15,9 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::{fs::File, io::AsyncReadExt as _, time::Instant};
 
-use crate::{Failure, PublishArgs, Terminal, client::AdminClient, files, graph, model_options::Format, status::Device};
+use crate::{
+    Failure, PublishArgs, Terminal, client::AdminClient, files, graph, model_options::Format, signing, status::Device,
+};
 
 const CHUNK: usize = 1 << 20;
 /// How often the devices are asked while waiting.
@@ -26,7 +28,7 @@ pub(crate) async fn publish(
     args: &PublishArgs,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    let config = read_config(args)?;
+    let config = read_config(args.config.as_deref(), args.file.as_deref())?;
     let problems = config.problems();
     if !problems.is_empty() {
         let problems = problems
@@ -50,13 +52,15 @@ pub(crate) async fn publish(
             ));
         }
     };
-    let spec = ModelVersionSpec {
+    let mut spec = ModelVersionSpec {
         format,
         artifact,
         config,
+        signature: None,
         unloaded: false,
         description: args.description.clone(),
     };
+    spec.signature = signing::for_publishing(client, args, &spec).await?;
     let path = format!("/tenants/{}/models/{}/versions", args.tenant, args.model);
     let version: Resource = client
         .post(&path, &json!({"spec": spec, "labels": args.labels}))
@@ -102,20 +106,15 @@ const fn name(format: ArtifactFormat) -> &'static str {
     }
 }
 
-fn read_config(args: &PublishArgs) -> Result<ModelConfig, Failure> {
-    let beside = || {
-        args.file
-            .as_deref()
-            .and_then(Path::parent)
-            .map(|folder| folder.join("model.yaml"))
-    };
-    let path: PathBuf = args
-        .config
-        .clone()
+/// The configuration that is named, or else the one beside the model's file.
+pub(crate) fn read_config(named: Option<&Path>, file: Option<&Path>) -> Result<ModelConfig, Failure> {
+    let beside = || file.and_then(Path::parent).map(|folder| folder.join("model.yaml"));
+    let path: PathBuf = named
+        .map(Path::to_path_buf)
         .or_else(beside)
         .unwrap_or_else(|| PathBuf::from("model.yaml"));
     let text = files::read_file(&path).map_err(|failure| match failure {
-        Failure::Refused { message, .. } if args.config.is_none() => {
+        Failure::Refused { message, .. } if named.is_none() => {
             Failure::refused(format!("{message}; say how the model is called with --config FILE"))
         }
         other => other,

@@ -146,6 +146,7 @@ impl Running {
             who: "test".to_owned(),
             source: "mesh".to_owned(),
             request: None,
+            from: None,
         };
         let changes = resources.into_iter().map(put).collect();
         self.registry.handle().write(author, changes).await.unwrap();

@@ -52,6 +52,7 @@ fn chain(text: &str, models: &[&str]) -> Resource {
         format: ArtifactFormat::Ensemble,
         artifact: None,
         config: vectors(&json!({"ensemble_scheduling": {"step": steps}})),
+        signature: None,
         unloaded: false,
         description: None,
     };
@@ -68,6 +69,7 @@ fn softly(text: &str) -> Resource {
         format: ArtifactFormat::Ensemble,
         artifact: None,
         config: vectors(&json!({"graph": graph})),
+        signature: None,
         unloaded: false,
         description: None,
     };

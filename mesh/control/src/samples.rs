@@ -63,6 +63,7 @@ pub(crate) fn a_version_of(text: &str, unloaded: bool, digit: u8) -> Resource {
             bytes: 1,
         }),
         config: ModelConfig::default(),
+        signature: None,
         unloaded,
         description: None,
     };

@@ -67,6 +67,7 @@ fn version(number: u32, digest: &str) -> PlannedVersion {
                 bytes: 1,
             }),
             config: ModelConfig::default(),
+            signature: None,
             unloaded: false,
             description: None,
         },

@@ -221,6 +221,7 @@ fn of_folder(
                 format,
                 artifact,
                 config: converted.config.clone(),
+                signature: None,
                 unloaded: false,
                 description: None,
             },

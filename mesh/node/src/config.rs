@@ -18,6 +18,7 @@ use mesh_telemetry::{LogFormat, OtlpConfig};
 use mesh_types::TenantId;
 
 use crate::{
+    code::CodeConfig,
     compat,
     memory::{self, Amount},
     options::{ServeOptions, Text},
@@ -61,6 +62,8 @@ pub struct NodeConfig {
     pub admin: SocketAddr,
     /// How the doors speak TLS.
     pub tls: TlsConfig,
+    /// Whose models are taken.
+    pub code: CodeConfig,
     /// Threads of each inference door.
     pub http_workers: usize,
     /// The largest body of a request.
@@ -163,6 +166,7 @@ impl NodeConfig {
             metrics: desk.address("metrics_listen", options.metrics_listen, ([0, 0, 0, 0], 8002)),
             admin: desk.address("admin_listen", options.admin_listen, ([127, 0, 0, 1], 8080)),
             tls: options.tls.check(&mut desk.problems),
+            code: options.code.check(&mut desk.problems),
             http_workers: desk.number("http_workers", options.http_workers, 1..=256, (cores / 2).clamp(1, 256)),
             max_body_bytes: desk.number("max_body_bytes", options.max_body_bytes, 1_024..=1 << 30, 64 << 20),
             forward_headers: desk.optional("forward_headers", options.forward_headers),

@@ -253,6 +253,7 @@ impl Inner {
             who: format!("tenant {}", self.tenant),
             source: order.door.to_owned(),
             request: Some(order.request.to_string()),
+            from: None,
         }
     }
 

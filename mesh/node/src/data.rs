@@ -1,7 +1,8 @@
-//! The data folder: where what lies, and the two secrets that a node makes for itself.
+//! The data folder: where what lies, and the secrets that a node makes for itself.
 //!
-//! Owns the pepper (32 random bytes, readable by the owner only) and the first admin token. A node that finds either uses it
-//! and makes none. The key that snapshots and backups are signed with follows from the pepper.
+//! Owns the pepper and the key that the audit log is signed with (32 random bytes each, readable by the owner only) and the
+//! first admin token. A node that finds one uses it and makes none. The key that snapshots and backups are signed with
+//! follows from the pepper; the audit log's does not, because it stays what it is while a pepper may change.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -10,13 +11,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mesh_policies::{Pepper, generate_admin_token, hash_secret};
+use mesh_policies::{Pepper, PublicKey, SigningKey, generate_admin_token, hash_secret, signing::SEED_BYTES};
 use mesh_registry::{Author, Change, Expected, RegistryConfig, RegistryError, RegistryHandle, SealKey};
 use mesh_resources::{AdminRole, AdminTokenSpec, Kind, Resource, ResourceKey};
 
 use crate::sent;
 
 const PEPPER_BYTES: usize = 32;
+/// The audit log's private key, and what a backup calls it.
+pub(crate) const AUDIT_KEY: &str = "audit-key";
 const OWNER_ONLY: u32 = 0o600;
 pub(crate) const OWNERS_FOLDER: u32 = 0o700;
 pub(crate) const REGISTRY: &str = "registry";
@@ -54,6 +57,11 @@ pub enum DataError {
         "the file {0} is missing beside existing records: restore it from a backup, without it no key can be checked"
     )]
     PepperMissing(String),
+    /// The audit log's key is not one.
+    #[error(
+        "the file {0} does not hold {PEPPER_BYTES} bytes: restore it from a backup, the audit log is signed with it"
+    )]
+    AuditKey(String),
     /// A restore was begun here and never ended.
     #[error("a restore into {0} was not finished: empty the folder and run mesh restore again")]
     HalfRestored(String),
@@ -116,6 +124,34 @@ impl DataFolder {
             .with_secret(PEPPER, self.root.join(PEPPER))
     }
 
+    /// The key that the audit log is signed with; made where there is none, as in a folder of an older mesh.
+    pub(crate) fn audit_key(&self) -> Result<SigningKey, DataError> {
+        let path = self.root.join(AUDIT_KEY);
+        if !path.exists() {
+            let seed: [u8; SEED_BYTES] = rand::random();
+            write_secret(&path, &seed).map_err(failed("write the audit log's key", &path))?;
+        }
+        let seed = read_secret(&path).map_err(failed("read the audit log's key", &path))?;
+        SigningKey::from_seed(&seed).map_err(|_| DataError::AuditKey(path.display().to_string()))
+    }
+
+    /// What backups hold besides the records: a key that the mesh signs with must not be lost with the disk.
+    pub(crate) fn with_audit_key(&self, config: RegistryConfig) -> Result<RegistryConfig, DataError> {
+        let key = self.audit_key()?;
+        Ok(config
+            .with_audit_key(key)
+            .with_secret(AUDIT_KEY, self.root.join(AUDIT_KEY)))
+    }
+
+    /// The key that the audit log must be signed with, where there is one. Changes nothing.
+    pub(crate) fn audit_public_key(&self) -> Result<Option<PublicKey>, DataError> {
+        let path = self.root.join(AUDIT_KEY);
+        if path.exists() {
+            return self.audit_key().map(|key| Some(key.public()));
+        }
+        Ok(None)
+    }
+
     /// The pepper of this folder; made at the first start.
     pub(crate) fn pepper(&self) -> Result<Pepper, DataError> {
         let path = self.root.join(PEPPER);
@@ -144,12 +180,20 @@ pub(crate) fn pepper_of(bytes: &[u8]) -> Option<Pepper> {
     <[u8; PEPPER_BYTES]>::try_from(bytes).ok().map(Pepper::from_bytes)
 }
 
-fn read_pepper(file: File, path: &Path) -> Result<Pepper, DataError> {
+/// At most one byte more than a secret has: what is longer is none.
+fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
+    read_bounded(File::open(path)?)
+}
+
+fn read_bounded(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(PEPPER_BYTES + 1);
     let limit = u64::try_from(PEPPER_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    file.take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(failed("read the pepper", path))?;
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_pepper(file: File, path: &Path) -> Result<Pepper, DataError> {
+    let bytes = read_bounded(file).map_err(failed("read the pepper", path))?;
     pepper_of(&bytes).ok_or_else(|| DataError::Pepper(path.display().to_string()))
 }
 
@@ -195,6 +239,7 @@ pub(crate) async fn first_admin_token(
         who: "mesh".to_owned(),
         source: "mesh".to_owned(),
         request: None,
+        from: None,
     };
     let change = Change::Put {
         resource: Resource::new(&ResourceKey::admin_token(&token.id), spec),
@@ -236,6 +281,22 @@ mod tests {
         let data = DataFolder::open(folder.path()).unwrap();
         fs::create_dir(data.registry()).unwrap();
         assert!(matches!(data.pepper(), Err(DataError::PepperMissing(_))));
+    }
+
+    #[test]
+    fn the_key_of_the_audit_log_is_made_once_and_only_its_owner_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataFolder::open(folder.path()).unwrap();
+        assert_eq!(data.audit_public_key().unwrap(), None);
+        let first = data.audit_key().unwrap().public();
+        assert_eq!(data.audit_key().unwrap().public(), first);
+        assert_eq!(data.audit_public_key().unwrap(), Some(first));
+        let path = folder.path().join(AUDIT_KEY);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, OWNER_ONLY);
+        for length in [SEED_BYTES - 1, SEED_BYTES + 1] {
+            fs::write(&path, vec![1; length]).unwrap();
+            assert!(matches!(data.audit_key(), Err(DataError::AuditKey(_))), "{length}");
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! was left; whatever was accepted before the end is answered.
 
 mod admin;
+mod audit;
+mod code;
 mod compat;
 mod config;
 mod control;
@@ -26,9 +28,11 @@ mod statistics;
 mod tls;
 mod triton;
 
+pub use audit::{AuditError, AuditSource, AuditVerdict, verify_audit};
+pub use code::{CodeConfig, CodeOptions};
 pub use config::{ConfigError, NodeConfig};
 pub use data::DataError;
-pub use node::{Addresses, Node, StartError};
+pub use node::{Addresses, Given, Node, StartError};
 pub use options::{ServeOptions, Text};
 pub use repository::RepositoryError;
 pub use restore::{RestoreError, RestoreOptions, Restored, restore};

@@ -3,7 +3,7 @@
 use std::{io::Write as _, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use mesh_node::{Node, NodeConfig, RestoreOptions, ServeOptions, signals};
+use mesh_node::{AuditSource, Node, NodeConfig, RestoreOptions, ServeOptions, signals};
 
 /// A request allocates some forty times; libtorch keeps its own allocator.
 #[global_allocator]
@@ -72,6 +72,9 @@ fn main() -> ExitCode {
         Command::Admin(mesh_cli::Command::Model(mesh_cli::ModelCommand::Import(args))) => {
             mesh_cli::run_import(&args, &cli.globals, &mesh_node::signature)
         }
+        Command::Admin(mesh_cli::Command::Audit(mesh_cli::AuditCommand::Verify(args))) if args.is_offline() => {
+            verify_audit(args)
+        }
         Command::Admin(command) => mesh_cli::run(command, cli.globals),
     }
 }
@@ -81,6 +84,24 @@ fn restore(options: &RestoreOptions) -> ExitCode {
         Ok(done) => {
             // Nobody is left to tell if standard output is gone; the folder is what it says.
             let _ = writeln!(std::io::stdout(), "{done}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+fn verify_audit(args: mesh_cli::AuditVerifyArgs) -> ExitCode {
+    let source = match (args.data, args.export) {
+        (Some(folder), _) => AuditSource::Data(folder),
+        (None, file) => AuditSource::Export(file.unwrap_or_default()),
+    };
+    match mesh_node::verify_audit(&source, args.public_key) {
+        Ok(verdict) => {
+            // Nobody is left to tell if standard output is gone.
+            let _ = writeln!(std::io::stdout(), "{verdict}");
             ExitCode::SUCCESS
         }
         Err(error) => {

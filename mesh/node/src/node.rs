@@ -12,7 +12,7 @@ use mesh_backend::Backend;
 use mesh_backend_builtin::BuiltinBackend;
 use mesh_control::{Controller, ControllerHandle, ControllerParts};
 use mesh_policies::{Limiter, MeshSnapshot, Pepper};
-use mesh_registry::{Registry, RegistryError};
+use mesh_registry::{Files, Registry, RegistryError};
 use mesh_router::{ModelControl, Regions, RegionsConfig, RouterParts};
 use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor};
 use mesh_router_http::{DoorError, HttpDoor, MetricsDoor};
@@ -23,7 +23,7 @@ use mesh_worker::{BatchObserver, Worker, WorkerConfig, WorkerError};
 
 use crate::{
     admin::{DeviceProbe, Devices, WebApp},
-    compat,
+    audit, compat,
     config::NodeConfig,
     control::{Repository, RepositoryParts},
     data::{DataError, DataFolder, first_admin_token},
@@ -85,6 +85,15 @@ pub enum StartError {
     },
 }
 
+/// What is used beside or instead of a node's own parts: for whoever embeds one, and for tests of what parts may do wrong.
+#[derive(Clone, Default)]
+pub struct Given {
+    /// Model runtimes, which are asked before the program's own.
+    pub backends: Vec<Arc<dyn Backend>>,
+    /// What the records are written through.
+    pub files: Option<Arc<dyn Files>>,
+}
+
 /// A running node. Ends in order by [`Node::stop`] only.
 pub struct Node {
     parts: Running,
@@ -141,12 +150,11 @@ impl Node {
     /// Starts everything; the doors are open and models are being loaded when it returns. Must be called within an actix
     /// system, in which it then lives.
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
-        Self::start_with(config, Vec::new()).await
+        Self::start_with(config, Given::default()).await
     }
 
-    /// The same with further model runtimes, which are asked before the program's own: for whoever embeds a node, and for
-    /// tests of what a runtime may do wrong.
-    pub async fn start_with(config: NodeConfig, first: Vec<Arc<dyn Backend>>) -> Result<Self, StartError> {
+    /// The same with parts of somebody else's.
+    pub async fn start_with(config: NodeConfig, given: Given) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let groups = Groups::default();
         let telemetry = Telemetry::start(&TelemetryConfig {
@@ -156,8 +164,10 @@ impl Node {
         tls.watch(&telemetry, &groups.doors);
         let readiness = Readiness::default();
         let models = readiness.register("models");
-        let store = open_store(&config, &groups.records)?;
-        let backends = first.into_iter().chain(backends(&config)).collect();
+        let store = open_store(&config, given.files, &groups.records)?;
+        // A mesh that was killed has signed nothing when it ended.
+        audit::sign(&store.registry.handle()).await;
+        let backends = given.backends.into_iter().chain(backends(&config)).collect();
         let worker = start_worker(&config, backends, &telemetry, clock.clone(), &groups.devices)?;
         // Before control looks at the records, so that the node is not ready before these models are; and behind the worker,
         // because libtorch may be asked to read one.
@@ -238,6 +248,7 @@ impl Node {
         end(&groups.control, "control").await;
         end(&groups.devices, "devices").await;
         off_this_thread(move || worker.stop()).await;
+        audit::sign(&store.registry.handle()).await;
         end(&groups.records, "records").await;
         off_this_thread(move || close(store)).await;
         doors.metrics.stop(END_GRACE).await;
@@ -289,10 +300,17 @@ fn close(store: Store) {
     }
 }
 
-fn open_store(config: &NodeConfig, tasks: &Tasks) -> Result<Store, StartError> {
+fn open_store(config: &NodeConfig, files: Option<Arc<dyn Files>>, tasks: &Tasks) -> Result<Store, StartError> {
     let data = DataFolder::open(&config.data)?;
     let pepper = data.pepper()?;
-    let registry = Registry::open(data.registry_config(&pepper), tasks)?;
+    let signers = config.code.required_signers.clone();
+    let mut config = data.with_audit_key(data.registry_config(&pepper))?;
+    config.required_signers = signers;
+    if let Some(files) = files {
+        config.files = files;
+    }
+    let registry = Registry::open(config, tasks)?;
+    audit::keep_signed(registry.handle(), tasks);
     Ok(Store { registry, pepper })
 }
 
@@ -324,6 +342,7 @@ fn start_worker(
 fn backends(config: &NodeConfig) -> Vec<Arc<dyn Backend>> {
     let options = mesh_backend_torch::TorchOptions {
         intra_op_threads: config.intra_op_threads,
+        made_by: config.code.made_by.clone(),
     };
     let torch = mesh_backend_torch::TorchBackend::new(options);
     vec![Arc::new(torch), Arc::new(BuiltinBackend::new())]

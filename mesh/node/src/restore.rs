@@ -15,7 +15,9 @@ use std::{
 use clap::Args;
 use mesh_registry::{BackupError, NamedSecret, RegistryConfig, SealKey, Unpacked, unpack};
 
-use crate::data::{ARTIFACTS, OWNERS_FOLDER, PEPPER, REGISTRY, RESTORING, pepper_of, seal_key, write_secret};
+use crate::data::{
+    ARTIFACTS, AUDIT_KEY, OWNERS_FOLDER, PEPPER, REGISTRY, RESTORING, pepper_of, seal_key, write_secret,
+};
 
 /// How much of the backup is read at once.
 const READ_BYTES: usize = 1 << 20;
@@ -144,15 +146,20 @@ fn fill(backup: File, file: &Path, staging: &Path, data: &Path) -> Result<Unpack
         file: file.display().to_string(),
         error,
     })?;
-    for (name, bytes) in found.secrets.iter().filter(|(name, _)| name == PEPPER) {
+    let ours = |(name, _): &&NamedSecret| [PEPPER, AUDIT_KEY].contains(&name.as_str());
+    for (name, bytes) in found.secrets.iter().filter(ours) {
         let path = staging.join(name);
         write_secret(&path, bytes).map_err(failed("write", &path))?;
     }
     let sync = |folder: &Path| File::open(folder).and_then(|folder| folder.sync_all());
     sync(staging).map_err(failed("fsync", staging))?;
-    for part in [ARTIFACTS, REGISTRY, PEPPER] {
-        let place = data.join(part);
-        fs::rename(staging.join(part), &place).map_err(failed("put in place", &place))?;
+    for part in [ARTIFACTS, REGISTRY, AUDIT_KEY, PEPPER] {
+        let (from, place) = (staging.join(part), data.join(part));
+        // A backup of an older mesh has no such key.
+        if part == AUDIT_KEY && !from.exists() {
+            continue;
+        }
+        fs::rename(from, &place).map_err(failed("put in place", &place))?;
     }
     sync(data).map_err(failed("fsync", data))?;
     fs::remove_dir(staging).map_err(failed("remove", staging))?;

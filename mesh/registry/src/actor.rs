@@ -152,6 +152,7 @@ impl Handler<Commit> for RegistryActor {
         }
         let answers = match self.ledger() {
             Ok(ledger) => ledger.commit(requests),
+            Err(RegistryError::Storage(error)) => vec![Err(RegistryError::NotRecorded(error)); requests.len()],
             Err(error) => vec![Err(error); requests.len()],
         };
         for ((waiter, permit), answer) in waiters.into_iter().zip(answers) {

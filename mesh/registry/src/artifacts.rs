@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use mesh_actors::{Permit, Permits};
-use mesh_resources::{ArtifactRef, recognise};
+use mesh_resources::{ArtifactRef, archive_problem, recognise};
 use mesh_types::{ArtifactFormat, Fault, FaultClass, FaultSource};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
@@ -182,6 +182,13 @@ impl Artifacts {
         let file = File::open(self.path(artifact)?);
         let kind = file.and_then(|mut file| recognise(&mut file));
         kind.map_err(ArtifactError::io("read an artifact"))
+    }
+
+    /// What is wrong with its file as an archive, if it is one: what comes out of it may be as large as an artifact may.
+    pub(crate) fn archive_problem(&self, artifact: &ArtifactRef) -> Result<Option<String>, ArtifactError> {
+        let file = File::open(self.path(artifact)?);
+        let found = file.and_then(|mut file| archive_problem(&mut file, self.max_bytes));
+        found.map_err(ArtifactError::io("read an artifact"))
     }
 
     /// The file, after it was hashed and is what its name says. Reads all of it: call it off the request path.

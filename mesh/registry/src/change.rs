@@ -21,6 +21,9 @@ pub struct Author {
     /// The request that it came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// The address that it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 impl Author {
@@ -30,6 +33,7 @@ impl Author {
             who: who.into(),
             source: "mesh".to_owned(),
             request: None,
+            from: None,
         }
     }
 }

@@ -51,6 +51,11 @@ pub enum RegistryError {
     /// The disk, or what is on it.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// A write that the journal did not take: what cannot be audited is not done.
+    #[error(
+        "nothing was changed: the audit log cannot be written ({0}). Administration stops until it can; inference goes on"
+    )]
+    NotRecorded(StorageError),
     /// The artifact store.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
@@ -124,6 +129,14 @@ pub enum StorageError {
         /// The revision.
         revision: u64,
     },
+    /// A signature in the audit log is not one of what is before it.
+    #[error("the audit log is not what was signed: the signature in revision {revision} does not hold: {why}")]
+    HeadForged {
+        /// The revision that has the signature.
+        revision: u64,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Another process has the folder.
     #[error("another process uses this registry: stop it first")]
     Locked,
@@ -175,7 +188,9 @@ impl From<RegistryError> for Fault {
             RegistryError::NotFound(_) => Self::not_found(message),
             RegistryError::Invalid(_) | RegistryError::Watch(_) => Self::invalid(message),
             RegistryError::TooMany { .. } => Self::new(FaultClass::TooLarge, FaultSource::Client, message),
-            RegistryError::Busy | RegistryError::Down => Self::unavailable(FaultSource::Mesh, message),
+            RegistryError::Busy | RegistryError::Down | RegistryError::NotRecorded(_) => {
+                Self::unavailable(FaultSource::Mesh, message)
+            }
             RegistryError::Unanswered => Self::new(FaultClass::Unavailable, FaultSource::Mesh, message),
             RegistryError::Artifact(error) => error.into(),
             RegistryError::Storage(_) => Self::internal(message),

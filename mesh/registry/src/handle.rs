@@ -8,6 +8,7 @@ use std::{
 };
 
 use mesh_actors::{Permits, Supervised};
+use mesh_policies::SigningKey;
 use mesh_resources::{Kind, Resource, ResourceKey, Spec};
 use mesh_types::TenantId;
 use parking_lot::Mutex;
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) artifacts: Artifacts,
     pub(crate) place: Place,
     pub(crate) secrets: Vec<(&'static str, PathBuf)>,
+    pub(crate) signer: Option<SigningKey>,
     pub(crate) head: Arc<Mutex<Head>>,
     pub(crate) permits: Permits,
     pub(crate) writer: Supervised<RegistryActor>,
@@ -105,27 +107,37 @@ impl RegistryHandle {
     /// Writes all changes or none; durable once answered. Answers for each change the resource as it was written, or as it
     /// was before it was taken away. A caller that goes away does not undo its write.
     pub async fn write(&self, by: Author, changes: Vec<Change>) -> Result<Vec<Resource>, RegistryError> {
-        self.ask(by, changes, None, WriteMessage).await
+        self.ask(Request::of(by, changes), WriteMessage).await
     }
 
     /// Writes into the audit log that something happened that changes no resource, such as a backup; durable once answered.
     pub async fn note(&self, by: Author, event: &str) -> Result<(), RegistryError> {
-        let event = Some(event.to_owned());
-        self.ask(by, Vec::new(), event, WriteMessage).await.map(drop)
+        let request = Request {
+            event: Some(event.to_owned()),
+            ..Request::of(by, Vec::new())
+        };
+        self.ask(request, WriteMessage).await.map(drop)
+    }
+
+    /// Signs all that was written, unless the last write was such a signature.
+    pub(crate) async fn seal(&self, by: Author) -> Result<(), RegistryError> {
+        let request = Request {
+            seal: true,
+            ..Request::of(by, Vec::new())
+        };
+        self.ask(request, WriteMessage).await.map(drop)
     }
 
     /// What [`Self::write`] would answer or refuse, without writing.
     pub async fn check(&self, by: Author, changes: Vec<Change>) -> Result<Vec<Resource>, RegistryError> {
-        self.ask(by, changes, None, |parcel| CheckMessage(WriteMessage(parcel)))
-            .await
+        let request = Request::of(by, changes);
+        self.ask(request, |parcel| CheckMessage(WriteMessage(parcel))).await
     }
 
     /// Sends a write in a message until a writer has taken it out, and waits for its answer.
     async fn ask<M>(
         &self,
-        by: Author,
-        changes: Vec<Change>,
-        event: Option<String>,
+        request: Request,
         message: impl Fn(Arc<Mutex<Option<Parcel>>>) -> M,
     ) -> Result<Vec<Resource>, RegistryError>
     where
@@ -134,7 +146,6 @@ impl RegistryHandle {
     {
         let permit = self.inner.permits.try_acquire().ok_or(RegistryError::Busy)?;
         let (answer, answered) = oneshot::channel();
-        let request = Request { by, changes, event };
         let parcel = Arc::new(Mutex::new(Some(Parcel {
             request,
             answer,

@@ -6,18 +6,19 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
+use mesh_policies::{PublicKey, SigningKey};
 use mesh_resources::{Problem, Resource, ResourceKey};
 use mesh_types::Clock;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use crate::{
-    Artifacts, Author, Batch, Change, Expected, MAX_AUTHOR_TEXT, MAX_CHANGES, RegistryError, State, StorageError,
-    Store, Stored, Write,
+    Artifacts, Author, Batch, Change, Expected, MAX_AUTHOR_TEXT, MAX_CHANGES, RegistryError, SignedHead, State,
+    StorageError, Store, Stored, Write,
     draft::{Changes, Draft, read, store_key},
-    journal::{Extent, Head, Journal, Record, RecordedChange, digest},
+    journal::{Extent, Head, Journal, Record, RecordedChange, digest, signed_text},
     record::encode,
-    rules::{self, Changed, named},
+    rules::{self, Changed, Rules, named},
 };
 
 /// The most resources.
@@ -38,6 +39,19 @@ pub(crate) struct Request {
     pub(crate) changes: Vec<Change>,
     /// What happened, where no resource changes.
     pub(crate) event: Option<String>,
+    /// Whether it asks for a signature of all before it, and for nothing else.
+    pub(crate) seal: bool,
+}
+
+impl Request {
+    pub(crate) fn of(by: Author, changes: Vec<Change>) -> Self {
+        Self {
+            by,
+            changes,
+            event: None,
+            seal: false,
+        }
+    }
 }
 
 /// What it is answered with: for each change the resource as it was written, or as it was before it was taken away.
@@ -52,6 +66,10 @@ pub(crate) struct LedgerParts {
     /// The last write that is in the store too, for those who read the journal.
     pub(crate) head: Arc<Mutex<Head>>,
     pub(crate) max_resources: usize,
+    /// What heads of the audit log are signed with.
+    pub(crate) signer: Option<SigningKey>,
+    /// Whose signature models need.
+    pub(crate) required_signers: Vec<PublicKey>,
 }
 
 /// The single writer.
@@ -59,6 +77,8 @@ pub(crate) struct Ledger {
     parts: LedgerParts,
     journal: Journal,
     resources: usize,
+    /// The last write that is a signature; 0: none that is known of.
+    signed: u64,
     /// The store lacks a write that the journal has: nothing more may be written.
     broken: bool,
 }
@@ -80,7 +100,16 @@ impl Ledger {
             parts,
             journal,
             resources,
+            signed: 0,
             broken: false,
+        }
+    }
+
+    /// The same, where it is known which write was the last signature.
+    pub(crate) fn signed_at(self, revision: u64) -> Self {
+        Self {
+            signed: revision,
+            ..self
         }
     }
 
@@ -94,6 +123,15 @@ impl Ledger {
         let (mut answers, mut group, mut laid_over) = (Vec::with_capacity(requests.len()), Vec::new(), Changes::new());
         let mut bytes = 0;
         for request in requests {
+            if request.seal {
+                // What it signs is in the journal before it is made.
+                self.keep(std::mem::take(&mut group), &mut answers);
+                (laid_over, bytes) = (Changes::new(), 0);
+                if self.has_nothing_to_sign() {
+                    answers.push(Ok(Vec::new()));
+                    continue;
+                }
+            }
             let mut prepared = self.prepare(&request, &group, &laid_over);
             if let Ok(next) = &prepared
                 && bytes + next.bytes > MAX_GROUP_BYTES
@@ -146,6 +184,21 @@ impl Ledger {
         Ok((self.parts.store.state()?, self.journal.extent()?))
     }
 
+    fn has_nothing_to_sign(&self) -> bool {
+        let revision = self.journal.head().revision;
+        self.parts.signer.is_none() || revision == 0 || revision == self.signed
+    }
+
+    /// The signature that a request asks for.
+    fn sealed(&self, request: &Request, time: Timestamp) -> Option<SignedHead> {
+        let signer = self.parts.signer.as_ref().filter(|_| request.seal)?;
+        let text = signed_text(self.journal.head(), time);
+        Some(SignedHead {
+            key: signer.public(),
+            signature: signer.sign(text.as_bytes()),
+        })
+    }
+
     fn prepare(
         &self,
         request: &Request,
@@ -153,7 +206,7 @@ impl Ledger {
         before: &Changes,
     ) -> Result<Prepared, RegistryError> {
         if self.broken {
-            return Err(StorageError::Failed.into());
+            return Err(RegistryError::NotRecorded(StorageError::Failed));
         }
         check_request(request)?;
         let last = group.last().map(|(_, prepared)| prepared);
@@ -176,7 +229,12 @@ impl Ledger {
         if drawn.added > drawn.removed && count > self.parts.max_resources {
             return Err(too_many("resources", count, self.parts.max_resources));
         }
-        let mut problems = rules::problems(&draft, &self.parts.artifacts, time, &drawn.changed)?;
+        let rules = Rules {
+            draft: &draft,
+            artifacts: &self.parts.artifacts,
+            signers: &self.parts.required_signers,
+        };
+        let mut problems = rules::problems(&rules, time, &drawn.changed)?;
         if !problems.is_empty() {
             problems.truncate(MAX_PROBLEMS);
             return Err(RegistryError::Invalid(problems));
@@ -186,7 +244,9 @@ impl Ledger {
             .into_iter()
             .filter_map(|changed| changed.after.or(changed.before));
         Ok(Prepared {
-            record: Record::new(revision, time, request.by.clone(), drawn.recorded).with_event(request.event.clone()),
+            record: Record::new(revision, time, request.by.clone(), drawn.recorded)
+                .with_event(request.event.clone())
+                .with_head(self.sealed(request, time)),
             resources: resources.collect(),
             batch: Batch {
                 writes: drawn.writes,
@@ -210,7 +270,7 @@ impl Ledger {
         for (place, prepared) in group {
             let answer = match (&appended, heads.as_mut().and_then(Iterator::next)) {
                 (Ok(_), Some(head)) => self.apply(prepared, head),
-                (Err(error), _) => Err(error.clone().into()),
+                (Err(error), _) => Err(RegistryError::NotRecorded(error.clone())),
                 (Ok(_), None) => Err(RegistryError::Unanswered),
             };
             if let Some(slot) = answers.get_mut(place) {
@@ -228,6 +288,9 @@ impl Ledger {
         match self.parts.store.commit(&prepared.batch) {
             Ok(revision) if revision == head.revision => {
                 self.resources = prepared.count;
+                if prepared.record.head.is_some() {
+                    self.signed = head.revision;
+                }
                 *self.parts.head.lock() = head;
                 Ok(prepared.resources)
             }
@@ -328,14 +391,25 @@ fn encoded(key: &ResourceKey, resource: &Resource) -> Result<Box<RawValue>, Regi
 
 /// What can be said of a write without the store.
 fn check_request(request: &Request) -> Result<(), RegistryError> {
-    let Request { by, changes, event } = request;
-    if changes.is_empty() && event.is_none() {
+    let Request {
+        by,
+        changes,
+        event,
+        seal,
+    } = request;
+    if changes.is_empty() && event.is_none() && !seal {
         return Err(invalid("changes", "a write changes something: give at least one"));
     }
     if changes.len() > MAX_CHANGES {
         return Err(too_many("changes in one write", changes.len(), MAX_CHANGES));
     }
-    let texts = [Some(&by.who), Some(&by.source), by.request.as_ref(), event.as_ref()];
+    let texts = [
+        Some(&by.who),
+        Some(&by.source),
+        by.request.as_ref(),
+        by.from.as_ref(),
+        event.as_ref(),
+    ];
     if let Some(text) = texts.into_iter().flatten().find(|text| text.len() > MAX_AUTHOR_TEXT) {
         return Err(too_many(
             "bytes in a text about the author or the event",

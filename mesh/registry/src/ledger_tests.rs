@@ -57,6 +57,7 @@ fn write(ledger: &mut Ledger, names: &[&str]) -> Vec<Answer> {
         by: admin(),
         changes: vec![Change::put(tenant(name))],
         event: None,
+        seal: false,
     };
     ledger.commit(names.iter().map(request).collect())
 }
@@ -76,6 +77,8 @@ fn a_write_that_the_store_refused_is_found_in_the_journal_when_it_is_opened_anew
         clock: Arc::new(ManualClock::at(START)),
         head: Arc::default(),
         max_resources: MAX_RESOURCES,
+        signer: None,
+        required_signers: Vec::new(),
     };
     let mut ledger = reopen(&config, &place, &parts).unwrap();
     assert!(write(&mut ledger, &["a"])[0].is_ok());
@@ -87,7 +90,7 @@ fn a_write_that_the_store_refused_is_found_in_the_journal_when_it_is_opened_anew
     );
     assert!(ledger.is_broken());
     let refused = write(&mut ledger, &["d"]);
-    assert_eq!(refused, [Err(RegistryError::Storage(StorageError::Failed))]);
+    assert_eq!(refused, [Err(RegistryError::NotRecorded(StorageError::Failed))]);
     drop(ledger);
 
     let mut ledger = reopen(&config, &place, &parts).unwrap();

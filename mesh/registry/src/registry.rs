@@ -9,6 +9,7 @@ use std::{
 
 use actix::Arbiter;
 use mesh_actors::{Permits, RestartPolicy, Tasks, supervise};
+use mesh_policies::{PublicKey, SigningKey};
 use mesh_types::{Clock, SystemClock};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -44,6 +45,10 @@ pub struct RegistryConfig {
     pub journal: JournalLimits,
     /// What snapshots and backups are signed with. The default is known to everybody: it tells damage, but no forgery.
     pub key: SealKey,
+    /// What the heads of the audit log are signed with; none: they are not signed.
+    pub audit_key: Option<SigningKey>,
+    /// Whose signature a model version with a file needs, whatever its tenant; empty: nobody's.
+    pub required_signers: Vec<PublicKey>,
     /// Files that the registry's owner needs to use what is in it, by name: a backup holds them.
     pub secrets: Vec<(&'static str, PathBuf)>,
     /// What the journal's files are written through.
@@ -63,6 +68,8 @@ impl RegistryConfig {
             max_resources: MAX_RESOURCES,
             journal: JournalLimits::default(),
             key: SealKey::default(),
+            audit_key: None,
+            required_signers: Vec::new(),
             secrets: Vec::new(),
             files: Arc::new(DiskFiles),
             clock: Arc::new(SystemClock),
@@ -80,6 +87,13 @@ impl RegistryConfig {
     #[must_use]
     pub fn with_key(mut self, key: SealKey) -> Self {
         self.key = key;
+        self
+    }
+
+    /// The same with this key for the heads of the audit log.
+    #[must_use]
+    pub fn with_audit_key(mut self, key: SigningKey) -> Self {
+        self.audit_key = Some(key);
         self
     }
 
@@ -122,7 +136,12 @@ impl Registry {
         let lock = lock(&config.folder)?;
         let artifacts = Artifacts::open(&config.artifacts, config.max_artifact_bytes)?;
         let place = config.place();
-        let (journal, store, resources) = open_both(&config, &place)?;
+        let Opened {
+            journal,
+            store,
+            resources,
+            signed,
+        } = open_both(&config, &place)?;
         let head = Arc::new(Mutex::new(journal.head()));
         let parts = LedgerParts {
             store: store.clone(),
@@ -130,11 +149,13 @@ impl Registry {
             clock: config.clock.clone(),
             head: head.clone(),
             max_resources: config.max_resources,
+            signer: config.audit_key.clone(),
+            required_signers: config.required_signers.clone(),
         };
-        let mut ledger = Ledger::new(parts.clone(), journal, resources);
+        let mut ledger = Ledger::new(parts.clone(), journal, resources).signed_at(signed);
         ledger.compact_if_due();
         let first = Mutex::new(Some(ledger));
-        let secrets = config.secrets.clone();
+        let (secrets, signer) = (config.secrets.clone(), config.audit_key.clone());
         let reopened = place.clone();
         let reopen: OpenLedger = Arc::new(move || reopen(&config, &reopened, &parts));
         let arbiter = Arbiter::new();
@@ -146,6 +167,7 @@ impl Registry {
             artifacts,
             place,
             secrets,
+            signer,
             head,
             permits: Permits::new(MAX_PENDING_WRITES),
             writer,
@@ -204,6 +226,16 @@ struct Folded {
     state: State,
     /// The hash of the index's own revision, as the journal has it.
     hash_at: Option<[u8; 32]>,
+    /// The last revision that is a signed head; 0: none was read.
+    signed: u64,
+}
+
+/// The index and the journal, once the first is what the second says.
+struct Opened {
+    journal: Journal,
+    store: Arc<dyn Store>,
+    resources: usize,
+    signed: u64,
 }
 
 impl Folded {
@@ -213,6 +245,7 @@ impl Folded {
         Self {
             state: std::mem::take(&mut base.state),
             hash_at: (index_revision == base.head.revision).then_some(hash),
+            signed: 0,
         }
     }
 
@@ -227,6 +260,9 @@ impl Folded {
                 }
                 None => drop(self.state.entries.remove(&key)),
             }
+        }
+        if record.head.is_some() {
+            self.signed = head.revision;
         }
         self.state.revision = head.revision;
         self.state.mark = head.hash.to_vec();
@@ -263,12 +299,12 @@ fn read_journal(
 }
 
 /// Opens the index and the journal, and makes the first what the second says.
-fn open_both(config: &RegistryConfig, place: &Place) -> Result<(Journal, Arc<dyn Store>, usize), RegistryError> {
+fn open_both(config: &RegistryConfig, place: &Place) -> Result<Opened, RegistryError> {
     let folder = config.folder.join(INDEX);
     let was_there = folder.exists();
     let opened = SledStore::open(&folder).and_then(|store| Ok((store.state()?, store)));
     let known = opened.as_ref().map_or(0, |(state, _)| state.revision);
-    let (journal, Folded { state, hash_at }, base) = read_journal(config, place, known)?;
+    let (journal, Folded { state, hash_at, signed }, base) = read_journal(config, place, known)?;
     let resources = state.entries.len();
     let store = match opened {
         Ok((index, store)) if index == state || (index.revision == 0 && state.revision == 0) => store,
@@ -295,7 +331,12 @@ fn open_both(config: &RegistryConfig, place: &Place) -> Result<(Journal, Arc<dyn
         }
         Err(error) => rebuild(&folder, &state, &error.to_string())?,
     };
-    Ok((journal, Arc::new(store), resources))
+    Ok(Opened {
+        journal,
+        store: Arc::new(store),
+        resources,
+        signed,
+    })
 }
 
 /// Moves the index aside and makes it anew.
@@ -328,5 +369,5 @@ pub(crate) fn reopen(config: &RegistryConfig, place: &Place, parts: &LedgerParts
         );
         parts.store.restore(&folded.state)?;
     }
-    Ok(Ledger::new(parts.clone(), journal, folded.state.entries.len()))
+    Ok(Ledger::new(parts.clone(), journal, folded.state.entries.len()).signed_at(folded.signed))
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use mesh_policies::PublicKey;
 use mesh_resources::{
     AdminRole, EndpointSpec, IssuerSpec, Kind, ModelSpec, ModelVersionSpec, Problem, Resource, ResourceKey, Spec,
     TenantBinding, VersionPolicy, VersionRef,
@@ -25,13 +26,7 @@ pub(crate) struct Changed {
 }
 
 /// Everything that would be wrong with what refers to what.
-pub(crate) fn problems(
-    draft: &Draft<'_>,
-    artifacts: &Artifacts,
-    now: Timestamp,
-    changes: &[Changed],
-) -> Result<Vec<Problem>, RegistryError> {
-    let rules = Rules { draft, artifacts };
+pub(crate) fn problems(rules: &Rules<'_>, now: Timestamp, changes: &[Changed]) -> Result<Vec<Problem>, RegistryError> {
     let mut problems = rules.an_admin_stays(now, changes)?;
     let written: BTreeSet<&ResourceKey> = changes.iter().map(|change| &change.key).collect();
     for change in changes {
@@ -80,7 +75,9 @@ const fn described(kind: ArtifactFormat) -> &'static str {
 
 pub(crate) struct Rules<'a> {
     pub(crate) draft: &'a Draft<'a>,
-    artifacts: &'a Artifacts,
+    pub(crate) artifacts: &'a Artifacts,
+    /// Whose signature a version with a file needs, whatever its tenant; empty: nobody's.
+    pub(crate) signers: &'a [PublicKey],
 }
 
 impl Rules<'_> {
@@ -230,9 +227,13 @@ impl Rules<'_> {
                 let text = format!("the file is {}: say that, or upload the other file", described(kind));
                 problems.push(Problem::new("spec.format", text));
             }
-            Ok(_) => {}
+            Ok(_) => {
+                let found = self.artifacts.archive_problem(artifact)?;
+                problems
+                    .extend(found.map(|text| Problem::new("spec.artifact", format!("the file is refused: {text}"))));
+            }
         }
-        Ok(())
+        self.signature(key, spec, problems)
     }
 
     fn endpoint(

@@ -277,6 +277,7 @@ pub(crate) fn admin() -> Author {
         who: "admin:root".to_owned(),
         source: "cli".to_owned(),
         request: Some("01".to_owned()),
+        from: None,
     }
 }
 

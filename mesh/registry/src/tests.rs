@@ -563,7 +563,7 @@ fn a_writer_whose_disk_failed_goes_on_once_it_works() {
         files.fail_syncs(2);
         let refused = registry.write(admin(), vec![Change::put(tenant("b"))]).await;
         assert!(
-            matches!(refused, Err(RegistryError::Storage(StorageError::Io { .. }))),
+            matches!(refused, Err(RegistryError::NotRecorded(StorageError::Io { .. }))),
             "{refused:?}"
         );
         assert_eq!(registry.get(&key("Tenant/b")).unwrap(), None);

@@ -8,6 +8,7 @@
 //! that is wrong at once; secrets are never shown by `Debug` or by [`Resource::redacted`].
 
 mod access;
+mod archive;
 mod endpoint;
 mod envelope;
 mod key;
@@ -15,12 +16,14 @@ mod model;
 mod problem;
 mod recognise;
 mod schema;
+mod signature;
 mod tenant;
 
 pub use access::{
     AdminRole, AdminTokenSpec, ApiKeySpec, IssuerKeySpec, IssuerSpec, KeyAlgorithm, MAX_ISSUER_KEYS, REDACTED, Scope,
     TenantBinding,
 };
+pub use archive::{MAX_ARCHIVE_ENTRIES, MAX_ARCHIVE_RATIO, MAX_ENTRY_NAME, archive_problem};
 pub use endpoint::{ALL_HUNDREDTHS, ArmSpec, EndpointSpec, MAX_ARMS, MAX_TIMEOUT_MS};
 pub use envelope::{API_VERSION, Metadata, Resource, Spec};
 pub use key::{Kind, ResourceKey};
@@ -31,6 +34,7 @@ pub use model::{
 pub use problem::{Problem, ResourceError};
 pub use recognise::recognise;
 pub use schema::ModelConfigSchema;
+pub use signature::{MAX_SIGNERS, ModelSignature, model_manifest};
 pub use tenant::{Isolation, LimitsSpec, RateSpec, TenantSpec};
 
 #[cfg(test)]

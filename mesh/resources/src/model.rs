@@ -10,7 +10,7 @@ use mesh_types::{ArtifactFormat, Label, ModelConfig, NameError, TenantId, Versio
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use crate::{Problem, schema::ModelConfigSchema, tenant::check_text};
+use crate::{ModelSignature, Problem, schema::ModelConfigSchema, tenant::check_text};
 
 /// The most labels of one model.
 pub const MAX_LABELS: usize = 64;
@@ -254,6 +254,9 @@ pub struct ModelVersionSpec {
     /// How it is called and run, in the vocabulary of Triton's model configuration.
     #[schema(value_type = ModelConfigSchema)]
     pub config: ModelConfig,
+    /// Its author's signature of what it is; see [`crate::model_manifest`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<ModelSignature>,
     /// Whether it is kept off the devices.
     #[serde(default)]
     pub unloaded: bool,
@@ -290,6 +293,14 @@ impl ModelVersionSpec {
                 ));
             }
             _ => {}
+        }
+        match (&self.signature, &self.artifact) {
+            (Some(signature), Some(_)) => signature.check(problems),
+            (Some(_), None) => problems.push(Problem::new(
+                "spec.signature",
+                "a model without a file has nothing to sign: leave it out",
+            )),
+            (None, _) => {}
         }
         self.check_ensemble(problems);
         if self.config.is_decoupled() && self.format != ArtifactFormat::Builtin {

@@ -8,13 +8,13 @@ use std::io::{Read, Seek, SeekFrom};
 use mesh_types::ArtifactFormat;
 
 /// How far from its end a zip file's last record may begin: the record, and the longest comment.
-const TAIL_BYTES: u64 = 22 + 65_535;
+pub(crate) const TAIL_BYTES: u64 = 22 + 65_535;
 /// How much of the directory is read.
 const DIRECTORY_BYTES: u64 = 4 << 20;
 const END: &[u8] = b"PK\x05\x06";
 const END_64: &[u8] = b"PK\x06\x06";
 const LOCATOR_64: &[u8] = b"PK\x06\x07";
-const ENTRY: &[u8] = b"PK\x01\x02";
+pub(crate) const ENTRY: &[u8] = b"PK\x01\x02";
 /// Every compiled model is in a folder of this name.
 const COMPILED: &str = "data/aotinductor/";
 /// Every TorchScript archive has it, and what `torch.save` writes has not.
@@ -31,7 +31,7 @@ pub fn recognise(file: &mut (impl Read + Seek)) -> std::io::Result<Option<Artifa
     Ok(kind(&directory))
 }
 
-fn part(file: &mut (impl Read + Seek), from: u64, length: u64) -> std::io::Result<Vec<u8>> {
+pub(crate) fn part(file: &mut (impl Read + Seek), from: u64, length: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(from))?;
     file.take(length).read_to_end(&mut bytes)?;
@@ -39,7 +39,7 @@ fn part(file: &mut (impl Read + Seek), from: u64, length: u64) -> std::io::Resul
 }
 
 /// Where the directory begins, and its size.
-fn directory(file: &mut (impl Read + Seek), tail: &[u8]) -> std::io::Result<Option<(u64, u64)>> {
+pub(crate) fn directory(file: &mut (impl Read + Seek), tail: &[u8]) -> std::io::Result<Option<(u64, u64)>> {
     let Some(end) = tail.windows(END.len()).rposition(|window| window == END) else {
         return Ok(None);
     };
@@ -82,15 +82,15 @@ fn kind(directory: &[u8]) -> Option<ArtifactFormat> {
     script.then_some(ArtifactFormat::TorchScript)
 }
 
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn half(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-fn long(bytes: &[u8], at: usize) -> Option<u64> {
+pub(crate) fn long(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 

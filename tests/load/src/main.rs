@@ -7,7 +7,8 @@ use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mesh_load::{
-    Arrivals, Floor, GrpcLoad, Load, OpenLoad, RequestParts, Spread, Summary, request_bytes, run, run_grpc, run_open,
+    Arrivals, Floor, GrpcLoad, Load, OpenLoad, RequestParts, Soak, Spread, Summary, request_bytes, run, run_grpc,
+    run_open, soak,
 };
 
 /// The mesh's own, so that the empty handler is as fast as it can be.
@@ -28,6 +29,8 @@ enum Command {
     Run(RunArguments),
     /// Send requests when they are due, whatever the server does, and print rates and latencies as JSON.
     Open(OpenArguments),
+    /// Send valid, hostile and cancelled requests for a while, and print what came of the valid ones as JSON.
+    Soak(SoakArguments),
     /// Serve the empty handler until interrupted; prints "listening on ADDRESS".
     Floor {
         /// Where to listen.
@@ -107,6 +110,28 @@ struct OpenArguments {
     within_ms: u64,
 }
 
+#[derive(Debug, Args)]
+struct SoakArguments {
+    /// The HTTP inference door.
+    #[arg(long)]
+    address: SocketAddr,
+    /// The gRPC door.
+    #[arg(long)]
+    grpc_address: SocketAddr,
+    /// A file whose first line is a tenant's key.
+    #[arg(long)]
+    tokens: PathBuf,
+    /// A model that gives back its input `x` as `y`.
+    #[arg(long)]
+    model: String,
+    /// For how long.
+    #[arg(long)]
+    seconds: f64,
+    /// Callers of each kind.
+    #[arg(long, default_value_t = 4)]
+    callers: usize,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SpreadArgument {
     /// The same gap every time.
@@ -124,6 +149,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Run(arguments) => closed(&arguments),
         Command::Open(arguments) => open(&arguments),
+        Command::Soak(arguments) => soaked(&arguments),
         Command::Floor {
             listen,
             workers,
@@ -231,6 +257,22 @@ fn told(summary: &Summary) -> anyhow::Result<()> {
     if summary.ok == 0 {
         bail!("no request was answered with status 200: {:?}", summary.statuses);
     }
+    Ok(())
+}
+
+fn soaked(arguments: &SoakArguments) -> anyhow::Result<()> {
+    let path = &arguments.tokens;
+    let tokens = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let wanted = Soak {
+        http: arguments.address,
+        grpc: arguments.grpc_address,
+        key: tokens.lines().next().context("there is no key")?.trim().to_owned(),
+        model: arguments.model.clone(),
+        duration: seconds(arguments.seconds)?,
+        callers: arguments.callers,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    println!("{}", serde_json::to_string(&runtime.block_on(soak(&wanted))?)?);
     Ok(())
 }
 

@@ -9,5 +9,5 @@ mod protocol;
 mod sources;
 
 pub use edges::{Edge, LEVELS, breaches as edge_breaches, workspace_edges};
-pub use protocol::breaches as protocol_breaches;
+pub use protocol::{breaches as protocol_breaches, missing_tests};
 pub use sources::{Source, breaches as source_breaches, conformance_scripts, workspace_file, workspace_sources};

@@ -1,4 +1,4 @@
-//! The table of the protocols: what it calls done names tests, and the tests that it names exist.
+//! The table of the protocols, and the threat model: what is called done names tests, and the tests that are named exist.
 
 use std::collections::BTreeSet;
 
@@ -63,6 +63,27 @@ pub fn breaches(table: &str, sources: &[Source]) -> Vec<String> {
     breaches
 }
 
+/// The tests that the threat model names and that do not exist. A name there is in backticks, in the last cell of a row.
+pub fn missing_tests(document: &str, sources: &[Source]) -> Vec<String> {
+    let known: BTreeSet<&str> = sources.iter().flat_map(|source| tests_of(&source.text)).collect();
+    let (mut missing, mut named) = (Vec::new(), 0);
+    for (number, line) in (1..).zip(document.lines()) {
+        let Some(cells) = cells(line) else { continue };
+        let [_, _, tests] = cells.as_slice() else { continue };
+        let names = tests.split('`').skip(1).step_by(2);
+        for name in names.filter(|name| name.matches('_').count() > 1) {
+            named += 1;
+            if !known.contains(name) {
+                missing.push(format!("line {number}: there is no test '{name}'"));
+            }
+        }
+    }
+    if named == 0 {
+        missing.push("the document names no test".to_owned());
+    }
+    missing
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,5 +117,17 @@ mod tests {
         assert_eq!(check("| a | done | |"), 1);
         assert_eq!(check("| a | nearly | `three` |"), 1);
         assert_eq!(check("| a | done |"), 1);
+    }
+
+    #[test]
+    fn a_threat_names_tests_that_exist() {
+        let sources = [Source {
+            path: "a.rs".into(),
+            text: "#[test]\nfn it_is_so_here() {}\nfn not_a_test_here() {}".to_owned(),
+        }];
+        let found = |row: &str| missing_tests(row, &sources).len();
+        assert_eq!(found("| **S** x | y | `it_is_so_here` |"), 0);
+        assert_eq!(found("| **S** x | y | `it_is_so_here`, `not_a_test_here` |"), 1);
+        assert_eq!(found("| x | `0600` | nothing |"), 1, "a document without any is none");
     }
 }

@@ -1,8 +1,8 @@
 //! Holds the workspace to the laws of the house.
 
 use mesh_tidy::{
-    conformance_scripts, edge_breaches, protocol_breaches, source_breaches, workspace_edges, workspace_file,
-    workspace_sources,
+    conformance_scripts, edge_breaches, missing_tests, protocol_breaches, source_breaches, workspace_edges,
+    workspace_file, workspace_sources,
 };
 
 #[test]
@@ -26,4 +26,11 @@ fn the_table_of_the_protocols_names_tests_that_exist() {
     let sources = [workspace_sources().unwrap(), conformance_scripts().unwrap()].concat();
     let breaches = protocol_breaches(&workspace_file("router/PROTOCOL.md").unwrap(), &sources);
     assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
+
+#[test]
+fn the_threat_model_names_tests_that_exist() {
+    let sources = workspace_sources().unwrap();
+    let missing = missing_tests(&workspace_file("docs/THREATS.md").unwrap(), &sources);
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
 }

@@ -238,8 +238,10 @@ export interface AuditEntry {
   who: string;
   source: string;
   request?: string | null;
+  from?: string;
   changes: { key: string; action: "created" | "changed" | "deleted" }[];
   event?: string;
+  signed_by?: string;
   hash: string;
 }
 export interface AuditVerdict {
@@ -247,6 +249,9 @@ export interface AuditVerdict {
   entries: number;
   begins?: number | null;
   head?: string | null;
+  heads?: number;
+  signed?: number | null;
+  public_key?: string | null;
   problem?: string | null;
 }
 

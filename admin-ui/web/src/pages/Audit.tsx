@@ -79,6 +79,7 @@ export default function Audit() {
                       </span>
                     </td>
                     <td>
+                      {entry.signed_by && <div>signed everything before it</div>}
                       {entry.event && (
                         <div>
                           happened: <span className="mono">{entry.event}</span>

@@ -165,7 +165,7 @@ fn check_records(place: &Place, manifest: &Manifest) -> Result<(), BackupError> 
     for (key, stored) in &state.entries {
         read(key, stored)?;
     }
-    verify(place, head)?;
+    verify(place, Some(head), None)?;
     Ok(())
 }
 
@@ -264,7 +264,7 @@ impl Archive<'_> {
         }
         self.padding(listed.bytes, &listed.name)?;
         if hex(&hasher.finalize()) != listed.sha256 {
-            return Err(damaged(&listed.name, "its SHA-256 is not the one in the list"));
+            return Err(damaged(&listed.name, "its SHA-256 is not the one that manifest.json lists"));
         }
         Ok(())
     }

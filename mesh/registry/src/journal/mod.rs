@@ -2,7 +2,8 @@
 //!
 //! Owns the segments in one folder. Each begins with a header that names its first revision and the hash of all before;
 //! then come frames, one per fsync, each with its length and a CRC-32; in a frame, one line per write: the hash
-//! `SHA-256(hash before || record)` in hexadecimal, a space, and the record as JSON. Beside the segments lie snapshots, so
+//! `SHA-256(hash before || told)` in hexadecimal, a space, what is told of the write as JSON, a tab, and the records that the
+//! write left, which the former names by their digests. Beside the segments lie snapshots, so
 //! that an opening reads the newest and what follows it, and old segments can go. Knows no index and no rules.
 //!
 //! Invariants: revisions have no gap; nothing goes that the two newest snapshots do not cover; a frame that is not whole at the very end was never acknowledged and is cut off with a
@@ -21,10 +22,11 @@ use std::{
     sync::Arc,
 };
 
+pub use self::record::SignedHead;
 pub(crate) use self::{
     compaction::begins,
     holds::{Hold, Holds},
-    record::{Record, RecordedChange, digest},
+    record::{FIRST_LINE_VERSION, Record, RecordedChange, chain, digest, read_told, signed_text},
     snapshot::Base,
     walk::{Head, Start, Step, walk},
 };

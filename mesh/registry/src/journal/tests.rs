@@ -273,14 +273,35 @@ fn a_walk_from_the_middle_reads_no_segment_before_it() {
 }
 
 #[test]
-fn a_segment_is_written_byte_for_byte_as_version_1_wrote_it_and_reads() {
-    let golden = include_bytes!("../../tests/golden/segment.v1.journal");
+fn a_segment_is_written_byte_for_byte_as_version_2_wrote_it_and_reads() {
     let files = LossyFiles::default();
     let (mut journal, _) = open(&files).unwrap();
     journal.append(&[record(1), record(2)]).unwrap();
     append(&mut journal).unwrap();
     let path = files.paths()[0].clone();
     assert!(path.ends_with("00000000000000000001.journal"));
-    assert_eq!(files.read(&path).unwrap(), golden);
+    assert_eq!(
+        files.read(&path).unwrap(),
+        include_bytes!("../../tests/golden/segment.v2.journal")
+    );
     assert_eq!(open(&files).unwrap().1, 3);
+}
+
+#[test]
+fn a_segment_of_version_1_is_read_and_gone_on_with() {
+    let files = LossyFiles::default();
+    let path = Path::new(FOLDER).join("00000000000000000001.journal");
+    let mut file = files.create(&path).unwrap();
+    file.write(include_bytes!("../../tests/golden/segment.v1.journal"))
+        .unwrap();
+    let (mut journal, read) = open(&files).unwrap();
+    assert_eq!(read, 3);
+    append(&mut journal).unwrap();
+    assert_eq!(open(&files).unwrap().1, 4);
+    // It is held to its hashes, too.
+    files.edit(&path, |bytes| {
+        let at = bytes.windows(5).position(|part| part == b"admin").unwrap();
+        bytes[at] ^= 1;
+    });
+    assert!(open(&files).is_err());
 }

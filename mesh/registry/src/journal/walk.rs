@@ -173,7 +173,10 @@ impl Segment<'_> {
             let (payload, length) = match frame::read(self.bytes.get(offset..).unwrap_or_default()) {
                 Ok(frame) => frame,
                 Err(_) if self.may_be_torn(offset) => break,
-                Err(why) => return Err(self.damaged(offset, why)),
+                Err(why) => {
+                    let first = walked.head.revision + 1;
+                    return Err(self.damaged(offset, format!("{why}, where revision {first} should be")));
+                }
             };
             for line in payload.split_inclusive(|byte| *byte == b'\n') {
                 let line = line.strip_suffix(b"\n").unwrap_or(line);

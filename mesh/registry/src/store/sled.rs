@@ -231,7 +231,10 @@ fn unlocked<T>(mut open: impl FnMut() -> ::sled::Result<T>) -> ::sled::Result<T>
     open()
 }
 
-#[expect(clippy::disallowed_methods, reason = "nothing tells when a file's lock is given back")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing tells when a file's lock is given back"
+)]
 fn wait(pause: Duration) {
     std::thread::sleep(pause);
 }

@@ -54,7 +54,7 @@ pub(crate) fn row(bench: &Bench, overload: &Overload<'_>, minutes: f64) -> anyho
 }
 
 /// Memory once settled, and at the end: each the median of a sixth of the samples.
-fn ends(samples: &[f64]) -> Option<(f64, f64)> {
+pub(crate) fn ends(samples: &[f64]) -> Option<(f64, f64)> {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

@@ -83,6 +83,7 @@ fn destination(entry: &str, take: Take) -> Option<String> {
             (library || inner.starts_with("include/")).then(|| inner.to_owned())
         }
         Take::Library(name) => (entry.rsplit('/').next() == Some(name)).then(|| format!("lib/{name}")),
+        Take::Program => None,
     }
 }
 

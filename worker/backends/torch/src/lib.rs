@@ -23,6 +23,7 @@ mod difference;
 mod element;
 mod fault;
 mod lane;
+mod made_by;
 mod model;
 mod module;
 mod outputs;
@@ -38,20 +39,26 @@ use mesh_backend::{Backend, BackendError, DeviceInfo, LoadSpec, LoadedModel, Sig
 use mesh_types::{ArtifactFormat, DeviceId};
 
 use crate::decisions::Decisions;
+pub use crate::made_by::{MadeBy, MadeByError};
 
 /// The libtorch that the bindings are written for.
 pub(crate) const LIBTORCH_VERSION: &str = "2.11.0";
 
 /// How libtorch is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TorchOptions {
     /// Threads within one operation, per device thread. Small models are fastest with 1.
     pub intra_op_threads: u16,
+    /// By which versions a file may have been made.
+    pub made_by: MadeBy,
 }
 
 impl Default for TorchOptions {
     fn default() -> Self {
-        Self { intra_op_threads: 1 }
+        Self {
+            intra_op_threads: 1,
+            made_by: MadeBy::default(),
+        }
     }
 }
 
@@ -107,7 +114,12 @@ impl Backend for TorchBackend {
     }
 
     fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError> {
-        Ok(Box::new(model::TorchModel::load(spec, device, self.decisions.clone())?))
+        Ok(Box::new(model::TorchModel::load(
+            spec,
+            device,
+            &self.options.made_by,
+            self.decisions.clone(),
+        )?))
     }
 
     fn release_memory(&self, device: DeviceId) {

@@ -13,6 +13,7 @@ use crate::{
     decisions::Decisions,
     element, fault,
     lane::Lane,
+    made_by::MadeBy,
     module::{Failure, Module},
     outputs,
     package::Package,
@@ -75,7 +76,12 @@ pub(crate) struct Way {
 }
 
 impl TorchModel {
-    pub(crate) fn load(spec: &LoadSpec, on: DeviceId, decisions: Arc<Decisions>) -> Result<Self, BackendError> {
+    pub(crate) fn load(
+        spec: &LoadSpec,
+        on: DeviceId,
+        made_by: &MadeBy,
+        decisions: Arc<Decisions>,
+    ) -> Result<Self, BackendError> {
         let Some(path) = &spec.artifact else {
             return Err(BackendError::Load("a model of libtorch needs an artifact".to_owned()));
         };
@@ -94,8 +100,9 @@ impl TorchModel {
         };
         let meter = Meter::begin(device);
         let (runner, origin) = match spec.format {
-            ArtifactFormat::TorchAoti => (Runner::Package(way.package(path)?), None),
+            ArtifactFormat::TorchAoti => (Runner::Package(way.package(path, made_by)?), None),
             _ => {
+                made_by.check_archive(path)?;
                 let (module, origin) = way.module(path)?;
                 way.plain.clone_from(&origin.binding.plain);
                 (Runner::Module(module, Variant::Original), Some(origin))
@@ -132,9 +139,9 @@ impl TorchModel {
 
 /// Loading. What it puts on a device must be there before the first call, so it goes through the same lane.
 impl Way {
-    fn package(&self, path: &Path) -> Result<Package, BackendError> {
+    fn package(&self, path: &Path, made_by: &MadeBy) -> Result<Package, BackendError> {
         let _stream = self.lane.enter();
-        Package::load(path, self.device, &self.config)
+        Package::load(path, self.device, made_by, &self.config)
     }
 
     fn module(&self, path: &Path) -> Result<(Module, Origin), BackendError> {

@@ -32,6 +32,7 @@ use self::{
 };
 use crate::{
     fault,
+    made_by::MadeBy,
     module::{Failure, device_number, path_text},
 };
 
@@ -79,9 +80,15 @@ unsafe impl Send for Package {}
 
 impl Package {
     /// Opens a package on a device.
-    pub(crate) fn load(path: &Path, device: Device, config: &ModelConfig) -> Result<Self, BackendError> {
+    pub(crate) fn load(
+        path: &Path,
+        device: Device,
+        made_by: &MadeBy,
+        config: &ModelConfig,
+    ) -> Result<Self, BackendError> {
         let mut archive = Archive::open(path)?;
         archive.made_for.check(device)?;
+        made_by.check_package(archive.made_for.torch())?;
         let remark = archive.code()?.remark();
         let contract = archive.contract()?;
         let plan = Plan::of(&contract, config)?;
