@@ -130,7 +130,7 @@ impl Service {
             received,
             start,
         };
-        Ok((self.ask(head, going, room).await, empty_final))
+        Ok((self.through(head, going, room).await, empty_final))
     }
 
     /// Takes one request that was read through the router, and has its one answer made of what it says.
@@ -141,11 +141,11 @@ impl Service {
         make: impl FnOnce(InferResponse) -> Result<T, Fault>,
     ) -> (Result<T, Fault>, HeaderMap) {
         let id = going.id;
-        let answer = self.ask(head, going, ONE_ANSWER).await;
+        let answer = self.through(head, going, ONE_ANSWER).await;
         self.made(answer, id, make)
     }
 
-    async fn ask(&self, head: Head, going: Going, room: Room) -> Answer {
+    async fn through(&self, head: Head, going: Going, room: Room) -> Answer {
         let call = Call {
             request: going.request,
             credential: head.credential,
