@@ -24,6 +24,9 @@ use tokio::{
 use crate::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor, body::DRAIN_BYTES};
 
 mod extensions;
+mod http2;
+mod http2_abuse;
+mod smuggling;
 
 const MAX_BODY: usize = 64 * 1024;
 const GOOD: &str = r#"{"id":"7","inputs":[{"name":"INPUT0","datatype":"INT32","shape":[1,2],"data":[1,-2]}]}"#;

@@ -9,11 +9,13 @@
 
 mod body;
 mod config;
+mod connection;
 mod cors;
 mod docs;
 mod door;
 mod extension;
 mod generate;
+mod http2;
 mod infer;
 mod manage;
 mod metrics;
@@ -23,6 +25,7 @@ mod regions;
 mod reply;
 mod service;
 mod settings;
+mod tls;
 mod v1;
 
 #[cfg(test)]
