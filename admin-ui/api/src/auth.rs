@@ -145,9 +145,7 @@ fn authenticate(state: &AdminState, request: &HttpRequest) -> Result<Caller, Api
 fn is_own_origin(request: &HttpRequest) -> bool {
     let origin = header_text(request, &header::ORIGIN);
     let origin = origin.and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-    // Over HTTP/2 the host is part of the address.
-    let authority = request.uri().authority().map(|authority| authority.as_str());
-    let host = header_text(request, &header::HOST).or(authority);
+    let host = header_text(request, &header::HOST);
     matches!((origin, host), (Some(origin), Some(host)) if origin.eq_ignore_ascii_case(host))
 }
 

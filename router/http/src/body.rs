@@ -14,7 +14,10 @@ use std::{
 
 use actix_web::{
     HttpRequest,
-    http::header::{CONTENT_ENCODING, CONTENT_LENGTH},
+    http::{
+        Version,
+        header::{CONTENT_ENCODING, CONTENT_LENGTH},
+    },
     web,
 };
 use bytes::{Bytes, BytesMut};
@@ -115,6 +118,10 @@ pub(crate) async fn is_done_with(
     limits: &BodyLimits,
     error: &BodyError,
 ) -> bool {
+    if request.version() == Version::HTTP_2 {
+        // The rest belongs to its stream, which ends with the answer.
+        return true;
+    }
     // A length over the bound was refused before anything was read: all of it is left.
     let is_far = declared(request).is_some_and(|declared| declared > limits.max_bytes && declared > DRAIN_BYTES);
     if error.breaks_off() || is_far {

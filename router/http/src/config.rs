@@ -27,6 +27,12 @@ pub struct HttpDoorConfig {
     pub max_buffered_bytes: usize,
     /// The most connections of each thread.
     pub max_connections_per_worker: usize,
+    /// The most calls of one HTTP/2 connection at once; a client holds back the next.
+    pub max_calls_per_connection: u32,
+    /// How often an HTTP/2 connection is asked whether somebody is there.
+    pub ping_interval: Duration,
+    /// How long it may take to say so.
+    pub ping_timeout: Duration,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
     /// How long a caller may take to send the head of a request.
@@ -60,6 +66,9 @@ impl Default for HttpDoorConfig {
             max_body_bytes: 64 * 1024 * 1024,
             max_buffered_bytes: 1024 * 1024 * 1024,
             max_connections_per_worker: 8_192,
+            max_calls_per_connection: 100,
+            ping_interval: Duration::from_secs(60),
+            ping_timeout: Duration::from_secs(20),
             keep_alive: Duration::from_secs(60),
             head_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(60),

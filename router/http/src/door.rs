@@ -1,13 +1,24 @@
 //! The sockets: binds, starts a thread per worker with a router of its own, reports the bound address, stops gracefully.
 
-use std::{io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    time::Duration,
+};
 
-use actix_web::{App, HttpRequest, HttpServer, dev::Server, dev::ServerHandle, web};
+use actix_server::{GracefulShutdownSignal, Server, ServerBuilder, ServerHandle};
 use mesh_actors::{Readiness, Tasks};
 use mesh_router::{Budget, RouterActor, RouterParts};
-use mesh_tls::HANDSHAKE_TIMEOUT;
 
-use crate::{config::HttpDoorConfig, service::Service};
+use crate::{
+    config::HttpDoorConfig,
+    connection::{self, Serving},
+    service::Service,
+    tls,
+};
+
+const NAME: &str = "inference door";
 
 /// Why a door does not open.
 #[derive(Debug, thiserror::Error)]
@@ -36,52 +47,13 @@ impl HttpDoor {
         readiness: Readiness,
         tasks: &Tasks,
     ) -> Result<Self, DoorError> {
-        let settings = config.clone();
-        let budget = Budget::new(config.max_buffered_bytes);
-        // Runs once on each worker's thread.
-        let make = move || {
-            let (clock, telemetry) = (parts.clock.clone(), parts.telemetry.clone());
-            let router = RouterActor::start_here(parts.clone());
-            let service = Rc::new(Service::new(
-                &config,
-                router,
-                clock,
-                telemetry,
-                readiness.clone(),
-                budget.clone(),
-            ));
-            let answer = move |request: HttpRequest, payload: web::Payload| {
-                let service = service.clone();
-                async move { service.answer(request, payload).await }
-            };
-            // `credential` looks it up, which is called with a request and nothing else.
-            App::new()
-                .app_data(config.local_tenant.clone())
-                .default_service(web::to(answer))
-        };
-        let server = HttpServer::new(make)
-            .workers(settings.workers.max(1))
-            .max_connections(settings.max_connections_per_worker)
-            .keep_alive(settings.keep_alive)
-            .client_request_timeout(settings.head_timeout)
-            .tcp_nodelay(true)
-            // A caller that leaves must not keep a place: its call is dropped with the connection.
-            .h1_allow_half_closed(false)
-            .shutdown_timeout(settings.grace.as_secs().max(1))
-            // Slow handshakes have as many places as connections have, so that they do not keep others waiting.
-            .max_connection_rate(settings.max_connections_per_worker)
-            .tls_handshake_timeout(HANDSHAKE_TIMEOUT)
-            .disable_signals();
-        let server = match settings.tls {
-            Some(tls) => server.bind_rustls_0_23(settings.listen, tls),
-            None => server.bind(settings.listen),
-        };
-        let server = server.map_err(|source| DoorError::Bind {
-            address: settings.listen,
+        let listen = config.listen;
+        let taken = |source| DoorError::Bind {
+            address: listen,
             source,
-        })?;
-        let address = server.addrs().first().copied().unwrap_or(settings.listen);
-        let server = RunningServer::start("inference door", server.run(), address, tasks);
+        };
+        let (address, server) = listening(config, parts, readiness).map_err(taken)?;
+        let server = RunningServer::start(NAME, server, address, tasks);
         Ok(Self { server })
     }
 
@@ -94,6 +66,45 @@ impl HttpDoor {
     pub async fn stop(&self, grace: Duration) -> bool {
         self.server.stop(grace).await
     }
+}
+
+/// Binds, and starts the threads.
+fn listening(config: HttpDoorConfig, parts: RouterParts, readiness: Readiness) -> io::Result<(SocketAddr, Server)> {
+    let listener = TcpListener::bind(config.listen)?;
+    let address = listener.local_addr()?;
+    let server = ServerBuilder::new()
+        .workers(config.workers.max(1))
+        .max_concurrent_connections(config.max_connections_per_worker)
+        .shutdown_timeout(config.grace.as_secs().max(1))
+        .disable_signals();
+    let ending = server.graceful_shutdown_signal();
+    let budget = Budget::new(config.max_buffered_bytes);
+    let acceptor = config.tls.clone().map(tls::acceptor);
+    // Runs once on each worker's thread.
+    let begin = move || begin(&config, &parts, &readiness, &budget, &ending);
+    let server = match acceptor {
+        None => server.listen(NAME, listener, move || connection::plain(begin())),
+        Some(acceptor) => server.listen(NAME, listener, move || connection::secured(begin(), acceptor.clone())),
+    };
+    Ok((address, server?.run()))
+}
+
+/// What a thread serves its connections with, and its router.
+fn begin(
+    config: &HttpDoorConfig,
+    parts: &RouterParts,
+    readiness: &Readiness,
+    budget: &Budget,
+    ending: &GracefulShutdownSignal,
+) -> Rc<Serving> {
+    let (clock, telemetry) = (parts.clock.clone(), parts.telemetry.clone());
+    let router = RouterActor::start_here(parts.clone());
+    let service = Service::new(config, router, clock, telemetry, readiness.clone(), budget.clone());
+    Rc::new(Serving {
+        service: Rc::new(service),
+        config: config.clone(),
+        ending: ending.clone(),
+    })
 }
 
 /// A server that runs as a task.

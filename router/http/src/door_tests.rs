@@ -24,6 +24,9 @@ use tokio::{
 use crate::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor, body::DRAIN_BYTES};
 
 mod extensions;
+mod http2;
+mod http2_abuse;
+mod smuggling;
 mod views;
 
 const MAX_BODY: usize = 64 * 1024;

@@ -10,11 +10,13 @@
 mod asked;
 mod body;
 mod config;
+mod connection;
 mod cors;
 mod docs;
 mod door;
 mod extension;
 mod generate;
+mod http2;
 mod infer;
 mod manage;
 mod metrics;
@@ -24,6 +26,7 @@ mod regions;
 mod reply;
 mod service;
 mod settings;
+mod tls;
 mod v1;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! TLS of the doors: certificates that are renewed under load, callers who must show one, and what is spoken.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use mesh_e2e::Load;
 use mesh_harness::{Admin, Answer, Authority, Caller, Mesh, MeshOptions, ServeOptions, Text, eventually, identity};
@@ -8,6 +8,7 @@ use mesh_node::{NodeConfig, TlsOptions};
 use reqwest::{Client, ClientBuilder, Method, tls};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// `ServerLive` without fields, in a frame of gRPC; the answer's frame says yes.
 const LIVE: [u8; 5] = [0; 5];
@@ -209,17 +210,63 @@ async fn tls_1_3_is_spoken_and_1_2_only_where_it_is_asked_for() -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn http_2_and_1_1_are_agreed_on_and_the_grpc_door_speaks_http_2_only() -> anyhow::Result<()> {
+async fn http_2_and_1_1_are_agreed_on_and_the_answers_are_the_same() -> anyhow::Result<()> {
     let bed = Bed::start(|tls| tls).await?;
     let (both, old) = (bed.client(|client| client)?, bed.client(ClientBuilder::http1_only)?);
-    let url = format!("https://{}/v2/health/live", bed.mesh.addresses().http);
+    let addresses = bed.mesh.addresses();
+    let url = format!("https://{}/v2/health/live", addresses.http);
     assert_eq!(both.get(&url).send().await?.version(), reqwest::Version::HTTP_2);
     assert_eq!(old.get(&url).send().await?.version(), reqwest::Version::HTTP_11);
+    // The admin door and the gRPC door speak one each.
+    let admin = both.get(format!("https://{}/", addresses.admin)).send().await?;
+    assert_eq!(admin.version(), reqwest::Version::HTTP_11);
     assert!(bed.live_over_grpc(&both).await?);
     assert!(bed.live_over_grpc(&old).await.is_err());
     // Plain text is no TLS, and gets no answer.
-    let plain = reqwest::get(format!("http://{}/v2/health/live", bed.mesh.addresses().http)).await;
-    assert!(plain.is_err());
+    assert!(
+        reqwest::get(format!("http://{}/v2/health/live", addresses.http))
+            .await
+            .is_err()
+    );
+    let known = bed.mesh.tenant("acme").await?;
+    bed.mesh.admin()?.publish("acme", "m", &identity()).await?;
+    known.until_ready("m").await?;
+    let by = |client: &Client| Caller::over_tls(client.clone(), addresses.http, Some(known.key()));
+    let (new, old) = (by(&both), by(&old));
+    let events = json!({"x": [1.5, -2.0]});
+    for (caller, other) in [(&new, &old), (&old, &new)] {
+        let (answer, same) = (
+            caller.ask("m", &[1.5, -2.0]).await?.ok()?,
+            other.ask("m", &[1.5, -2.0]).await?,
+        );
+        assert_eq!((answer.status, &answer.body), (same.status, &same.body));
+        let stream = |caller: &Caller| Answer::of(caller.post("/v2/models/m/generate_stream").json(&events));
+        let (answer, same) = (stream(caller).await?.ok()?, stream(other).await?);
+        assert!(answer.body.starts_with(b"data: "));
+        assert_eq!(
+            (answer.header("content-type"), &answer.body),
+            (same.header("content-type"), &same.body)
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_finish_its_handshake_is_cut_off_in_time() -> anyhow::Result<()> {
+    let bed = Bed::start(|tls| tls).await?;
+    let mut silent = Vec::new();
+    // Nothing, the head of a record without its hello, and HTTP/2 that forgot about TLS.
+    for said in [&b""[..], &[22, 3, 1, 1, 0], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut stream = tokio::net::TcpStream::connect(bed.mesh.addresses().http).await?;
+        stream.write_all(said).await?;
+        silent.push(stream);
+    }
+    assert!(bed.live(&bed.client(|client| client)?).await?);
+    for mut stream in silent {
+        let mut rest = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut rest)).await;
+        assert!(read.is_ok(), "still open after 15 s");
+    }
     Ok(())
 }
 
@@ -243,7 +290,7 @@ async fn the_admin_door_binds_browsers_to_tls_and_its_cookie_too() -> anyhow::Re
             .header("strict-transport-security")
             .is_some_and(|value| value.starts_with("max-age="))
     );
-    // A change by cookie names its origin, which over HTTP/2 is compared with the address and not with a Host header.
+    // A change by cookie names its origin, which is compared with the address that it was sent to.
     let cookie = cookie.split(';').next().unwrap_or_default();
     let sign_out = |origin: &str| {
         let request = client.delete(format!("https://{address}/admin/v1/session"));

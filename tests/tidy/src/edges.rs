@@ -58,7 +58,7 @@ const PURE: &[&str] = &[
 const RUNTIMES: &[&str] = &["tokio", "actix", "actix-rt", "actix-web"];
 
 /// Libraries that speak HTTP or gRPC; only doors and what stands above them may name one.
-const WIRE: &[&str] = &["actix-web", "hyper", "reqwest", "tonic", "ureq"];
+const WIRE: &[&str] = &["actix-http", "actix-web", "h2", "hyper", "reqwest", "tonic", "ureq"];
 const DOORS_LEVEL: u8 = 4;
 
 /// One dependency of a crate of the workspace, not counting those of its tests.

@@ -1,0 +1,147 @@
+//! Requests of HTTP/1.1 that two readers could cut in two ways: refused, and the connection closed behind the refusal, so that
+//! what follows is nobody's request.
+
+use super::*;
+
+/// A second request, behind the one that is refused; its answer would be 200.
+const SECOND: &str = "GET /v2/health/live HTTP/1.1\r\nhost: mesh\r\n\r\n";
+
+async fn is_refused_and_closed(bed: &Bed, hostile: &str) {
+    let mut client = Client::new(bed).await;
+    let reply = client.raw(format!("{hostile}{SECOND}").as_bytes()).await;
+    assert!((400..500).contains(&reply.status), "{}: {hostile:?}", reply.status);
+    let closed = async {
+        // An unread rest may be answered with a reset, which is an end as well.
+        while client
+            .stream
+            .read_buf(&mut client.buffer)
+            .await
+            .is_ok_and(|read| read > 0)
+        {}
+    };
+    tokio::time::timeout(Duration::from_secs(20), closed)
+        .await
+        .expect("not closed within 20 s");
+    assert!(
+        client.buffer.is_empty(),
+        "{hostile:?}: {:?}",
+        String::from_utf8_lossy(&client.buffer)
+    );
+}
+
+fn post(headers: &str, body: &str) -> String {
+    format!("POST /v2/models/echo/infer HTTP/1.1\r\nhost: mesh\r\n{headers}\r\n{body}")
+}
+
+#[actix_web::test]
+async fn rfc_9112_6_3_a_length_beside_chunks_is_refused() {
+    let bed = bed();
+    for headers in [
+        "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
+    ] {
+        is_refused_and_closed(&bed, &post(headers, "0\r\n\r\n")).await;
+    }
+}
+
+#[actix_web::test]
+async fn rfc_9112_6_3_two_lengths_and_lengths_that_are_none_are_refused() {
+    let bed = bed();
+    for headers in [
+        "content-length: 5\r\ncontent-length: 6\r\n",
+        "content-length: 5, 6\r\n",
+        "content-length: +5\r\n",
+        "content-length: -5\r\n",
+        "content-length: 5 5\r\n",
+        "content-length: 0x5\r\n",
+        "content-length: five\r\n",
+        "content-length: 99999999999999999999999\r\n",
+    ] {
+        is_refused_and_closed(&bed, &post(headers, "hello")).await;
+    }
+}
+
+#[actix_web::test]
+async fn rfc_9112_6_1_codings_that_do_not_end_in_chunked_are_refused() {
+    let bed = bed();
+    for headers in [
+        "transfer-encoding: identity, chunked, identity\r\n",
+        "transfer-encoding: chunked, gzip\r\n",
+        "transfer-encoding: xchunked\r\n",
+        "transfer-encoding: \"chunked\"\r\n",
+        "transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n",
+    ] {
+        is_refused_and_closed(&bed, &post(headers, "0\r\n\r\n")).await;
+    }
+}
+
+#[actix_web::test]
+async fn rfc_9112_5_1_space_before_a_colon_is_refused() {
+    let bed = bed();
+    for headers in [
+        "content-length : 5\r\n",
+        "transfer-encoding\t: chunked\r\n",
+        "x y: 1\r\n",
+    ] {
+        is_refused_and_closed(&bed, &post(headers, "hello")).await;
+    }
+}
+
+#[actix_web::test]
+async fn rfc_9112_5_2_folded_lines_are_refused() {
+    let bed = bed();
+    for headers in [
+        "x-a: 1\r\n content-length: 5\r\n",
+        "x-a: 1\r\n\tb\r\n",
+        " content-length: 5\r\n",
+    ] {
+        is_refused_and_closed(&bed, &post(headers, "hello")).await;
+    }
+}
+
+#[actix_web::test]
+async fn rfc_9112_7_1_chunks_that_are_none_are_refused() {
+    let bed = bed();
+    for body in [
+        "5\nhello\r\n0\r\n\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        "-5\r\nhello\r\n0\r\n\r\n",
+        "5\r\nhelloXX0\r\n\r\n",
+        "\r\n0\r\n\r\n",
+    ] {
+        is_refused_and_closed(&bed, &post("transfer-encoding: chunked\r\n", body)).await;
+    }
+}
+
+#[actix_web::test]
+async fn rfc_9112_2_2_a_carriage_return_alone_ends_nothing() {
+    let bed = bed();
+    for hostile in [
+        "GET /v2 HTTP/1.1\r\nhost: mesh\rx-a: 1\r\n\r\n".to_owned(),
+        "GET /v2\r HTTP/1.1\r\nhost: mesh\r\n\r\n".to_owned(),
+        post("x-a: a\0b\r\n", ""),
+    ] {
+        is_refused_and_closed(&bed, &hostile).await;
+    }
+}
+
+#[actix_web::test]
+async fn rfc_9112_3_2_hosts_are_one() {
+    let bed = bed();
+    for hostile in [
+        "GET /v2 HTTP/1.1\r\n\r\n",
+        "GET /v2 HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+    ] {
+        is_refused_and_closed(&bed, hostile).await;
+    }
+}
+
+#[actix_web::test]
+async fn an_upgrade_to_http_2_is_not_taken_up_and_the_request_is_answered() {
+    let bed = bed();
+    let mut client = Client::new(&bed).await;
+    let upgrade = "GET /v2 HTTP/1.1\r\nhost: mesh\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n\r\n";
+    let reply = client.raw(upgrade.as_bytes()).await;
+    assert_eq!((reply.status, reply.header("upgrade")), (200, None));
+}
