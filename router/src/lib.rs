@@ -40,8 +40,8 @@ mod request_ids;
 mod sequences;
 mod settings;
 mod standing;
-mod view;
 mod stream;
+mod view;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -65,8 +65,8 @@ pub use regions::{
 };
 pub use request_ids::RequestIds;
 pub use sequences::{Homes, MAX_HOMES};
-pub use view::{Undescribed, View};
 pub use stream::{ManyAnswers, Room};
+pub use view::{Undescribed, View};
 
 /// The answer of a device; dropping it cancels the job.
 pub type WorkerReply = Pin<Box<dyn Future<Output = Result<JobOutcome, Fault>> + Send>>;

@@ -100,7 +100,9 @@ mod tests {
         offer(&mut desk, later, ("b", "p"), 3);
         desk.accrue(later);
         desk.accrue(later);
-        let a = desk.tenants.meet(&TenantId::parse("a").unwrap(), TenantShare::default());
+        let a = desk
+            .tenants
+            .meet(&TenantId::parse("a").unwrap(), TenantShare::default());
         let accrued = desk.tenants.clock(a, 0);
         assert_eq!(
             accrued,

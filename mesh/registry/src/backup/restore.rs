@@ -264,7 +264,10 @@ impl Archive<'_> {
         }
         self.padding(listed.bytes, &listed.name)?;
         if hex(&hasher.finalize()) != listed.sha256 {
-            return Err(damaged(&listed.name, "its SHA-256 is not the one that manifest.json lists"));
+            return Err(damaged(
+                &listed.name,
+                "its SHA-256 is not the one that manifest.json lists",
+            ));
         }
         Ok(())
     }
