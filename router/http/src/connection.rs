@@ -170,13 +170,28 @@ impl Serving {
 
     /// What a connection speaks; none where it is gone, or says too little for too long.
     async fn spoken(&self, socket: &TcpStream) -> Option<Spoken> {
-        let look = socket.async_io(Interest::READABLE, || {
+        tokio::time::timeout(self.config.head_timeout, first_words(socket))
+            .await
+            .ok()?
+    }
+}
+
+/// Looks at what has come until it is enough. The socket stays ready for good once its other end has closed, so who has then said
+/// too little is gone: waiting for more would never pause.
+async fn first_words(socket: &TcpStream) -> Option<Spoken> {
+    loop {
+        let ready = socket.ready(Interest::READABLE).await.ok()?;
+        let seen = socket.try_io(Interest::READABLE, || {
             let mut first = [0; PREFACE.len()];
             let (read, _) = recv(socket, &mut first[..], RecvFlags::PEEK)?;
             // Where it can still become either, the socket is not ready until more is there.
             said(first.get(..read).unwrap_or_default()).ok_or_else(|| io::ErrorKind::WouldBlock.into())
         });
-        tokio::time::timeout(self.config.head_timeout, look).await.ok()?.ok()
+        match seen {
+            Ok(spoken) => return Some(spoken),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ready.is_read_closed() => {}
+            Err(_) => return None,
+        }
     }
 }
 

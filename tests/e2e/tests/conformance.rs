@@ -316,7 +316,7 @@ println!("{:?}", answer.output("y")?.values::<f32>()?);
     let key = key.to_owned();
     let all_run = tokio::task::spawn_blocking(move || {
         let (shell, scripts) = (blocks(&here, "bash"), blocks(&here, "python"));
-        ensure!((shell.len(), scripts.len()) == (2, 4), "the document has other blocks");
+        ensure!((shell.len(), scripts.len()) == (2, 5), "the document has other blocks");
         for block in shell {
             let told = run(Command::new("bash").args(["-euc", &block]).env("MESH_API_KEY", &key))?;
             let answer: Value = serde_json::from_str(&told)?;

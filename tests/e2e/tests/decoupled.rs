@@ -12,7 +12,9 @@ use mesh_e2e::{
     counted,
     python::{conformance, run},
 };
-use mesh_harness::{Answer, Caller, GrpcCaller, Mesh, eventually, identity, repeat_int32};
+use mesh_harness::{
+    Answer, Caller, GrpcCaller, Mesh, MeshOptions, ServeOptions, Text, eventually, identity, repeat_int32,
+};
 use mesh_protocol::grpc::messages::{
     InferParameter, ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
     infer_parameter::ParameterChoice, model_infer_request::InferInputTensor,
@@ -43,7 +45,19 @@ fn mock_llm() -> Value {
 
 /// A mesh in which a tenant has the models, ready.
 async fn mesh() -> anyhow::Result<(Mesh, Caller, GrpcCaller)> {
-    let mesh = Mesh::start().await?;
+    with_threads(1).await
+}
+
+/// A generation occupies the thread that it runs on: whether another request runs beside it is a matter of how many there are.
+async fn with_threads(threads: u32) -> anyhow::Result<(Mesh, Caller, GrpcCaller)> {
+    let mesh = Mesh::start_with(MeshOptions {
+        serve: ServeOptions {
+            threads_per_device: Some(Text(threads.to_string())),
+            ..ServeOptions::default()
+        },
+        ..MeshOptions::default()
+    })
+    .await?;
     let caller = mesh.tenant("acme").await?;
     let admin = mesh.admin()?;
     for (name, model) in [
@@ -162,7 +176,7 @@ async fn a_stream_has_each_answer_with_its_requests_id_and_its_end_where_it_is_a
 
 #[tokio::test]
 async fn answers_come_when_they_are_there_and_hold_up_no_other_request() -> anyhow::Result<()> {
-    let (_mesh, _caller, grpc) = mesh().await?;
+    let (_mesh, _caller, grpc) = with_threads(2).await?;
     let began = Instant::now();
     let slow = repeat("repeat_int32", "slow", &[1, 2, 3], 400);
     let plain = ModelInferRequest {
