@@ -26,6 +26,7 @@ mod describe;
 mod desk;
 mod flight;
 mod graph;
+mod keys;
 mod local;
 mod manage;
 mod pipeline;
@@ -50,6 +51,7 @@ pub use call::{Answer, Call, Completed, Credential};
 pub use control::{CHANGE_TIMEOUT, Change, ChangeOrder, Controlled, Load, ModelControl, RepositoryEntry};
 pub use describe::ModelDescription;
 pub use graph::{Gates, MAX_STATES, MAX_WAITING, MAX_WAITING_TENANTS, infer_ensemble};
+pub use keys::KEY_PATIENCE;
 pub use local::{LocalTenant, PASSED_ON};
 pub use manage::{IndexEntry, StatisticsEntry, state_of};
 pub use regions::{

@@ -12,6 +12,7 @@ use std::{
 use mesh_actors::Permit;
 use mesh_policies::{
     MeshSnapshot,
+    access::KeyWait,
     graph::Plan,
     limits::Admission,
     placement::device_of,
@@ -27,6 +28,7 @@ use crate::{
     Account, Call, RouterParts, WorkerReply,
     flight::InFlight,
     graph::{self, Ensemble, Manner},
+    keys::{Proven, patience, prove},
     place::{Loads, OnDevice},
     regions::Landing,
     sequences::{self, Routed, SequenceName},
@@ -39,14 +41,21 @@ pub(crate) struct Pipeline {
     pub(crate) loads: Arc<Loads>,
 }
 
+/// How far a call has come without waiting.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are in flight, and would each cost an allocation"
+)]
+pub(crate) enum Begun {
+    /// It is on a device, or in an ensemble.
+    InFlight(InFlight),
+    /// The keys of its issuer may be coming: it is to begin anew after that, if they come in time.
+    Waits(Box<Call>, Permit, KeyWait, Instant),
+}
+
 impl Pipeline {
     /// Takes a call as far as a device, or to the first steps of an ensemble, or says why not.
-    pub(crate) fn begin(
-        self: &Arc<Self>,
-        call: Call,
-        permit: Permit,
-        account: &mut Account,
-    ) -> Result<InFlight, Fault> {
+    pub(crate) fn begin(self: &Arc<Self>, call: Call, permit: Permit, account: &mut Account) -> Result<Begun, Fault> {
         let mut lap = Lap::start(self);
         let received = Received {
             snapshot: self.parts.snapshots.load_full(),
@@ -55,20 +64,25 @@ impl Pipeline {
         };
         let authenticated = received.authenticate(self, account);
         account.stages.authenticate = lap.next();
-        let admitted = authenticated?.admit(self);
+        let authenticated = match authenticated? {
+            Ok(authenticated) => authenticated,
+            Err(waits) => return Ok(waits),
+        };
+        let admitted = authenticated.admit(self);
         account.stages.admit = lap.next();
         let versioned = admitted?
             .choose(self, account)
             .and_then(|versioned| versioned.check(self));
         account.stages.choose = lap.next();
         let checked = versioned?;
-        match checked.versioned.entry.plan.clone().filter(|plan| plan.ready) {
+        let in_flight = match checked.versioned.entry.plan.clone().filter(|plan| plan.ready) {
             None => checked.place(self)?.dispatch(self, account.trace()),
             Some(plan) => {
                 account.composed = true;
                 checked.travel(self, &plan, account.trace())
             }
-        }
+        };
+        in_flight.map(Begun::InFlight)
     }
 
     /// A place on a device where a version is ready.
@@ -138,15 +152,23 @@ struct Placed {
 }
 
 impl Received {
-    fn authenticate(self, pipeline: &Pipeline, account: &mut Account) -> Result<Authenticated, Fault> {
-        let now = pipeline.parts.clock.unix_seconds();
-        let (principal, tenant) = self.snapshot.caller(self.call.credential.presented(), now)?;
-        account.tenant = Some(principal.tenant);
-        Ok(Authenticated {
-            tenant: tenant.clone(),
-            call: self.call,
-            permit: self.permit,
-        })
+    fn authenticate(self, pipeline: &Pipeline, account: &mut Account) -> Result<Result<Authenticated, Begun>, Fault> {
+        let parts = &pipeline.parts;
+        match prove(&self.snapshot, parts, &self.call.credential)? {
+            Proven::Caller(principal, tenant) => {
+                account.tenant = Some(principal.tenant);
+                Ok(Ok(Authenticated {
+                    tenant: tenant.clone(),
+                    call: self.call,
+                    permit: self.permit,
+                }))
+            }
+            Proven::Waits(wait) => {
+                let timeout = self.call.timeout.unwrap_or(parts.default_timeout);
+                let until = patience(self.call.received, timeout.min(parts.default_timeout));
+                Ok(Err(Begun::Waits(Box::new(self.call), self.permit, wait, until)))
+            }
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod graph;
 mod import;
 mod infer;
 mod inspect;
+mod issuer;
 mod keys;
 mod loaded;
 mod model_options;
@@ -49,7 +50,8 @@ pub use inspect::{SignatureReader, inspect};
 pub use model_options::{InspectArgs, InspectOutput, ModelCommand, PublishArgs};
 pub use options::{
     ApplyArgs, BackupArgs, Command, DeleteArgs, DescribeArgs, DeviceArgs, DeviceCommand, DeviceListArgs, DiffArgs,
-    DrainArgs, GetArgs, GlobalOptions, InferArgs, KeyCommand, KeyCreateArgs, OutputFormat, StatusArgs, UndrainArgs,
+    DrainArgs, GetArgs, GlobalOptions, InferArgs, IssuerCommand, IssuerKeysArgs, KeyCommand, KeyCreateArgs,
+    OutputFormat, StatusArgs, UndrainArgs,
 };
 pub use trust::TrustOptions;
 pub use warm::WarmArgs;
@@ -172,6 +174,7 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Model(ModelCommand::Graph(args)) => graph::graph(&globals.admin()?, &args, terminal).await,
         Command::Model(ModelCommand::Warm(args)) => warm::warm(&globals.admin()?, &args, terminal).await,
         Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
+        Command::Issuer(command) => issuer::issuer(&globals.admin()?, &command, terminal).await,
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,
         Command::Device(command) => device::device(&globals.admin()?, &command, terminal).await,

@@ -11,6 +11,7 @@ use mesh_admin_api::{AdminDoor, AdminDoorConfig, AdminParts};
 use mesh_backend::Backend;
 use mesh_backend_builtin::BuiltinBackend;
 use mesh_control::{Controller, ControllerHandle, ControllerParts};
+use mesh_jwks::{Keeper, KeeperError};
 use mesh_policies::{Limiter, MeshSnapshot, Pepper};
 use mesh_registry::{Registry, RegistryError};
 use mesh_router::{ModelControl, Regions, RegionsConfig, RouterParts};
@@ -22,7 +23,7 @@ use mesh_types::{Clock, Fault, SystemClock, TenantId};
 use mesh_worker::{BatchObserver, Worker, WorkerConfig, WorkerError};
 
 use crate::{
-    admin::{DeviceProbe, Devices, WebApp},
+    admin::{DeviceProbe, Devices, Issuers, WebApp},
     compat,
     config::NodeConfig,
     control::{Repository, RepositoryParts},
@@ -72,6 +73,8 @@ pub enum StartError {
     Repository(#[from] RepositoryError),
     #[error("cannot follow the devices: {0}")]
     Devices(Fault),
+    #[error(transparent)]
+    Issuers(#[from] KeeperError),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -340,7 +343,7 @@ impl Behind<'_> {
         let snapshots = Arc::new(ArcSwap::from_pointee(MeshSnapshot::default()));
         let limiter = Arc::new(Limiter::new(self.clock.clone()));
         let regions = Arc::new(self.regions());
-        let control = self.start_control(models, &snapshots, (&limiter, &regions), &groups.control);
+        let control = self.start_control(models, &snapshots, (&limiter, &regions), &groups.control)?;
         let repository = self.repository(&control, &snapshots)?;
         let metrics = MetricsDoor::start(
             self.config.metrics,
@@ -389,8 +392,9 @@ impl Behind<'_> {
         snapshots: &Arc<ArcSwap<MeshSnapshot>>,
         (limiter, regions): (&Arc<Limiter>, &Arc<Regions>),
         tasks: &Tasks,
-    ) -> ControllerHandle {
+    ) -> Result<ControllerHandle, StartError> {
         let (limiter, regions, telemetry) = (limiter.clone(), regions.clone(), self.telemetry.clone());
+        let keeper = Keeper::start(self.clock.clone(), telemetry.clone(), tasks)?;
         let parts = ControllerParts {
             registry: self.store.registry.handle(),
             fleet: Arc::new(self.fleet.clone()),
@@ -401,10 +405,11 @@ impl Behind<'_> {
                 limiter.retain(is_there);
                 regions.retain(is_there);
                 telemetry.spans().retain(|tenant| snapshot.tenant(tenant).is_some());
+                keeper.follow(snapshot.credentials.books());
             }),
             ready: models,
         };
-        Controller::start(parts, tasks)
+        Ok(Controller::start(parts, tasks))
     }
 
     /// Shared memory, if callers may use it.
@@ -460,6 +465,7 @@ impl Behind<'_> {
                 telemetry: self.telemetry.clone(),
                 snapshots: router.snapshots.clone(),
             }),
+            issuers: Arc::new(Issuers(router.snapshots.clone())),
             probe: Arc::new(DeviceProbe {
                 fleet: self.fleet.clone(),
                 router,

@@ -18,8 +18,8 @@ mod schema;
 mod tenant;
 
 pub use access::{
-    AdminRole, AdminTokenSpec, ApiKeySpec, IssuerKeySpec, IssuerSpec, KeyAlgorithm, MAX_ISSUER_KEYS, REDACTED, Scope,
-    TenantBinding,
+    AdminRole, AdminTokenSpec, ApiKeySpec, IssuerKeySpec, IssuerSpec, JwksSpec, KeyAlgorithm, REDACTED, Scope,
+    TenantBinding, TokenProfile,
 };
 pub use endpoint::{ALL_HUNDREDTHS, ArmSpec, EndpointSpec, MAX_ARMS, MAX_TIMEOUT_MS};
 pub use envelope::{API_VERSION, Metadata, Resource, Spec};

@@ -10,6 +10,7 @@
 mod certificates;
 mod devices;
 mod ensembles;
+mod issuers;
 mod labels;
 mod latency;
 mod logs;

@@ -201,7 +201,7 @@ fn a_key_without_the_scope_is_known_but_may_not_infer() {
     let principal = ask(&Credentials::new(pepper()).with_key(entry), &key.text).unwrap();
     let error = principal.require(Scope::Infer).unwrap_err();
     assert_eq!(error, AuthError::InsufficientScope(Scope::Infer));
-    assert_eq!(Fault::from(error).class, FaultClass::PermissionDenied);
+    assert_eq!(Fault::from(error).class, FaultClass::InsufficientScope);
 }
 
 #[test]

@@ -72,6 +72,7 @@ impl Service {
         R: prost::Message + Send + 'static,
     {
         let (id, credential) = (self.ids.next(), credential(&request));
+        self.router.await_keys(&credential).await;
         let mut grpc = Grpc::new(ProstCodec::<R, Q>::default())
             .max_decoding_message_size(MAX_QUESTION_BYTES)
             .accept_compressed(CompressionEncoding::Gzip)

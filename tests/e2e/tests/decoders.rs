@@ -22,6 +22,7 @@ macro_rules! text {
 const TARGETS: &[(&str, Body)] = &[
     ("condition", text!(mesh_policies::fuzz::condition)),
     ("credential", text!(mesh_policies::fuzz::credential)),
+    ("key_set", mesh_policies::fuzz::key_set),
     ("generate", fuzz::generate),
     ("index", fuzz::index),
     ("infer_binary", fuzz::infer_binary),

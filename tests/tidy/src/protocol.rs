@@ -1,4 +1,5 @@
-//! The table of the protocols: what it calls done names tests, and the tests that it names exist.
+//! The tables of the protocols and of the rules of security: what they call done names tests, and the tests that they name
+//! exist.
 
 use std::collections::BTreeSet;
 
