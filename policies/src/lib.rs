@@ -1,13 +1,14 @@
 //! Pure decisions, the clock passed in: who may, how much, and which version.
 //!
-//! Owns the [`MeshSnapshot`] that a request is decided by, authentication ([`access`]), tenants' limits ([`limits`]), the split
-//! of an endpoint ([`traffic`]) and models made of other models ([`graph`]). Knows no runtime, no wire format and no store: control compiles a snapshot, routers
+//! Owns the [`MeshSnapshot`] that a request is decided by, authentication ([`access`]), authorization ([`authorization`]), tenants'
+//! limits ([`limits`]), the split of an endpoint ([`traffic`]) and models made of other models ([`graph`]). Knows no runtime, no wire format and no store: control compiles a snapshot, routers
 //! ask it, and nothing here reads a clock or an environment of its own.
 //!
 //! Invariants: an empty snapshot lets nobody in; one snapshot decides a whole request; only the limiter's counters and the
-//! memory of verified tokens change behind a shared reference, and neither can make a decision that the rules would not.
+//! memories of verified tokens and of decisions change behind a shared reference, and none can make a decision that the rules would not.
 
 pub mod access;
+pub mod authorization;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod graph;

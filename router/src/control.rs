@@ -99,13 +99,13 @@ impl RouterHandle {
         order: impl FnOnce(Deadline) -> Result<ChangeOrder, Fault>,
     ) -> Result<(), Fault> {
         let parts = self.parts();
-        let tenant = manage::tenant_of(parts, credential)?;
+        let (tenant, may_name) = manage::names_of(parts, credential)?;
         let Some(control) = control else {
             return Err(not_allowed());
         };
         let timeout = timeout.map_or(CHANGE_TIMEOUT, |timeout| timeout.min(CHANGE_TIMEOUT));
         let order = order(Deadline::after(parts.clock.now(), timeout))?;
-        if *control.tenant() != tenant {
+        if *control.tenant() != tenant || !may_name(&order.model) {
             return Err(Fault::unknown_model(&order.model));
         }
         control.change(order).await
@@ -118,13 +118,13 @@ impl RouterHandle {
         credential: &Credential,
         only_ready: bool,
     ) -> Result<Vec<RepositoryEntry>, Fault> {
-        let tenant = manage::tenant_of(self.parts(), credential)?;
+        let (tenant, may_name) = manage::names_of(self.parts(), credential)?;
         let Some(control) = control.filter(|control| *control.tenant() == tenant) else {
             let index = self.index(credential, only_ready)?;
             return Ok(index.into_iter().map(RepositoryEntry::from).collect());
         };
         let mut index = control.index().await?;
-        index.retain(|entry| entry.ready || !only_ready);
+        index.retain(|entry| (entry.ready || !only_ready) && may_name(&entry.name));
         Ok(index)
     }
 }

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_policies::{
-    MeshSnapshot,
+    MeshSnapshot, Principal,
     snapshot::{Target, TenantEntry, VersionEntry, VersionPhase},
 };
 use mesh_types::{ArtifactFormat, ComputeTimes, Fault, TenantId, Times, Version, VersionSelector, VersionStatistics};
@@ -76,10 +76,10 @@ impl RouterHandle {
     ) -> Result<Vec<StatisticsEntry>, Fault> {
         let parts = self.parts();
         let snapshot = parts.snapshots.load_full();
-        let tenant = caller(&snapshot, parts, credential)?;
+        let asker = caller(&snapshot, parts, credential)?;
         let found = match name {
-            Some(name) => of_name(tenant, name, selector)?,
-            None => of_models(tenant),
+            Some(name) => of_name(&asker, name, selector)?,
+            None => of_models(&asker),
         };
         let counted = found.into_iter().map(|(name, entry)| StatisticsEntry {
             name,
@@ -97,10 +97,10 @@ impl RouterHandle {
     pub fn index(&self, credential: &Credential, only_ready: bool) -> Result<Vec<IndexEntry>, Fault> {
         let parts = self.parts();
         let snapshot = parts.snapshots.load_full();
-        let tenant = caller(&snapshot, parts, credential)?;
+        let asker = caller(&snapshot, parts, credential)?;
         let mut index = Vec::new();
-        for (name, target) in &tenant.targets {
-            for (version, entry) in versions(tenant, target) {
+        for (name, target) in asker.targets() {
+            for (version, entry) in versions(asker.tenant, target) {
                 let ready = entry.is_ready();
                 if ready || !only_ready {
                     let reason = entry.unavailable_reason.as_deref().filter(|_| !ready);
@@ -117,12 +117,6 @@ impl RouterHandle {
         index.sort_unstable_by(|one, other| (&one.name, one.version).cmp(&(&other.name, other.version)));
         Ok(index)
     }
-}
-
-/// Who is calling.
-pub(crate) fn tenant_of(parts: &RouterParts, credential: &Credential) -> Result<TenantId, Fault> {
-    let snapshot = parts.snapshots.load();
-    Ok(caller(&snapshot, parts, credential)?.id.clone())
 }
 
 /// What an ensemble has done. The time of its steps is added up, also of those that ran side by side.
@@ -144,13 +138,44 @@ fn of_ensemble(parts: &RouterParts, entry: &VersionEntry) -> VersionStatistics {
     }
 }
 
-fn caller<'a>(
-    snapshot: &'a MeshSnapshot,
+/// Whose caller it is, and whether it may call what these names may come to lead to.
+pub(crate) fn names_of(
     parts: &RouterParts,
     credential: &Credential,
-) -> Result<&'a TenantEntry, Fault> {
-    let (_, tenant) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
-    Ok(tenant)
+) -> Result<(TenantId, impl Fn(&str) -> bool), Fault> {
+    let snapshot = parts.snapshots.load_full();
+    let (principal, tenant) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
+    let tenant = tenant.clone();
+    let id = tenant.id.clone();
+    Ok((id, move |name: &str| snapshot.may_name(&principal, &tenant, name)))
+}
+
+/// Who is asking, with what it may see.
+struct Asker<'a> {
+    snapshot: &'a MeshSnapshot,
+    principal: Principal,
+    tenant: &'a TenantEntry,
+}
+
+impl<'a> Asker<'a> {
+    fn target(&self, name: &str) -> Option<&'a Target> {
+        self.snapshot.callable(&self.principal, self.tenant, name)
+    }
+
+    /// The names that it may call, and what they lead to.
+    fn targets(&self) -> impl Iterator<Item = (&'a String, &'a Target)> {
+        let names = self.tenant.targets.keys();
+        names.filter_map(|name| Some((name, self.target(name)?)))
+    }
+}
+
+fn caller<'a>(snapshot: &'a MeshSnapshot, parts: &RouterParts, credential: &Credential) -> Result<Asker<'a>, Fault> {
+    let (principal, tenant) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
+    Ok(Asker {
+        snapshot,
+        principal,
+        tenant,
+    })
 }
 
 /// Whether the tenant may call it: an ensemble may have steps that are not for everybody.
@@ -177,9 +202,9 @@ fn versions(tenant: &TenantEntry, target: &Target) -> BTreeMap<Version, Arc<Vers
 
 type Named = (String, Arc<VersionEntry>);
 
-fn of_name(tenant: &TenantEntry, name: &str, selector: &VersionSelector) -> Result<Vec<Named>, Fault> {
-    let unknown = || Fault::unknown_model(name);
-    let target = tenant.target(name).ok_or_else(unknown)?;
+fn of_name(asker: &Asker<'_>, name: &str, selector: &VersionSelector) -> Result<Vec<Named>, Fault> {
+    let (tenant, unknown) = (asker.tenant, || Fault::unknown_model(name));
+    let target = asker.target(name).ok_or_else(unknown)?;
     let found: Vec<Arc<VersionEntry>> = match (selector, target) {
         (VersionSelector::Default, target) => versions(tenant, target).into_values().collect(),
         (pinned, Target::Model(model)) => model.resolve(pinned).into_iter().cloned().collect(),
@@ -198,11 +223,11 @@ fn of_name(tenant: &TenantEntry, name: &str, selector: &VersionSelector) -> Resu
 }
 
 /// Endpoints are left out: what their versions do is their models'.
-fn of_models(tenant: &TenantEntry) -> Vec<Named> {
+fn of_models(asker: &Asker<'_>) -> Vec<Named> {
     let mut named: Vec<Named> = Vec::new();
-    for (name, target) in &tenant.targets {
+    for (name, target) in asker.targets() {
         if matches!(target, Target::Model(_)) {
-            let of_it = versions(tenant, target).into_values();
+            let of_it = versions(asker.tenant, target).into_values();
             named.extend(of_it.map(|entry| (name.clone(), entry)));
         }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use mesh_actors::Permit;
 use mesh_policies::{
-    MeshSnapshot,
+    MeshSnapshot, Principal,
     graph::Plan,
     limits::Admission,
     placement::device_of,
@@ -97,6 +97,8 @@ struct Received {
 
 /// The caller is known.
 struct Authenticated {
+    snapshot: Arc<MeshSnapshot>,
+    principal: Principal,
     tenant: Arc<TenantEntry>,
     call: Call,
     permit: Permit,
@@ -104,6 +106,8 @@ struct Authenticated {
 
 /// The caller's limits have room, and hold it.
 struct Admitted {
+    snapshot: Arc<MeshSnapshot>,
+    principal: Principal,
     tenant: Arc<TenantEntry>,
     call: Call,
     permits: (Permit, Admission),
@@ -141,9 +145,11 @@ impl Received {
     fn authenticate(self, pipeline: &Pipeline, account: &mut Account) -> Result<Authenticated, Fault> {
         let now = pipeline.parts.clock.unix_seconds();
         let (principal, tenant) = self.snapshot.caller(self.call.credential.presented(), now)?;
-        account.tenant = Some(principal.tenant);
+        account.tenant = Some(principal.tenant.clone());
         Ok(Authenticated {
             tenant: tenant.clone(),
+            snapshot: self.snapshot.clone(),
+            principal,
             call: self.call,
             permit: self.permit,
         })
@@ -154,6 +160,8 @@ impl Authenticated {
     fn admit(self, pipeline: &Pipeline) -> Result<Admitted, Fault> {
         let admission = pipeline.parts.limiter.admit(&self.tenant.id, &self.tenant.limits)?;
         Ok(Admitted {
+            snapshot: self.snapshot,
+            principal: self.principal,
             tenant: self.tenant,
             call: self.call,
             permits: (self.permit, admission),
@@ -165,7 +173,9 @@ impl Admitted {
     fn choose(self, pipeline: &Pipeline, account: &mut Account) -> Result<Versioned, Fault> {
         let request = &self.call.request;
         let unknown = || Fault::unknown_model(&request.model);
-        let target = self.tenant.target(&request.model).ok_or_else(unknown)?;
+        // A name that the caller may not call is as unknown as one that is not there.
+        let target = self.snapshot.callable(&self.principal, &self.tenant, &request.model);
+        let target = target.ok_or_else(unknown)?;
         // The name exists for this caller: from here on it may be a label.
         account.target = Some(target.clone());
         account.trace_as(&self.tenant.id, &request.model);

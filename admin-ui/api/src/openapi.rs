@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use mesh_resources::{
     AdminTokenSpec, ApiKeySpec, ArtifactRef, EndpointSpec, IssuerSpec, Kind, Metadata, ModelSpec, ModelVersionSpec,
-    TenantSpec,
+    PolicySpec, TenantSpec,
 };
 use utoipa::openapi::{
     ComponentsBuilder, ContentBuilder, InfoBuilder, ObjectBuilder, OneOfBuilder, OpenApi, OpenApiBuilder, PathItem,
@@ -24,6 +24,7 @@ use crate::{
     entry::{Body, Entry},
     error::ErrorBody,
     graph::GraphView,
+    policies::{PolicyAnswer, PolicySchema, PolicyTest},
     routes::{ROOT, entries},
     wire::{
         ApplyBody, ApplyResults, AuditList, AuditVerdict, LoginBody, NewKey, NewKeyBody, NewToken, NewTokenBody,
@@ -194,6 +195,10 @@ fn components() -> ComponentsBuilder {
         .with::<ResourceSchema>()
         .with::<Metadata>()
         .with::<TenantSpec>()
+        .with::<PolicySpec>()
+        .with::<PolicyTest>()
+        .with::<PolicyAnswer>()
+        .with::<PolicySchema>()
         .with::<IssuerSpec>()
         .with::<ApiKeySpec>()
         .with::<ModelSpec>()

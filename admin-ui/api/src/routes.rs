@@ -2,11 +2,14 @@
 
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError as _,
+    body::BoxBody,
+    dev::ServiceRequest,
     error::JsonPayloadError,
     http::StatusCode,
-    middleware::from_fn,
+    middleware::{Next, from_fn},
     web::{self, Bytes, Data, Json, Payload, Query, ServiceConfig},
 };
+use mesh_policies::authorization::{Action, ObjectKind};
 use mesh_resources::Kind;
 use mesh_types::{EndpointId, ModelId};
 use serde_json::Value;
@@ -14,10 +17,13 @@ use serde_json::Value;
 use crate::{
     AdminState, apply, artifacts, audit,
     auth::{self, Caller},
+    authz::{self, Needs},
     backup, devices,
     entry::{Body, Entry},
     error::ApiError,
-    graph, keys, live, openapi, resources,
+    graph, keys, live, openapi, policies,
+    policies::PolicyTest,
+    resources,
     resources::{ListQuery, WriteQuery, tenant_of},
     trial, versions,
     wire::{ApplyBody, LoginBody, NewKeyBody, NewTokenBody, PublishBody, WarmBody},
@@ -38,7 +44,7 @@ fn paths(kind: Kind) -> (String, String) {
     let list = format!("/{}", kind.plural());
     let one = match kind {
         Kind::Tenant => "/tenants/{tenant}".to_owned(),
-        Kind::Issuer | Kind::AdminToken => format!("{list}/{{name}}"),
+        Kind::Issuer | Kind::AdminToken | Kind::Policy => format!("{list}/{{name}}"),
         Kind::ApiKey | Kind::Endpoint => format!("/tenants/{{tenant}}{list}/{{name}}"),
         Kind::Model => "/tenants/{tenant}/models/{model}".to_owned(),
         Kind::ModelVersion => "/tenants/{tenant}/models/{model}/versions/{version}".to_owned(),
@@ -60,14 +66,18 @@ fn reads_of(kind: Kind) -> [Entry; 2] {
     let (list, one) = paths(kind);
     let name = kind.as_str();
     let plural = capitalized(&kind.plural().replace("admin-tokens", "adminTokens"));
-    let listed = web::get()
-        .to(move |state: State, query: Query<ListQuery>| async move { resources::list(&state, kind, &query) });
+    let listed = web::get().to(
+        move |state: State, caller: Caller, query: Query<ListQuery>| async move {
+            resources::list(&state, &caller, kind, &query)
+        },
+    );
     let got =
         web::get().to(move |state: State, request: HttpRequest| async move { resources::get(&state, kind, &request) });
     let about = format!("Lists resources of kind {name}.");
     [
         Entry::get(&list, &format!("list{plural}"), &about, listed)
             .query(&["tenant", "limit", "cursor"])
+            .needs(Needs::Handler)
             .answers("ResourceList"),
         Entry::get(
             &one,
@@ -75,6 +85,7 @@ fn reads_of(kind: Kind) -> [Entry; 2] {
             &format!("Reads a resource of kind {name}."),
             got,
         )
+        .takes_right(mesh_authz::reading(kind), mesh_authz::kind_of(kind))
         .answers("Resource"),
     ]
 }
@@ -96,6 +107,7 @@ fn writes_of(kind: Kind) -> [Entry; 2] {
         Entry::put(&one, &format!("put{name}"), &about, put)
             .query(&["dry_run"])
             .headers(&["If-Match", "If-None-Match"])
+            .needs(Needs::Handler)
             .takes("Resource")
             .answers("Resource"),
         Entry::delete(
@@ -104,7 +116,8 @@ fn writes_of(kind: Kind) -> [Entry; 2] {
             &format!("Deletes a resource of kind {name}."),
             deleted,
         )
-        .headers(&["If-Match"]),
+        .headers(&["If-Match"])
+        .takes_right(mesh_authz::writing(kind), mesh_authz::kind_of(kind)),
     ]
 }
 
@@ -199,6 +212,14 @@ async fn download_backup(state: State, caller: Caller) -> Answer {
     backup::download(&state, &caller).await
 }
 
+async fn policy_test(state: State, body: Json<PolicyTest>) -> Answer {
+    policies::test(&state, &body)
+}
+
+async fn policy_schema() -> HttpResponse {
+    policies::schema()
+}
+
 async fn document() -> HttpResponse {
     HttpResponse::Ok().json(openapi::document())
 }
@@ -209,6 +230,7 @@ fn session_routes() -> [Entry; 3] {
         Entry::post("/session", "signIn", about, web::post().to(sign_in))
             .tag("session")
             .takes("LoginBody")
+            .needs(Needs::Nothing)
             .status(StatusCode::NO_CONTENT),
         Entry::get(
             "/session",
@@ -217,8 +239,11 @@ fn session_routes() -> [Entry; 3] {
             web::get().to(session),
         )
         .tag("session")
+        .needs(Needs::Nothing)
         .answers("SessionView"),
-        Entry::delete("/session", "signOut", "Signs out.", web::delete().to(sign_out)).tag("session"),
+        Entry::delete("/session", "signOut", "Signs out.", web::delete().to(sign_out))
+            .tag("session")
+            .needs(Needs::Nothing),
     ]
 }
 
@@ -229,6 +254,7 @@ fn making_routes() -> [Entry; 3] {
         Entry::post("/apply", "apply", about, apply)
             .query(&["dry_run"])
             .takes("ApplyBody")
+            .needs(Needs::Handler)
             .answers("ApplyResults"),
         Entry::post(
             "/tenants/{tenant}/keys",
@@ -238,6 +264,7 @@ fn making_routes() -> [Entry; 3] {
         )
         .tag("credentials")
         .takes("NewKeyBody")
+        .needs(Needs::Handler)
         .makes("NewKey"),
         Entry::post(
             "/admin-tokens",
@@ -247,6 +274,7 @@ fn making_routes() -> [Entry; 3] {
         )
         .tag("credentials")
         .takes("NewTokenBody")
+        .needs(Needs::Handler)
         .makes("NewToken"),
     ]
 }
@@ -265,9 +293,11 @@ fn model_routes() -> [Entry; 6] {
         )
         .headers(&["x-sha256"])
         .body(Body::Bytes)
+        .needs(Needs::Home(Action::ArtifactUpload))
         .makes("ArtifactRef"),
         Entry::post(versions, "publishVersion", next, web::post().to(publish))
             .takes("PublishBody")
+            .takes_right(Action::ModelPublish, ObjectKind::Model)
             .makes("Resource"),
         Entry::post(
             "/tenants/{tenant}/models/{model}/warm",
@@ -276,6 +306,7 @@ fn model_routes() -> [Entry; 6] {
             web::post().to(warm),
         )
         .takes("WarmBody")
+        .takes_right(Action::ModelWarm, ObjectKind::Model)
         .answers("Warmed"),
         Entry::get(
             versions,
@@ -283,6 +314,7 @@ fn model_routes() -> [Entry; 6] {
             "Lists a model's versions by number.",
             listed,
         )
+        .takes_right(Action::ModelRead, ObjectKind::Model)
         .answers("ResourceList"),
         Entry::get(
             "/tenants/{tenant}/models/{model}/graph",
@@ -291,6 +323,7 @@ fn model_routes() -> [Entry; 6] {
             web::get().to(model_graph),
         )
         .query(&["version"])
+        .takes_right(Action::ModelRead, ObjectKind::Model)
         .answers("GraphView"),
         Entry::post(
             "/tenants/{tenant}/endpoints/{name}/try",
@@ -299,6 +332,7 @@ fn model_routes() -> [Entry; 6] {
             tried,
         )
         .takes("TrialBody")
+        .takes_right(Action::EndpointTry, ObjectKind::Endpoint)
         .answers("Trials"),
     ]
 }
@@ -312,6 +346,7 @@ fn watching_routes() -> [Entry; 5] {
             "How the mesh is doing.",
             web::get().to(overview),
         )
+        .takes_right(Action::MeshRead, ObjectKind::Mesh)
         .answers("Overview"),
         Entry::get(
             "/events",
@@ -319,12 +354,18 @@ fn watching_routes() -> [Entry; 5] {
             "The overview once a second.",
             web::get().to(events),
         )
+        .takes_right(Action::MeshRead, ObjectKind::Mesh)
         .answer(Body::Events("Overview")),
         Entry::get("/audit", "listAudit", "Lists the trail of changes.", audited)
             .query(&["after", "limit"])
+            .takes_right(Action::AuditRead, ObjectKind::Mesh)
             .answers("AuditList"),
-        Entry::get("/audit/verify", "verifyAudit", "Checks the chain of hashes.", verified).answers("AuditVerdict"),
-        Entry::get("/openapi.json", "getOpenApi", "This document.", web::get().to(document)).answers("OpenApiDocument"),
+        Entry::get("/audit/verify", "verifyAudit", "Checks the chain of hashes.", verified)
+            .takes_right(Action::AuditRead, ObjectKind::Mesh)
+            .answers("AuditVerdict"),
+        Entry::get("/openapi.json", "getOpenApi", "This document.", web::get().to(document))
+            .needs(Needs::Nothing)
+            .answers("OpenApiDocument"),
     ]
 }
 
@@ -334,22 +375,49 @@ fn device_routes() -> [Entry; 3] {
                    until the mesh is restarted.";
     let undrained = "Lets a device that was drained take requests again.";
     [
-        Entry::get("/devices", "listDevices", about, web::get().to(device_list)).answers("DeviceList"),
-        Entry::post("/devices/{device}/drain", "drainDevice", drained, web::post().to(drain)).answers("DeviceDetail"),
+        Entry::get("/devices", "listDevices", about, web::get().to(device_list))
+            .takes_right(Action::DeviceRead, ObjectKind::Mesh)
+            .answers("DeviceList"),
+        Entry::post("/devices/{device}/drain", "drainDevice", drained, web::post().to(drain))
+            .takes_right(Action::DeviceDrain, ObjectKind::Device)
+            .answers("DeviceDetail"),
         Entry::post(
             "/devices/{device}/undrain",
             "undrainDevice",
             undrained,
             web::post().to(undrain),
         )
+        .takes_right(Action::DeviceDrain, ObjectKind::Device)
         .answers("DeviceDetail"),
     ]
 }
 
+fn policy_routes() -> [Entry; 2] {
+    let about = "Says whether somebody may do something to something, and which policies decide; also with policies that are \
+                 not written yet.";
+    let schema = "What policies can speak of, and what holds without any.";
+    [
+        Entry::post("/policy-test", "testPolicy", about, web::post().to(policy_test))
+            .takes("PolicyTest")
+            .takes_right(Action::PolicyRead, ObjectKind::Mesh)
+            .answers("PolicyAnswer"),
+        Entry::get(
+            "/policy-schema",
+            "getPolicySchema",
+            schema,
+            web::get().to(policy_schema),
+        )
+        .needs(Needs::Handler)
+        .answers("PolicySchema"),
+    ]
+}
+
 fn backup_route() -> Entry {
-    let about = "A copy of everything as a tar archive, secrets included; for admins only. `mesh restore` takes it.";
+    let about =
+        "A copy of everything as a tar archive, secrets included; for who may do mesh:backup. `mesh restore` takes it.";
     Entry::get("/backup", "downloadBackup", about, web::get().to(download_backup))
         .tag("backup")
+        .takes_right(Action::Backup, ObjectKind::Mesh)
         .answer(Body::Bytes)
 }
 
@@ -362,6 +430,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries.extend(session_routes());
     entries.extend(making_routes());
     entries.extend(model_routes().map(|entry| entry.tag("models")));
+    entries.extend(policy_routes().map(|entry| entry.tag("policies")));
     entries.push(backup_route());
     entries.extend(device_routes().map(|entry| entry.tag("devices")));
     entries.extend(watching_routes().map(|entry| entry.tag("live")));
@@ -386,10 +455,12 @@ pub fn configure(config: &mut ServiceConfig) {
             // Nobody has signed in yet.
             resource = resource.app_data(json_config(MAX_LOGIN_BYTES));
         }
-        scope = scope.service(
-            same.into_iter()
-                .fold(resource, |resource, entry| resource.route(entry.route)),
-        );
+        scope = scope.service(same.into_iter().fold(resource, |resource, entry| {
+            let needs = entry.needs;
+            let guarded =
+                from_fn(move |request: ServiceRequest, next: Next<BoxBody>| authz::guard(needs, request, next));
+            resource.route(entry.route.wrap(guarded))
+        }));
     }
     let scope = scope.default_service(web::to(no_route)).wrap(from_fn(auth::guard));
     config.service(scope);

@@ -25,6 +25,7 @@ mod loaded;
 mod model_options;
 mod options;
 mod paths;
+mod policy;
 mod publish;
 mod spans;
 mod status;
@@ -51,6 +52,7 @@ pub use options::{
     ApplyArgs, BackupArgs, Command, DeleteArgs, DescribeArgs, DeviceArgs, DeviceCommand, DeviceListArgs, DiffArgs,
     DrainArgs, GetArgs, GlobalOptions, InferArgs, KeyCommand, KeyCreateArgs, OutputFormat, StatusArgs, UndrainArgs,
 };
+pub use policy::{PolicyCommand, PolicyPutArgs, PolicySchemaArgs, PolicyTestArgs};
 pub use trust::TrustOptions;
 pub use warm::WarmArgs;
 
@@ -174,6 +176,7 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,
+        Command::Policy(command) => policy::policy(&globals.admin()?, &command, terminal).await,
         Command::Device(command) => device::device(&globals.admin()?, &command, terminal).await,
         Command::Backup(args) => backup::backup(&globals.admin()?, &args, terminal).await,
         Command::Completions { shell } => {

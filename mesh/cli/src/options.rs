@@ -6,7 +6,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use mesh_resources::Kind;
 use mesh_types::{DeviceId, TenantId};
 
-use crate::{Failure, ModelCommand, TrustOptions, client::AdminClient, keys::Expiry, tensors::NamedInput};
+use crate::{
+    Failure, ModelCommand, PolicyCommand, TrustOptions, client::AdminClient, keys::Expiry, tensors::NamedInput,
+};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 unreachable, 4 conflict.";
 
@@ -145,6 +147,9 @@ The tenant is the one of the API key: set MESH_API_KEY, or give --tenant-key.")]
   mesh status
   mesh status -o json")]
     Status(StatusArgs),
+    /// Ask who may do what, and why; write policies.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Look at devices, and take them out of service for a while.
     #[command(subcommand)]
     Device(DeviceCommand),
@@ -274,6 +279,9 @@ pub struct KeyCreateArgs {
     /// A note for people.
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
+    /// A group of the tenant's that it is in, for policies; may be given again.
+    #[arg(long = "group", value_name = "GROUP")]
+    pub groups: Vec<String>,
 }
 
 /// `mesh device`.

@@ -19,7 +19,7 @@ use mesh_types::{
 };
 
 use crate::{
-    credentials, ensembles,
+    authorization, credentials, ensembles,
     fleet::FleetReport,
     records::{ModelName, ModelRecord, Records, VersionRecord},
     standing::{Standing, Standings, Trouble, standings},
@@ -37,6 +37,7 @@ pub struct Compiled {
     // By full name: a tenant's targets hide a model behind an endpoint of the same name.
     models: BTreeMap<ModelName, Arc<ModelEntry>>,
     routes: BTreeMap<RouteName, Arc<Route>>,
+    authorized: authorization::Compiled,
 }
 
 /// Compiles what routers follow from what was declared and what devices report.
@@ -71,12 +72,20 @@ pub fn compile(
     } else {
         credentials::compile(records, pepper)
     };
+    let authorization = if known {
+        previous.snapshot.authorization.clone()
+    } else {
+        authorization::compile(records, &previous.authorized)
+    };
     let tenants = tenants(records, &models, &routes);
     Compiled {
         snapshot: Arc::new(
-            MeshSnapshot::new(records.revision, credentials, tenants).with_ensembles(ensembles_of(&models)),
+            MeshSnapshot::new(records.revision, credentials, tenants)
+                .with_ensembles(ensembles_of(&models))
+                .with_authorization(authorization.clone()),
         ),
         routed: routed(&models, &routes),
+        authorized: authorization::Compiled::new(records, &authorization),
         models,
         routes,
     }
@@ -143,6 +152,7 @@ fn model(
     ModelEntry {
         owner: owner.clone(),
         model: model.clone(),
+        grants: Arc::new(record.spec.grants.iter().cloned().collect()),
         versions: record.versions.keys().filter_map(shown).collect(),
         labels,
         default,
@@ -287,6 +297,7 @@ fn nothing(owner: &TenantId, model: &ModelId) -> ModelEntry {
     ModelEntry {
         owner: owner.clone(),
         model: model.clone(),
+        grants: Arc::default(),
         versions: BTreeMap::new(),
         labels: BTreeMap::new(),
         default: None,

@@ -30,6 +30,7 @@ fn api_key(tenant: &TenantId, key: &KeyId, spec: &ApiKeySpec) -> Option<ApiKeyEn
         mesh_resources::Scope::Infer => Scope::Infer,
     });
     Some(ApiKeyEntry {
+        groups: spec.groups.iter().map(|group| group.as_str().into()).collect(),
         id: key.clone(),
         tenant: tenant.clone(),
         hash: spec.hash.parse().ok()?,

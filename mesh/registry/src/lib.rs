@@ -21,6 +21,7 @@ mod files;
 mod handle;
 mod journal;
 mod ledger;
+mod policies;
 mod record;
 mod registry;
 mod rules;

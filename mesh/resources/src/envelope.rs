@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, se
 use utoipa::ToSchema;
 
 use crate::{
-    AdminTokenSpec, ApiKeySpec, EndpointSpec, IssuerSpec, Kind, ModelSpec, ModelVersionSpec, Problem, REDACTED,
-    ResourceError, ResourceKey, TenantSpec,
+    AdminTokenSpec, ApiKeySpec, EndpointSpec, IssuerSpec, Kind, ModelSpec, ModelVersionSpec, PolicySpec, Problem,
+    REDACTED, ResourceError, ResourceKey, TenantSpec,
 };
 
 /// The version of the envelope.
@@ -52,6 +52,7 @@ pub enum Spec {
     ModelVersion(ModelVersionSpec),
     Endpoint(EndpointSpec),
     AdminToken(AdminTokenSpec),
+    Policy(PolicySpec),
 }
 
 impl Spec {
@@ -65,6 +66,7 @@ impl Spec {
             Self::ModelVersion(_) => Kind::ModelVersion,
             Self::Endpoint(_) => Kind::Endpoint,
             Self::AdminToken(_) => Kind::AdminToken,
+            Self::Policy(_) => Kind::Policy,
         }
     }
 }
@@ -80,7 +82,7 @@ macro_rules! spec_from {
 }
 spec_from!(
     Tenant: TenantSpec, Issuer: IssuerSpec, ApiKey: ApiKeySpec, Model: ModelSpec, ModelVersion: ModelVersionSpec,
-    Endpoint: EndpointSpec, AdminToken: AdminTokenSpec
+    Endpoint: EndpointSpec, AdminToken: AdminTokenSpec, Policy: PolicySpec
 );
 
 /// A resource.
@@ -131,6 +133,7 @@ impl Resource {
             Spec::ModelVersion(spec) => spec.check(&mut problems),
             Spec::Endpoint(spec) => spec.check(&mut problems),
             Spec::AdminToken(spec) => spec.check(&mut problems),
+            Spec::Policy(spec) => spec.check(&mut problems),
         }
         problems
     }
@@ -167,6 +170,7 @@ impl Serialize for Resource {
             Spec::ModelVersion(spec) => fields.serialize_field("spec", spec)?,
             Spec::Endpoint(spec) => fields.serialize_field("spec", spec)?,
             Spec::AdminToken(spec) => fields.serialize_field("spec", spec)?,
+            Spec::Policy(spec) => fields.serialize_field("spec", spec)?,
         }
         fields.end()
     }
@@ -207,6 +211,7 @@ impl<'de> Deserialize<'de> for Resource {
             Kind::ModelVersion => Spec::ModelVersion(read(value)?),
             Kind::Endpoint => Spec::Endpoint(read(value)?),
             Kind::AdminToken => Spec::AdminToken(read(value)?),
+            Kind::Policy => Spec::Policy(read(value)?),
         };
         Ok(Self {
             metadata: envelope.metadata,

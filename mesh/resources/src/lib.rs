@@ -12,14 +12,15 @@ mod endpoint;
 mod envelope;
 mod key;
 mod model;
+mod policy;
 mod problem;
 mod recognise;
 mod schema;
 mod tenant;
 
 pub use access::{
-    AdminRole, AdminTokenSpec, ApiKeySpec, IssuerKeySpec, IssuerSpec, KeyAlgorithm, MAX_ISSUER_KEYS, REDACTED, Scope,
-    TenantBinding,
+    AdminRole, AdminTokenSpec, ApiKeySpec, IssuerKeySpec, IssuerSpec, KeyAlgorithm, MAX_GROUPS, MAX_ISSUER_KEYS,
+    REDACTED, Scope, TenantBinding,
 };
 pub use endpoint::{ALL_HUNDREDTHS, ArmSpec, EndpointSpec, MAX_ARMS, MAX_TIMEOUT_MS};
 pub use envelope::{API_VERSION, Metadata, Resource, Spec};
@@ -28,6 +29,7 @@ pub use model::{
     ArtifactRef, LabelMoves, MAX_GRANTS, MAX_LABELS, MAX_POLICY_VERSIONS, ModelSpec, ModelVersionSpec, VersionPolicy,
     VersionRef,
 };
+pub use policy::{MAX_CEDAR_BYTES, PolicySpec};
 pub use problem::{Problem, ResourceError};
 pub use recognise::recognise;
 pub use schema::ModelConfigSchema;

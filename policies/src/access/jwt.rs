@@ -15,7 +15,7 @@ use mesh_types::TenantId;
 use zeroize::Zeroizing;
 
 use super::{
-    AuthError, Principal,
+    AuthError, Principal, PrincipalId,
     claims::{Claims, TokenHeader},
 };
 
@@ -259,6 +259,8 @@ pub(super) fn verify(issuers: &HashMap<String, Arc<IssuerEntry>>, token: &str) -
     let leeway = i64::try_from(issuer.leeway.as_secs()).unwrap_or(0);
     Ok(VerifiedToken {
         principal: Principal {
+            id: PrincipalId::fresh(),
+            groups: claims.groups(),
             tenant: issuer.tenant(&claims)?,
             subject: Arc::from(claims.subject.as_str()),
             credential: Arc::from(format!("jwt:{}", issuer.issuer)),
