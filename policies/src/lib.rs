@@ -21,6 +21,6 @@ pub use access::{
     KeyMaterial, Pepper, Presented, Principal, Scope, Scopes, SecretHash, TenantBinding, generate_admin_token,
     generate_api_key, hash_secret,
 };
-pub use limits::{Admission, LimitError, Limiter, Rate, TenantLimits};
+pub use limits::{Admission, LimitError, Limiter, Limits, Rate, TenantLimits};
 pub use snapshot::{MeshSnapshot, ModelEntry, Target, TenantEntry, VersionEntry, VersionPhase};
 pub use traffic::{Arm, Route};

@@ -8,8 +8,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use mesh_policies::Target;
-use mesh_telemetry::{RequestSample, RequestSpan, Telemetry};
+use mesh_policies::{
+    Target,
+    limits::{Caller, LimitError, Notice, Now, Told},
+};
+use mesh_telemetry::{LimitEffect, RequestSample, RequestSpan, Telemetry};
 use mesh_types::{Clock, Fault, FaultClass, FaultSource, RequestId, StageTimings, TenantId, TraceContext};
 
 use crate::RouterParts;
@@ -30,6 +33,9 @@ pub struct Account {
     pub(crate) stages: StageTimings,
     /// Whether it is an ensemble's: its time on devices is told by its steps.
     pub(crate) composed: bool,
+    /// The caller, if it has limits that its answer tells of.
+    pub(crate) limited: Option<Caller>,
+    violated: Option<&'static str>,
     fault: Option<Fault>,
     /// Whether dropping it tells.
     open: bool,
@@ -75,6 +81,8 @@ impl Account {
                 ..StageTimings::default()
             },
             composed: false,
+            limited: None,
+            violated: None,
             fault: None,
             open: true,
         }
@@ -94,6 +102,46 @@ impl Account {
     /// Notes why the call failed; a door says so when it cannot encode the answer as asked.
     pub fn failed(&mut self, fault: &Fault) {
         self.fault = Some(fault.clone());
+    }
+
+    /// A limit stands in the way: counts it, and keeps its name for the answer.
+    pub(crate) fn limited_by(&mut self, error: LimitError) -> Fault {
+        if let Some(rule) = error.rule() {
+            self.violated = Some(rule.name());
+            self.count(rule.name(), LimitEffect::Refused);
+        }
+        error.into()
+    }
+
+    /// Counts and logs what limits say of a request that they let through.
+    pub(crate) fn tell_limits(&self, told: &Told) {
+        for rule in &told.shadowed {
+            self.count(rule.name(), LimitEffect::Shadow);
+            tracing::debug!(request = %self.request_id, tenant = ?self.tenant, %rule, "a limit in shadow would have refused");
+        }
+        for rule in &told.passed {
+            self.count(rule.name(), LimitEffect::Warned);
+            tracing::warn!(tenant = ?self.tenant, %rule, "the soft mark of a budget is passed");
+        }
+    }
+
+    fn count(&self, rule: &'static str, effect: LimitEffect) {
+        let tenant = self.tenant.as_ref().map_or("", TenantId::as_str);
+        self.telemetry.metrics().limit(tenant, rule, effect);
+    }
+
+    /// What the answer says of its caller's limits, as they are now; none where the caller has none.
+    pub fn limits(&self) -> Option<Notice> {
+        let now = || Now {
+            instant: self.clock.now(),
+            unix_seconds: self.clock.unix_seconds(),
+        };
+        self.limited.as_ref().map(|caller| caller.notice(now()))
+    }
+
+    /// The limit that refused the request, if one did.
+    pub fn violated(&self) -> Option<&'static str> {
+        self.violated
     }
 
     /// Closes the account: counts, times and traces the request. `encode` is how long encoding the answer took.

@@ -13,15 +13,17 @@ use mesh_actors::Permit;
 use mesh_policies::{
     MeshSnapshot,
     graph::Plan,
-    limits::Admission,
+    limits::{Admission, Caller, Now},
     placement::device_of,
     snapshot::{Target, TenantEntry, VersionEntry},
     traffic::{Route, unit_text},
 };
 use mesh_types::{
-    Classes, CorrelationId, Deadline, Fault, FaultSource, InferJob, InferRequest, InferResponse, Parameters,
-    SequenceStep, ServiceClass, Standing, TraceContext, VersionSelector,
+    Classes, CorrelationId, Deadline, EndpointId, Fault, FaultSource, InferJob, InferRequest, InferResponse,
+    Parameters, SequenceStep, ServiceClass, Standing, TraceContext, VersionSelector,
 };
+
+mod charge;
 
 use crate::{
     Account, Call, RouterParts, WorkerReply,
@@ -55,13 +57,13 @@ impl Pipeline {
         };
         let authenticated = received.authenticate(self, account);
         account.stages.authenticate = lap.next();
-        let admitted = authenticated?.admit(self);
+        let admitted = authenticated?.admit(lap.last, account);
         account.stages.admit = lap.next();
         let versioned = admitted?
             .choose(self, account)
             .and_then(|versioned| versioned.check(self));
         account.stages.choose = lap.next();
-        let checked = versioned?;
+        let checked = versioned?.charge(lap.last, account)?;
         match checked.versioned.entry.plan.clone().filter(|plan| plan.ready) {
             None => checked.place(self)?.dispatch(self, account.trace()),
             Some(plan) => {
@@ -98,6 +100,8 @@ struct Received {
 /// The caller is known.
 struct Authenticated {
     tenant: Arc<TenantEntry>,
+    caller: Caller,
+    unix_seconds: i64,
     call: Call,
     permit: Permit,
 }
@@ -105,6 +109,7 @@ struct Authenticated {
 /// The caller's limits have room, and hold it.
 struct Admitted {
     tenant: Arc<TenantEntry>,
+    unix_seconds: i64,
     call: Call,
     permits: (Permit, Admission),
 }
@@ -112,6 +117,9 @@ struct Admitted {
 /// The version is chosen.
 struct Versioned {
     tenant: Arc<TenantEntry>,
+    /// The endpoint that was called, if it was one.
+    endpoint: Option<EndpointId>,
+    unix_seconds: i64,
     entry: Arc<VersionEntry>,
     arm: Option<Arc<str>>,
     timeout: Option<Duration>,
@@ -142,8 +150,15 @@ impl Received {
         let now = pipeline.parts.clock.unix_seconds();
         let (principal, tenant) = self.snapshot.caller(self.call.credential.presented(), now)?;
         account.tenant = Some(principal.tenant);
+        let limiter = &pipeline.parts.limiter;
+        let caller = limiter.caller(&tenant.id, &tenant.limits, &principal.credential)?;
+        if tenant.limits.is_limited() {
+            account.limited = Some(caller.clone());
+        }
         Ok(Authenticated {
             tenant: tenant.clone(),
+            caller,
+            unix_seconds: now,
             call: self.call,
             permit: self.permit,
         })
@@ -151,10 +166,15 @@ impl Received {
 }
 
 impl Authenticated {
-    fn admit(self, pipeline: &Pipeline) -> Result<Admitted, Fault> {
-        let admission = pipeline.parts.limiter.admit(&self.tenant.id, &self.tenant.limits)?;
+    fn admit(self, instant: Instant, account: &mut Account) -> Result<Admitted, Fault> {
+        let now = Now {
+            instant,
+            unix_seconds: self.unix_seconds,
+        };
+        let admission = self.caller.admit(now).map_err(|error| account.limited_by(error))?;
         Ok(Admitted {
             tenant: self.tenant,
+            unix_seconds: self.unix_seconds,
             call: self.call,
             permits: (self.permit, admission),
         })
@@ -178,9 +198,9 @@ impl Admitted {
             sequence.place = Some(home.place.clone());
             Some(home)
         });
-        let (timeout, class) = match target {
-            Target::Model(_) => (None, ServiceClass::default()),
-            Target::Endpoint(route) => (route.timeout, route.class),
+        let (timeout, class, endpoint) = match target {
+            Target::Model(_) => (None, ServiceClass::default(), None),
+            Target::Endpoint(route) => (route.timeout, route.class, Some(route.endpoint.clone())),
         };
         let (entry, arm) = match (home, target) {
             (Some(home), _) => (home.entry, home.arm),
@@ -200,6 +220,8 @@ impl Admitted {
         account.version = entry.key.version.get();
         Ok(Versioned {
             tenant: self.tenant,
+            endpoint,
+            unix_seconds: self.unix_seconds,
             entry,
             arm,
             timeout,
@@ -346,6 +368,7 @@ impl Checked {
             standing,
             sequence: None,
             trace,
+            meter: versioned.permits.1.meter(),
         };
         let kept = Kept {
             deadline,

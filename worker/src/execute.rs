@@ -18,7 +18,8 @@ use std::{
 use mesh_backend::{BackendError, LoadSpec, LoadedModel};
 use mesh_scheduler::StepResult;
 use mesh_types::{
-    Clock, Fault, FaultClass, FaultSource, JobOutcome, NonFinite, Retry, StageTimings, Tensor, TraceContext,
+    Clock, DeviceMeter, Fault, FaultClass, FaultSource, JobOutcome, NonFinite, Retry, StageTimings, Tensor,
+    TraceContext,
 };
 
 use crate::{
@@ -148,8 +149,10 @@ impl Batch<'_> {
             if members.is_empty() {
                 continue;
             }
+            self.wait_no_longer(&members);
             let began = self.bench.clock.now();
             let executed = self.execute(&members);
+            self.charge(&members, began);
             if let Err(failure) = &executed {
                 self.note(failure);
             }
@@ -169,6 +172,29 @@ impl Batch<'_> {
                     open.extend([second, members]);
                 }
             }
+        }
+    }
+
+    fn meters<'b>(&'b self, members: &'b [usize]) -> impl Iterator<Item = (&'b dyn DeviceMeter, u32)> + Clone {
+        let members = members.iter().filter_map(move |member| self.run.members.get(*member));
+        members.filter_map(|member| Some((member.job.meter.as_deref()?, member.job.rows)))
+    }
+
+    fn wait_no_longer(&self, members: &[usize]) {
+        self.meters(members).for_each(|(meter, _)| meter.began());
+    }
+
+    /// The members pay for their execution by their rows, whatever came of it and whether or not anybody waits for it still.
+    fn charge(&self, members: &[usize], began: Instant) {
+        let members_of = members.iter().filter_map(|member| self.run.members.get(*member));
+        let rows: u32 = members_of.map(|member| member.job.rows).sum();
+        let mut meters = self.meters(members).peekable();
+        if meters.peek().is_none() {
+            return;
+        }
+        let took = self.bench.clock.now().saturating_duration_since(began);
+        for (meter, share) in meters {
+            meter.ran(took * share / rows.max(1));
         }
     }
 

@@ -68,6 +68,7 @@ pub(crate) fn job(builtin: &str, values: &[f32], timeout: Duration) -> InferJob 
         rows,
         deadline: Deadline::after(SystemClock.now(), timeout),
         trace: TraceContext::default(),
+        meter: None,
     }
 }
 

@@ -304,6 +304,7 @@ impl Fixture {
             probe: Arc::new(Echo),
             pepper,
             clock: clock.clone() as Arc<dyn Clock>,
+            limiter: Arc::new(mesh_policies::Limiter::new(clock.clone())),
         };
         Self {
             state: AdminState::start(parts, &tasks),

@@ -32,6 +32,7 @@ mod state;
 mod static_files;
 mod throttle;
 mod trial;
+mod usage;
 mod versions;
 mod wire;
 

@@ -25,6 +25,7 @@ use crate::{
     error::ErrorBody,
     graph::GraphView,
     routes::{ROOT, entries},
+    usage::{UsageList, UsageView},
     wire::{
         ApplyBody, ApplyResults, AuditList, AuditVerdict, LoginBody, NewKey, NewKeyBody, NewToken, NewTokenBody,
         PublishBody, ResourceList, SessionView, TrialBody, Trials, WarmBody, Warmed,
@@ -220,7 +221,9 @@ fn components() -> ComponentsBuilder {
         .with::<AuditVerdict>()
         .with::<Overview>()
         .with::<DeviceDetail>()
-        .with::<GraphView>();
+        .with::<GraphView>()
+        .with::<UsageView>()
+        .with::<UsageList>();
     let devices = ArrayBuilder::new().items(reference("DeviceDetail")).build();
     let document = ObjectBuilder::new().description(Some("An OpenAPI document."));
     components

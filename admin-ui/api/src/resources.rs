@@ -1,7 +1,7 @@
 //! Reading, writing and deleting single resources, the same way for every kind.
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use mesh_registry::{Change, Expected};
+use mesh_registry::{Change, Expected, Page};
 use mesh_resources::{Kind, Resource, ResourceKey};
 use mesh_types::TenantId;
 use serde::Deserialize;
@@ -54,6 +54,15 @@ pub(crate) fn tenant_of(request: &HttpRequest) -> Result<TenantId, ApiError> {
 }
 
 pub(crate) fn list(state: &AdminState, kind: Kind, query: &ListQuery) -> Result<HttpResponse, ApiError> {
+    let page = page_of(state, kind, query)?;
+    Ok(HttpResponse::Ok().json(ResourceList {
+        items: page.items.iter().map(Resource::redacted).collect(),
+        next: page.next.map(|key| key.to_string()),
+    }))
+}
+
+/// The resources that a list is asked for.
+pub(crate) fn page_of(state: &AdminState, kind: Kind, query: &ListQuery) -> Result<Page, ApiError> {
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(ApiError::problem(
@@ -72,15 +81,8 @@ pub(crate) fn list(state: &AdminState, kind: Kind, query: &ListQuery) -> Result<
         .ok()
         .filter(|after| after.as_ref().is_none_or(|after| after.kind == kind));
     let after = after.ok_or_else(|| ApiError::problem("cursor", "give back what the last answer said in 'next'"))?;
-    let page = state
-        .inner
-        .parts
-        .registry
-        .list(kind, query.tenant.as_ref(), after.as_ref(), limit)?;
-    Ok(HttpResponse::Ok().json(ResourceList {
-        items: page.items.iter().map(Resource::redacted).collect(),
-        next: page.next.map(|key| key.to_string()),
-    }))
+    let registry = &state.inner.parts.registry;
+    Ok(registry.list(kind, query.tenant.as_ref(), after.as_ref(), limit)?)
 }
 
 pub(crate) fn get(state: &AdminState, kind: Kind, request: &HttpRequest) -> Result<HttpResponse, ApiError> {

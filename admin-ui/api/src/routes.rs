@@ -19,7 +19,7 @@ use crate::{
     error::ApiError,
     graph, keys, live, openapi, resources,
     resources::{ListQuery, WriteQuery, tenant_of},
-    trial, versions,
+    trial, usage, versions,
     wire::{ApplyBody, LoginBody, NewKeyBody, NewTokenBody, PublishBody, WarmBody},
 };
 
@@ -187,6 +187,14 @@ async fn undrain(state: State, caller: Caller, request: HttpRequest) -> Answer {
     devices::drain(&state, &caller, device, false).await
 }
 
+async fn usage_list(state: State, query: Query<ListQuery>) -> Answer {
+    usage::list(&state, &query)
+}
+
+async fn tenant_usage(state: State, request: HttpRequest) -> Answer {
+    usage::get(&state, &tenant_of(&request)?)
+}
+
 async fn audit_list(state: State, query: Query<audit::AuditQuery>) -> Answer {
     audit::list(&state, &query).await
 }
@@ -346,6 +354,17 @@ fn device_routes() -> [Entry; 3] {
     ]
 }
 
+fn usage_routes() -> [Entry; 2] {
+    let all = "What every tenant has used today and this month.";
+    let one = "What a tenant has used today and this month, and the marks of its budgets.";
+    [
+        Entry::get("/usage", "listUsage", all, web::get().to(usage_list))
+            .query(&["limit", "cursor"])
+            .answers("UsageList"),
+        Entry::get("/tenants/{tenant}/usage", "getUsage", one, web::get().to(tenant_usage)).answers("UsageView"),
+    ]
+}
+
 fn backup_route() -> Entry {
     let about = "A copy of everything as a tar archive, secrets included; for admins only. `mesh restore` takes it.";
     Entry::get("/backup", "downloadBackup", about, web::get().to(download_backup))
@@ -362,6 +381,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries.extend(session_routes());
     entries.extend(making_routes());
     entries.extend(model_routes().map(|entry| entry.tag("models")));
+    entries.extend(usage_routes().map(|entry| entry.tag("live")));
     entries.push(backup_route());
     entries.extend(device_routes().map(|entry| entry.tag("devices")));
     entries.extend(watching_routes().map(|entry| entry.tag("live")));

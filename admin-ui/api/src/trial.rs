@@ -101,6 +101,7 @@ async fn infer(
         standing: Standing::default(),
         sequence: config.sequence_batching.is_some().then(|| alone(caller)),
         trace: TraceContext::default(),
+        meter: None,
     };
     let outcome = state.inner.parts.probe.infer(job, request.parameters.clone()).await?;
     let mut outputs = outcome.outputs;

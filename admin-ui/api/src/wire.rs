@@ -1,7 +1,7 @@
 //! The bodies of requests and answers that are not resources themselves.
 
 use jiff::Timestamp;
-use mesh_resources::{AdminRole, ModelVersionSpec, Resource, Scope, VersionRef};
+use mesh_resources::{AdminRole, LimitsSpec, ModelVersionSpec, Resource, Scope, VersionRef};
 use mesh_types::{DeviceId, KeyId, Label, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -95,6 +95,8 @@ pub(crate) struct NewKeyBody {
     pub(crate) expires: Option<Timestamp>,
     /// What it may be used for; absent: calling models and endpoints.
     pub(crate) scopes: Option<Vec<Scope>>,
+    /// What its callers may use together; absent: no more than the tenant may.
+    pub(crate) limits: Option<LimitsSpec>,
 }
 
 /// A key just made.

@@ -14,7 +14,7 @@ use crate::{
 
 /// Resources per answer, and the most that are listed.
 const PAGE: usize = 200;
-const MAX_LISTED: usize = 20_000;
+pub(crate) const MAX_LISTED: usize = 20_000;
 
 #[derive(Debug, Deserialize)]
 struct Page {
@@ -67,7 +67,7 @@ async fn list(client: &AdminClient, args: &GetArgs) -> Result<Vec<Resource>, Fai
 }
 
 /// Escapes what may not stand in a query.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'/') {

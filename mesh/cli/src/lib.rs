@@ -31,6 +31,7 @@ mod status;
 mod table;
 mod tensors;
 mod trust;
+mod usage;
 mod warm;
 
 use std::{
@@ -52,6 +53,7 @@ pub use options::{
     DrainArgs, GetArgs, GlobalOptions, InferArgs, KeyCommand, KeyCreateArgs, OutputFormat, StatusArgs, UndrainArgs,
 };
 pub use trust::TrustOptions;
+pub use usage::UsageArgs;
 pub use warm::WarmArgs;
 
 /// Where a command reads from and prints to.
@@ -174,6 +176,7 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,
+        Command::Usage(args) => usage::usage(&globals.admin()?, &args, terminal).await,
         Command::Device(command) => device::device(&globals.admin()?, &command, terminal).await,
         Command::Backup(args) => backup::backup(&globals.admin()?, &args, terminal).await,
         Command::Completions { shell } => {

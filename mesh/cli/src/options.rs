@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use mesh_resources::Kind;
 use mesh_types::{DeviceId, TenantId};
 
-use crate::{Failure, ModelCommand, TrustOptions, client::AdminClient, keys::Expiry, tensors::NamedInput};
+use crate::{Failure, ModelCommand, TrustOptions, UsageArgs, client::AdminClient, keys::Expiry, tensors::NamedInput};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 unreachable, 4 conflict.";
 
@@ -145,6 +145,11 @@ The tenant is the one of the API key: set MESH_API_KEY, or give --tenant-key.")]
   mesh status
   mesh status -o json")]
     Status(StatusArgs),
+    /// What tenants have used today and this month, beside their budgets.
+    #[command(after_help = "Examples:
+  mesh usage                           every tenant
+  mesh usage acme -o json")]
+    Usage(UsageArgs),
     /// Look at devices, and take them out of service for a while.
     #[command(subcommand)]
     Device(DeviceCommand),

@@ -25,6 +25,7 @@ mod signature;
 mod statistics;
 mod tls;
 mod triton;
+mod usage;
 
 pub use config::{ConfigError, NodeConfig};
 pub use data::DataError;

@@ -33,6 +33,7 @@ use crate::{
     repository::{self, RepositoryError},
     tls::DoorsTls,
     triton::TritonReadings,
+    usage::UsageKeeper,
 };
 
 /// How long the parts behind the doors may take to end, each.
@@ -338,7 +339,7 @@ impl Behind<'_> {
     /// Starts control and opens the doors.
     fn open(self, models: ReadinessGuard, groups: &Groups) -> Result<Doors, StartError> {
         let snapshots = Arc::new(ArcSwap::from_pointee(MeshSnapshot::default()));
-        let limiter = Arc::new(Limiter::new(self.clock.clone()));
+        let limiter = self.limiter(&groups.records)?;
         let regions = Arc::new(self.regions());
         let control = self.start_control(models, &snapshots, (&limiter, &regions), &groups.control);
         let repository = self.repository(&control, &snapshots)?;
@@ -407,6 +408,18 @@ impl Behind<'_> {
         Controller::start(parts, tasks)
     }
 
+    /// The limiter, with what was used before; what is used from now on is kept until the records end.
+    fn limiter(&self, tasks: &Tasks) -> Result<Arc<Limiter>, StartError> {
+        let limiter = Arc::new(Limiter::new(self.clock.clone()));
+        let path = DataFolder::open(&self.config.data)?.usage();
+        let keeper = UsageKeeper::open(&path, &limiter).map_err(|source| DataError::Usage {
+            path: path.display().to_string(),
+            source,
+        })?;
+        keeper.follow(limiter.clone(), tasks);
+        Ok(limiter)
+    }
+
     /// Shared memory, if callers may use it.
     fn regions(&self) -> Regions {
         if !self.config.allow_client_shm {
@@ -451,6 +464,7 @@ impl Behind<'_> {
         router: RouterParts,
         tasks: &Tasks,
     ) -> Result<AdminDoor, StartError> {
+        let limiter = router.limiter.clone();
         let parts = AdminParts {
             registry: self.store.registry.handle(),
             telemetry: self.telemetry.clone(),
@@ -466,6 +480,7 @@ impl Behind<'_> {
             }),
             pepper: self.store.pepper.clone(),
             clock: self.clock.clone(),
+            limiter,
         };
         let config = AdminDoorConfig {
             listen: self.config.admin,

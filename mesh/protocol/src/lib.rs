@@ -22,6 +22,7 @@ mod generate;
 pub mod grpc;
 pub mod openapi;
 mod parameters;
+mod problem;
 mod regions;
 mod request;
 mod response;
@@ -45,6 +46,7 @@ pub use control::{LoadParameters, MAX_LOAD_FILES, decode_load, decode_unload, lo
 pub use error::{DecodeError, EncodeError};
 pub use forward::{HeaderPattern, MAX_FORWARDED, MAX_FORWARDED_BYTES, PatternError, add_forwarded};
 pub use generate::{MAX_FIELDS, decode_generate, encode_generate};
+pub use problem::{PROBLEM_JSON, Problem, accepts_problems};
 pub use regions::{REGION_EXTENSIONS, RegionStatus, SystemRegion, decode_system_region, regions_body};
 pub use request::{DecodedInfer, OutputOptions, decode_infer, read_json_data};
 pub use response::{EncodedInfer, encode_infer};

@@ -7,7 +7,7 @@ use mesh_types::TenantId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Problem, model::MAX_DESCRIPTION, tenant::check_text};
+use crate::{LimitsSpec, Problem, model::MAX_DESCRIPTION, tenant::check_text};
 
 /// The most keys of one issuer.
 pub const MAX_ISSUER_KEYS: usize = 32;
@@ -43,6 +43,9 @@ pub struct ApiKeySpec {
     /// Whether it was taken back.
     #[serde(default)]
     pub revoked: bool,
+    /// What its callers may use together, besides the tenant's limits.
+    #[serde(default, skip_serializing_if = "LimitsSpec::is_empty")]
+    pub limits: LimitsSpec,
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -55,6 +58,7 @@ impl fmt::Debug for ApiKeySpec {
             .field("scopes", &self.scopes)
             .field("expires", &self.expires)
             .field("revoked", &self.revoked)
+            .field("limits", &self.limits)
             .field("description", &self.description)
             .finish()
     }
@@ -69,6 +73,7 @@ impl ApiKeySpec {
                 "a key without a scope can do nothing: give at least 'infer'",
             ));
         }
+        self.limits.check(problems);
         check_text(
             "spec.description",
             self.description.as_deref(),

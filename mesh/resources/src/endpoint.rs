@@ -4,7 +4,7 @@ use mesh_types::{ModelId, ServiceClass};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Problem, VersionRef, model::MAX_DESCRIPTION, tenant::check_text};
+use crate::{LimitsSpec, Problem, VersionRef, model::MAX_DESCRIPTION, tenant::check_text};
 
 /// The most arms of one endpoint.
 pub const MAX_ARMS: usize = 16;
@@ -39,6 +39,9 @@ pub struct EndpointSpec {
     #[serde(default, skip_serializing_if = "is_interactive")]
     #[schema(value_type = String)]
     pub service_class: ServiceClass,
+    /// What its requests may use, besides the tenant's limits.
+    #[serde(default, skip_serializing_if = "LimitsSpec::is_empty")]
+    pub limits: LimitsSpec,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -89,6 +92,7 @@ impl EndpointSpec {
             MAX_DESCRIPTION,
             problems,
         );
+        self.limits.check(problems);
         self.check_arms(problems);
         if let Some(unit) = &self.sticky_by {
             let well_formed = !unit.is_empty()

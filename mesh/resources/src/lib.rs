@@ -11,6 +11,7 @@ mod access;
 mod endpoint;
 mod envelope;
 mod key;
+mod limits;
 mod model;
 mod problem;
 mod recognise;
@@ -24,6 +25,7 @@ pub use access::{
 pub use endpoint::{ALL_HUNDREDTHS, ArmSpec, EndpointSpec, MAX_ARMS, MAX_TIMEOUT_MS};
 pub use envelope::{API_VERSION, Metadata, Resource, Spec};
 pub use key::{Kind, ResourceKey};
+pub use limits::{BudgetSpec, BudgetsSpec, Enforce, LimitsSpec, MarksSpec, RateSpec};
 pub use model::{
     ArtifactRef, LabelMoves, MAX_GRANTS, MAX_LABELS, MAX_POLICY_VERSIONS, ModelSpec, ModelVersionSpec, VersionPolicy,
     VersionRef,
@@ -31,7 +33,7 @@ pub use model::{
 pub use problem::{Problem, ResourceError};
 pub use recognise::recognise;
 pub use schema::ModelConfigSchema;
-pub use tenant::{Isolation, LimitsSpec, RateSpec, TenantSpec};
+pub use tenant::{Isolation, TenantSpec};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Every metric and its name, once: what rooms report and what Prometheus reads.
 //!
 //! Names follow Prometheus' rules (base units, `_total`, `_seconds`). Labels are `tenant`, `endpoint`, `arm`, `version`,
-//! `outcome`, `stage`, `device`, `model`, `reason`, `ensemble`, `step`, `door`, all bounded by [`crate::labels`] and [`crate::series`].
+//! `outcome`, `stage`, `device`, `model`, `reason`, `ensemble`, `step`, `door`, `rule`, `effect`, all bounded by [`crate::labels`] and [`crate::series`].
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +26,7 @@ use crate::{
     devices::{self, DeviceMetrics, DeviceSource},
     ensembles::{EnsembleMeter, EnsembleReading, Ensembles},
     labels::{BoundedLabels, LabelText},
+    limits::{LimitEffect, LimitMetrics},
     models::ModelMetrics,
     series::{LiveSnapshot, OUTCOMES, SeriesTable, outcome_index},
     stages::StageHistograms,
@@ -90,6 +91,7 @@ pub struct Metrics {
     triton: TritonMetrics,
     pub(crate) ensembles: Ensembles,
     certificates: Certificates,
+    limits: LimitMetrics,
 }
 
 impl Default for Metrics {
@@ -113,6 +115,7 @@ impl Metrics {
             triton: TritonMetrics::default(),
             ensembles: Ensembles::default(),
             certificates: Certificates::default(),
+            limits: LimitMetrics::default(),
         };
         metrics.register();
         metrics
@@ -122,6 +125,7 @@ impl Metrics {
         let mut registry = self.registry.write();
         self.models.register(&mut registry);
         self.certificates.register(&mut registry);
+        self.limits.register(&mut registry);
         registry.register(
             "mesh_refused",
             "Requests refused before they had a tenant, by reason",
@@ -164,6 +168,11 @@ impl Metrics {
                 reason: self.reasons.admit(reason),
             })
             .inc();
+    }
+
+    /// A tenant's limit has refused a request, or would have, or has warned of it.
+    pub fn limit(&self, tenant: &str, rule: &'static str, effect: LimitEffect) {
+        self.limits.count(self.requests.tenants(), tenant, rule, effect);
     }
 
     /// The files of a door's certificate have changed, and were put in place or refused.

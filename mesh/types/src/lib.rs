@@ -45,7 +45,7 @@ pub use ids::{
 };
 pub use infer::{InferRequest, InferResponse};
 pub use inputs::InputError;
-pub use job::{InferJob, JobOutcome, ServiceClass, StageTimings, Standing, TenantShare};
+pub use job::{DeviceMeter, InferJob, JobOutcome, ServiceClass, StageTimings, Standing, TenantShare};
 pub use optimization::{
     Attempt, Difference, LoadReport, Optimization, Precision, Variant, VariantReport, VariantTime, Verdict,
 };

@@ -119,6 +119,7 @@ impl Service {
             })
             .await;
         status::trace(&mut metadata, answer.account.trace());
+        status::limits(&mut metadata, &answer.account);
         let result = answer.result.map(|completed| {
             let Completed { response, arm, .. } = completed;
             if let Some(arm) = arm {

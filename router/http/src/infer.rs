@@ -121,6 +121,7 @@ impl Service {
             Err(fault) => reply::fault(&fault, is_presented(request)),
         };
         reply::trace(&mut response, account.trace());
+        reply::limits(&mut response, &account);
         account.finish(self.clock.now().saturating_duration_since(start));
         response
     }

@@ -97,6 +97,7 @@ impl Service {
         } else {
             self.answer_v2(&request, payload, id).await
         };
+        reply::as_problem(&mut response, &request, id);
         reply::mark(&mut response, id);
         if let Some(cors) = &self.cors {
             cors.tell(&request, &mut response);

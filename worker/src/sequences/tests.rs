@@ -79,6 +79,7 @@ pub(crate) fn job(tenant: &str, id: CorrelationId, flags: (bool, bool), values: 
         standing: Standing::default(),
         sequence: Some(Box::new(SequenceStep { id, start, end })),
         trace: TraceContext::default(),
+        meter: None,
     }
 }
 

@@ -104,6 +104,7 @@ impl Scene {
             standing: Standing::default(),
             sequence: None,
             trace: TraceContext::default(),
+            meter: None,
         };
         let (reply, answer) = Reply::channel();
         let arrived = self.clock.now();
