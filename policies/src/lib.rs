@@ -17,10 +17,10 @@ pub mod snapshot;
 pub mod traffic;
 
 pub use access::{
-    ApiKeyEntry, AuthError, Credentials, GeneratedKey, IssuerEntry, IssuerKey, IssuerKeyError, KeyAlgorithm,
-    KeyMaterial, Pepper, Presented, Principal, Scope, Scopes, SecretHash, TenantBinding, generate_admin_token,
-    generate_api_key, hash_secret,
+    ApiKeyEntry, AuthError, CertificateEntry, CertificateName, Credentials, GeneratedKey, IssuerEntry, IssuerKey,
+    IssuerKeyError, KeyAlgorithm, KeyMaterial, PeerCertificate, Pepper, Presented, Principal, Scope, Scopes,
+    SecretHash, TenantBinding, generate_admin_token, generate_api_key, hash_secret,
 };
 pub use limits::{Admission, LimitError, Limiter, Rate, TenantLimits};
 pub use snapshot::{MeshSnapshot, ModelEntry, Target, TenantEntry, VersionEntry, VersionPhase};
-pub use traffic::{Arm, Route};
+pub use traffic::{Arm, CacheRule, Route};

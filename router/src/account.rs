@@ -23,6 +23,8 @@ pub struct Account {
     parent: Option<TraceContext>,
     trace: TraceContext,
     pub(crate) tenant: Option<TenantId>,
+    /// What the caller showed, by name: `key:<id>`, `jwt:<issuer>`, `cert:<name>`, `local`.
+    pub(crate) caller: Option<Arc<str>>,
     /// The endpoint or model; none until it is known to exist for the caller.
     pub(crate) target: Option<Target>,
     pub(crate) arm: Option<Arc<str>>,
@@ -67,6 +69,7 @@ impl Account {
             received: opening.received,
             parent: opening.parent,
             tenant: None,
+            caller: None,
             target: None,
             arm: None,
             version: 0,
@@ -176,19 +179,20 @@ impl Account {
 
     // Ids and outcomes only: no body, no credential.
     fn log(&self, total: Duration) {
+        let caller = self.caller.as_deref();
         let broken = self.fault.as_ref().filter(|fault| {
             // What the caller has done is nothing for an operator to look at.
             fault.class == FaultClass::Internal && fault.source != FaultSource::Client
         });
         if let Some(fault) = broken {
             tracing::warn!(
-                request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, target = self.target_name(),
+                request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, caller, target = self.target_name(),
                 version = self.version, source = fault.source.as_str(), error = %fault, "request failed"
             );
             return;
         }
         tracing::debug!(
-            request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, target = self.target_name(),
+            request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, caller, target = self.target_name(),
             arm = ?self.arm, version = self.version, micros = total.as_micros(), error = ?self.fault, "request ended"
         );
     }

@@ -71,6 +71,7 @@ impl Bed {
         });
         let telemetry = Telemetry::local();
         let router = RouterActor::start_here(RouterParts {
+            cache: Arc::default(),
             sequences: Arc::default(),
             regions: Arc::default(),
             client_settings: false,
@@ -97,6 +98,7 @@ impl Bed {
             unit: None,
             timeout: None,
             trace_parent: None,
+            fresh: false,
             request_id: RequestId(7),
             received: self.clock.time.now(),
             decode: Duration::ZERO,

@@ -9,7 +9,7 @@ use mesh_actors::Permit;
 use mesh_policies::limits::Admission;
 use mesh_types::{Classes, Deadline, Fault, InferResponse, JobOutcome, Tensor};
 
-use crate::{Account, Completed, WorkerReply, place::OnDevice, regions::Landing};
+use crate::{Account, Completed, WorkerReply, cache::recall::Told, place::OnDevice, regions::Landing};
 
 /// A request on a device.
 pub(crate) struct InFlight {
@@ -23,7 +23,9 @@ pub(crate) struct InFlight {
     pub(crate) classes: Option<Box<Classes>>,
     /// Where outputs go that are in shared memory.
     pub(crate) landing: Option<Box<Landing>>,
-    /// None for an ensemble, whose steps have places of their own and which ends at the deadline by itself.
+    /// Where the answer comes from, where the endpoint has a cache.
+    pub(crate) cached: Option<Told>,
+    /// None for what is found in the cache and for an ensemble, whose steps have places of their own and which ends at the deadline by itself.
     pub(crate) place: Option<OnDevice>,
 }
 
@@ -55,6 +57,7 @@ impl InFlight {
         Ok(Completed {
             response,
             arm: self.arm,
+            cached: self.cached.and_then(|told| told.get().copied()),
             timings: account.stages,
         })
     }

@@ -12,6 +12,8 @@
 //! What is asked about models ([`RouterHandle::describe`], [`RouterHandle::statistics`], [`RouterHandle::index`]) is answered from
 //! the same snapshot and for the same caller, without the pipeline.
 //!
+//! A request of an endpoint with a cache may be answered from there after `choose` ([`cache`]), like any other for limits and counts.
+//!
 //! A request of an ensemble goes from `choose` to [`graph`], which places and dispatches a job for each step.
 //!
 //! Invariants: a request sees one snapshot; permits are held by the future of the answer, so dropping it releases them and
@@ -20,6 +22,7 @@
 mod account;
 mod actor;
 mod budget;
+mod cache;
 mod call;
 mod control;
 mod describe;
@@ -39,6 +42,7 @@ mod standing;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+pub use mesh_policies::PeerCertificate;
 use mesh_policies::{MeshSnapshot, limits::Limiter};
 use mesh_telemetry::Telemetry;
 use mesh_types::{Clock, DeviceId, Fault, InferJob, JobOutcome, ModelVersionKey, VersionStatistics};
@@ -46,6 +50,10 @@ use mesh_types::{Clock, DeviceId, Fault, InferJob, JobOutcome, ModelVersionKey, 
 pub use account::Account;
 pub use actor::{RouterActor, RouterHandle};
 pub use budget::{Budget, Share};
+pub use cache::{
+    CacheBounds, CacheOutcome, CacheUse, DEFAULT_CACHE_BYTES, DEFAULT_TENANT_CACHE_BYTES, MAX_COUNTED_VERSIONS,
+    ResponseCache,
+};
 pub use call::{Answer, Call, Completed, Credential};
 pub use control::{CHANGE_TIMEOUT, Change, ChangeOrder, Controlled, Load, ModelControl, RepositoryEntry};
 pub use describe::ModelDescription;
@@ -83,6 +91,8 @@ pub struct RouterParts {
     pub workers: Arc<dyn Workers>,
     /// Bounds on requests in a step of an ensemble; they outlive snapshots.
     pub gates: Arc<Gates>,
+    /// Answers that are remembered for endpoints that say so; it outlives snapshots.
+    pub cache: Arc<ResponseCache>,
     /// Where open sequences have their state; it outlives snapshots.
     pub sequences: Arc<Homes>,
     /// Shared memory that callers have registered; it outlives snapshots.

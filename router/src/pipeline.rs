@@ -25,6 +25,7 @@ use mesh_types::{
 
 use crate::{
     Account, Call, RouterParts, WorkerReply,
+    cache::recall::{self, Remembered, Told},
     flight::InFlight,
     graph::{self, Ensemble, Manner},
     place::{Loads, OnDevice},
@@ -61,7 +62,11 @@ impl Pipeline {
             .choose(self, account)
             .and_then(|versioned| versioned.check(self));
         account.stages.choose = lap.next();
-        let checked = versioned?;
+        let mut checked = versioned?;
+        if let Some(of) = checked.versioned.remembered.take() {
+            account.composed = checked.versioned.entry.plan.is_some();
+            return checked.recall(self, of, account.trace());
+        }
         match checked.versioned.entry.plan.clone().filter(|plan| plan.ready) {
             None => checked.place(self)?.dispatch(self, account.trace()),
             Some(plan) => {
@@ -117,6 +122,8 @@ struct Versioned {
     timeout: Option<Duration>,
     class: ServiceClass,
     sequence: Option<Box<Routed>>,
+    /// Where its answer may be remembered.
+    remembered: Option<Box<Remembered>>,
     call: Call,
     permits: (Permit, Admission),
 }
@@ -141,6 +148,11 @@ impl Received {
     fn authenticate(self, pipeline: &Pipeline, account: &mut Account) -> Result<Authenticated, Fault> {
         let now = pipeline.parts.clock.unix_seconds();
         let (principal, tenant) = self.snapshot.caller(self.call.credential.presented(), now)?;
+        if let Some(name) = principal.certificate() {
+            let metrics = pipeline.parts.telemetry.metrics();
+            metrics.known_by_certificate(principal.tenant.as_str(), name);
+        }
+        account.caller = Some(principal.credential);
         account.tenant = Some(principal.tenant);
         Ok(Authenticated {
             tenant: tenant.clone(),
@@ -194,6 +206,7 @@ impl Admitted {
         if entry.plan.as_ref().is_some_and(|plan| !plan.admits(&self.tenant.id)) {
             return Err(unknown());
         }
+        let remembered = Remembered::of(target, &self.call).filter(|_| sequence.is_none() && !entry.is_stateful());
         // A model without state has no use for it.
         let sequence = sequence.filter(|_| entry.is_stateful());
         account.arm.clone_from(&arm);
@@ -205,6 +218,7 @@ impl Admitted {
             timeout,
             class,
             sequence,
+            remembered,
             call: self.call,
             permits: self.permits,
         })
@@ -371,6 +385,26 @@ impl Checked {
         (job, kept)
     }
 
+    /// Is answered from the cache, or computed as it would be without one.
+    fn recall(self, pipeline: &Arc<Pipeline>, of: Box<Remembered>, trace: TraceContext) -> Result<InFlight, Fault> {
+        let (entry, arm) = (self.versioned.entry.clone(), self.versioned.arm.clone());
+        let (job, mut kept) = self.job(trace);
+        let manner = std::mem::take(&mut kept.manner);
+        let (told, request) = (
+            Told::default(),
+            recall::Request {
+                entry,
+                arm,
+                job,
+                manner,
+            },
+        );
+        let reply = recall::begin(pipeline, of, request, &told)?;
+        let mut in_flight = kept.in_flight(reply, None);
+        in_flight.cached = Some(told);
+        Ok(in_flight)
+    }
+
     /// Goes through an ensemble's graph; what its first steps are refused is found when it is waited for.
     fn travel(mut self, pipeline: &Arc<Pipeline>, plan: &Arc<Plan>, trace: TraceContext) -> Result<InFlight, Fault> {
         let homes = &pipeline.parts.sequences;
@@ -437,6 +471,7 @@ impl Kept {
             permits: self.permits,
             classes: self.classes,
             landing: self.landing,
+            cached: None,
             place,
         }
     }

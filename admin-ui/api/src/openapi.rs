@@ -3,8 +3,8 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use mesh_resources::{
-    AdminTokenSpec, ApiKeySpec, ArtifactRef, EndpointSpec, IssuerSpec, Kind, Metadata, ModelSpec, ModelVersionSpec,
-    TenantSpec,
+    AdminTokenSpec, ApiKeySpec, ArtifactRef, ClientCertificateSpec, EndpointSpec, IssuerSpec, Kind, Metadata,
+    ModelSpec, ModelVersionSpec, TenantSpec,
 };
 use utoipa::openapi::{
     ComponentsBuilder, ContentBuilder, InfoBuilder, ObjectBuilder, OneOfBuilder, OpenApi, OpenApiBuilder, PathItem,
@@ -24,6 +24,7 @@ use crate::{
     entry::{Body, Entry},
     error::ErrorBody,
     graph::GraphView,
+    parts::Purged,
     routes::{ROOT, entries},
     wire::{
         ApplyBody, ApplyResults, AuditList, AuditVerdict, LoginBody, NewKey, NewKeyBody, NewToken, NewTokenBody,
@@ -196,6 +197,7 @@ fn components() -> ComponentsBuilder {
         .with::<TenantSpec>()
         .with::<IssuerSpec>()
         .with::<ApiKeySpec>()
+        .with::<ClientCertificateSpec>()
         .with::<ModelSpec>()
         .with::<ModelVersionSpec>()
         .with::<EndpointSpec>()
@@ -216,6 +218,7 @@ fn components() -> ComponentsBuilder {
         .with::<Warmed>()
         .with::<TrialBody>()
         .with::<Trials>()
+        .with::<Purged>()
         .with::<AuditList>()
         .with::<AuditVerdict>()
         .with::<Overview>()

@@ -9,6 +9,8 @@
 
 mod apply;
 mod backup;
+mod cache;
+mod certificates;
 mod client;
 mod delete;
 mod device;
@@ -48,8 +50,9 @@ pub use import::{ImportArgs, import};
 pub use inspect::{SignatureReader, inspect};
 pub use model_options::{InspectArgs, InspectOutput, ModelCommand, PublishArgs};
 pub use options::{
-    ApplyArgs, BackupArgs, Command, DeleteArgs, DescribeArgs, DeviceArgs, DeviceCommand, DeviceListArgs, DiffArgs,
-    DrainArgs, GetArgs, GlobalOptions, InferArgs, KeyCommand, KeyCreateArgs, OutputFormat, StatusArgs, UndrainArgs,
+    ApplyArgs, BackupArgs, CacheCommand, CachePurgeArgs, CertificateCommand, CertificateCreateArgs, Command,
+    DeleteArgs, DescribeArgs, DeviceArgs, DeviceCommand, DeviceListArgs, DiffArgs, DrainArgs, GetArgs, GlobalOptions,
+    InferArgs, KeyCommand, KeyCreateArgs, OutputFormat, StatusArgs, UndrainArgs,
 };
 pub use trust::TrustOptions;
 pub use warm::WarmArgs;
@@ -172,6 +175,10 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Model(ModelCommand::Graph(args)) => graph::graph(&globals.admin()?, &args, terminal).await,
         Command::Model(ModelCommand::Warm(args)) => warm::warm(&globals.admin()?, &args, terminal).await,
         Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
+        Command::Certificate(CertificateCommand::Create(args)) => {
+            certificates::create(&globals.admin()?, &args, terminal).await
+        }
+        Command::Cache(CacheCommand::Purge(args)) => cache::purge(&globals.admin()?, &args, terminal).await,
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,
         Command::Device(command) => device::device(&globals.admin()?, &command, terminal).await,

@@ -106,7 +106,7 @@ pub enum Command {
     Diff(DiffArgs),
     /// List resources, or show one.
     #[command(
-        after_help = "Kinds: tenants, issuers, keys, models, versions, endpoints, admin-tokens.
+        after_help = "Kinds: tenants, issuers, keys, certificates, models, versions, endpoints, admin-tokens.
 
 Examples:
   mesh get tenants
@@ -131,6 +131,12 @@ Examples:
     /// Make credentials for tenants.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Say which certificates stand for callers of tenants.
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
+    /// What is remembered of endpoints' answers.
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Ask a model, as a tenant would.
     #[command(after_help = "Examples:
   mesh infer digits --input 'pixels=[[0,0,5,13]]'
@@ -274,6 +280,66 @@ pub struct KeyCreateArgs {
     /// A note for people.
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
+}
+
+/// `mesh certificate`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CertificateCommand {
+    /// Have callers with a certificate be a tenant's, without a key or token.
+    #[command(after_help = "Examples:
+  mesh certificate create billing --tenant acme --spiffe spiffe://acme.example/ns/prod/sa/billing
+  mesh certificate create edge --tenant acme --dns edge.acme.example
+  mesh certificate create sensor-7 --tenant acme --cert sensor-7.pem   its key, however its certificates are named
+
+The inference doors ask for certificates where `mesh serve` has --tls-client-ca; only what was signed by those authorities counts.
+With --tls-client-auth optional, callers without a certificate still come in with keys and tokens.")]
+    Create(CertificateCreateArgs),
+}
+
+/// `mesh certificate create`.
+#[derive(Debug, Clone, Args)]
+#[command(group(clap::ArgGroup::new("identity").required(true).args(["spiffe", "dns", "cert"])))]
+pub struct CertificateCreateArgs {
+    /// What the caller is called, in logs, metrics and the audit log.
+    pub name: String,
+    /// The tenant that the caller stands for.
+    #[arg(short, long)]
+    pub tenant: TenantId,
+    /// The certificate's SPIFFE ID, exactly.
+    #[arg(long, value_name = "URI")]
+    pub spiffe: Option<String>,
+    /// A DNS name of the certificate, exactly.
+    #[arg(long, value_name = "NAME")]
+    pub dns: Option<String>,
+    /// A certificate whose public key it is; PEM.
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// When it ends: a time from now such as 90d or 12h, or a date such as 2030-01-31T00:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = Expiry::parse)]
+    pub expires: Option<Expiry>,
+    /// A note for people.
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+}
+
+/// `mesh cache`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CacheCommand {
+    /// Forget the answers of an endpoint, so that each is computed again.
+    #[command(after_help = "Examples:
+  mesh cache purge digits -t acme
+  mesh cache purge acme/digits")]
+    Purge(CachePurgeArgs),
+}
+
+/// `mesh cache purge`.
+#[derive(Debug, Clone, Args)]
+pub struct CachePurgeArgs {
+    /// The endpoint; `tenant/name` does as well.
+    pub name: String,
+    /// The tenant.
+    #[arg(short, long)]
+    pub tenant: Option<TenantId>,
 }
 
 /// `mesh device`.

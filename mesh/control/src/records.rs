@@ -7,8 +7,8 @@ use std::{
 
 use mesh_policies::graph::Outline;
 use mesh_resources::{
-    ApiKeySpec, ArtifactRef, EndpointSpec, IssuerSpec, ModelSpec, ModelVersionSpec, Resource, Spec, TenantSpec,
-    VersionRef,
+    ApiKeySpec, ArtifactRef, ClientCertificateSpec, EndpointSpec, IssuerSpec, ModelSpec, ModelVersionSpec, Resource,
+    Spec, TenantSpec, VersionRef,
 };
 use mesh_types::{
     ArtifactFormat, DeviceId, DeviceKind, EndpointId, InstanceGroup, InstanceKind, KeyId, ModelConfig, ModelId,
@@ -31,6 +31,8 @@ pub struct Records {
     pub endpoints: BTreeMap<(TenantId, EndpointId), EndpointSpec>,
     /// API keys.
     pub keys: BTreeMap<(TenantId, KeyId), ApiKeySpec>,
+    /// Callers that are known by their certificates.
+    pub certificates: BTreeMap<(TenantId, KeyId), ClientCertificateSpec>,
     /// Issuers of tokens, by the name of their record.
     pub issuers: BTreeMap<String, IssuerSpec>,
     /// Versions that a label, a default, an endpoint or a step of an ensemble names.
@@ -57,6 +59,8 @@ pub struct VersionRecord {
     pub format: ArtifactFormat,
     /// Its file.
     pub artifact: Option<ArtifactRef>,
+    /// The file's SHA-256, as requests carry it.
+    pub digest: Option<Arc<str>>,
     /// Whether it is kept off the devices.
     pub unloaded: bool,
     /// Whether its model's version policy keeps it off them.
@@ -69,6 +73,10 @@ impl VersionRecord {
             key: Arc::new(key),
             config: Arc::new(spec.config),
             format: spec.format,
+            digest: spec
+                .artifact
+                .as_ref()
+                .map(|artifact| Arc::from(artifact.sha256.as_str())),
             artifact: spec.artifact,
             unloaded: spec.unloaded,
             left_out: false,
@@ -245,6 +253,9 @@ impl Records {
             Spec::Tenant(spec) => drop(self.tenants.insert(TenantId::parse(name).ok()?, spec)),
             Spec::Issuer(spec) => drop(self.issuers.insert(key.name, spec)),
             Spec::ApiKey(spec) => drop(self.keys.insert((key.tenant?, KeyId::parse(name).ok()?), spec)),
+            Spec::ClientCertificate(spec) => {
+                drop(self.certificates.insert((key.tenant?, KeyId::parse(name).ok()?), spec));
+            }
             Spec::Model(spec) => {
                 let name = (key.tenant?, ModelId::parse(name).ok()?);
                 self.models.entry(name).or_default().spec = spec;

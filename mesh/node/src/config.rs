@@ -13,6 +13,7 @@ use std::{
 };
 
 use mesh_protocol::HeaderPattern;
+use mesh_router::{CacheBounds, DEFAULT_CACHE_BYTES, DEFAULT_TENANT_CACHE_BYTES};
 use mesh_router_http::CorsOrigins;
 use mesh_telemetry::{LogFormat, OtlpConfig};
 use mesh_types::TenantId;
@@ -97,6 +98,8 @@ pub struct NodeConfig {
     pub queue: usize,
     /// How long open sequences may go on where their device is drained or their model unloaded.
     pub sequence_grace: Duration,
+    /// How much is remembered of answers.
+    pub cache: CacheBounds,
     /// Memory for the states of sequences, per device.
     pub sequence_state_bytes: u64,
     /// Where traces and metrics are pushed.
@@ -179,6 +182,15 @@ impl NodeConfig {
             cpu_memory: desk.memory(options.cpu_memory),
             gpu_memory_percent: desk.number("gpu_memory_percent", options.gpu_memory_percent, 1..=100, 90),
             parallel_loads: desk.number("parallel_loads", options.parallel_loads, 1..=16, 2),
+            cache: CacheBounds {
+                bytes: desk.number("cache_bytes", options.cache_bytes, 0..=1 << 40, DEFAULT_CACHE_BYTES),
+                tenant_bytes: desk.number(
+                    "cache_tenant_bytes",
+                    options.cache_tenant_bytes,
+                    0..=1 << 40,
+                    DEFAULT_TENANT_CACHE_BYTES,
+                ),
+            },
             queue: desk.number("queue", options.queue, 1..=1_000_000, 4_096),
             sequence_grace: desk.millis("sequence_grace_ms", options.sequence_grace_ms, 0..=3_600_000, 30_000),
             sequence_state_bytes: desk.number("sequence_state_bytes", states, 1_024..=1 << 40, 1 << 30),

@@ -13,7 +13,7 @@ use mesh_backend_builtin::BuiltinBackend;
 use mesh_control::{Controller, ControllerHandle, ControllerParts};
 use mesh_policies::{Limiter, MeshSnapshot, Pepper};
 use mesh_registry::{Registry, RegistryError};
-use mesh_router::{ModelControl, Regions, RegionsConfig, RouterParts};
+use mesh_router::{ModelControl, Regions, RegionsConfig, ResponseCache, RouterParts};
 use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor};
 use mesh_router_http::{DoorError, HttpDoor, MetricsDoor};
 use mesh_telemetry::{DeviceSource, Telemetry, TelemetryConfig, TelemetryError, TritonSource};
@@ -22,7 +22,7 @@ use mesh_types::{Clock, Fault, SystemClock, TenantId};
 use mesh_worker::{BatchObserver, Worker, WorkerConfig, WorkerError};
 
 use crate::{
-    admin::{DeviceProbe, Devices, WebApp},
+    admin::{DeviceProbe, Devices, Remembered, WebApp},
     compat,
     config::NodeConfig,
     control::{Repository, RepositoryParts},
@@ -339,8 +339,11 @@ impl Behind<'_> {
     fn open(self, models: ReadinessGuard, groups: &Groups) -> Result<Doors, StartError> {
         let snapshots = Arc::new(ArcSwap::from_pointee(MeshSnapshot::default()));
         let limiter = Arc::new(Limiter::new(self.clock.clone()));
-        let regions = Arc::new(self.regions());
-        let control = self.start_control(models, &snapshots, (&limiter, &regions), &groups.control);
+        let (regions, cache) = (
+            Arc::new(self.regions()),
+            Arc::new(ResponseCache::new(self.config.cache)),
+        );
+        let control = self.start_control(models, &snapshots, (&limiter, &regions, &cache), &groups.control);
         let repository = self.repository(&control, &snapshots)?;
         let metrics = MetricsDoor::start(
             self.config.metrics,
@@ -350,6 +353,7 @@ impl Behind<'_> {
             &groups.metrics,
         )?;
         let router = RouterParts {
+            cache: cache.clone(),
             sequences: Arc::default(),
             regions,
             client_settings: self.config.allow_client_settings,
@@ -387,10 +391,11 @@ impl Behind<'_> {
         &self,
         models: ReadinessGuard,
         snapshots: &Arc<ArcSwap<MeshSnapshot>>,
-        (limiter, regions): (&Arc<Limiter>, &Arc<Regions>),
+        (limiter, regions, cache): (&Arc<Limiter>, &Arc<Regions>, &Arc<ResponseCache>),
         tasks: &Tasks,
     ) -> ControllerHandle {
         let (limiter, regions, telemetry) = (limiter.clone(), regions.clone(), self.telemetry.clone());
+        let cache = cache.clone();
         let parts = ControllerParts {
             registry: self.store.registry.handle(),
             fleet: Arc::new(self.fleet.clone()),
@@ -400,6 +405,7 @@ impl Behind<'_> {
                 let is_there = |tenant: &TenantId| snapshot.tenant(tenant.as_str()).is_some();
                 limiter.retain(is_there);
                 regions.retain(is_there);
+                cache.retain(snapshot);
                 telemetry.spans().retain(|tenant| snapshot.tenant(tenant).is_some());
             }),
             ready: models,
@@ -460,6 +466,7 @@ impl Behind<'_> {
                 telemetry: self.telemetry.clone(),
                 snapshots: router.snapshots.clone(),
             }),
+            cache: Arc::new(Remembered(router.cache.clone(), self.telemetry.clone())),
             probe: Arc::new(DeviceProbe {
                 fleet: self.fleet.clone(),
                 router,

@@ -8,6 +8,7 @@
 //! that is wrong at once; secrets are never shown by `Debug` or by [`Resource::redacted`].
 
 mod access;
+mod certificate;
 mod endpoint;
 mod envelope;
 mod key;
@@ -21,7 +22,11 @@ pub use access::{
     AdminRole, AdminTokenSpec, ApiKeySpec, IssuerKeySpec, IssuerSpec, KeyAlgorithm, MAX_ISSUER_KEYS, REDACTED, Scope,
     TenantBinding,
 };
-pub use endpoint::{ALL_HUNDREDTHS, ArmSpec, EndpointSpec, MAX_ARMS, MAX_TIMEOUT_MS};
+pub use certificate::{CertificateIdentity, ClientCertificateSpec, MAX_SPIFFE_ID};
+pub use endpoint::{
+    ALL_HUNDREDTHS, ArmSpec, CacheSpec, EndpointSpec, MAX_ARMS, MAX_CACHE_ENTRY_BYTES, MAX_CACHE_TTL_SECONDS,
+    MAX_TIMEOUT_MS,
+};
 pub use envelope::{API_VERSION, Metadata, Resource, Spec};
 pub use key::{Kind, ResourceKey};
 pub use model::{

@@ -7,6 +7,7 @@
 //! Invariants: no label set grows past its named bound (what comes later is counted under `other`); a sample costs no
 //! allocation once its series exists; nothing here ever blocks or fails a request.
 
+mod cache;
 mod certificates;
 mod devices;
 mod ensembles;

@@ -1,7 +1,7 @@
 //! Every metric and its name, once: what rooms report and what Prometheus reads.
 //!
 //! Names follow Prometheus' rules (base units, `_total`, `_seconds`). Labels are `tenant`, `endpoint`, `arm`, `version`,
-//! `outcome`, `stage`, `device`, `model`, `reason`, `ensemble`, `step`, `door`, all bounded by [`crate::labels`] and [`crate::series`].
+//! `outcome`, `stage`, `device`, `model`, `reason`, `ensemble`, `step`, `door`, `certificate`, all bounded by [`crate::labels`] and [`crate::series`].
 
 use std::{
     collections::BTreeMap,
@@ -22,6 +22,7 @@ use prometheus_client::{
 };
 
 use crate::{
+    cache::CacheMetrics,
     certificates::Certificates,
     devices::{self, DeviceMetrics, DeviceSource},
     ensembles::{EnsembleMeter, EnsembleReading, Ensembles},
@@ -90,6 +91,7 @@ pub struct Metrics {
     triton: TritonMetrics,
     pub(crate) ensembles: Ensembles,
     certificates: Certificates,
+    cache: CacheMetrics,
 }
 
 impl Default for Metrics {
@@ -113,6 +115,7 @@ impl Metrics {
             triton: TritonMetrics::default(),
             ensembles: Ensembles::default(),
             certificates: Certificates::default(),
+            cache: CacheMetrics::default(),
         };
         metrics.register();
         metrics
@@ -122,6 +125,7 @@ impl Metrics {
         let mut registry = self.registry.write();
         self.models.register(&mut registry);
         self.certificates.register(&mut registry);
+        self.cache.register(&mut registry);
         registry.register(
             "mesh_refused",
             "Requests refused before they had a tenant, by reason",
@@ -169,6 +173,21 @@ impl Metrics {
     /// The files of a door's certificate have changed, and were put in place or refused.
     pub fn certificate_changed(&self, door: &'static str, renewed: bool) {
         self.certificates.changed(door, renewed);
+    }
+
+    /// A request of an endpoint with a response cache, and how it was answered.
+    pub fn asked_cache(&self, tenant: &str, endpoint: &str, outcome: &'static str) {
+        self.cache.asked(tenant, endpoint, outcome);
+    }
+
+    /// What the response cache holds now.
+    pub fn cache_holds(&self, entries: usize, bytes: usize) {
+        self.cache.holds(entries, bytes);
+    }
+
+    /// A request of a caller that is known by its certificate.
+    pub fn known_by_certificate(&self, tenant: &str, certificate: &str) {
+        self.certificates.called(tenant, certificate);
     }
 
     /// When the certificate ends that a door serves with, in Unix seconds.

@@ -240,6 +240,8 @@ impl Window {
 pub(super) struct VerifiedToken {
     pub(super) principal: Principal,
     pub(super) window: Window,
+    /// SHA-256 of the certificate that its bearer must have (RFC 8705, section 3.1).
+    pub(super) bound: Option<[u8; 32]>,
 }
 
 /// Proves a token of at most [`MAX_TOKEN_BYTES`]; the caller checks its window.
@@ -268,5 +270,6 @@ pub(super) fn verify(issuers: &HashMap<String, Arc<IssuerEntry>>, token: &str) -
             from: claims.not_before.saturating_sub(leeway),
             until: claims.expires.saturating_add(leeway),
         },
+        bound: claims.bound,
     })
 }

@@ -1,13 +1,14 @@
 //! Access: who a caller is, from the credential it shows.
 //!
-//! Owns the decision between an API key and a token, the answer ([`Principal`]) and its refusals ([`AuthError`]). Keys and
-//! secrets are in `secret`, tokens in `jwt`. Does not read headers of any protocol but the text after `Authorization:`, and
+//! Owns the decision between an API key, a token and the connection's certificate, the answer ([`Principal`]) and its refusals
+//! ([`AuthError`]). Keys and secrets are in `secret`, tokens in `jwt`, certificates in `certificate`. Does not read headers of any protocol but the text after `Authorization:`, and
 //! does not decide what a tenant may see: that is the snapshot.
 //!
 //! Invariants: nothing known means nobody in; a refusal never says which part failed, only that a proven credential has
 //! expired; every cost before a credential is proven is bounded.
 
 mod cache;
+mod certificate;
 mod claims;
 mod jwt;
 mod recent;
@@ -20,6 +21,7 @@ use smallvec::SmallVec;
 
 pub use self::{
     cache::MAX_VERIFIED_TOKENS,
+    certificate::{CertificateEntry, CertificateName, PeerCertificate},
     jwt::{
         IssuerEntry, IssuerKey, IssuerKeyError, KeyAlgorithm, KeyMaterial, MAX_KEYS_PER_ISSUER, MAX_LEEWAY,
         MAX_TOKEN_BYTES, TenantBinding,
@@ -29,7 +31,7 @@ pub use self::{
         generate_admin_token_as, generate_api_key, generate_api_key_as, hash_secret, verify_admin_token,
     },
 };
-use self::{cache::VerifiedTokens, recent::RecentKeys};
+use self::{cache::VerifiedTokens, certificate::Holders, recent::RecentKeys};
 
 /// How API keys begin; everything else is taken for a token.
 const API_KEY_PREFIX: &str = "mesh_";
@@ -41,6 +43,10 @@ pub enum Presented<'a> {
     None,
     /// An API key or a token.
     Bearer(&'a str),
+    /// An API key or a token, over a connection with a certificate: the former counts, and the latter must not disagree.
+    BearerWith(&'a str, &'a PeerCertificate),
+    /// Nothing but the certificate of the connection.
+    Certificate(&'a PeerCertificate),
     /// A bearer credential that is not even written like one.
     Malformed,
     /// Nothing, and need not: the door knows who it is from where the call came. No header reads as this.
@@ -67,11 +73,24 @@ impl<'a> Presented<'a> {
     }
 }
 
+impl<'a> Presented<'a> {
+    /// The same over a connection with this certificate.
+    #[must_use]
+    pub fn over(self, peer: Option<&'a PeerCertificate>) -> Self {
+        match (self, peer) {
+            (Self::Bearer(text), Some(peer)) => Self::BearerWith(text, peer),
+            (other, _) => other,
+        }
+    }
+}
+
 impl fmt::Debug for Presented<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "None",
             Self::Bearer(_) => "Bearer([redacted])",
+            Self::BearerWith(..) => "BearerWith([redacted])",
+            Self::Certificate(_) => "Certificate",
             Self::Malformed => "Malformed",
             Self::Local(_) => "Local",
         })
@@ -169,9 +188,9 @@ impl FromIterator<Scope> for Scopes {
 pub struct Principal {
     /// For whom it acts.
     pub tenant: TenantId,
-    /// Who it is: the key's identifier or the token's `sub`.
+    /// Who it is: the key's identifier, the token's `sub` or the name of its certificate's record.
     pub subject: Arc<str>,
-    /// What it showed: `key:<id>` or `jwt:<issuer>`; `local` where it need not show anything.
+    /// What it showed: `key:<id>`, `jwt:<issuer>` or `cert:<name>`; `local` where it need not show anything.
     pub credential: Arc<str>,
     /// What it may do.
     pub scopes: Scopes,
@@ -217,6 +236,7 @@ pub struct Credentials {
     pepper: Pepper,
     keys: Arc<HashMap<KeyId, SmallVec<[Arc<StoredKey>; 1]>>>,
     issuers: Arc<HashMap<String, Arc<IssuerEntry>>>,
+    certificates: Arc<Holders>,
     verified: Arc<VerifiedTokens>,
     recent: Arc<RecentKeys<StoredKey>>,
 }
@@ -226,6 +246,7 @@ impl fmt::Debug for Credentials {
         f.debug_struct("Credentials")
             .field("keys", &self.keys.len())
             .field("issuers", &self.issuers.len())
+            .field("certificates", &self.certificates.len())
             .finish_non_exhaustive()
     }
 }
@@ -264,14 +285,34 @@ impl Credentials {
         self
     }
 
+    /// Adds a caller that is known by its certificate; of two with the same identity the later stays.
+    #[must_use]
+    pub fn with_certificate(mut self, entry: CertificateEntry) -> Self {
+        Arc::make_mut(&mut self.certificates).add(entry);
+        self
+    }
+
     /// Who this is, at this Unix second.
     pub fn authenticate(&self, presented: Presented<'_>, now_unix: i64) -> Result<Principal, AuthError> {
         match presented {
             Presented::None => Err(AuthError::Missing),
             Presented::Malformed => Err(AuthError::Malformed),
             Presented::Local(principal) => Ok(principal.clone()),
-            Presented::Bearer(text) if text.starts_with(API_KEY_PREFIX) => self.by_key(text, now_unix),
-            Presented::Bearer(text) => self.by_token(text, now_unix),
+            Presented::Bearer(text) => self.by_bearer(text, None, now_unix),
+            Presented::Certificate(peer) => self.certificates.authenticate(peer, now_unix),
+            Presented::BearerWith(text, peer) => {
+                let principal = self.by_bearer(text, Some(peer), now_unix)?;
+                self.certificates.agree(peer, &principal)?;
+                Ok(principal)
+            }
+        }
+    }
+
+    fn by_bearer(&self, text: &str, peer: Option<&PeerCertificate>, now_unix: i64) -> Result<Principal, AuthError> {
+        if text.starts_with(API_KEY_PREFIX) {
+            self.by_key(text, now_unix)
+        } else {
+            self.by_token(text, peer, now_unix)
         }
     }
 
@@ -309,7 +350,7 @@ impl Credentials {
         found.ok_or(AuthError::Invalid)
     }
 
-    fn by_token(&self, token: &str, now_unix: i64) -> Result<Principal, AuthError> {
+    fn by_token(&self, token: &str, peer: Option<&PeerCertificate>, now_unix: i64) -> Result<Principal, AuthError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(AuthError::Invalid);
         }
@@ -324,6 +365,7 @@ impl Credentials {
             verified
         };
         verified.window.check(now_unix)?;
+        certificate::check_bound(verified.bound, peer)?;
         Ok(verified.principal.clone())
     }
 }
@@ -332,5 +374,7 @@ impl Credentials {
 #[path = "access_tests.rs"]
 mod tests;
 
+#[cfg(test)]
+mod certificate_tests;
 #[cfg(test)]
 mod jwt_tests;

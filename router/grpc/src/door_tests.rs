@@ -109,6 +109,7 @@ fn model(name: &str) -> Arc<ModelEntry> {
             ..ModelConfig::default()
         }),
         format: ArtifactFormat::Builtin,
+        digest: None,
         ready_on: vec![DeviceId::cpu(0)],
         plan: None,
         unavailable_reason: None,
@@ -158,6 +159,7 @@ fn bed_with(change: impl FnOnce(&mut GrpcDoorConfig)) -> Bed {
     });
     let clock = Arc::new(SystemClock);
     let parts = RouterParts {
+        cache: Arc::default(),
         sequences: Arc::default(),
         regions: Arc::default(),
         client_settings: false,
@@ -819,6 +821,7 @@ async fn an_address_that_is_taken_is_named() {
         ..GrpcDoorConfig::default()
     };
     let parts = RouterParts {
+        cache: Arc::default(),
         sequences: Arc::default(),
         regions: Arc::default(),
         client_settings: false,

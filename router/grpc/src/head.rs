@@ -7,7 +7,7 @@ use http::{
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use mesh_protocol::HeaderPattern;
-use mesh_router::{Credential, LocalTenant};
+use mesh_router::{Credential, LocalTenant, PeerCertificate};
 use mesh_types::{Fault, Parameters, TraceContext};
 use tonic::codec::CompressionEncoding;
 
@@ -34,6 +34,8 @@ pub(crate) struct Head {
     pub(crate) unit: Option<String>,
     pub(crate) trace_parent: Option<TraceContext>,
     pub(crate) errors_end_stream: bool,
+    /// Whether it is of a stream, whose requests are each computed.
+    pub(crate) fresh: bool,
     /// What of the metadata is forwarded, where anything is.
     pub(crate) forwarded: Option<Arc<Parameters>>,
 }
@@ -53,6 +55,7 @@ impl Head {
                 .flatten()
                 .and_then(|text| text.parse().ok()),
             errors_end_stream: headers.get(STREAM_ERRORS).is_some_and(|value| value == "true"),
+            fresh: false,
             forwarded: None,
         })
     }
@@ -86,17 +89,18 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Option<CompressionEncoding> {
     }
 }
 
-/// The credential of a call, or what a caller on this machine has instead. Two of them, or one that is no text, is a malformed
+/// The credential of a call with the certificate of its connection, or what a caller on this machine has instead. Two of them, or one that is no text, is a malformed
 /// one.
 pub(crate) fn credential<B>(request: &Request<B>) -> Credential {
     let mut values = request.headers().get_all(AUTHORIZATION).iter();
     let first = values.next().map(|value| value.to_str().unwrap_or_default());
-    // Put there by the connection, where its other end is this machine.
-    if let (None, Some(local)) = (first, request.extensions().get::<LocalTenant>()) {
+    // Both put there by the connection: what its client has shown, and that its other end is this machine.
+    let certificate = request.extensions().get::<Arc<PeerCertificate>>();
+    if let (None, None, Some(local)) = (first, certificate, request.extensions().get::<LocalTenant>()) {
         return local.credential(|name| request.headers().contains_key(name));
     }
     let only = if values.next().is_some() { Some("") } else { first };
-    Credential::from_header(only)
+    Credential::from_header(only).over(certificate)
 }
 
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Fault> {

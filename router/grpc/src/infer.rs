@@ -113,6 +113,7 @@ impl Service {
                 unit: head.unit,
                 timeout: head.timeout,
                 trace_parent: head.trace_parent,
+                fresh: head.fresh,
                 request_id: id,
                 received,
                 decode: self.clock.now().saturating_duration_since(start),
@@ -120,7 +121,12 @@ impl Service {
             .await;
         status::trace(&mut metadata, answer.account.trace());
         let result = answer.result.map(|completed| {
-            let Completed { response, arm, .. } = completed;
+            let Completed {
+                response, arm, cached, ..
+            } = completed;
+            if let Some(cached) = cached {
+                metadata.insert(status::CACHE, http::HeaderValue::from_static(cached.as_str()));
+            }
             if let Some(arm) = arm {
                 status::put(&mut metadata, status::ARM, &arm);
             }

@@ -166,6 +166,7 @@ impl Conversation {
             Err(fault) => return self.failed(&fault, id, status::marked(number)),
         };
         let mut head = self.head.clone();
+        head.fresh = true;
         head.timeout = self.deadline.map(|deadline| deadline.remaining(received));
         let (result, metadata) = service.one(head, message, (number, received)).await;
         result

@@ -1,11 +1,17 @@
 //! The sockets: binds, starts a thread per worker with a router of its own, reports the bound address, stops gracefully.
 
-use std::{io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{any::Any, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use actix_web::{App, HttpRequest, HttpServer, dev::Server, dev::ServerHandle, web};
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::{
+    App, HttpRequest, HttpServer,
+    dev::{Extensions, Server, ServerHandle},
+    rt::net::TcpStream,
+    web,
+};
 use mesh_actors::{Readiness, Tasks};
 use mesh_router::{Budget, RouterActor, RouterParts};
-use mesh_tls::HANDSHAKE_TIMEOUT;
+use mesh_tls::{HANDSHAKE_TIMEOUT, peer_of};
 
 use crate::{config::HttpDoorConfig, service::Service};
 
@@ -71,6 +77,7 @@ impl HttpDoor {
             // Slow handshakes have as many places as connections have, so that they do not keep others waiting.
             .max_connection_rate(settings.max_connections_per_worker)
             .tls_handshake_timeout(HANDSHAKE_TIMEOUT)
+            .on_connect(note_certificate)
             .disable_signals();
         let server = match settings.tls {
             Some(tls) => server.bind_rustls_0_23(settings.listen, tls),
@@ -93,6 +100,16 @@ impl HttpDoor {
     /// Takes no more connections and waits for the requests under way; false if some were still there after `grace`.
     pub async fn stop(&self, grace: Duration) -> bool {
         self.server.stop(grace).await
+    }
+}
+
+/// Notes on a connection what its client's certificate says, for all its requests.
+fn note_certificate(connection: &dyn Any, data: &mut Extensions) {
+    let Some(secured) = connection.downcast_ref::<TlsStream<TcpStream>>() else {
+        return;
+    };
+    if let Some(certificate) = peer_of(secured.get_ref().1) {
+        data.insert(Arc::new(certificate));
     }
 }
 

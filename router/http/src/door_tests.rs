@@ -96,6 +96,7 @@ fn model(name: &str) -> Arc<ModelEntry> {
             ..ModelConfig::default()
         }),
         format: ArtifactFormat::Builtin,
+        digest: None,
         ready_on: vec![DeviceId::cpu(0)],
         plan: None,
         unavailable_reason: None,
@@ -138,6 +139,7 @@ fn snapshot(limits: TenantLimits) -> (MeshSnapshot, String) {
         unit: None,
         salt: "s".into(),
         timeout: None,
+        cache: None,
         class: mesh_types::ServiceClass::default(),
     };
     targets.insert("split".into(), Target::Endpoint(Arc::new(route)));
@@ -163,6 +165,7 @@ fn bed_with(limits: TenantLimits, change: impl FnOnce(&mut HttpDoorConfig)) -> B
     });
     let clock = Arc::new(SystemClock);
     let parts = RouterParts {
+        cache: Arc::default(),
         sequences: Arc::default(),
         regions: Arc::default(),
         client_settings: false,

@@ -72,6 +72,7 @@ impl Service {
                 unit: head.unit,
                 timeout: head.timeout,
                 trace_parent: infer::trace_parent(request.headers()),
+                fresh: manner == Manner::Events,
                 request_id: id,
                 received,
                 decode: self.clock.now().saturating_duration_since(start),

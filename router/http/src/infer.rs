@@ -66,6 +66,7 @@ impl Service {
                 unit: head.unit,
                 timeout: head.timeout,
                 trace_parent: trace_parent(request.headers()),
+                fresh: false,
                 request_id: id,
                 received,
                 decode: self.clock.now().saturating_duration_since(decode_start),
@@ -134,10 +135,14 @@ async fn answered(completed: &Completed, outputs: &OutputOptions, accepted: Acce
     Ok(response)
 }
 
-/// Says which version answered, and which arm of a split.
+/// Says which version answered, which arm of a split, and whether the answer was remembered where it may be.
 pub(crate) fn tell_version(response: &mut HttpResponse, completed: &Completed) {
     if let Some(arm) = &completed.arm {
         reply::text_header(response, reply::ARM, arm);
+    }
+    if let Some(cached) = completed.cached {
+        let value = HeaderValue::from_static(cached.as_str());
+        response.headers_mut().insert(reply::CACHE, value);
     }
     let version = HeaderValue::from(completed.response.version.get());
     response.headers_mut().insert(reply::VERSION, version);

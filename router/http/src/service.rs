@@ -16,7 +16,7 @@ use mesh_protocol::{
     HeaderPattern, ModelMetadata, extensions, live_body, model_metadata_body, model_ready_body, openapi, ready_body,
     server_metadata_body,
 };
-use mesh_router::{Budget, Credential, LocalTenant, ModelControl, RequestIds, RouterHandle};
+use mesh_router::{Budget, Credential, LocalTenant, ModelControl, PeerCertificate, RequestIds, RouterHandle};
 use mesh_telemetry::Telemetry;
 use mesh_types::{Clock, Fault, FaultClass, RequestId, VersionSelector};
 
@@ -231,16 +231,17 @@ pub(crate) fn selector(version: Option<&str>) -> Result<VersionSelector, Fault> 
     }
 }
 
-/// The credential of a request, or what a caller on this machine has instead. Two of them, or one that is no text, is a
+/// The credential of a request with the certificate of its connection, or what a caller on this machine has instead. Two of them, or one that is no text, is a
 /// malformed one.
 pub(crate) fn credential(request: &HttpRequest) -> Credential {
     let mut headers = request.headers().get_all(AUTHORIZATION);
     let first = headers.next().map(|value| value.to_str().unwrap_or_default());
-    if let (None, Some(local)) = (first, local(request)) {
+    let certificate = request.conn_data::<Arc<PeerCertificate>>();
+    if let (None, None, Some(local)) = (first, certificate, local(request)) {
         return local.credential(|name| request.headers().contains_key(name));
     }
     let only = if headers.next().is_some() { Some("") } else { first };
-    Credential::from_header(only)
+    Credential::from_header(only).over(certificate)
 }
 
 /// Whom a caller is that shows no credential: by the connection's other end alone.

@@ -193,6 +193,7 @@ impl Service {
                 unit: head.unit,
                 timeout: head.timeout,
                 trace_parent: trace_parent(request.headers()),
+                fresh: false,
                 request_id: id,
                 received,
                 decode: self.clock.now().saturating_duration_since(decode_start),
