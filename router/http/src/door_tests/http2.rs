@@ -421,3 +421,20 @@ async fn what_http_2_forbids_is_refused_at_its_stream() {
     );
     friend.works().await;
 }
+
+#[actix_web::test]
+async fn who_leaves_in_the_midst_of_the_preface_is_gone_at_once_and_stops_nobody() {
+    let bed = bed();
+    for said in ["P", "PRI * H", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
+        let mut half = TcpStream::connect(bed.door.addr()).await.unwrap();
+        half.write_all(said.as_bytes()).await.unwrap();
+        half.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        let ended = half.read_to_end(&mut heard);
+        let ended = tokio::time::timeout(Duration::from_secs(5), ended).await;
+        // Whether the end is a reset, since what was said is never taken, is the system's to say.
+        let _ = ended.expect("still there after 5 s");
+        assert!(heard.is_empty(), "{said:?}");
+    }
+    Friend::new(&bed).await.works().await;
+}

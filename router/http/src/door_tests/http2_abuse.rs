@@ -496,16 +496,3 @@ async fn a_client_that_says_nothing_does_not_hold_up_the_end() {
     assert!(bed.door.stop(PATIENCE).await);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
-
-#[actix_web::test]
-async fn who_leaves_in_the_midst_of_the_preface_is_gone_at_once_and_stops_nobody() {
-    let bed = bed();
-    for length in [1, 7, PREFACE.len() - 1] {
-        let mut half = Raw::silent(&bed).await;
-        half.say(&PREFACE[..length]).await;
-        half.stream.shutdown().await.unwrap();
-        let (_, after) = half.ends().await;
-        assert!(after < Duration::from_secs(5), "{length} bytes: {after:?}");
-    }
-    Friend::new(&bed).await.works().await;
-}
