@@ -7,16 +7,17 @@ use std::sync::OnceLock;
 use mesh_types::{KeyId, TenantId};
 
 use crate::{
-    ApiKeyEntry, Credentials, IssuerEntry, IssuerKey, KeyAlgorithm, KeyMaterial, Pepper, Presented, Scope, Scopes,
-    TenantBinding, graph::condition::Condition,
+    ApiKeyEntry, Credentials, IssuerEntry, IssuerKey, IssuerKeys, KeyAlgorithm, KeyMaterial, KeySet, Pepper, Presented,
+    Scope, Scopes, TenantBinding, TokenProfile, graph::condition::Condition,
 };
 
 const NOW: i64 = 1_800_000_000;
 /// The bytes from 0 to 31, the issuer's secret.
 const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// What a token under that secret says: header and claims.
-const SIGNED: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL2lzc3Vlci50ZXN0IiwiYXVkIjoibWVzaCIsInN1YiI6InN\
-                      vbWVib2R5IiwibmJmIjoxNzAwMDAwMDAwLCJleHAiOjE5MDAwMDAwMDAsInNjb3BlIjoiaW5mZXIifQ";
+const SIGNED: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJpc3MiOiJodHRwczovL2lzc3Vlci50ZXN0IiwiYXVkIjoibWVzaCIsInN\
+                      1YiI6InNvbWVib2R5IiwiY2xpZW50X2lkIjoiYmF0Y2giLCJqdGkiOiIxZjNhIiwiaWF0IjoxNzAwMDAwMDAwLCJuYmYiOjE3MDA\
+                      wMDAwMDAsImV4cCI6MTkwMDAwMDAwMCwic2NvcGUiOiJpbmZlciJ9";
 /// The one key that is known.
 const KEY: &str = "mesh_live_0123456789ab_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA_de9c647c";
 
@@ -60,8 +61,9 @@ fn made() -> Result<Credentials, String> {
     let issuer = IssuerEntry {
         issuer: "https://issuer.test".to_owned(),
         audiences: vec!["mesh".to_owned()],
-        keys: vec![secret.map_err(|error| error.to_string())?],
+        keys: IssuerKeys::Declared(vec![secret.map_err(|error| error.to_string())?]),
         tenants: TenantBinding::Tenant(tenant),
+        profile: TokenProfile::default(),
         leeway: std::time::Duration::ZERO,
     };
     Ok(Credentials::new(pepper).with_key(key).with_issuer(issuer))
@@ -79,18 +81,37 @@ pub fn credential(text: &str) -> Result<(), String> {
     is_theirs.then_some(()).ok_or_else(|| format!("let in: {shown}"))
 }
 
+/// What an issuer publishes: refused, or read into keys without one twice; reading it again reads the same.
+pub fn key_set(bytes: &[u8]) -> Result<(), String> {
+    let all = [
+        KeyAlgorithm::RS256,
+        KeyAlgorithm::PS256,
+        KeyAlgorithm::ES256,
+        KeyAlgorithm::EdDSA,
+    ];
+    let Ok(set) = KeySet::read(bytes, &all) else {
+        return Ok(());
+    };
+    let again = KeySet::read(bytes, &all).map(|again| format!("{again:?}"));
+    let holds = set.is_sound() && again.as_deref() == Ok(&format!("{set:?}"));
+    holds.then_some(()).ok_or_else(|| format!("not sound: {set:?}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_known_is_let_in_so_that_the_rest_means_something() {
-        let token = format!("{SIGNED}.n5fIEkyB_Kak00xZ8flk9GlpbSsROW9ssExpZgiwlrU");
+        let token = format!("{SIGNED}.vF-Qx3mNKWlWkbg072XiyWV_2Npu1eJlnjctOvbGng8");
         for shown in [KEY, &token] {
             let presented = Presented::Bearer(shown);
             assert!(known().unwrap().authenticate(presented, NOW).is_ok(), "{shown}");
             assert_eq!(credential(&format!("Bearer {shown}")), Ok(()));
         }
         assert_eq!(credential("Bearer nobody"), Ok(()));
+        let set = br#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        assert!(KeySet::read(set, &[KeyAlgorithm::EdDSA]).is_ok());
+        assert_eq!(key_set(set), Ok(()));
     }
 }

@@ -5,7 +5,8 @@
 //! ask it, and nothing here reads a clock or an environment of its own.
 //!
 //! Invariants: an empty snapshot lets nobody in; one snapshot decides a whole request; only the limiter's counters and the
-//! memory of verified tokens change behind a shared reference, and neither can make a decision that the rules would not.
+//! memory of verified tokens and the books of issuers' keys change behind a shared reference, and only the books, which hold what
+//! an issuer publishes, can make a decision another one.
 
 pub mod access;
 #[doc(hidden)]
@@ -18,9 +19,9 @@ pub mod snapshot;
 pub mod traffic;
 
 pub use access::{
-    ApiKeyEntry, AuthError, Credentials, GeneratedKey, IssuerEntry, IssuerKey, IssuerKeyError, KeyAlgorithm,
-    KeyMaterial, Pepper, Presented, Principal, Scope, Scopes, SecretHash, TenantBinding, generate_admin_token,
-    generate_api_key, hash_secret,
+    ApiKeyEntry, AuthError, Credentials, GeneratedKey, IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys,
+    KeyAlgorithm, KeyBook, KeyLocation, KeyMaterial, KeySet, Moment, Pepper, Presented, Principal, Scope, Scopes,
+    SecretHash, TenantBinding, TokenProfile, generate_admin_token, generate_api_key, hash_secret,
 };
 pub use limits::{Admission, LimitError, Limiter, Rate, TenantLimits};
 pub use signing::{PublicKey, Signature, SigningError, SigningKey};

@@ -223,8 +223,8 @@ impl Drop for Account {
 /// The reason for a refusal before there was a tenant: our own words, so a bounded label.
 fn reason(class: FaultClass) -> &'static str {
     match class {
-        FaultClass::Unauthenticated => "unauthenticated",
-        FaultClass::PermissionDenied => "forbidden",
+        FaultClass::Unauthenticated | FaultClass::MalformedCredential => "unauthenticated",
+        FaultClass::PermissionDenied | FaultClass::InsufficientScope => "forbidden",
         FaultClass::Unavailable => "overloaded",
         FaultClass::Cancelled => "cancelled",
         FaultClass::DeadlineExceeded => "deadline",

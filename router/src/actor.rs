@@ -21,7 +21,8 @@ use mesh_types::{Fault, FaultSource};
 use crate::{
     Account, Answer, Call, RouterParts,
     account::Opening,
-    desk::{Desk, Ticket, Waiting},
+    desk::{Desk, Done, Ticket, Waiting},
+    keys::{self, Begun},
     level::{is_levelled, level},
     pipeline::Pipeline,
     place::Loads,
@@ -74,14 +75,37 @@ impl RouterActor {
         });
         match begun {
             Err(fault) => ticket.answer((account, Err(fault)), waker),
-            Ok(in_flight) => {
+            Ok(Begun::InFlight(in_flight)) => {
                 let answer = async move {
                     let result = in_flight.complete(&mut account).await;
                     (account, result)
                 };
                 ticket.run(answer, waker);
             }
+            Ok(waits @ Begun::Waits(..)) => ticket.run(after_keys(self.pipeline.clone(), account, waits), waker),
         }
+    }
+}
+
+/// Begins a call anew as often as keys come that it waits for, as long as it may wait.
+async fn after_keys(pipeline: Arc<Pipeline>, mut account: Account, mut begun: Begun) -> Done {
+    loop {
+        let (call, permit) = match begun {
+            Begun::InFlight(in_flight) => {
+                let result = in_flight.complete(&mut account).await;
+                return (account, result);
+            }
+            Begun::Waits(call, permit, wait, until) => {
+                if !keys::waited(wait, until).await {
+                    return (account, Err(keys::in_vain()));
+                }
+                (call, permit)
+            }
+        };
+        begun = match pipeline.begin(*call, permit, &mut account) {
+            Ok(begun) => begun,
+            Err(fault) => return (account, Err(fault)),
+        };
     }
 }
 

@@ -27,6 +27,9 @@ enum Shown {
 }
 
 impl Credential {
+    /// A header that cannot be read as one text, as it would be written: with nothing in it that could let anybody in.
+    pub const UNREADABLE: &'static str = "Bearer";
+
     /// Takes the header's value.
     pub fn from_header(value: Option<&str>) -> Self {
         Self(value.map_or(Shown::Nothing, |value| Shown::Header(value.to_owned())))

@@ -107,10 +107,10 @@ fn what_is_unknown_and_what_is_anothers_answer_alike() {
             FaultClass::NotFound
         );
         for who in ["nobody", "blind", "asleep"] {
-            let expected = if who == "nobody" {
-                FaultClass::Unauthenticated
-            } else {
-                FaultClass::PermissionDenied
+            let expected = match who {
+                "nobody" => FaultClass::Unauthenticated,
+                "blind" => FaultClass::InsufficientScope,
+                _ => FaultClass::PermissionDenied,
             };
             assert_eq!(index(&bed, who, false).unwrap_err().class, expected, "{who}");
             assert_eq!(statistics(&bed, who, None, "").unwrap_err().class, expected, "{who}");

@@ -27,6 +27,7 @@ use crate::{
     Account, Call, RouterParts, WorkerReply,
     flight::InFlight,
     graph::{self, Ensemble, Manner},
+    keys::{Begun, Proven, Seen, patience, prove},
     place::{Loads, OnDevice},
     regions::Landing,
     sequences::{self, Routed, SequenceName},
@@ -43,33 +44,38 @@ impl Pipeline {
     /// Takes a call as far as a device, or to the first steps of an ensemble, or says why not.
     pub(crate) fn begin(
         self: &Arc<Self>,
-        (call, seen): (Call, Option<Arc<MeshSnapshot>>),
+        (call, seen): (Call, Seen),
         permit: Permit,
         account: &mut Account,
-    ) -> Result<InFlight, Fault> {
+    ) -> Result<Begun, Fault> {
         let mut lap = Lap::start(self);
         let received = Received {
             // What its door has read it by, if it has; else what holds now.
-            snapshot: seen.unwrap_or_else(|| self.parts.snapshots.load_full()),
+            snapshot: seen.clone().unwrap_or_else(|| self.parts.snapshots.load_full()),
             call,
             permit,
         };
-        let authenticated = received.authenticate(self, account);
+        let authenticated = received.authenticate(self, seen, account);
         account.stages.authenticate = lap.next();
-        let admitted = authenticated?.admit(self);
+        let authenticated = match authenticated? {
+            Ok(authenticated) => authenticated,
+            Err(waits) => return Ok(waits),
+        };
+        let admitted = authenticated.admit(self);
         account.stages.admit = lap.next();
         let versioned = admitted?
             .choose(self, account)
             .and_then(|versioned| versioned.check(self));
         account.stages.choose = lap.next();
         let checked = versioned?;
-        match checked.versioned.entry.plan.clone().filter(|plan| plan.ready) {
+        let in_flight = match checked.versioned.entry.plan.clone().filter(|plan| plan.ready) {
             None => checked.place(self)?.dispatch(self, account.trace()),
             Some(plan) => {
                 account.composed = true;
                 checked.travel(self, &plan, account.trace())
             }
-        }
+        };
+        in_flight.map(Begun::InFlight)
     }
 
     /// A place on a device where a version is ready.
@@ -139,15 +145,28 @@ struct Placed {
 }
 
 impl Received {
-    fn authenticate(self, pipeline: &Pipeline, account: &mut Account) -> Result<Authenticated, Fault> {
-        let now = pipeline.parts.clock.unix_seconds();
-        let (principal, tenant) = self.snapshot.caller(self.call.credential.presented(), now)?;
-        account.tenant = Some(principal.tenant);
-        Ok(Authenticated {
-            tenant: tenant.clone(),
-            call: self.call,
-            permit: self.permit,
-        })
+    fn authenticate(
+        self,
+        pipeline: &Pipeline,
+        seen: Seen,
+        account: &mut Account,
+    ) -> Result<Result<Authenticated, Begun>, Fault> {
+        let parts = &pipeline.parts;
+        match prove(&self.snapshot, parts, &self.call.credential)? {
+            Proven::Caller(principal, tenant) => {
+                account.tenant = Some(principal.tenant);
+                Ok(Ok(Authenticated {
+                    tenant: tenant.clone(),
+                    call: self.call,
+                    permit: self.permit,
+                }))
+            }
+            Proven::Waits(wait) => {
+                let timeout = self.call.timeout.unwrap_or(parts.default_timeout);
+                let until = patience(self.call.received, timeout.min(parts.default_timeout));
+                Ok(Err(Begun::Waits(Box::new((self.call, seen)), self.permit, wait, until)))
+            }
+        }
     }
 }
 

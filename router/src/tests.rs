@@ -397,7 +397,7 @@ fn callers_without_a_right_are_refused_before_anything_is_looked_up() {
         for (who, class) in [
             ("nobody", FaultClass::Unauthenticated),
             ("asleep", FaultClass::PermissionDenied),
-            ("blind", FaultClass::PermissionDenied),
+            ("blind", FaultClass::InsufficientScope),
         ] {
             let known = bed.refusal(bed.call(who, "digits")).await;
             assert_eq!(known.class, class, "{who}: {known}");

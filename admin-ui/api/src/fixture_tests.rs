@@ -12,7 +12,9 @@ use actix_web::{App, body, cookie::Cookie, http::Method, test, web};
 use futures::future::BoxFuture;
 use mesh_actors::Tasks;
 use mesh_policies::{
-    Pepper, VersionEntry, generate_admin_token,
+    KeyAlgorithm, KeyLocation, Pepper, VersionEntry,
+    access::{BookView, LeftOut, WhyLeftOut},
+    generate_admin_token,
     graph::{Plan, StepVersionEntry},
     hash_secret,
 };
@@ -27,8 +29,8 @@ use mesh_types::{
 use serde_json::{Value, json};
 
 use crate::{
-    AdminParts, AdminState, DeviceFacts, DeviceView, FleetView, HeldModel, LoadState, ModelFacts, ModelNumbers, Probe,
-    SequenceNumbers, configure, devices::MAX_TENANTS_SHOWN,
+    AdminParts, AdminState, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, LoadState, ModelFacts,
+    ModelNumbers, Probe, SequenceNumbers, configure, devices::MAX_TENANTS_SHOWN,
 };
 
 /// One device with one model, used by more tenants than are named.
@@ -268,6 +270,27 @@ impl Ask {
     }
 }
 
+/// What the issuer `published` has published: one key, and one that is left out; its last fetch failed.
+pub(crate) struct Published;
+
+impl IssuerView for Published {
+    fn fetched_keys(&self, issuer: &str, now_unix: i64) -> Option<BookView> {
+        let left_out = LeftOut {
+            key_id: Some("enc".into()),
+            reason: WhyLeftOut::Use,
+        };
+        (issuer == "published").then(|| BookView {
+            location: KeyLocation::KeySet("https://idp.test/keys".into()),
+            keys: vec![(Some("k1".into()), KeyAlgorithm::ES256, "print".into())],
+            left_out: vec![left_out],
+            fetched: Some(now_unix - 60),
+            next_fetch: Some(now_unix + 2),
+            kept_until: Some(now_unix + 86_340),
+            last_error: Some((now_unix - 1, "no answer within 5 s".into())),
+        })
+    }
+}
+
 pub(crate) fn token(registry_pepper: &Pepper, role: AdminRole) -> (String, Resource) {
     let made = generate_admin_token(&mut rand::rng());
     let spec = AdminTokenSpec {
@@ -302,6 +325,7 @@ impl Fixture {
             registry: registry.clone(),
             telemetry: Telemetry::local(),
             fleet: Arc::new(Fleet::default()),
+            issuers: Arc::new(Published),
             probe: Arc::new(Echo),
             pepper,
             clock: clock.clone() as Arc<dyn Clock>,

@@ -18,6 +18,7 @@ mod door;
 mod entry;
 mod error;
 mod graph;
+mod issuers;
 mod keys;
 mod live;
 mod loaded;
@@ -40,8 +41,8 @@ pub use live::MAX_EVENT_CLIENTS;
 pub use openapi::document as openapi_document;
 pub use overview::Overview;
 pub use parts::{
-    AdminParts, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, LoadState, ModelFacts, ModelNumbers,
-    Probe, Progress, SequenceNumbers,
+    AdminParts, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, LoadState, ModelFacts,
+    ModelNumbers, Probe, Progress, SequenceNumbers,
 };
 pub use routes::configure;
 pub use sessions::{MAX_SESSIONS, SESSION_SECONDS};
@@ -53,6 +54,8 @@ mod door_tests;
 mod fixture_tests;
 #[cfg(test)]
 mod graph_tests;
+#[cfg(test)]
+mod issuers_tests;
 #[cfg(test)]
 mod resources_tests;
 #[cfg(test)]

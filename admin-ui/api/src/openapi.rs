@@ -24,6 +24,7 @@ use crate::{
     entry::{Body, Entry},
     error::ErrorBody,
     graph::GraphView,
+    issuers::IssuerKeysView,
     routes::{ROOT, entries},
     wire::{
         ApplyBody, ApplyResults, AuditList, AuditPart, AuditVerdict, LoginBody, NewKey, NewKeyBody, NewToken,
@@ -195,6 +196,7 @@ fn components() -> ComponentsBuilder {
         .with::<Metadata>()
         .with::<TenantSpec>()
         .with::<IssuerSpec>()
+        .with::<IssuerKeysView>()
         .with::<ApiKeySpec>()
         .with::<ModelSpec>()
         .with::<ModelVersionSpec>()

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use mesh_policies::{Pepper, VersionEntry};
+use mesh_policies::{Pepper, VersionEntry, access::BookView};
 use mesh_registry::RegistryHandle;
 use mesh_telemetry::Telemetry;
 use mesh_types::{
@@ -22,6 +22,8 @@ pub struct AdminParts {
     pub telemetry: Telemetry,
     /// What devices hold.
     pub fleet: Arc<dyn FleetView>,
+    /// What issuers have published.
+    pub issuers: Arc<dyn IssuerView>,
     /// How inputs are tried out.
     pub probe: Arc<dyn Probe>,
     /// What secrets are hashed with.
@@ -42,6 +44,12 @@ pub trait FleetView: Send + Sync + 'static {
     fn drain(&self, device: DeviceId, draining: bool) -> BoxFuture<'static, Result<(), Fault>>;
     /// Brings a version into the memory of every device that has it; done once it is warm there, and which these are.
     fn warm_up(&self, version: ModelVersionKey) -> BoxFuture<'static, Result<Vec<DeviceId>, Fault>>;
+}
+
+/// Sees the keys of issuers that publish theirs.
+pub trait IssuerView: Send + Sync + 'static {
+    /// What is known now of the keys of the issuer that is declared by this name; none where they are not fetched. Must not block.
+    fn fetched_keys(&self, issuer: &str, now_unix: i64) -> Option<BookView>;
 }
 
 /// Everything that is known of a device, as it was counted.

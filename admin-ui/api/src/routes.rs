@@ -17,7 +17,7 @@ use crate::{
     backup, devices,
     entry::{Body, Entry},
     error::ApiError,
-    graph, keys, live, openapi, resources,
+    graph, issuers, keys, live, openapi, resources,
     resources::{ListQuery, WriteQuery, tenant_of},
     trial, versions,
     wire::{ApplyBody, LoginBody, NewKeyBody, NewTokenBody, PublishBody, WarmBody},
@@ -130,6 +130,10 @@ async fn create_key(state: State, caller: Caller, request: HttpRequest, body: Js
 
 async fn create_token(state: State, caller: Caller, body: Json<NewTokenBody>) -> Answer {
     keys::create_token(&state, &caller, body.into_inner()).await
+}
+
+async fn issuer_keys(state: State, request: HttpRequest) -> Answer {
+    issuers::keys(&state, request.match_info().get("name").unwrap_or_default())
 }
 
 async fn upload(state: State, request: HttpRequest, body: Payload) -> Answer {
@@ -371,6 +375,18 @@ fn device_routes() -> [Entry; 3] {
     ]
 }
 
+fn issuer_route() -> Entry {
+    let about = "The keys that an issuer's tokens are checked with now, and how fetching them goes.";
+    Entry::get(
+        "/issuers/{name}/keys",
+        "getIssuerKeys",
+        about,
+        web::get().to(issuer_keys),
+    )
+    .tag("credentials")
+    .answers("IssuerKeysView")
+}
+
 fn backup_route() -> Entry {
     let about = "A copy of everything as a tar archive, secrets included; for admins only. `mesh restore` takes it.";
     Entry::get("/backup", "downloadBackup", about, web::get().to(download_backup))
@@ -387,6 +403,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries.extend(session_routes());
     entries.extend(making_routes());
     entries.extend(model_routes().map(|entry| entry.tag("models")));
+    entries.push(issuer_route());
     entries.push(backup_route());
     entries.extend(device_routes().map(|entry| entry.tag("devices")));
     entries.extend(audit_routes().map(|entry| entry.tag("audit")));

@@ -21,6 +21,7 @@ mod graph;
 mod import;
 mod infer;
 mod inspect;
+mod issuer;
 mod keys;
 mod loaded;
 mod model_options;
@@ -52,7 +53,8 @@ pub use inspect::{SignatureReader, inspect};
 pub use model_options::{InspectArgs, InspectOutput, KeygenArgs, ModelCommand, PublishArgs, SignArgs};
 pub use options::{
     ApplyArgs, BackupArgs, Command, DeleteArgs, DescribeArgs, DeviceArgs, DeviceCommand, DeviceListArgs, DiffArgs,
-    DrainArgs, GetArgs, GlobalOptions, InferArgs, KeyCommand, KeyCreateArgs, OutputFormat, StatusArgs, UndrainArgs,
+    DrainArgs, GetArgs, GlobalOptions, InferArgs, IssuerCommand, IssuerKeysArgs, KeyCommand, KeyCreateArgs,
+    OutputFormat, StatusArgs, UndrainArgs,
 };
 pub use trust::TrustOptions;
 pub use warm::WarmArgs;
@@ -177,6 +179,7 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Model(ModelCommand::Sign(args)) => signing::sign(&args, terminal),
         Command::Model(ModelCommand::Warm(args)) => warm::warm(&globals.admin()?, &args, terminal).await,
         Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
+        Command::Issuer(command) => issuer::issuer(&globals.admin()?, &command, terminal).await,
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,
         Command::Device(command) => device::device(&globals.admin()?, &command, terminal).await,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use mesh_resources::Kind;
-use mesh_types::{DeviceId, TenantId};
+use mesh_types::{DeviceId, KeyId, TenantId};
 
 use crate::{
     AuditCommand, Failure, ModelCommand, TrustOptions, client::AdminClient, keys::Expiry, tensors::NamedInput,
@@ -133,6 +133,9 @@ Examples:
     /// Make credentials for tenants.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Look at those who issue tokens.
+    #[command(subcommand)]
+    Issuer(IssuerCommand),
     /// Ask a model, as a tenant would.
     #[command(after_help = "Examples:
   mesh infer digits --input 'pixels=[[0,0,5,13]]'
@@ -279,6 +282,26 @@ pub struct KeyCreateArgs {
     /// A note for people.
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
+}
+
+/// `mesh issuer`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum IssuerCommand {
+    /// Show the keys that an issuer's tokens are checked with, when they were fetched, and what was wrong last.
+    #[command(after_help = "Examples:
+  mesh issuer keys sso
+  mesh issuer keys sso -o json")]
+    Keys(IssuerKeysArgs),
+}
+
+/// `mesh issuer keys`.
+#[derive(Debug, Clone, Args)]
+pub struct IssuerKeysArgs {
+    /// The name of the issuer's resource.
+    pub name: KeyId,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
 }
 
 /// `mesh device`.

@@ -62,7 +62,11 @@ fn row(resource: &Resource) -> Vec<String> {
         Spec::Tenant(spec) => tenant(name, spec),
         Spec::Issuer(spec) => {
             let audiences = joined(spec.audiences.iter().cloned());
-            vec![name, spec.issuer.clone(), audiences, spec.keys.len().to_string()]
+            let keys = spec
+                .jwks
+                .as_ref()
+                .map_or_else(|| spec.keys.len().to_string(), |_| "fetched".to_owned());
+            vec![name, spec.issuer.clone(), audiences, keys]
         }
         Spec::ApiKey(spec) => return namespaced(resource, api_key(name, spec)),
         Spec::Model(spec) => model(name, spec),

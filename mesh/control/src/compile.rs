@@ -39,6 +39,16 @@ pub struct Compiled {
     routes: BTreeMap<RouteName, Arc<Route>>,
 }
 
+impl Compiled {
+    /// The beginning of control that takes over from one that is gone: what issuers have published is still known.
+    pub(crate) fn after(published: Arc<MeshSnapshot>) -> Self {
+        Self {
+            snapshot: published,
+            ..Self::default()
+        }
+    }
+}
+
 /// Compiles what routers follow from what was declared and what devices report.
 pub fn compile(
     records: &Records,
@@ -69,7 +79,7 @@ pub fn compile(
     let credentials: Credentials = if known {
         previous.snapshot.credentials.clone()
     } else {
-        credentials::compile(records, pepper)
+        credentials::compile(records, pepper, &previous.snapshot.credentials)
     };
     let tenants = tenants(records, &models, &routes);
     Compiled {

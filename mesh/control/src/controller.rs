@@ -145,7 +145,10 @@ struct State {
 impl Control {
     async fn run(&self, mut signal: ShutdownSignal) {
         let (mut revision, mut fleet) = (self.registry.revision(), self.fleet.changed());
-        let mut state = State::default();
+        let mut state = State {
+            compiled: Compiled::after(self.snapshots.load_full()),
+            ..State::default()
+        };
         let mut moves: FuturesUnordered<BoxFuture<'static, Over>> = FuturesUnordered::new();
         let mut read = false;
         while !signal.is_ended() {

@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use futures::{FutureExt, future::BoxFuture};
 use mesh_admin_api::{
-    Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, LoadState, ModelFacts, ModelNumbers, Probe, Progress,
-    SequenceNumbers,
+    Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, LoadState, ModelFacts, ModelNumbers,
+    Probe, Progress, SequenceNumbers,
 };
 use mesh_control::{ControllerHandle, ModelReport, ModelState};
-use mesh_policies::{MeshSnapshot, VersionEntry};
+use mesh_policies::{MeshSnapshot, VersionEntry, access::BookView};
 use mesh_router::{RouterParts, infer_ensemble};
 use mesh_telemetry::Telemetry;
 use mesh_types::{DeviceId, Fault, FaultSource, InferJob, JobOutcome, LoadReport, ModelVersionKey, Parameters};
@@ -30,6 +30,17 @@ pub(crate) struct Devices {
     pub(crate) fleet: LocalFleet,
     pub(crate) telemetry: Telemetry,
     pub(crate) snapshots: Arc<ArcSwap<MeshSnapshot>>,
+}
+
+/// The keys of issuers, as requests find them.
+pub(crate) struct Issuers(pub(crate) Arc<ArcSwap<MeshSnapshot>>);
+
+impl IssuerView for Issuers {
+    fn fetched_keys(&self, issuer: &str, now_unix: i64) -> Option<BookView> {
+        let snapshot = self.0.load();
+        let book = snapshot.credentials.books().find(|book| book.name() == issuer)?;
+        Some(book.view(now_unix))
+    }
 }
 
 impl FleetView for Devices {

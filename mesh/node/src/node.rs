@@ -11,9 +11,10 @@ use mesh_admin_api::{AdminDoor, AdminDoorConfig, AdminParts};
 use mesh_backend::Backend;
 use mesh_backend_builtin::BuiltinBackend;
 use mesh_control::{Controller, ControllerHandle, ControllerParts};
+use mesh_jwks::{Keeper, KeeperError};
 use mesh_policies::{Limiter, MeshSnapshot, Pepper};
 use mesh_registry::{Files, Registry, RegistryError};
-use mesh_router::{ModelControl, Regions, RegionsConfig, RouterParts};
+use mesh_router::{ModelControl, Regions, RouterParts};
 use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor};
 use mesh_router_http::{DoorError, HttpDoor, MetricsDoor};
 use mesh_telemetry::{DeviceSource, Telemetry, TelemetryConfig, TelemetryError, TritonSource};
@@ -22,7 +23,7 @@ use mesh_types::{Clock, Fault, SystemClock, TenantId};
 use mesh_worker::{BatchObserver, Worker, WorkerConfig, WorkerError};
 
 use crate::{
-    admin::{DeviceProbe, Devices, WebApp},
+    admin::{DeviceProbe, Devices, Issuers, WebApp},
     audit, compat,
     config::NodeConfig,
     control::{Repository, RepositoryParts},
@@ -37,11 +38,6 @@ use crate::{
 
 /// How long the parts behind the doors may take to end, each.
 const END_GRACE: Duration = Duration::from_secs(5);
-
-/// Where the system has its shared memory objects.
-const SHARED_MEMORY: &str = "/dev/shm";
-/// The most bytes that requests under way may have read from them, as much as a door keeps of large bodies.
-const MAX_REGION_BYTES: usize = 1 << 30;
 
 /// Where the doors are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +68,8 @@ pub enum StartError {
     Repository(#[from] RepositoryError),
     #[error("cannot follow the devices: {0}")]
     Devices(Fault),
+    #[error(transparent)]
+    Issuers(#[from] KeeperError),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -358,8 +356,8 @@ impl Behind<'_> {
     fn open(self, models: ReadinessGuard, groups: &Groups) -> Result<Doors, StartError> {
         let snapshots = Arc::new(ArcSwap::from_pointee(MeshSnapshot::default()));
         let limiter = Arc::new(Limiter::new(self.clock.clone()));
-        let regions = Arc::new(self.regions());
-        let control = self.start_control(models, &snapshots, (&limiter, &regions), &groups.control);
+        let regions = Arc::new(doors::regions(self.config));
+        let control = self.start_control(models, &snapshots, (&limiter, &regions), &groups.control)?;
         let repository = self.repository(&control, &snapshots)?;
         let metrics = MetricsDoor::start(
             self.config.metrics,
@@ -408,8 +406,9 @@ impl Behind<'_> {
         snapshots: &Arc<ArcSwap<MeshSnapshot>>,
         (limiter, regions): (&Arc<Limiter>, &Arc<Regions>),
         tasks: &Tasks,
-    ) -> ControllerHandle {
+    ) -> Result<ControllerHandle, StartError> {
         let (limiter, regions, telemetry) = (limiter.clone(), regions.clone(), self.telemetry.clone());
+        let keeper = Keeper::start(self.clock.clone(), telemetry.clone(), tasks)?;
         let parts = ControllerParts {
             registry: self.store.registry.handle(),
             fleet: Arc::new(self.fleet.clone()),
@@ -420,23 +419,11 @@ impl Behind<'_> {
                 limiter.retain(is_there);
                 regions.retain(is_there);
                 telemetry.spans().retain(|tenant| snapshot.tenant(tenant).is_some());
+                keeper.follow(snapshot.credentials.books());
             }),
             ready: models,
         };
-        Controller::start(parts, tasks)
-    }
-
-    /// Shared memory, if callers may use it.
-    fn regions(&self) -> Regions {
-        if !self.config.allow_client_shm {
-            return Regions::default();
-        }
-        tracing::warn!("callers may reach the shared memory objects of this machine: see --allow-client-shm");
-        Regions::open(RegionsConfig {
-            folder: SHARED_MEMORY.into(),
-            max_request_bytes: self.config.max_body_bytes,
-            max_buffered_bytes: MAX_REGION_BYTES,
-        })
+        Ok(Controller::start(parts, tasks))
     }
 
     /// The repository whose models are loaded on demand, if there is one.
@@ -479,6 +466,7 @@ impl Behind<'_> {
                 telemetry: self.telemetry.clone(),
                 snapshots: router.snapshots.clone(),
             }),
+            issuers: Arc::new(Issuers(router.snapshots.clone())),
             probe: Arc::new(DeviceProbe {
                 fleet: self.fleet.clone(),
                 router,

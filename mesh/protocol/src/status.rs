@@ -7,9 +7,9 @@ use mesh_types::{Fault, FaultClass, Retry};
 /// The HTTP status of a class of faults. 499 is what proxies call a caller that left.
 pub const fn http_status(class: FaultClass) -> u16 {
     match class {
-        FaultClass::InvalidArgument => 400,
+        FaultClass::InvalidArgument | FaultClass::MalformedCredential => 400,
         FaultClass::Unauthenticated => 401,
-        FaultClass::PermissionDenied => 403,
+        FaultClass::PermissionDenied | FaultClass::InsufficientScope => 403,
         FaultClass::NotFound => 404,
         FaultClass::Conflict => 409,
         FaultClass::TooLarge => 413,
@@ -29,13 +29,14 @@ pub const fn grpc_code(class: FaultClass) -> i32 {
         FaultClass::InvalidArgument => 3,
         FaultClass::DeadlineExceeded => 4,
         FaultClass::NotFound => 5,
-        FaultClass::PermissionDenied => 7,
+        FaultClass::PermissionDenied | FaultClass::InsufficientScope => 7,
         FaultClass::TooLarge | FaultClass::RateLimited => 8,
         FaultClass::Conflict => 10,
         FaultClass::Unsupported => 12,
         FaultClass::Internal => 13,
         FaultClass::Unavailable => 14,
-        FaultClass::Unauthenticated => 16,
+        // gRPC has no code of its own for a credential that cannot be read.
+        FaultClass::Unauthenticated | FaultClass::MalformedCredential => 16,
     }
 }
 
@@ -67,13 +68,14 @@ pub fn retry_after_milliseconds(fault: &Fault) -> Option<u64> {
     }
 }
 
-/// The value of `WWW-Authenticate` (RFC 6750, section 3) for faults of credentials. Without a credential there is no error
-/// code, by section 3.1.
+/// The value of `WWW-Authenticate` (RFC 6750, section 3) for faults of credentials. Without a bearer credential there is no
+/// error code, by section 3.1. Who may not do a thing with any credential is not challenged: another one would not help.
 pub const fn challenge(class: FaultClass, credential_presented: bool) -> Option<&'static str> {
     match class {
         FaultClass::Unauthenticated if credential_presented => Some("Bearer realm=\"mesh\", error=\"invalid_token\""),
         FaultClass::Unauthenticated => Some("Bearer realm=\"mesh\""),
-        FaultClass::PermissionDenied => Some("Bearer realm=\"mesh\", error=\"insufficient_scope\""),
+        FaultClass::MalformedCredential => Some("Bearer realm=\"mesh\", error=\"invalid_request\""),
+        FaultClass::InsufficientScope => Some("Bearer realm=\"mesh\", error=\"insufficient_scope\", scope=\"infer\""),
         _ => None,
     }
 }
@@ -89,6 +91,8 @@ mod tests {
             (FaultClass::InvalidArgument, 400, 3),
             (FaultClass::Unauthenticated, 401, 16),
             (FaultClass::PermissionDenied, 403, 7),
+            (FaultClass::InsufficientScope, 403, 7),
+            (FaultClass::MalformedCredential, 400, 16),
             (FaultClass::NotFound, 404, 5),
             (FaultClass::TooLarge, 413, 8),
             (FaultClass::RateLimited, 429, 8),
@@ -124,14 +128,28 @@ mod tests {
 
     #[test]
     fn a_challenge_names_an_error_only_if_a_credential_was_presented() {
+        let named = |class, presented| {
+            challenge(class, presented).map(|value| value.trim_start_matches("Bearer realm=\"mesh\""))
+        };
+        assert_eq!(named(FaultClass::Unauthenticated, false), Some(""));
         assert_eq!(
-            challenge(FaultClass::Unauthenticated, false),
-            Some("Bearer realm=\"mesh\"")
+            named(FaultClass::Unauthenticated, true),
+            Some(", error=\"invalid_token\"")
         );
-        assert!(challenge(FaultClass::Unauthenticated, true).is_some_and(|value| value.contains("invalid_token")));
-        assert!(
-            challenge(FaultClass::PermissionDenied, true).is_some_and(|value| value.contains("insufficient_scope"))
+        assert_eq!(
+            named(FaultClass::MalformedCredential, true),
+            Some(", error=\"invalid_request\"")
         );
-        assert_eq!(challenge(FaultClass::NotFound, true), None);
+        assert_eq!(
+            named(FaultClass::InsufficientScope, true),
+            Some(", error=\"insufficient_scope\", scope=\"infer\"")
+        );
+        for class in [
+            FaultClass::NotFound,
+            FaultClass::PermissionDenied,
+            FaultClass::InvalidArgument,
+        ] {
+            assert_eq!(named(class, true), None, "{class:?}");
+        }
     }
 }

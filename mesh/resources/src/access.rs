@@ -3,14 +3,12 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use mesh_types::TenantId;
+use mesh_types::{MAX_ISSUER_KEYS, TenantId, check_fetch_url};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{Problem, model::MAX_DESCRIPTION, tenant::check_text};
 
-/// The most keys of one issuer.
-pub const MAX_ISSUER_KEYS: usize = 32;
 const MAX_AUDIENCES: usize = 16;
 const MAX_ISSUER_TEXT: usize = 512;
 const MAX_PEM: usize = 16_384;
@@ -94,6 +92,7 @@ fn check_hash(field: &str, hash: &str, problems: &mut Vec<Problem>) {
 pub enum KeyAlgorithm {
     HS256,
     RS256,
+    PS256,
     ES256,
     EdDSA,
 }
@@ -107,7 +106,7 @@ pub struct IssuerKeySpec {
     pub key_id: Option<String>,
     /// How tokens are signed with it.
     pub algorithm: KeyAlgorithm,
-    /// The public key (RS256, ES256, EdDSA), PEM.
+    /// The public key (RS256, PS256, ES256, EdDSA), PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key_pem: Option<String>,
     /// The shared secret (HS256), base64, at least 32 bytes.
@@ -137,8 +136,66 @@ pub enum TenantBinding {
     Claim(String),
 }
 
+/// What an issuer's tokens look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenProfile {
+    /// Access tokens of RFC 9068: `typ` is `at+jwt`, and `iss`, `sub`, `aud`, `exp`, `iat`, `jti` and `client_id` are there.
+    #[default]
+    Rfc9068,
+    /// Any signed token of RFC 7519 with `iss`, `sub`, `aud` and `exp`, whether its `typ` is `at+jwt`, `JWT` or absent: for issuers
+    /// that cannot do better. Their identity tokens are then taken too, if made for one of the audiences.
+    Rfc7519,
+}
+
 fn default_leeway() -> u64 {
     30
+}
+
+/// The key set that an issuer publishes (RFC 7517): fetched, kept up to date, and used on for up to 24 hours if it cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JwksSpec {
+    /// Where it is: `https`, or `http` on this machine. Absent: where the issuer's discovery document says, which is at `issuer`
+    /// followed by `/.well-known/openid-configuration` and names exactly this issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// In which of these ways its tokens may be signed; keys for others are left out. Never HS256: a published secret is none.
+    #[serde(default = "JwksSpec::all")]
+    pub algorithms: Vec<KeyAlgorithm>,
+}
+
+impl JwksSpec {
+    fn all() -> Vec<KeyAlgorithm> {
+        use KeyAlgorithm::{ES256, EdDSA, PS256, RS256};
+        vec![RS256, PS256, ES256, EdDSA]
+    }
+
+    fn check(&self, issuer: &str, problems: &mut Vec<Problem>) {
+        let (address, what) = match &self.url {
+            Some(url) => (url.as_str(), ""),
+            None => (
+                issuer,
+                "without one, the keys are found at the issuer's own address, and ",
+            ),
+        };
+        if let Err(error) = check_fetch_url(address) {
+            problems.push(Problem::new("spec.jwks.url", format!("{what}{error}")));
+        }
+        let algorithms = &self.algorithms;
+        let twice = |at: usize| {
+            algorithms
+                .iter()
+                .take(at)
+                .any(|other| Some(other) == algorithms.get(at))
+        };
+        if algorithms.is_empty() || algorithms.contains(&KeyAlgorithm::HS256) || (0..algorithms.len()).any(twice) {
+            problems.push(Problem::new(
+                "spec.jwks.algorithms",
+                "some of RS256, PS256, ES256 and EdDSA, each once",
+            ));
+        }
+    }
 }
 
 /// A source of JSON web tokens that is trusted.
@@ -149,10 +206,17 @@ pub struct IssuerSpec {
     pub issuer: String,
     /// The `aud` values that mean this mesh; a token needs one of them.
     pub audiences: Vec<String>,
-    /// Its keys.
+    /// Its keys, where they are declared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<IssuerKeySpec>,
+    /// Where its keys are fetched from, in the place of `keys`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwks: Option<JwksSpec>,
     /// Which tenant its tokens stand for.
     pub tenants: TenantBinding,
+    /// What its tokens look like; `rfc7519` is for issuers that cannot type theirs as `at+jwt`.
+    #[serde(default)]
+    pub profile: TokenProfile,
     /// How far clocks may differ, in seconds; at most 60.
     #[serde(default = "default_leeway")]
     pub leeway_seconds: u64,
@@ -177,8 +241,16 @@ impl IssuerSpec {
                 format!("each has 1 to {MAX_ISSUER_TEXT} bytes"),
             );
         }
-        if self.keys.is_empty() || self.keys.len() > MAX_ISSUER_KEYS {
-            say("spec.keys".into(), format!("1 to {MAX_ISSUER_KEYS} keys"));
+        match (&self.jwks, self.keys.len()) {
+            (None, 1..=MAX_ISSUER_KEYS) | (Some(_), 0) => {}
+            (None, _) => say(
+                "spec.keys".into(),
+                format!("1 to {MAX_ISSUER_KEYS} keys, or jwks in their place"),
+            ),
+            (Some(_), _) => say(
+                "spec.jwks".into(),
+                "keys are declared or fetched, not both: leave one out".into(),
+            ),
         }
         if self.leeway_seconds > MAX_LEEWAY_SECONDS {
             say(
@@ -190,6 +262,9 @@ impl IssuerSpec {
             && (claim.is_empty() || claim.len() > 128)
         {
             say("spec.tenants.claim".into(), "1 to 128 bytes".into());
+        }
+        if let Some(jwks) = &self.jwks {
+            jwks.check(&self.issuer, problems);
         }
         for (index, key) in self.keys.iter().enumerate() {
             key.check(&format!("spec.keys[{index}]"), problems);
@@ -227,7 +302,7 @@ impl IssuerKeySpec {
             _ if symmetric => problems.push(Problem::new(field, "HS256 takes secret_base64 and no public_key_pem")),
             _ => problems.push(Problem::new(
                 field,
-                "RS256, ES256 and EdDSA take public_key_pem and no secret_base64",
+                "RS256, PS256, ES256 and EdDSA take public_key_pem and no secret_base64",
             )),
         }
     }

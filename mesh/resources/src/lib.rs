@@ -20,8 +20,8 @@ mod signature;
 mod tenant;
 
 pub use access::{
-    AdminRole, AdminTokenSpec, ApiKeySpec, IssuerKeySpec, IssuerSpec, KeyAlgorithm, MAX_ISSUER_KEYS, REDACTED, Scope,
-    TenantBinding,
+    AdminRole, AdminTokenSpec, ApiKeySpec, IssuerKeySpec, IssuerSpec, JwksSpec, KeyAlgorithm, REDACTED, Scope,
+    TenantBinding, TokenProfile,
 };
 pub use archive::{MAX_ARCHIVE_ENTRIES, MAX_ARCHIVE_RATIO, MAX_ENTRY_NAME, archive_problem};
 pub use endpoint::{ALL_HUNDREDTHS, ArmSpec, EndpointSpec, MAX_ARMS, MAX_TIMEOUT_MS};

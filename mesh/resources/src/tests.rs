@@ -182,11 +182,89 @@ fn secrets_are_shown_neither_by_debug_nor_in_answers() {
 fn an_issuers_keys_must_suit_their_algorithm() {
     assert_eq!(
         problems(&ISSUER.replace("HS256", "RS256")),
-        ["spec.keys[0]: RS256, ES256 and EdDSA take public_key_pem and no secret_base64"]
+        ["spec.keys[0]: RS256, PS256, ES256 and EdDSA take public_key_pem and no secret_base64"]
     );
     assert_eq!(
         problems(&ISSUER.replace("c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0MTI=", "c2VjcmV0")),
         ["spec.keys[0].secret_base64: an HS256 secret has at least 32 bytes (RFC 7518, section 3.2)"]
+    );
+}
+
+const FETCHED: &str = "
+apiVersion: mesh/v1
+kind: Issuer
+metadata: {name: sso}
+spec:
+  issuer: https://sso.example/
+  audiences: [mesh]
+  tenants: {claim: tenant}
+  jwks: {url: https://sso.example/keys}
+";
+
+#[test]
+fn an_issuers_keys_are_declared_or_fetched_over_an_encrypted_connection() {
+    let fetched = yaml(FETCHED).unwrap();
+    assert!(fetched.problems().is_empty(), "{:?}", fetched.problems());
+    // What is written out reads back, with every algorithm named.
+    let text = serde_json::to_string(&fetched).unwrap();
+    assert!(
+        text.contains(r#""algorithms":["RS256","PS256","ES256","EdDSA"]"#) && text.contains("rfc9068"),
+        "{text}"
+    );
+    assert_eq!(serde_json::from_str::<Resource>(&text).unwrap(), fetched);
+    let url = |url: &str| problems(&FETCHED.replace("{url: https://sso.example/keys}", url));
+    assert_eq!(url("{}"), [""; 0], "discovered");
+    for local in [
+        "http://127.0.0.1:8080/keys",
+        "'http://[::1]/keys'",
+        "http://localhost/keys",
+    ] {
+        assert_eq!(url(&format!("{{url: {local}}}")), [""; 0], "{local}");
+    }
+    let scheme = "spec.jwks.url: it must begin with https:// (http:// only for 127.0.0.1, [::1] and localhost)";
+    assert_eq!(url("{url: http://sso.example/keys}"), [scheme]);
+    assert_eq!(url("{url: http://10.1.2.3/keys}"), [scheme]);
+    let discovered = FETCHED
+        .replace("{url: https://sso.example/keys}", "{}")
+        .replace("https://sso.example/", "http://sso.example/");
+    assert!(
+        problems(&discovered)[0].contains("at the issuer's own address"),
+        "{:?}",
+        problems(&discovered)
+    );
+    let algorithms = "spec.jwks.algorithms: some of RS256, PS256, ES256 and EdDSA, each once";
+    for wrong in ["[]", "[HS256]", "[ES256, HS256]", "[ES256, ES256]"] {
+        assert_eq!(url(&format!("{{algorithms: {wrong}}}")), [algorithms], "{wrong}");
+    }
+    let both = FETCHED.replace(
+        "  jwks:",
+        "  keys: [{algorithm: HS256, secret_base64: c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0MTI=}]\n  jwks:",
+    );
+    assert_eq!(
+        problems(&both),
+        ["spec.jwks: keys are declared or fetched, not both: leave one out"]
+    );
+    let neither = FETCHED.replace("  jwks: {url: https://sso.example/keys}\n", "");
+    assert_eq!(problems(&neither), ["spec.keys: 1 to 100 keys, or jwks in their place"]);
+}
+
+#[test]
+fn an_issuer_has_a_hundred_keys_and_not_one_more() {
+    let with = |count: usize| {
+        let keys: Vec<String> = (0..count)
+            .map(|index| {
+                format!("{{key_id: k{index}, algorithm: EdDSA, public_key_pem: '-----BEGIN PUBLIC KEY-----'}}")
+            })
+            .collect();
+        ISSUER.replace(
+            "{algorithm: HS256, secret_base64: c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0MTI=}",
+            &keys.join(", "),
+        )
+    };
+    assert_eq!(problems(&with(100)), [""; 0]);
+    assert_eq!(
+        problems(&with(101)),
+        ["spec.keys: 1 to 100 keys, or jwks in their place"]
     );
 }
 

@@ -11,6 +11,7 @@ mod answers;
 mod certificates;
 mod devices;
 mod ensembles;
+mod issuers;
 mod labels;
 mod latency;
 mod logs;

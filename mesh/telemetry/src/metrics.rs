@@ -26,6 +26,7 @@ use crate::{
     certificates::Certificates,
     devices::{self, DeviceMetrics, DeviceSource},
     ensembles::{EnsembleMeter, EnsembleReading, Ensembles},
+    issuers::Issuers,
     labels::{BoundedLabels, LabelText},
     models::ModelMetrics,
     series::{LiveSnapshot, OUTCOMES, SeriesTable, outcome_index},
@@ -93,6 +94,7 @@ pub struct Metrics {
     triton: TritonMetrics,
     pub(crate) ensembles: Ensembles,
     certificates: Certificates,
+    issuers: Issuers,
 }
 
 impl Default for Metrics {
@@ -116,6 +118,7 @@ impl Metrics {
             triton: TritonMetrics::default(),
             ensembles: Ensembles::default(),
             certificates: Certificates::default(),
+            issuers: Issuers::default(),
         };
         metrics.register();
         metrics
@@ -125,6 +128,7 @@ impl Metrics {
         let mut registry = self.registry.write();
         self.models.register(&mut registry);
         self.certificates.register(&mut registry);
+        self.issuers.register(&mut registry);
         registry.register(
             "mesh_refused",
             "Requests refused before they had a tenant, by reason",
@@ -170,6 +174,21 @@ impl Metrics {
                 reason: self.reasons.admit(reason),
             })
             .inc();
+    }
+
+    /// An issuer's keys were fetched: so many, at this Unix second.
+    pub fn issuer_fetched(&self, issuer: &str, keys: usize, unix_seconds: i64) {
+        self.issuers.fetched(issuer, keys, unix_seconds);
+    }
+
+    /// They could not be fetched; the reason is one of a few words.
+    pub fn issuer_failed(&self, issuer: &str, reason: &'static str) {
+        self.issuers.failed(issuer, reason);
+    }
+
+    /// They are no longer fetched.
+    pub fn issuer_gone(&self, issuer: &str) {
+        self.issuers.gone(issuer);
     }
 
     /// The files of a door's certificate have changed, and were put in place or refused.

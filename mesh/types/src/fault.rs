@@ -12,8 +12,12 @@ pub enum FaultClass {
     InvalidArgument,
     /// No valid credential.
     Unauthenticated,
-    /// A valid credential without the right.
+    /// A credential that is not even written like one (RFC 6750's `invalid_request`).
+    MalformedCredential,
+    /// A valid credential, but nothing that it shows would let the caller do this.
     PermissionDenied,
+    /// A valid credential without the scope that this takes (RFC 6750's `insufficient_scope`).
+    InsufficientScope,
     /// No such thing that the caller may see.
     NotFound,
     /// Larger than a stated bound.

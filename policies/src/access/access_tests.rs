@@ -201,7 +201,7 @@ fn a_key_without_the_scope_is_known_but_may_not_infer() {
     let principal = ask(&Credentials::new(pepper()).with_key(entry), &key.text).unwrap();
     let error = principal.require(Scope::Infer).unwrap_err();
     assert_eq!(error, AuthError::InsufficientScope(Scope::Infer));
-    assert_eq!(Fault::from(error).class, FaultClass::PermissionDenied);
+    assert_eq!(Fault::from(error).class, FaultClass::InsufficientScope);
 }
 
 #[test]
@@ -279,9 +279,11 @@ fn rfc6750_3_1_missing_is_told_apart_and_a_refusal_says_no_more_than_it_must() {
     let missing = credentials.authenticate(Presented::None, NOW).unwrap_err();
     let malformed = credentials.authenticate(Presented::Malformed, NOW).unwrap_err();
     assert_eq!((missing, malformed), (AuthError::Missing, AuthError::Malformed));
-    for error in [missing, malformed, AuthError::Invalid, AuthError::Expired] {
+    for error in [missing, AuthError::Invalid, AuthError::UnknownKey, AuthError::Expired] {
         assert_eq!(Fault::from(error).class, FaultClass::Unauthenticated);
     }
+    assert_eq!(Fault::from(malformed).class, FaultClass::MalformedCredential);
+    assert_eq!(Fault::from(AuthError::UnknownKey), Fault::from(AuthError::Invalid));
     assert_eq!(Fault::from(AuthError::Invalid).message, "invalid credential");
     assert_eq!(Fault::from(AuthError::Expired).message, "expired credential");
     assert_eq!(

@@ -1,7 +1,8 @@
 //! The memory of verified tokens, so that a signature is checked once and not for each request.
 //!
 //! Owns a bounded map from the SHA-256 of a token to what it proved. It belongs to one set of issuers: whoever changes them
-//! starts a new memory. Does not decide on time: whoever asks checks the token's window again, so nothing outlives its `exp`.
+//! starts a new memory. Does not decide on time: whoever asks checks the token's window and its key again, so nothing outlives its
+//! `exp` or the key that signed it.
 //!
 //! Invariant: at most [`MAX_VERIFIED_TOKENS`] tokens, in two generations; a full young one becomes the old one and the former
 //! old one is forgotten.

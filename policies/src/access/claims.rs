@@ -16,13 +16,27 @@ const MAX_SUBJECT_BYTES: usize = 255;
 /// Beyond this, a second is no date but a mistake, and floating point no longer counts in ones.
 const LATEST: f64 = 9_007_199_254_740_992.0;
 
-/// Types of token that are meant to give access (RFC 9068, RFC 7519); others must not be taken for one (RFC 8725, 3.11).
-const ACCESS_TYPES: [&str; 4] = ["at+jwt", "application/at+jwt", "jwt", "application/jwt"];
+/// The types of an access token (RFC 9068, section 2.1); others must not be taken for one (RFC 8725, section 3.11).
+const ACCESS_TYPES: [&str; 2] = ["at+jwt", "application/at+jwt"];
+/// What says no more than that it is a token at all (RFC 7519, section 5.1).
+const PLAIN_TYPES: [&str; 2] = ["jwt", "application/jwt"];
+
+/// What an issuer's tokens look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TokenProfile {
+    /// Access tokens of RFC 9068: typed `at+jwt`, with `iss`, `sub`, `aud`, `exp`, `iat`, `jti` and `client_id`.
+    #[default]
+    Rfc9068,
+    /// Any signed token of RFC 7519, typed as an access token, as a plain one or not at all, with `iss`, `sub`, `aud` and `exp`:
+    /// for issuers that cannot do better. Their identity tokens are then taken as well, if made for the audience.
+    Rfc7519,
+}
 
 /// What a token's header says. Pointers to keys (`jku`, `jwk`, `x5u`, `x5c`) are not even read.
 pub(super) struct TokenHeader {
     pub(super) algorithm: String,
     pub(super) key_id: Option<String>,
+    typ: Option<String>,
 }
 
 /// What a token claims.
@@ -31,7 +45,8 @@ pub(super) struct Claims {
     pub(super) subject: String,
     pub(super) audience: Vec<String>,
     pub(super) expires: i64,
-    pub(super) not_before: i64,
+    /// From when on: its `nbf`, else its `iat`; none means always.
+    pub(super) begins: Option<i64>,
     pub(super) scopes: Scopes,
     all: Map<String, Value>,
 }
@@ -97,13 +112,18 @@ impl<'de> Visitor<'de> for StrictVisitor {
     }
 }
 
+/// A JSON object in which no name comes twice, however deep.
+pub(super) fn strict_object(bytes: &[u8]) -> Option<Map<String, Value>> {
+    match serde_json::from_slice(bytes) {
+        Ok(Strict(Value::Object(object))) => Some(object),
+        _ => None,
+    }
+}
+
 /// One base64url part of a token as a JSON object.
 fn object(part: &str) -> Result<Map<String, Value>, AuthError> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| AuthError::Invalid)?;
-    match serde_json::from_slice(&bytes) {
-        Ok(Strict(Value::Object(object))) => Ok(object),
-        _ => Err(AuthError::Invalid),
-    }
+    strict_object(&bytes).ok_or(AuthError::Invalid)
 }
 
 fn text(object: &Map<String, Value>, name: &str) -> Result<Option<String>, AuthError> {
@@ -126,6 +146,11 @@ fn date(object: &Map<String, Value>, name: &str) -> Result<i64, AuthError> {
     // Within the range where the conversion is exact.
     #[expect(clippy::cast_possible_truncation, reason = "floored and bounded just before")]
     seconds.map(|seconds| seconds.floor() as i64).ok_or(AuthError::Invalid)
+}
+
+/// The same, if it is there at all. There and null is no date.
+fn date_if_any(object: &Map<String, Value>, name: &str) -> Result<Option<i64>, AuthError> {
+    object.contains_key(name).then(|| date(object, name)).transpose()
 }
 
 fn audience(object: &Map<String, Value>) -> Result<Vec<String>, AuthError> {
@@ -157,15 +182,20 @@ impl TokenHeader {
         {
             return Err(AuthError::Invalid);
         }
-        if let Some(typ) = text(&header, "typ")?
-            && !ACCESS_TYPES.iter().any(|known| typ.eq_ignore_ascii_case(known))
-        {
-            return Err(AuthError::Invalid);
-        }
         Ok(Self {
             algorithm: text(&header, "alg")?.ok_or(AuthError::Invalid)?,
             key_id: text(&header, "kid")?,
+            typ: text(&header, "typ")?,
         })
+    }
+
+    /// Whether it is of a type that the profile takes. Media types are compared without regard to case (RFC 2045, 5.1).
+    pub(super) fn fits(&self, profile: TokenProfile) -> bool {
+        let is = |known: &[&str], typ: &str| known.iter().any(|known| typ.eq_ignore_ascii_case(known));
+        match (profile, self.typ.as_deref()) {
+            (TokenProfile::Rfc9068, typ) => typ.is_some_and(|typ| is(&ACCESS_TYPES, typ)),
+            (TokenProfile::Rfc7519, typ) => typ.is_none_or(|typ| is(&ACCESS_TYPES, typ) || is(&PLAIN_TYPES, typ)),
+        }
     }
 }
 
@@ -177,18 +207,25 @@ impl Claims {
         if !printable || subject.len() > MAX_SUBJECT_BYTES {
             return Err(AuthError::Invalid);
         }
-        if all.contains_key("iat") {
-            date(&all, "iat")?;
-        }
+        let issued = date_if_any(&all, "iat")?;
         Ok(Self {
             issuer: text(&all, "iss")?.ok_or(AuthError::Invalid)?,
             subject,
             audience: audience(&all)?,
             expires: date(&all, "exp")?,
-            not_before: date(&all, "nbf")?,
+            begins: date_if_any(&all, "nbf")?.or(issued),
             scopes: scopes(&all)?,
             all,
         })
+    }
+
+    /// Whether everything is there that the profile requires beside what every token must have.
+    pub(super) fn fits(&self, profile: TokenProfile) -> bool {
+        let said = |name: &str| self.text(name).is_some_and(|text| !text.is_empty());
+        match profile {
+            TokenProfile::Rfc7519 => true,
+            TokenProfile::Rfc9068 => self.all.contains_key("iat") && said("jti") && said("client_id"),
+        }
     }
 
     /// A claim of any name, if it is text.

@@ -1,8 +1,8 @@
 //! Tokens: JSON Web Tokens of issuers that an admin has declared (RFC 7519, held to RFC 8725 and RFC 9068).
 //!
 //! Owns the issuers with their keys, and the proof that a token is theirs, ours and in time. Signatures are verified by
-//! `jsonwebtoken`, everything else here, because whatever a library skips is a hole. Fetches nothing: keys come from the
-//! snapshot only.
+//! `jsonwebtoken`, everything else here, because whatever a library skips is a hole. Fetches nothing: what a token's header
+//! points to (`jku`, `x5u`, `jwk`, `x5c`) is not even read.
 //!
 //! Invariants: the algorithm is the key's own, and a token may only agree with it; a key is chosen among those of the very
 //! issuer that the token names; nothing of a token is believed before its signature holds, and its window is checked last.
@@ -11,18 +11,19 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jsonwebtoken::{Algorithm, DecodingKey};
-use mesh_types::TenantId;
+use mesh_types::{MAX_ISSUER_KEYS, TenantId};
 use zeroize::Zeroizing;
 
 use super::{
     AuthError, Principal,
+    book::{FetchedKey, KeyBook},
     claims::{Claims, TokenHeader},
 };
 
+pub use super::claims::TokenProfile;
+
 /// The longest token.
 pub const MAX_TOKEN_BYTES: usize = 8_192;
-/// Keys that an issuer may have at a time; further ones are ignored.
-pub const MAX_KEYS_PER_ISSUER: usize = 16;
 /// How far clocks may be apart at most; more is cut to this.
 pub const MAX_LEEWAY: Duration = Duration::from_secs(60);
 /// The shortest secret for HS256: as long as its hash (RFC 7518, 3.2).
@@ -38,6 +39,8 @@ pub enum KeyAlgorithm {
     HS256,
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     RS256,
+    /// RSASSA-PSS with SHA-256.
+    PS256,
     /// ECDSA on P-256 with SHA-256.
     ES256,
     /// Ed25519.
@@ -50,6 +53,7 @@ impl KeyAlgorithm {
         match self {
             Self::HS256 => "HS256",
             Self::RS256 => "RS256",
+            Self::PS256 => "PS256",
             Self::ES256 => "ES256",
             Self::EdDSA => "EdDSA",
         }
@@ -59,6 +63,7 @@ impl KeyAlgorithm {
         match self {
             Self::HS256 => Algorithm::HS256,
             Self::RS256 => Algorithm::RS256,
+            Self::PS256 => Algorithm::PS256,
             Self::ES256 => Algorithm::ES256,
             Self::EdDSA => Algorithm::EdDSA,
         }
@@ -78,7 +83,7 @@ pub enum KeyMaterial<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IssuerKeyError {
     /// HS256 with a public key, or another algorithm with a secret.
-    #[error("HS256 takes a secret, and RS256, ES256 and EdDSA take a public key")]
+    #[error("HS256 takes a secret, and RS256, PS256, ES256 and EdDSA take a public key")]
     Material,
     /// Not base64, or too short.
     #[error("the secret must be base64 of at least 32 bytes")]
@@ -122,6 +127,19 @@ impl IssuerKey {
         Ok(Self { key_id, algorithm, key })
     }
 
+    /// A key out of a set that an issuer has published.
+    pub(super) fn fetched(key_id: Option<String>, algorithm: KeyAlgorithm, key: DecodingKey) -> Self {
+        Self { key_id, algorithm, key }
+    }
+
+    pub(super) fn key_id(&self) -> Option<&str> {
+        self.key_id.as_deref()
+    }
+
+    pub(super) fn algorithm(&self) -> KeyAlgorithm {
+        self.algorithm
+    }
+
     fn verifies(&self, header: &TokenHeader, message: &str, signature: &str) -> bool {
         header.algorithm == self.algorithm.as_str()
             && jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.key, self.algorithm.library())
@@ -147,7 +165,7 @@ fn public_key(algorithm: KeyAlgorithm, pem: &str) -> Option<DecodingKey> {
     }
     let pem = pem.trim_start().as_bytes();
     let key = match algorithm {
-        KeyAlgorithm::RS256 => DecodingKey::from_rsa_pem(pem),
+        KeyAlgorithm::RS256 | KeyAlgorithm::PS256 => DecodingKey::from_rsa_pem(pem),
         KeyAlgorithm::ES256 => DecodingKey::from_ec_pem(pem),
         KeyAlgorithm::EdDSA => DecodingKey::from_ed_pem(pem),
         KeyAlgorithm::HS256 => return None,
@@ -172,6 +190,15 @@ pub enum TenantBinding {
     Claim(String),
 }
 
+/// Where the keys of an issuer come from.
+#[derive(Debug, Clone)]
+pub enum IssuerKeys {
+    /// They are declared.
+    Declared(Vec<IssuerKey>),
+    /// The issuer publishes them.
+    Fetched(Arc<KeyBook>),
+}
+
 /// Somebody whose tokens are taken.
 #[derive(Debug, Clone)]
 pub struct IssuerEntry {
@@ -180,9 +207,11 @@ pub struct IssuerEntry {
     /// What a token's `aud` must name one of; none means that no token is taken.
     pub audiences: Vec<String>,
     /// Its keys.
-    pub keys: Vec<IssuerKey>,
+    pub keys: IssuerKeys,
     /// For whom its tokens act.
     pub tenants: TenantBinding,
+    /// What its tokens look like.
+    pub profile: TokenProfile,
     /// How far its clock may be from ours.
     pub leeway: Duration,
 }
@@ -191,18 +220,36 @@ impl IssuerEntry {
     /// Cuts what is beyond the bounds.
     pub(super) fn make_safe(&mut self) {
         self.leeway = self.leeway.min(MAX_LEEWAY);
-        self.keys.truncate(MAX_KEYS_PER_ISSUER);
+        if let IssuerKeys::Declared(keys) = &mut self.keys {
+            keys.truncate(MAX_ISSUER_KEYS);
+        }
     }
 
-    /// The keys that may have signed: those that the token's `kid` names, else those without a name. A token without `kid`
-    /// may also mean the only key there is.
-    fn candidates(&self, key_id: Option<&str>) -> impl Iterator<Item = &IssuerKey> {
-        let named = key_id.is_some_and(|id| self.keys.iter().any(|key| key.key_id.as_deref() == Some(id)));
-        let wanted = if named { key_id } else { None };
-        let only = key_id.is_none() && self.keys.len() == 1;
-        self.keys
-            .iter()
-            .filter(move |key| only || key.key_id.as_deref() == wanted)
+    /// Whether one of its keys has signed; if it is a fetched one, which.
+    fn verify(&self, signed: &Signed<'_>, now_unix: i64) -> Result<Option<Arc<FetchedKey>>, AuthError> {
+        let key_id = signed.header.key_id.as_deref();
+        let book = match &self.keys {
+            IssuerKeys::Declared(keys) => {
+                let all: Vec<&IssuerKey> = keys.iter().collect();
+                let by_any = candidates(&all, key_id).any(|at| all.get(at).is_some_and(|key| signed.is_by(key)));
+                return by_any.then_some(None).ok_or(AuthError::Invalid);
+            }
+            IssuerKeys::Fetched(book) => book,
+        };
+        let mut keys = Vec::clone(&book.keys());
+        keys.retain(|key| key.is_alive(now_unix));
+        if keys.is_empty() {
+            return Err(AuthError::KeysUnavailable);
+        }
+        let all: Vec<&IssuerKey> = keys.iter().map(|key| &key.key).collect();
+        let named = key_id.is_some_and(|id| all.iter().any(|key| key.key_id() == Some(id)));
+        let mut by = candidates(&all, key_id).filter(|at| all.get(*at).is_some_and(|key| signed.is_by(key)));
+        match by.next().and_then(|at| keys.get(at)) {
+            Some(key) => Ok(Some(key.clone())),
+            // Another key than the one that it names will not help it.
+            None if named => Err(AuthError::Invalid),
+            None => Err(AuthError::UnknownKey),
+        }
     }
 
     fn tenant(&self, claims: &Claims) -> Result<TenantId, AuthError> {
@@ -216,6 +263,29 @@ impl IssuerEntry {
     }
 }
 
+/// The keys that may have signed: those that the token's `kid` names, else those without a name. A token without `kid` may also
+/// mean the only key there is.
+fn candidates(keys: &[&IssuerKey], key_id: Option<&str>) -> impl Iterator<Item = usize> {
+    let named = key_id.is_some_and(|id| keys.iter().any(|key| key.key_id() == Some(id)));
+    let wanted = if named { key_id } else { None };
+    let only = key_id.is_none() && keys.len() == 1;
+    let fits = move |(at, key): (usize, &&IssuerKey)| (only || key.key_id() == wanted).then_some(at);
+    keys.iter().enumerate().filter_map(fits)
+}
+
+/// What a token's signature is over.
+struct Signed<'a> {
+    header: &'a TokenHeader,
+    message: &'a str,
+    signature: &'a str,
+}
+
+impl Signed<'_> {
+    fn is_by(&self, key: &IssuerKey) -> bool {
+        key.verifies(self.header, self.message, self.signature)
+    }
+}
+
 /// When a token is valid, leeway included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Window {
@@ -224,7 +294,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Refuses a token before its `nbf` and from its `exp` on.
+    /// Refuses a token before it begins and from its `exp` on.
     pub(super) fn check(self, now_unix: i64) -> Result<(), AuthError> {
         if now_unix >= self.until {
             return Err(AuthError::Expired);
@@ -240,23 +310,61 @@ impl Window {
 pub(super) struct VerifiedToken {
     pub(super) principal: Principal,
     pub(super) window: Window,
+    /// The fetched key that signed it; without it the token is worth nothing.
+    pub(super) key: Option<Arc<FetchedKey>>,
+}
+
+impl VerifiedToken {
+    /// Whether the key that signed it still counts.
+    pub(super) fn is_alive(&self, now_unix: i64) -> bool {
+        self.key.as_ref().is_none_or(|key| key.is_alive(now_unix))
+    }
+}
+
+/// The issuers, by `iss`.
+pub(super) type Issuers = HashMap<String, Arc<IssuerEntry>>;
+
+/// The book of the issuer that a token names, if its keys are fetched. Proves nothing.
+pub(super) fn book_of<'a>(issuers: &'a Issuers, token: &str) -> Option<&'a Arc<KeyBook>> {
+    let (_, payload) = token.rsplit_once('.')?.0.split_once('.')?;
+    let claims = Claims::read(payload).ok()?;
+    match &issuers.get(&claims.issuer)?.keys {
+        IssuerKeys::Fetched(book) => Some(book),
+        IssuerKeys::Declared(_) => None,
+    }
 }
 
 /// Proves a token of at most [`MAX_TOKEN_BYTES`]; the caller checks its window.
-pub(super) fn verify(issuers: &HashMap<String, Arc<IssuerEntry>>, token: &str) -> Result<VerifiedToken, AuthError> {
+pub(super) fn verify(issuers: &Issuers, token: &str, now_unix: i64) -> Result<VerifiedToken, AuthError> {
     // Three parts: two are unsigned, five are encrypted.
     let (message, signature) = token.rsplit_once('.').ok_or(AuthError::Invalid)?;
     let (header, payload) = message.split_once('.').ok_or(AuthError::Invalid)?;
     let header = TokenHeader::read(header)?;
     let claims = Claims::read(payload)?;
     let issuer = issuers.get(&claims.issuer).ok_or(AuthError::Invalid)?;
-    let signed = issuer
-        .candidates(header.key_id.as_deref())
-        .any(|key| key.verifies(&header, message, signature));
-    if !signed || !claims.audience.iter().any(|named| issuer.audiences.contains(named)) {
+    if !header.fits(issuer.profile) || !claims.fits(issuer.profile) {
+        return Err(AuthError::Invalid);
+    }
+    // Before the signature: what would be refused with it needs no key, and must not have one fetched.
+    if !claims.audience.iter().any(|named| issuer.audiences.contains(named)) {
         return Err(AuthError::Invalid);
     }
     let leeway = i64::try_from(issuer.leeway.as_secs()).unwrap_or(0);
+    let window = Window {
+        from: claims.begins.unwrap_or(i64::MIN).saturating_sub(leeway),
+        until: claims.expires.saturating_add(leeway),
+    };
+    let signed = Signed {
+        header: &header,
+        message,
+        signature,
+    };
+    let key = issuer
+        .verify(&signed, now_unix)
+        .map_err(|error| match window.check(now_unix) {
+            Ok(()) => error,
+            Err(_) => AuthError::Invalid,
+        })?;
     Ok(VerifiedToken {
         principal: Principal {
             tenant: issuer.tenant(&claims)?,
@@ -264,9 +372,7 @@ pub(super) fn verify(issuers: &HashMap<String, Arc<IssuerEntry>>, token: &str) -
             credential: Arc::from(format!("jwt:{}", issuer.issuer)),
             scopes: claims.scopes,
         },
-        window: Window {
-            from: claims.not_before.saturating_sub(leeway),
-            until: claims.expires.saturating_add(leeway),
-        },
+        window,
+        key,
     })
 }

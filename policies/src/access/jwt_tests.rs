@@ -7,20 +7,22 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use jsonwebtoken::{Algorithm, EncodingKey, crypto::sign};
-use mesh_types::TenantId;
+use mesh_types::{MAX_ISSUER_KEYS, TenantId};
 use proptest::prelude::*;
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
 use super::{
-    AuthError, Credentials, IssuerEntry, IssuerKey, IssuerKeyError, KeyAlgorithm, KeyMaterial, MAX_KEYS_PER_ISSUER,
-    MAX_TOKEN_BYTES, MAX_VERIFIED_TOKENS, Presented, Principal, Scope, TenantBinding, cache, jwt::VerifiedToken,
-    jwt::Window,
+    AuthError, Credentials, IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys, KeyAlgorithm, KeyMaterial,
+    MAX_TOKEN_BYTES, MAX_VERIFIED_TOKENS, Presented, Principal, Scope, TenantBinding, TokenProfile, cache,
+    jwt::VerifiedToken, jwt::Window,
 };
 
 const NOW: i64 = 1_800_000_000;
 const ISSUER: &str = "https://login.acme.example/";
 const AUDIENCE: &str = "mesh";
+/// The header of an access token under [`SECRET`].
+const HEADER: &str = r#"{"alg":"HS256","typ":"at+jwt"}"#;
 const SECRET: &[u8; 32] = b"thirty-two bytes of test secret!";
 
 /// A public RSA key of 1024 bits; nobody has its private half.
@@ -46,7 +48,7 @@ fn hmac(secret: &[u8]) -> Signer {
 
 fn own(algorithm: Algorithm) -> (Signer, String) {
     let (kind, read): (_, fn(&[u8]) -> _) = match algorithm {
-        Algorithm::RS256 => (&rcgen::PKCS_RSA_SHA256, EncodingKey::from_rsa_pem),
+        Algorithm::RS256 | Algorithm::PS256 => (&rcgen::PKCS_RSA_SHA256, EncodingKey::from_rsa_pem),
         Algorithm::ES256 => (&rcgen::PKCS_ECDSA_P256_SHA256, EncodingKey::from_ec_pem),
         _ => (&rcgen::PKCS_ED25519, EncodingKey::from_ed_pem),
     };
@@ -68,13 +70,16 @@ impl Signer {
     }
 
     fn token(&self, claims: &Value) -> String {
-        let header = json!({"alg": format!("{:?}", self.algorithm), "typ": "JWT"});
+        let header = json!({"alg": format!("{:?}", self.algorithm), "typ": "at+jwt"});
         self.raw(&header.to_string(), &claims.to_string())
     }
 }
 
 fn claims() -> Value {
-    json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": NOW + 300, "nbf": NOW - 300, "iat": NOW - 300})
+    json!({
+        "iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "client_id": "batch", "jti": "1f3a",
+        "exp": NOW + 300, "nbf": NOW - 300, "iat": NOW - 300,
+    })
 }
 
 /// The claims with one of them changed, or removed by null.
@@ -106,8 +111,9 @@ fn issuer(keys: Vec<IssuerKey>) -> IssuerEntry {
     IssuerEntry {
         issuer: ISSUER.into(),
         audiences: vec!["other".into(), AUDIENCE.into()],
-        keys,
+        keys: IssuerKeys::Declared(keys),
         tenants: TenantBinding::Tenant(TenantId::parse("acme").unwrap()),
+        profile: TokenProfile::default(),
         leeway: Duration::ZERO,
     }
 }
@@ -142,6 +148,7 @@ fn a_token_of_each_algorithm_lets_its_tenant_in() {
     assert_eq!(principal.require(Scope::Infer), Ok(()));
     for (library, algorithm) in [
         (Algorithm::RS256, KeyAlgorithm::RS256),
+        (Algorithm::PS256, KeyAlgorithm::PS256),
         (Algorithm::ES256, KeyAlgorithm::ES256),
         (Algorithm::EdDSA, KeyAlgorithm::EdDSA),
     ] {
@@ -156,7 +163,7 @@ fn a_token_of_each_algorithm_lets_its_tenant_in() {
 #[test]
 fn rfc8725_3_1_none_is_no_algorithm_in_any_case() {
     for none in ["none", "None", "NONE", "nOnE", ""] {
-        let header = json!({"alg": none}).to_string();
+        let header = json!({"alg": none, "typ": "at+jwt"}).to_string();
         let message = format!("{}.{}", encode(&header), encode(&claims().to_string()));
         assert!(refused(&mesh(), &format!("{message}.")), "{none}");
         let signature = sign(message.as_bytes(), &EncodingKey::from_secret(SECRET), Algorithm::HS256).unwrap();
@@ -189,10 +196,13 @@ fn rfc8725_3_1_another_algorithm_of_the_same_key_is_refused() {
     }
     // Nor does a right signature help a header that says otherwise.
     for said in ["HS256", "rs256", "RS384", "EdDSA"] {
-        let token = signer.raw(&json!({"alg": said}).to_string(), &claims().to_string());
+        let token = signer.raw(
+            &json!({"alg": said, "typ": "at+jwt"}).to_string(),
+            &claims().to_string(),
+        );
         assert!(refused(&mesh, &token), "{said}");
     }
-    let token = signer.raw("{}", &claims().to_string());
+    let token = signer.raw(r#"{"typ":"at+jwt"}"#, &claims().to_string());
     assert!(refused(&mesh, &token), "no algorithm at all");
 }
 
@@ -229,7 +239,7 @@ fn rfc8725_3_8_an_issuers_key_proves_only_its_own_tokens() {
         ..issuer(vec![hs_key(Some("k2"), &[7; 32])])
     };
     let mesh = knowing(issuer(vec![hs_key(Some("k1"), SECRET)])).with_issuer(other);
-    let header = json!({"alg": "HS256", "kid": "k2"}).to_string();
+    let header = json!({"alg": "HS256", "typ": "at+jwt", "kid": "k2"}).to_string();
     let theirs = with("iss", json!("https://other.example")).to_string();
     assert!(ask(&mesh, &hmac(&[7; 32]).raw(&header, &theirs)).is_ok());
     assert!(refused(&mesh, &hmac(&[7; 32]).raw(&header, &claims().to_string())));
@@ -281,19 +291,78 @@ fn cve_2026_25537_an_expiry_that_is_no_number_is_not_an_absent_one() {
                 "{name} {wrong}"
             );
         }
-        assert!(
-            refused(&mesh(), &signer.token(&with(name, Value::Null))),
-            "{name} is required"
-        );
         let null = claims()
             .to_string()
             .replacen(&format!("\"{name}\":"), &format!("\"{name}\":null,\"x\":"), 1);
-        assert!(
-            refused(&mesh(), &signer.raw(r#"{"alg":"HS256"}"#, &null)),
-            "{name} is null"
-        );
+        assert!(refused(&mesh(), &signer.raw(HEADER, &null)), "{name} is null");
     }
     assert!(refused(&mesh(), &signer.token(&with("iat", json!("yesterday")))));
+    assert!(
+        refused(&mesh(), &signer.token(&with("exp", Value::Null))),
+        "exp is required"
+    );
+}
+
+#[test]
+fn rfc7519_4_1_5_a_token_without_nbf_begins_when_it_was_issued() {
+    let mut body = with("nbf", Value::Null);
+    body["iat"] = json!(NOW);
+    let token = hmac(SECRET).token(&body);
+    assert!(ask_at(&mesh(), &token, NOW).is_ok());
+    assert_eq!(ask_at(&mesh(), &token, NOW - 1), Err(AuthError::Invalid));
+    // Where there is one, it alone says when.
+    body["nbf"] = json!(NOW - 10);
+    let token = hmac(SECRET).token(&body);
+    assert!(ask_at(&mesh(), &token, NOW - 10).is_ok());
+}
+
+#[test]
+fn rfc9068_2_2_every_claim_of_an_access_token_is_required() {
+    let signer = hmac(SECRET);
+    assert!(ask(&mesh(), &signer.token(&claims())).is_ok());
+    for name in ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"] {
+        assert!(refused(&mesh(), &signer.token(&with(name, Value::Null))), "{name}");
+    }
+    for name in ["client_id", "jti"] {
+        for wrong in [json!(""), json!(7), json!(["batch"]), json!({})] {
+            assert!(
+                refused(&mesh(), &signer.token(&with(name, wrong.clone()))),
+                "{name} {wrong}"
+            );
+        }
+    }
+}
+
+/// The mesh that takes any signed token of [`SECRET`].
+fn lenient() -> Credentials {
+    knowing(IssuerEntry {
+        profile: TokenProfile::Rfc7519,
+        ..issuer(vec![hs_key(None, SECRET)])
+    })
+}
+
+#[test]
+fn the_profile_rfc7519_requires_less_and_checks_the_rest() {
+    let signer = hmac(SECRET);
+    for name in ["client_id", "iat", "jti", "nbf"] {
+        assert!(
+            ask(&lenient(), &signer.token(&with(name, Value::Null))).is_ok(),
+            "{name}"
+        );
+    }
+    for name in ["iss", "exp", "aud", "sub"] {
+        assert!(refused(&lenient(), &signer.token(&with(name, Value::Null))), "{name}");
+    }
+    for wrong in [
+        with("iat", json!("yesterday")),
+        with("nbf", json!("9999999999")),
+        with("aud", json!("else")),
+    ] {
+        assert!(refused(&lenient(), &signer.token(&wrong)), "{wrong}");
+    }
+    let untyped = signer.raw(r#"{"alg":"HS256"}"#, &claims().to_string());
+    assert!(ask(&lenient(), &untyped).is_ok());
+    assert!(refused(&mesh(), &untyped), "and only with it");
 }
 
 #[test]
@@ -346,7 +415,7 @@ fn rfc7515_4_1_11_critical_extensions_compression_and_encryption_are_refused() {
         json!({"zip": "DEF"}),
         json!({"enc": "A128GCM"}),
     ] {
-        let mut header = json!({"alg": "HS256"});
+        let mut header = json!({"alg": "HS256", "typ": "at+jwt"});
         header
             .as_object_mut()
             .unwrap()
@@ -364,7 +433,7 @@ fn rfc8725_3_10_a_token_never_brings_or_points_to_its_own_key() {
     let (ours, our_pem) = own(Algorithm::RS256);
     let mesh = knowing(issuer(vec![pem_key(None, KeyAlgorithm::RS256, &our_pem)]));
     let header = json!({
-        "alg": "RS256", "jku": "https://mallory.example/keys", "x5u": "https://mallory.example/chain",
+        "alg": "RS256", "typ": "at+jwt", "jku": "https://mallory.example/keys", "x5u": "https://mallory.example/chain",
         "jwk": {"kty": "RSA", "n": "AQAB", "e": "AQAB"}, "x5c": [pem],
     })
     .to_string();
@@ -395,7 +464,7 @@ fn a_token_has_three_parts() {
 #[test]
 fn rfc8725_2_4_a_name_twice_is_refused_at_any_depth() {
     let signer = hmac(SECRET);
-    let header = r#"{"alg":"HS256"}"#;
+    let header = HEADER;
     let body = claims().to_string();
     let inside = body.trim_end_matches('}');
     assert!(
@@ -415,13 +484,16 @@ fn rfc8725_2_4_a_name_twice_is_refused_at_any_depth() {
     ] {
         assert!(refused(&mesh(), &signer.raw(header, &twice)), "{twice}");
     }
-    assert!(refused(&mesh(), &signer.raw(r#"{"alg":"HS256","alg":"HS256"}"#, &body)));
+    assert!(refused(
+        &mesh(),
+        &signer.raw(r#"{"alg":"HS256","typ":"at+jwt","alg":"HS256"}"#, &body)
+    ));
 }
 
 #[test]
 fn what_is_no_object_is_refused_and_deep_nesting_breaks_nothing() {
     let signer = hmac(SECRET);
-    let header = r#"{"alg":"HS256"}"#;
+    let header = HEADER;
     for wrong in ["", "null", "[]", "7", "\"text\"", "{", "{} {}", "\u{0}"] {
         assert!(refused(&mesh(), &signer.raw(header, wrong)), "{wrong}");
         assert!(refused(&mesh(), &signer.raw(wrong, &claims().to_string())), "{wrong}");
@@ -437,7 +509,7 @@ fn a_token_of_8192_bytes_is_read_and_of_8193_is_not() {
         // Base64 grows by steps: header and claims together can meet every length.
         for padding in (0..8_000).rev() {
             for more in 0..4 {
-                let header = json!({"alg": "HS256", "x": "h".repeat(more)}).to_string();
+                let header = json!({"alg": "HS256", "typ": "at+jwt", "x": "h".repeat(more)}).to_string();
                 let body = with("pad", json!("p".repeat(padding))).to_string();
                 let length = encode(&header).len() + 1 + (body.len() * 4).div_ceil(3) + 1 + 43;
                 if length == bytes {
@@ -456,29 +528,43 @@ fn a_token_of_8192_bytes_is_read_and_of_8193_is_not() {
 #[test]
 fn rfc8725_3_11_only_types_of_access_tokens_are_taken() {
     let signer = hmac(SECRET);
-    let ask_typ = |typ: Value| {
-        let header = json!({"alg": "HS256", "typ": typ}).to_string();
-        ask(&mesh(), &signer.raw(&header, &claims().to_string())).is_ok()
+    let takes = |mesh: &Credentials, typ: &Value| {
+        let mut header = json!({"alg": "HS256", "typ": typ});
+        if typ.is_null() {
+            header.as_object_mut().unwrap().remove("typ");
+        }
+        ask(mesh, &signer.raw(&header.to_string(), &claims().to_string())).is_ok()
     };
-    for right in ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt"] {
-        assert!(ask_typ(json!(right)), "{right}");
+    for right in ["at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+jwt"] {
+        assert!(
+            takes(&mesh(), &json!(right)) && takes(&lenient(), &json!(right)),
+            "{right}"
+        );
+    }
+    for plain in [json!("JWT"), json!("jwt"), json!("application/jwt"), Value::Null] {
+        assert!(!takes(&mesh(), &plain), "{plain}");
+        assert!(takes(&lenient(), &plain), "{plain}");
     }
     for wrong in [
         json!("dpop+jwt"),
         json!("logout+jwt"),
         json!("secevent+jwt"),
         json!("JWE"),
+        json!("at+jwt2"),
+        json!("text/at+jwt"),
         json!(""),
         json!(7),
     ] {
-        assert!(!ask_typ(wrong.clone()), "{wrong}");
+        assert!(!takes(&mesh(), &wrong) && !takes(&lenient(), &wrong), "{wrong}");
     }
+    let null = signer.raw(r#"{"alg":"HS256","typ":null}"#, &claims().to_string());
+    assert!(refused(&mesh(), &null) && refused(&lenient(), &null));
 }
 
 #[test]
 fn rfc8725_3_10_kid_selects_within_the_issuers_keys() {
     let ask_kid = |keys: Vec<IssuerKey>, signer: &Signer, kid: Value| {
-        let mut header = json!({"alg": "HS256"});
+        let mut header = json!({"alg": "HS256", "typ": "at+jwt"});
         if !kid.is_null() {
             header["kid"] = kid;
         }
@@ -513,11 +599,11 @@ fn rfc8725_3_10_kid_selects_within_the_issuers_keys() {
 }
 
 #[test]
-fn sixteen_keys_of_an_issuer_are_tried_and_the_seventeenth_is_not() {
-    let keys = (0..=MAX_KEYS_PER_ISSUER).map(|index| hs_key(None, &[u8::try_from(index).unwrap(); 32]));
+fn a_hundred_keys_of_an_issuer_are_known_and_the_next_is_not() {
+    let keys = (0..=MAX_ISSUER_KEYS).map(|index| hs_key(None, &[u8::try_from(index).unwrap(); 32]));
     let mesh = knowing(issuer(keys.collect()));
-    assert!(ask(&mesh, &hmac(&[15; 32]).token(&claims())).is_ok());
-    assert!(refused(&mesh, &hmac(&[16; 32]).token(&claims())));
+    assert!(ask(&mesh, &hmac(&[99; 32]).token(&claims())).is_ok());
+    assert!(refused(&mesh, &hmac(&[100; 32]).token(&claims())));
 }
 
 #[test]
@@ -582,7 +668,12 @@ fn new_key(algorithm: KeyAlgorithm, material: KeyMaterial<'_>) -> Result<(), Iss
     IssuerKey::new(None, algorithm, material).map(|_| ())
 }
 
-const PUBLIC_ALGORITHMS: [KeyAlgorithm; 3] = [KeyAlgorithm::RS256, KeyAlgorithm::ES256, KeyAlgorithm::EdDSA];
+const PUBLIC_ALGORITHMS: [KeyAlgorithm; 4] = [
+    KeyAlgorithm::RS256,
+    KeyAlgorithm::PS256,
+    KeyAlgorithm::ES256,
+    KeyAlgorithm::EdDSA,
+];
 
 #[test]
 fn rfc7518_3_2_a_secret_has_at_least_32_bytes_and_serves_hs256_only() {
@@ -616,7 +707,13 @@ fn rfc7518_3_1_a_public_key_is_of_its_algorithm_or_refused() {
         let ask = |pem: &str| new_key(algorithm, KeyMaterial::PublicKeyPem(pem));
         let wrong = Err(IssuerKeyError::PublicKey(algorithm));
         for (fitting, pair) in &pairs {
-            let expected = if *fitting == algorithm { Ok(()) } else { wrong };
+            // One kind of key signs in both of RSA's ways.
+            let kind = if algorithm == KeyAlgorithm::PS256 {
+                KeyAlgorithm::RS256
+            } else {
+                algorithm
+            };
+            let expected = if *fitting == kind { Ok(()) } else { wrong };
             let (public, private) = (pair.public_key_pem(), pair.serialize_pem());
             assert_eq!(ask(&public), expected, "{fitting:?} for {algorithm:?}");
             assert_eq!(ask(&private), wrong, "a private key");
@@ -679,6 +776,7 @@ fn a_memory_of_n_tokens_takes_one_more_and_stays_within_n() {
                 scopes: super::Scopes::NONE,
             },
             window: Window::default(),
+            key: None,
         })
     };
     for index in 0..MAX_VERIFIED_TOKENS {
@@ -708,7 +806,7 @@ proptest! {
 
     #[test]
     fn no_signed_json_makes_authentication_fail_otherwise_than_by_refusal(
-        header in r#"\{"alg":"HS256"(,"[a-z5#]{1,4}":("[ -~&&[^"\\]]{0,8}"|[0-9]{1,20}|null|\[\]|\{\}))?\}"#,
+        header in r#"\{"alg":"HS256","typ":"at\+jwt"(,"[a-z5#]{1,4}":("[ -~&&[^"\\]]{0,8}"|[0-9]{1,20}|null|\[\]|\{\}))?\}"#,
         body in r#"\{("[a-z]{1,3}":("[a-z]{0,8}"|-?[0-9]{1,30}|[0-9]e[0-9]{1,3}|null|\[[0-9]?\]),?){0,5}\}"#,
     ) {
         prop_assert_eq!(ask(&mesh(), &hmac(SECRET).raw(&header, &body)), Err(AuthError::Invalid));

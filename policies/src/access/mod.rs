@@ -7,23 +7,30 @@
 //! Invariants: nothing known means nobody in; a refusal never says which part failed, only that a proven credential has
 //! expired; every cost before a credential is proven is bounded.
 
+mod book;
 mod cache;
 mod claims;
 mod jwt;
+mod keyset;
 mod recent;
 mod secret;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
-use mesh_types::{Fault, FaultClass, FaultSource, KeyId, TenantId};
+use mesh_types::{Fault, FaultClass, FaultSource, KeyId, Retry, TenantId};
 use smallvec::SmallVec;
 
 pub use self::{
+    book::{
+        ASK_REST, BookView, DEFAULT_MAX_AGE, KeyBook, KeyLocation, KeyWait, MAX_KEY_WAITERS, MAX_MAX_AGE, MAX_STALE,
+        MIN_MAX_AGE, Moment,
+    },
     cache::MAX_VERIFIED_TOKENS,
     jwt::{
-        IssuerEntry, IssuerKey, IssuerKeyError, KeyAlgorithm, KeyMaterial, MAX_KEYS_PER_ISSUER, MAX_LEEWAY,
-        MAX_TOKEN_BYTES, TenantBinding,
+        IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys, KeyAlgorithm, KeyMaterial, MAX_LEEWAY, MAX_TOKEN_BYTES,
+        TenantBinding, TokenProfile,
     },
+    keyset::{KeySet, KeySetError, LeftOut, MAX_KEY_SET_BYTES, WhyLeftOut},
     secret::{
         GeneratedKey, Pepper, SecretHash, SecretHashError, admin_token_id, generate_admin_token,
         generate_admin_token_as, generate_api_key, generate_api_key_as, hash_secret, verify_admin_token,
@@ -33,6 +40,8 @@ use self::{cache::VerifiedTokens, recent::RecentKeys};
 
 /// How API keys begin; everything else is taken for a token.
 const API_KEY_PREFIX: &str = "mesh_";
+/// When a caller whose issuer's keys cannot be fetched may come back.
+const KEYS_RETRY: Duration = Duration::from_secs(1);
 
 /// What a caller shows.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,6 +99,12 @@ pub enum AuthError {
     /// Unknown, forged, revoked, not yet valid or not meant for us.
     #[error("invalid credential")]
     Invalid,
+    /// As [`AuthError::Invalid`], and to the caller the same: the issuer publishes its keys, and the one that signed is not known.
+    #[error("invalid credential")]
+    UnknownKey,
+    /// None of the issuer's published keys is known, so that nothing of its can be checked.
+    #[error("the keys of the token's issuer cannot be fetched at the moment: try again")]
+    KeysUnavailable,
     /// Proven, but out of date.
     #[error("expired credential")]
     Expired,
@@ -104,8 +119,14 @@ pub enum AuthError {
 impl From<AuthError> for Fault {
     fn from(error: AuthError) -> Self {
         let class = match error {
-            AuthError::InsufficientScope(_) | AuthError::TenantSuspended => FaultClass::PermissionDenied,
-            AuthError::Missing | AuthError::Malformed | AuthError::Invalid | AuthError::Expired => {
+            AuthError::KeysUnavailable => {
+                let later = Retry::After(KEYS_RETRY);
+                return Self::unavailable(FaultSource::Mesh, error.to_string()).with_retry(later);
+            }
+            AuthError::TenantSuspended => FaultClass::PermissionDenied,
+            AuthError::InsufficientScope(_) => FaultClass::InsufficientScope,
+            AuthError::Malformed => FaultClass::MalformedCredential,
+            AuthError::Missing | AuthError::Invalid | AuthError::UnknownKey | AuthError::Expired => {
                 FaultClass::Unauthenticated
             }
         };
@@ -216,7 +237,7 @@ struct StoredKey {
 pub struct Credentials {
     pepper: Pepper,
     keys: Arc<HashMap<KeyId, SmallVec<[Arc<StoredKey>; 1]>>>,
-    issuers: Arc<HashMap<String, Arc<IssuerEntry>>>,
+    issuers: Arc<jwt::Issuers>,
     verified: Arc<VerifiedTokens>,
     recent: Arc<RecentKeys<StoredKey>>,
 }
@@ -275,6 +296,24 @@ impl Credentials {
         }
     }
 
+    /// The books of all issuers whose keys are fetched.
+    pub fn books(&self) -> impl Iterator<Item = &Arc<KeyBook>> {
+        self.issuers.values().filter_map(|issuer| match &issuer.keys {
+            IssuerKeys::Fetched(book) => Some(book),
+            IssuerKeys::Declared(_) => None,
+        })
+    }
+
+    /// The book in which the key of this credential would be, after it was refused for want of one.
+    pub fn book_for(&self, presented: Presented<'_>, refused: AuthError) -> Option<&Arc<KeyBook>> {
+        match presented {
+            Presented::Bearer(token) if matches!(refused, AuthError::UnknownKey | AuthError::KeysUnavailable) => {
+                jwt::book_of(&self.issuers, token)
+            }
+            _ => None,
+        }
+    }
+
     fn by_key(&self, text: &str, now_unix: i64) -> Result<Principal, AuthError> {
         let fingerprint = self.recent.fingerprint(text);
         let stored = match self.recent.get(fingerprint) {
@@ -314,10 +353,11 @@ impl Credentials {
             return Err(AuthError::Invalid);
         }
         let fingerprint = cache::fingerprint(token);
-        let verified = if let Some(verified) = self.verified.get(&fingerprint) {
+        let known = self.verified.get(&fingerprint);
+        let verified = if let Some(verified) = known.filter(|verified| verified.is_alive(now_unix)) {
             verified
         } else {
-            let verified = Arc::new(jwt::verify(&self.issuers, token)?);
+            let verified = Arc::new(jwt::verify(&self.issuers, token, now_unix)?);
             // One that is not in time is not worth remembering.
             verified.window.check(now_unix)?;
             self.verified.insert(fingerprint, Arc::clone(&verified));

@@ -77,6 +77,7 @@ impl Service {
         R: prost::Message + Send + 'static,
     {
         let (id, credential) = (self.ids.next(), credential(&request));
+        self.router.await_keys(&credential).await;
         let mut grpc = self.questions(ProstCodec::<R, Q>::default(), request.headers());
         let (request, _meter) = self.metered(request);
         let asked = One(move |question: tonic::Request<Q>| {

@@ -98,12 +98,18 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Option<CompressionEncoding> {
 /// one.
 pub(crate) fn credential<B>(request: &Request<B>) -> Credential {
     let mut values = request.headers().get_all(AUTHORIZATION).iter();
-    let first = values.next().map(|value| value.to_str().unwrap_or_default());
+    let first = values
+        .next()
+        .map(|value| value.to_str().unwrap_or(Credential::UNREADABLE));
     // Put there by the connection, where its other end is this machine.
     if let (None, Some(local)) = (first, request.extensions().get::<LocalTenant>()) {
         return local.credential(|name| request.headers().contains_key(name));
     }
-    let only = if values.next().is_some() { Some("") } else { first };
+    let only = if values.next().is_some() {
+        Some(Credential::UNREADABLE)
+    } else {
+        first
+    };
     Credential::from_header(only)
 }
 

@@ -98,6 +98,7 @@ impl Service {
             Ok(head) => head,
             Err(fault) => return status::of_fault(&fault, status::marked(id)).into_http(),
         };
+        self.router.await_keys(&head.credential).await;
         let mut grpc = Grpc::new(ProstCodec::<R, Q>::default())
             .max_decoding_message_size(most)
             .accept_compressed(CompressionEncoding::Gzip)

@@ -109,6 +109,7 @@ impl Service {
     /// Answers a stream.
     pub(crate) async fn stream(self: Rc<Self>, request: Request<Incoming>, calls: &Calls) -> Response<Body> {
         let id = self.ids.next();
+        self.router.await_keys(&head::credential(&request)).await;
         let head = Head::read(&request).and_then(|head| {
             // Once for all, so that a stream which nobody may use is refused as a whole.
             self.router.authenticate(&head.credential)?;

@@ -525,7 +525,7 @@ async fn a_missing_or_wrong_credential_is_challenged() {
             .contains("error=\"invalid_token\"")
     );
     assert!(!wrong.error().contains(&good));
-    client.key = good.clone();
+    client.key.clone_from(&good);
     let twice = client
         .post(
             "/v2/models/echo/infer",
@@ -533,7 +533,17 @@ async fn a_missing_or_wrong_credential_is_challenged() {
             GOOD.as_bytes(),
         )
         .await;
-    assert_eq!(twice.status, 401, "two credentials are none");
+    assert_eq!(twice.status, 400, "two credentials are a malformed one");
+    assert!(
+        twice
+            .header("www-authenticate")
+            .unwrap()
+            .contains("error=\"invalid_request\"")
+    );
+    client.key = "two words".to_owned();
+    let malformed = client.post("/v2/models/echo/infer", "", GOOD.as_bytes()).await;
+    assert_eq!(malformed.status, 400);
+    client.key = good;
     client.works().await;
 }
 

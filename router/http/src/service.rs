@@ -93,6 +93,7 @@ impl Service {
             return response;
         }
         let mut response = if v1::is_v1(request.path()) {
+            self.await_keys(&request).await;
             self.answer_v1(&request, payload, id).await
         } else {
             self.answer_v2(&request, payload, id).await
@@ -107,8 +108,21 @@ impl Service {
         response
     }
 
+    /// Lets the keys of a token's issuer come before anything is asked with it, where they may be missing.
+    async fn await_keys(&self, request: &HttpRequest) {
+        if is_presented(request) {
+            self.router.await_keys(&credential(request)).await;
+        }
+    }
+
     async fn answer_v2(&self, request: &HttpRequest, payload: web::Payload, id: RequestId) -> HttpResponse {
-        match route(request.method(), request.path()) {
+        let found = route(request.method(), request.path());
+        let infers = |call: &ModelCall| *call == ModelCall::Infer;
+        // The pipeline waits by itself, within the call's own deadline.
+        if !matches!(&found, Ok(Route::Model { call, .. }) if infers(call)) {
+            self.await_keys(request).await;
+        }
+        match found {
             Ok(Route::Model {
                 name,
                 version,
@@ -240,11 +254,17 @@ pub(crate) fn selector(version: Option<&str>) -> Result<VersionSelector, Fault> 
 /// malformed one.
 pub(crate) fn credential(request: &HttpRequest) -> Credential {
     let mut headers = request.headers().get_all(AUTHORIZATION);
-    let first = headers.next().map(|value| value.to_str().unwrap_or_default());
+    let first = headers
+        .next()
+        .map(|value| value.to_str().unwrap_or(Credential::UNREADABLE));
     if let (None, Some(local)) = (first, local(request)) {
         return local.credential(|name| request.headers().contains_key(name));
     }
-    let only = if headers.next().is_some() { Some("") } else { first };
+    let only = if headers.next().is_some() {
+        Some(Credential::UNREADABLE)
+    } else {
+        first
+    };
     Credential::from_header(only)
 }
 
@@ -255,9 +275,13 @@ fn local(request: &HttpRequest) -> Option<&LocalTenant> {
     here.then_some(local)
 }
 
-/// Whether the caller sent a credential of any kind.
+/// Whether the caller sent a bearer credential, right or wrong. One of another scheme is as none: its sender does not know what
+/// is wanted here (RFC 6750, section 3.1).
 pub(crate) fn is_presented(request: &HttpRequest) -> bool {
-    request.headers().contains_key(AUTHORIZATION)
+    request.headers().get_all(AUTHORIZATION).any(|value| {
+        let scheme = value.as_bytes().get(..6);
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
+    })
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub const LEVELS: &[(&str, u8)] = &[
     ("mesh-admin-api", 4),
     ("mesh-admin-web", 4),
     ("mesh-client", 4),
+    ("mesh-jwks", 4),
     ("mesh-cli", 5),
     ("mesh-node", 6),
     ("mesh-harness", 9),

@@ -263,7 +263,7 @@ pub(crate) const ROWS: &[Row] = &[
         open: false,
         tag: MODELS,
         gives: &[(200, "the statistics", Gives::Json("Statistics"))],
-        errors: &[401, 403],
+        errors: &[400, 401, 403],
         ..open("statistics", "/v2/models/stats", "What all models have done")
     },
     Row {

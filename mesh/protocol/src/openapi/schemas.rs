@@ -84,7 +84,7 @@ pub(crate) fn responses() -> Value {
         let mut add =
             |header: &str, name: &str| headers[header] = json!({"$ref": format!("#/components/headers/{name}")});
         match status {
-            401 | 403 => add("WWW-Authenticate", "Challenge"),
+            400 | 401 | 403 => add("WWW-Authenticate", "Challenge"),
             429 | 503 => {
                 add("Retry-After", "RetryAfter");
                 add("retry-after-ms", "RetryAfterMs");
@@ -105,7 +105,8 @@ pub(crate) fn headers() -> Value {
     json!({
         "RequestId": {"description": "The server's number for the request, as in its logs and traces.", "required": true,
             "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}},
-        "Challenge": {"description": "Which credential is wanted.", "schema": text},
+        "Challenge": {"description": "Which credential is wanted, and what is wrong with the one that was sent (RFC 6750); with 400 \
+            and 403 only where that is the reason.", "schema": text},
         "RetryAfter": {"description": "Seconds until the call may succeed.", "schema": number(1)},
         "RetryAfterMs": {"description": "The same in milliseconds, where it is known so exactly.", "schema": number(1)},
         "ModelVersion": {"description": "The version that answered.", "required": true, "schema": number(1)},

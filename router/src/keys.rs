@@ -1,0 +1,94 @@
+//! Requests that wait for the keys of their token's issuer.
+//!
+//! Owns what becomes of a credential that was refused only because its issuer's newest keys are not here: the request waits at the
+//! issuer's book until a fetch is over, and is judged once more. The book says who may wait; here is how long. Does not fetch.
+//!
+//! Invariants: a request waits within its own deadline, and never longer than [`KEY_PATIENCE`]; a credential that is refused for
+//! another reason, or that holds, costs nothing here.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mesh_actors::Permit;
+use mesh_policies::{AuthError, MeshSnapshot, Principal, access::KeyWait, snapshot::TenantEntry};
+use mesh_types::Fault;
+
+use crate::{Call, Credential, RouterHandle, RouterParts, flight::InFlight};
+
+/// The longest wait for an issuer's keys.
+pub const KEY_PATIENCE: Duration = Duration::from_secs(6);
+
+/// The snapshot that a call was read by at its door, if it was.
+pub(crate) type Seen = Option<Arc<MeshSnapshot>>;
+
+/// How far a call has come without waiting.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are in flight, and would each cost an allocation"
+)]
+pub(crate) enum Begun {
+    /// It is on a device, or in an ensemble.
+    InFlight(InFlight),
+    /// The keys of its issuer may be coming: it is to begin anew after that, if they come in time.
+    Waits(Box<(Call, Seen)>, Permit, KeyWait, Instant),
+}
+
+/// What became of a credential.
+pub(crate) enum Proven<'a> {
+    /// It holds.
+    Caller(Principal, &'a Arc<TenantEntry>),
+    /// Its key may come: to be asked again after the wait.
+    Waits(KeyWait),
+}
+
+/// Who is calling, or what to wait for to find out.
+pub(crate) fn prove<'a>(
+    snapshot: &'a MeshSnapshot,
+    parts: &RouterParts,
+    credential: &Credential,
+) -> Result<Proven<'a>, Fault> {
+    let presented = credential.presented();
+    match snapshot.caller(presented, parts.clock.unix_seconds()) {
+        Ok((principal, tenant)) => Ok(Proven::Caller(principal, tenant)),
+        Err(refused) => {
+            let book = snapshot.credentials.book_for(presented, refused);
+            let wait = book.and_then(|book| book.ask(parts.clock.now()));
+            wait.map(Proven::Waits).ok_or_else(|| refused.into())
+        }
+    }
+}
+
+/// Waits, but not beyond the deadline; false if that came first.
+pub(crate) async fn waited(wait: KeyWait, until: Instant) -> bool {
+    tokio::time::timeout_at(until.into(), wait).await.is_ok()
+}
+
+/// Until when a call that came at this time waits for keys, its own timeout considered.
+pub(crate) fn patience(received: Instant, timeout: Duration) -> Instant {
+    received.checked_add(timeout.min(KEY_PATIENCE)).unwrap_or(received)
+}
+
+/// The refusal of a credential whose keys did not come.
+pub(crate) fn in_vain() -> Fault {
+    AuthError::UnknownKey.into()
+}
+
+impl RouterHandle {
+    /// Waits for the keys of a credential's issuer where they may be coming, so that whatever is asked next finds them; at most
+    /// [`KEY_PATIENCE`]. Says nothing of the credential: that is for what is asked next.
+    pub async fn await_keys(&self, credential: &Credential) {
+        let parts = self.parts();
+        let until = patience(parts.clock.now(), parts.default_timeout);
+        loop {
+            let wait = match prove(&parts.snapshots.load(), parts, credential) {
+                Ok(Proven::Waits(wait)) => wait,
+                Ok(Proven::Caller(..)) | Err(_) => return,
+            };
+            if !waited(wait, until).await {
+                return;
+            }
+        }
+    }
+}
