@@ -27,6 +27,7 @@ const TARGETS: &[(&str, Body)] = &[
     ("infer_binary", fuzz::infer_binary),
     ("infer_json", fuzz::infer_json),
     ("infer_message", fuzz::infer_message),
+    ("key_set", mesh_policies::fuzz::key_set),
     ("model_config", text!(mesh_import::fuzz::model_config)),
     ("serving", fuzz::serving),
     ("v1", fuzz::v1),

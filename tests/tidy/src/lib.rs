@@ -1,5 +1,5 @@
 //! The laws of the house as functions that name every breach: who may depend on whom, what a source file may hold, and what
-//! the table of the protocols may say.
+//! the tables of the protocols and of the rules of security may say.
 //!
 //! Owns the level table. Each law is a pure function over edges or text, tested on a small breach of its own; the tests in
 //! `tests/laws.rs` hold the workspace to them.

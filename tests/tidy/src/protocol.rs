@@ -1,4 +1,5 @@
-//! The table of the protocols, and the threat model: what is called done names tests, and the tests that are named exist.
+//! The tables of the protocols and of the rules of security, and the threat model: what is called done names tests, and the tests
+//! that are named exist.
 
 use std::collections::BTreeSet;
 

@@ -34,3 +34,15 @@ fn the_threat_model_names_tests_that_exist() {
     let missing = missing_tests(&workspace_file("docs/THREATS.md").unwrap(), &sources);
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
+
+#[test]
+fn the_tables_of_the_rules_of_security_name_tests_that_exist() {
+    let sources = [workspace_sources().unwrap(), conformance_scripts().unwrap()].concat();
+    let table = workspace_file("SECURITY.md").unwrap();
+    assert!(
+        table.matches("| done").count() > 20,
+        "the tables are not where they were"
+    );
+    let breaches = protocol_breaches(&table, &sources);
+    assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
