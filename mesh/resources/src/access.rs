@@ -148,6 +148,13 @@ pub enum TokenProfile {
     Rfc7519,
 }
 
+impl TokenProfile {
+    /// Not written, so that a record that says nothing of it is written as it was read.
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 fn default_leeway() -> u64 {
     30
 }
@@ -215,7 +222,7 @@ pub struct IssuerSpec {
     /// Which tenant its tokens stand for.
     pub tenants: TenantBinding,
     /// What its tokens look like; `rfc7519` is for issuers that cannot type theirs as `at+jwt`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "TokenProfile::is_usual")]
     pub profile: TokenProfile,
     /// How far clocks may differ, in seconds; at most 60.
     #[serde(default = "default_leeway")]
