@@ -22,6 +22,8 @@ use tokio::{
     time::Instant,
 };
 
+use super::linger::Linger;
+
 /// What may be spent at once.
 pub(super) const ALLOWANCE: u32 = 2_000;
 /// Time gives back one in so many milliseconds, up to the allowance.
@@ -145,6 +147,7 @@ pub(super) struct Counted<IO> {
     socket: IO,
     heads: Heads,
     flood: Flood,
+    linger: Linger,
 }
 
 impl<IO> Counted<IO> {
@@ -154,7 +157,12 @@ impl<IO> Counted<IO> {
             head: [0; HEAD_BYTES],
             filled: 0,
         };
-        Self { socket, heads, flood }
+        Self {
+            socket,
+            heads,
+            flood,
+            linger: Linger::new(),
+        }
     }
 }
 
@@ -178,7 +186,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Counted<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Counted<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Counted<IO> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.socket).poll_write(context, bytes)
     }
@@ -200,7 +208,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Counted<IO> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
+        let this = &mut *self;
+        this.linger.poll(&mut this.socket, context)
     }
 }
 

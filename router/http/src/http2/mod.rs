@@ -14,6 +14,7 @@
 mod call;
 mod connection;
 mod flood;
+mod linger;
 mod request;
 
 use std::{
