@@ -72,8 +72,7 @@ fn who_leaves_is_noticed_by_who_gives_and_by_who_waits_for_room() {
 fn who_takes_makes_room_for_who_waits() {
     let (sender, mut answers) = answers();
     while sender.give(answer(1, 0)).is_ok() {}
-    let waiting = sender.clone();
-    let waiting = std::thread::spawn(move || waiting.wait_for_room(&answer(1, 1), LONG));
+    let waiting = std::thread::spawn(move || sender.wait_for_room(&answer(1, 1), LONG));
     assert!(take(&mut answers).is_some());
     assert!(waiting.join().unwrap());
 }

@@ -19,7 +19,7 @@ use self::identity::{
     signer::{Signer, claims},
 };
 
-fn issuer(name: &str, iss: &str, jwks: Value) -> Value {
+fn issuer(name: &str, iss: &str, jwks: &Value) -> Value {
     json!({
         "apiVersion": "mesh/v1", "kind": "Issuer", "metadata": {"name": name},
         "spec": {"issuer": iss, "audiences": ["mesh"], "jwks": jwks, "tenants": {"tenant": "acme"}},
@@ -44,7 +44,7 @@ impl Bed {
         } else {
             json!({"url": provider.keys_url()})
         };
-        mesh.admin()?.apply(&[issuer("sso", &provider.issuer(), jwks)]).await?;
+        mesh.admin()?.apply(&[issuer("sso", &provider.issuer(), &jwks)]).await?;
         Ok(Self { mesh, provider })
     }
 
@@ -204,7 +204,7 @@ async fn a_mesh_whose_issuer_was_never_there_is_ready_and_says_that_it_is_not_th
     let absent = issuer(
         "absent",
         "https://absent.example",
-        json!({"url": bed.provider.keys_url()}),
+        &json!({"url": bed.provider.keys_url()}),
     );
     bed.mesh.admin()?.apply(&[absent]).await?;
     let token = key.token(&claims("https://absent.example"))?;
@@ -318,7 +318,7 @@ async fn plain_http_to_another_machine_and_another_issuers_document_are_refused(
             json!({"url": "https://login.example/keys", "algorithms": ["HS256"]}),
         ),
     ] {
-        let body = json!({"resources": [issuer("bad", iss, jwks)]});
+        let body = json!({"resources": [issuer("bad", iss, &jwks)]});
         let answer = bed
             .mesh
             .admin()?

@@ -312,7 +312,7 @@ impl Sink<'_, '_> {
         }
     }
 
-    fn stop(&mut self, request: usize, refusal: Refusal) -> Next {
+    fn stop(&mut self, request: usize, refusal: &Refusal) -> Next {
         match refusal {
             Refusal::Over => {}
             Refusal::Left => return self.left(request),
@@ -339,7 +339,7 @@ impl AnswerSink for Sink<'_, '_> {
     fn answer(&mut self, request: usize, mut outputs: Vec<Tensor>) -> Next {
         self.alive();
         if let Some(refusal) = self.refused(request) {
-            return self.stop(request, refusal);
+            return self.stop(request, &refusal);
         }
         if self.config.execution.unwrap_or_default().non_finite_outputs != NonFinite::Pass
             && !outputs.iter().all(finite::is_finite)
@@ -356,7 +356,7 @@ impl AnswerSink for Sink<'_, '_> {
         }
         let made = self.now();
         if let Err(refusal) = self.hand_on(request, outputs) {
-            return self.stop(request, refusal);
+            return self.stop(request, &refusal);
         }
         let now = self.now();
         let Some(progress) = self.requests.get_mut(request) else {
@@ -380,7 +380,7 @@ impl AnswerSink for Sink<'_, '_> {
 
     fn end(&mut self, request: usize) {
         if let Some(refusal) = self.refused(request) {
-            let _ = self.stop(request, refusal);
+            let _ = self.stop(request, &refusal);
         } else {
             self.end_well(request);
         }
@@ -389,7 +389,7 @@ impl AnswerSink for Sink<'_, '_> {
 
     fn fail(&mut self, request: usize, error: BackendError) {
         if let Some(refusal) = self.refused(request) {
-            let _ = self.stop(request, refusal);
+            let _ = self.stop(request, &refusal);
         } else {
             self.end_with(request, error.into());
         }

@@ -133,7 +133,8 @@ async fn answers_over_http_2_are_those_over_http_1_1_to_the_byte() {
     );
     let generate = br#"{"id":"7","INPUT0":[1,-2]}"#;
     let v1 = br#"{"instances":[[1,2]]}"#;
-    let calls: &[(&str, &str, &[(&str, &str)], &[u8])] = &[
+    type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8]);
+    let calls: &[Case<'_>] = &[
         ("POST", INFER, &[], GOOD.as_bytes()),
         ("POST", "/v2/models/split/versions/1/infer", &[], GOOD.as_bytes()),
         ("POST", INFER, &[("inference-header-content-length", &length)], &large),
@@ -366,7 +367,7 @@ async fn a_stop_with_idle_connections_is_quick_and_finishes_what_is_under_way() 
         // The one that is idle is told at once, while the other's call goes on.
         let gone = async {
             while idle.send.clone().ready().await.is_ok() {
-                tokio::task::yield_now().await
+                tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(PATIENCE, gone)
@@ -383,14 +384,14 @@ async fn a_stop_with_idle_connections_is_quick_and_finishes_what_is_under_way() 
 #[actix_web::test]
 async fn an_idle_connection_is_told_to_leave_in_time_and_a_busy_one_is_not() {
     let bed = bed_with(TenantLimits::default(), |config| {
-        config.keep_alive = Duration::from_millis(50)
+        config.keep_alive = Duration::from_millis(50);
     });
     let busy = Friend::new(&bed).await;
     let slow = busy.begin_infer("never").await;
     let idle = Friend::new(&bed).await;
     let gone = async {
         while idle.send.clone().ready().await.is_ok() {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, gone)

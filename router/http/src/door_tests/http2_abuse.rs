@@ -132,7 +132,7 @@ impl Raw {
     }
 
     /// Says all of it, and reads why the connection ended.
-    async fn is_sent_away(self, bytes: &[u8]) -> Option<u32> {
+    async fn sent_away(self, bytes: &[u8]) -> Option<u32> {
         let (mut read, mut write) = self.stream.into_split();
         let say = async {
             // It may be cut off in the middle.
@@ -213,7 +213,7 @@ async fn cve_2023_44487_calls_that_are_taken_back_at_once_end_the_connection() {
         .concat()
     });
     let calls = calls.collect::<Vec<_>>().concat();
-    let (reason, ()) = futures::join!(raw.is_sent_away(&calls), async {
+    let (reason, ()) = futures::join!(raw.sent_away(&calls), async {
         for _ in 0..20 {
             other.works().await;
         }
@@ -265,7 +265,7 @@ async fn cve_2025_8671_calls_that_break_the_protocol_end_the_connection() {
         [frame(HEADERS, END_HEADERS, stream, &infer(&raw.key, "never")), more].concat()
     });
     let calls = calls.collect::<Vec<_>>().concat();
-    assert_eq!(raw.is_sent_away(&calls).await, Some(ENHANCE_YOUR_CALM));
+    assert_eq!(raw.sent_away(&calls).await, Some(ENHANCE_YOUR_CALM));
     all_given_back(&bed).await;
 }
 
@@ -277,12 +277,7 @@ async fn cve_2024_27316_headers_that_go_on_for_ever_end_the_connection() {
         let begin = frame(HEADERS, 0, 1, &infer(&raw.key, "never"));
         let on = frame(CONTINUATION, 0, 1, piece);
         let flood = [begin, on.repeat(1_000)].concat();
-        assert_eq!(
-            raw.is_sent_away(&flood).await,
-            Some(ENHANCE_YOUR_CALM),
-            "{}",
-            piece.len()
-        );
+        assert_eq!(raw.sent_away(&flood).await, Some(ENHANCE_YOUR_CALM), "{}", piece.len());
     }
     all_given_back(&bed).await;
 }
@@ -303,7 +298,7 @@ async fn cve_2019_9512_9513_9515_9518_frames_that_are_no_work_end_the_connection
     ] {
         let raw = Raw::new(&bed).await;
         let flood = [stream_of_empties(&raw), kind.repeat(FLOOD)].concat();
-        assert_eq!(raw.is_sent_away(&flood).await, Some(ENHANCE_YOUR_CALM), "{name}");
+        assert_eq!(raw.sent_away(&flood).await, Some(ENHANCE_YOUR_CALM), "{name}");
     }
     all_given_back(&bed).await;
 }
@@ -325,7 +320,7 @@ async fn as_many_frames_that_are_no_work_as_is_allowed_leave_the_connection_usab
 async fn as_many_calls_at_once_as_the_bound_run_and_one_more_is_refused() {
     const BOUND: u32 = 3;
     let bed = bed_with(TenantLimits::default(), |config| {
-        config.max_calls_per_connection = BOUND
+        config.max_calls_per_connection = BOUND;
     });
     let mut raw = Raw::new(&bed).await;
     let (_, _, _, settings) = raw.hears_of(SETTINGS).await.unwrap();
@@ -384,7 +379,7 @@ async fn headers_of_an_http_1_1_connection_are_refused() {
             frame(HEADERS, END_HEADERS, 1, &headers),
             frame(DATA, END_STREAM, 1, GOOD.as_bytes()),
         ];
-        assert_eq!(raw.is_sent_away(&call.concat()).await, Some(PROTOCOL_ERROR), "{name}");
+        assert_eq!(raw.sent_away(&call.concat()).await, Some(PROTOCOL_ERROR), "{name}");
     }
     assert_eq!(*bed.workers.waiting.borrow(), 0);
 }
@@ -448,7 +443,7 @@ async fn a_preface_in_pieces_is_one_all_the_same() {
 #[actix_web::test]
 async fn cve_2019_9511_9517_a_caller_that_does_not_read_its_answer_is_given_up() {
     let bed = bed_with(TenantLimits::default(), |config| {
-        config.body_timeout = Duration::from_millis(50)
+        config.body_timeout = Duration::from_millis(50);
     });
     let mut raw = Raw::silent(&bed).await;
     // SETTINGS_INITIAL_WINDOW_SIZE: no room for any answer.
