@@ -5,7 +5,7 @@
 
 use std::{io, net::SocketAddr, rc::Rc, time::Duration};
 
-use actix_http::{HttpServiceBuilder, Request, error::DispatchError};
+use actix_http::{Extensions, HttpServiceBuilder, KeepAlive, Request, error::DispatchError};
 use actix_server::GracefulShutdownSignal;
 use actix_service::{ServiceFactory, fn_factory, fn_service, map_config};
 use actix_web::{
@@ -24,6 +24,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use crate::{
     config::HttpDoorConfig,
     http2::{self, Limits},
+    pace::{Paced, Pulse},
     service::Service,
     tls,
 };
@@ -59,7 +60,7 @@ pub(crate) fn plain(serving: Rc<Serving>) -> impl ServiceFactory<TcpStream, Conf
                 async move {
                     let peer = peer(&socket);
                     match serving.unless_ending(serving.spoken(&socket)).await.flatten() {
-                        Some(Spoken::Http1) => told(http1.call((socket, peer)).await),
+                        Some(Spoken::Http1) => told(http1.call((serving.paced(socket), peer)).await),
                         Some(Spoken::Http2) => {
                             Box::pin(http2::serve(socket, peer, http2, serving.ending.notified())).await;
                         }
@@ -86,7 +87,7 @@ pub(crate) fn secured(serving: Rc<Serving>, acceptor: TlsAcceptor) -> impl Servi
                     let peer = peer(&socket);
                     let shaken = Box::pin(tls::shake_hands(&acceptor, socket));
                     match serving.unless_ending(shaken).await.flatten() {
-                        Some((secured, Spoken::Http1)) => told(http1.call((secured, peer)).await),
+                        Some((secured, Spoken::Http1)) => told(http1.call((serving.paced(secured), peer)).await),
                         Some((secured, Spoken::Http2)) => {
                             Box::pin(http2::serve(secured, peer, http2, serving.ending.notified())).await;
                         }
@@ -127,7 +128,19 @@ impl Serving {
         let service = self.service.clone();
         let answer = move |request: HttpRequest, payload: web::Payload| {
             let service = service.clone();
-            async move { service.answer(request, payload).await }
+            async move {
+                let Some(under_way) = Pulse::begin(&request) else {
+                    return service.answer(request, payload).await;
+                };
+                let answer = match under_way.too_long(&request) {
+                    Some(refusal) => {
+                        service.refused("http1_long_head", service.ids.next());
+                        refusal
+                    }
+                    None => service.answer(request, payload).await,
+                };
+                under_way.end_with(answer)
+            }
         };
         let app = App::new()
             // `credential` looks it up, which is called with a request and nothing else.
@@ -139,12 +152,21 @@ impl Serving {
 
     fn http1<IO: AsyncRead + AsyncWrite + Unpin + 'static>(
         &self,
-    ) -> impl ServiceFactory<(IO, Option<SocketAddr>), Config = (), Response = (), Error = DispatchError, InitError = ()>
-    + use<IO> {
+    ) -> impl ServiceFactory<
+        (Paced<IO>, Option<SocketAddr>),
+        Config = (),
+        Response = (),
+        Error = DispatchError,
+        InitError = (),
+    > + use<IO> {
         let ending = self.ending.clone();
-        HttpServiceBuilder::<IO, _>::default()
-            .keep_alive(self.config.keep_alive)
-            .client_request_timeout(self.config.head_timeout)
+        HttpServiceBuilder::<Paced<IO>, _>::default()
+            // How long it may take is seen to by `Paced`.
+            .keep_alive(KeepAlive::Os)
+            .client_request_timeout(Duration::ZERO)
+            .on_connect_ext(|socket: &Paced<IO>, data: &mut Extensions| {
+                data.insert(socket.pulse());
+            })
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
             // A caller that leaves must not keep a place: its call is dropped with the connection.
             .h1_allow_half_closed(false)
@@ -153,6 +175,10 @@ impl Serving {
                 async move { ending.notified().await }
             })
             .h1(self.app())
+    }
+
+    fn paced<IO>(&self, socket: IO) -> Paced<IO> {
+        Paced::new(socket, &self.config, self.service.telemetry.clone())
     }
 
     fn http2<S>(&self, app: S) -> http2::Thread<S> {

@@ -26,6 +26,7 @@ use crate::{DoorError, HttpDoor, HttpDoorConfig, MetricsDoor, body::DRAIN_BYTES}
 mod extensions;
 mod http2;
 mod http2_abuse;
+mod pace;
 mod smuggling;
 mod views;
 
@@ -82,6 +83,7 @@ struct Bed {
     workers: Arc<FakeWorkers>,
     readiness: Readiness,
     tasks: Tasks,
+    telemetry: Telemetry,
 }
 
 fn model(name: &str, datatype: DataType) -> Arc<ModelEntry> {
@@ -176,6 +178,7 @@ fn bed_by(
         cancelled: watch::Sender::new(0),
         release: watch::Sender::new(false),
     });
+    let telemetry = Telemetry::local();
     let parts = RouterParts {
         sequences: Arc::default(),
         regions: Arc::default(),
@@ -184,7 +187,7 @@ fn bed_by(
         limiter: Arc::new(Limiter::new(clock.clone())),
         workers: workers.clone(),
         gates: Arc::default(),
-        telemetry: Telemetry::local(),
+        telemetry: telemetry.clone(),
         clock,
         default_timeout: Duration::from_secs(30),
         max_in_flight: 100,
@@ -204,6 +207,7 @@ fn bed_by(
         workers,
         readiness,
         tasks,
+        telemetry,
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::linger::Linger;
+use crate::linger::Linger;
 
 /// What may be spent at once.
 pub(super) const ALLOWANCE: u32 = 2_000;

@@ -14,7 +14,6 @@
 mod call;
 mod connection;
 mod flood;
-mod linger;
 mod request;
 
 use std::{

@@ -26,14 +26,14 @@ const PIECE_BYTES: usize = 4 * 1024;
 
 /// How far the end has come.
 #[derive(Debug)]
-pub(super) struct Linger {
+pub(crate) struct Linger {
     left: usize,
     is_closed: bool,
     over: Option<Pin<Box<Sleep>>>,
 }
 
 impl Linger {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             left: MAX_BYTES,
             is_closed: false,
@@ -42,7 +42,7 @@ impl Linger {
     }
 
     /// Closes our side, and waits for the other.
-    pub(super) fn poll<IO: AsyncRead + AsyncWrite + Unpin>(
+    pub(crate) fn poll<IO: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         socket: &mut IO,
         context: &mut Context<'_>,
