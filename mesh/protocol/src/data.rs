@@ -1,7 +1,8 @@
 //! A tensor's `data` in JSON to its raw bytes, in one pass and without a tree.
 //!
-//! The text has already been delimited by the JSON parser, so its syntax is sound; what is checked here is what JSON does
-//! not know: each element against its datatype and range, and the nesting against the shape. Data is flat, or nested exactly
+//! Where the text has been delimited by the JSON parser its syntax is sound, and where it has not ([`crate::lifted`]) it is checked on
+//! the way: what is taken is JSON. What JSON does not know is checked always: each element against its datatype and range, and the
+//! nesting against the shape. Data is flat, or nested exactly
 //! as the shape says. The walk keeps one count per dimension and never recurses; memory is at most 8 bytes for each 2 of text.
 
 mod decimal;
@@ -19,6 +20,23 @@ pub(crate) struct Expected<'a> {
     pub(crate) shape: &'a [u64],
     /// The product of the shape.
     pub(crate) elements: usize,
+    pub(crate) syntax: Syntax,
+}
+
+/// Whether the JSON parser has seen the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Syntax {
+    Sound,
+    /// It holds brackets, commas, space and what may be numbers.
+    Unchecked,
+}
+
+/// What came last, as far as it says what may come next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Opening,
+    Comma,
+    Value,
 }
 
 /// Reads the data of one input.
@@ -58,13 +76,21 @@ pub(crate) fn walk(
     });
     let mut nest = Nest::new(expected);
     let bytes = text.as_bytes();
-    let mut at = 0;
+    let (mut at, mut last) = (0, Last::Opening);
     while let Some(byte) = bytes.get(at) {
         match byte {
-            b'[' => nest.open()?,
-            b']' => nest.close()?,
-            b',' | b' ' | b'\t' | b'\n' | b'\r' => {}
+            b'[' => {
+                nest.follows(last != Last::Value, &mut last, Last::Opening)?;
+                nest.open()?;
+            }
+            b']' => {
+                nest.follows(last != Last::Comma, &mut last, Last::Value)?;
+                nest.close()?;
+            }
+            b',' => nest.follows(last == Last::Value, &mut last, Last::Comma)?,
+            b' ' | b'\t' | b'\n' | b'\r' => {}
             _ => {
+                nest.follows(last != Last::Value, &mut last, Last::Value)?;
                 nest.element()?;
                 if let Some(length) = quick(bytes.get(at..).unwrap_or_default(), &mut out) {
                     at += length;
@@ -75,6 +101,7 @@ pub(crate) fn walk(
                 }
                 let end = token_end(bytes, at);
                 let token = text.get(at..end).unwrap_or_default();
+                nest.is_sound(decimal::is_json(token.as_bytes()))?;
                 put(token, &mut out).map_err(|problem| nest.wrong(&problem))?;
                 at = end;
                 continue;
@@ -202,6 +229,20 @@ impl<'a> Nest<'a> {
         Err(self.miscounted(self.elements.to_string()))
     }
 
+    /// Takes what comes next, if it may.
+    fn follows(&self, may: bool, last: &mut Last, next: Last) -> Result<(), DecodeError> {
+        *last = next;
+        self.is_sound(may)
+    }
+
+    /// Whether text that was not checked before is JSON there. Nobody is told: it is then read again by who can tell what is wrong.
+    fn is_sound(&self, is_json: bool) -> Result<(), DecodeError> {
+        if is_json || self.expected.syntax == Syntax::Sound {
+            return Ok(());
+        }
+        Err(self.wrong("it is no JSON"))
+    }
+
     fn set_count(&mut self, count: u64) {
         if let Some(slot) = self.counts.get_mut(self.depth) {
             *slot = count;
@@ -304,6 +345,9 @@ const SURE_DIGITS: usize = 18;
 fn whole<T: Integer<SIZE>, const SIZE: usize>(rest: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     let negative = rest.first() == Some(&b'-');
     let (mut number, mut length) = (0_i64, usize::from(negative));
+    if decimal::has_leading_zero(rest, length) {
+        return None;
+    }
     while let Some(byte @ b'0'..=b'9') = rest.get(length) {
         if length >= SURE_DIGITS {
             return None;

@@ -136,6 +136,7 @@ fn tensor(config: &ModelConfig, spec: &TensorSpec, text: &str) -> Result<Tensor,
         datatype: spec.datatype,
         shape: &shape,
         elements,
+        syntax: data::Syntax::Sound,
     };
     let data = data::read(expected, text)?;
     if shape.is_empty() && !spec.dims.is_empty() {

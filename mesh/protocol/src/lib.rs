@@ -21,6 +21,7 @@ mod forward;
 pub mod fuzz;
 mod generate;
 pub mod grpc;
+mod lifted;
 pub mod openapi;
 mod parameters;
 mod raw;

@@ -12,8 +12,9 @@ use smallvec::SmallVec;
 
 use crate::{
     classification,
-    data::{self, Expected},
+    data::{self, Expected, Syntax},
     error::{DecodeError, quoted},
+    lifted::{self, Lists},
     parameters,
     regions::{Given, Of},
     wire::{
@@ -75,14 +76,46 @@ pub fn decode_infer(
         }
         Some(header) => header,
     };
-    let json = parse(body.get(..json_bytes).unwrap_or_default())?;
-    let mut binary = Binary {
+    let binary = Binary {
         body,
         at: json_bytes,
         allowed: header_content_length.is_some(),
     };
+    decode_lifted(
+        model,
+        version,
+        body.get(..json_bytes).unwrap_or_default(),
+        binary,
+        lifted::LEAST_BYTES,
+    )
+}
+
+/// Reads it with large lists lifted out, and as it came where that fails: then it is refused for what is wrong with it.
+pub(crate) fn decode_lifted(
+    model: &str,
+    version: VersionSelector,
+    json: &[u8],
+    binary: Binary<'_>,
+    least: usize,
+) -> Result<DecodedInfer, DecodeError> {
+    if let Some(lists) = Lists::lift(json, least)
+        && let Ok(decoded) = decode(model, version.clone(), &lists, binary.clone())
+        && lists.all_read()
+    {
+        return Ok(decoded);
+    }
+    decode(model, version, &Lists::none(json), binary)
+}
+
+fn decode(
+    model: &str,
+    version: VersionSelector,
+    lists: &Lists<'_>,
+    mut binary: Binary<'_>,
+) -> Result<DecodedInfer, DecodeError> {
+    let json = parse(lists.rest())?;
     let mut regions = InRegions::default();
-    let inputs = read_inputs(&json.inputs, &mut binary, &mut regions)?;
+    let inputs = read_inputs(&json.inputs, lists, &mut binary, &mut regions)?;
     binary.finish()?;
     let binary_by_default = match &json.parameters.binary_data_output {
         None => false,
@@ -134,6 +167,7 @@ fn parse(json: &[u8]) -> Result<RequestJson<'_>, DecodeError> {
 
 fn read_inputs(
     inputs: &[InputJson<'_>],
+    lists: &Lists<'_>,
     binary: &mut Binary<'_>,
     regions: &mut InRegions,
 ) -> Result<Vec<Tensor>, DecodeError> {
@@ -142,7 +176,7 @@ fn read_inputs(
         check_name(&input.name)?;
         is_new(&input.name, &tensors, regions)?;
         match &input.parameters.region {
-            None => tensors.push(read_input(input, binary)?),
+            None => tensors.push(read_input(input, lists, binary)?),
             Some(given) => regions.inputs.push(region_input(at, input, given)?),
         }
     }
@@ -181,7 +215,7 @@ fn read_datatype(input: &InputJson<'_>) -> Result<DataType, DecodeError> {
     })
 }
 
-fn read_input(input: &InputJson<'_>, binary: &mut Binary<'_>) -> Result<Tensor, DecodeError> {
+fn read_input(input: &InputJson<'_>, lists: &Lists<'_>, binary: &mut Binary<'_>) -> Result<Tensor, DecodeError> {
     let name = &*input.name;
     check_parameters(input)?;
     let datatype = read_datatype(input)?;
@@ -190,20 +224,30 @@ fn read_input(input: &InputJson<'_>, binary: &mut Binary<'_>) -> Result<Tensor, 
         (Some(_), Some(_)) => return Err(DecodeError::TwoData { name: quoted(name) }),
         (None, None) => return Err(DecodeError::NoData { name: quoted(name) }),
         (None, Some(size)) => binary.take(name, size)?,
-        (Some(json), None) => read_json_data(name, datatype, &shape, json)?,
+        (Some(json), None) => read_data(name, datatype, &shape, lists.of(json))?,
     };
     Tensor::new(Arc::from(name), datatype, shape, data).map_err(|error| cut(name, &error))
 }
 
 /// Reads a tensor's `data` in JSON into its raw bytes; flat, or nested as the shape says.
 pub fn read_json_data(name: &str, datatype: DataType, shape: &Shape, json: &RawValue) -> Result<Bytes, DecodeError> {
+    read_data(name, datatype, shape, (json.get(), Syntax::Sound))
+}
+
+fn read_data(
+    name: &str,
+    datatype: DataType,
+    shape: &Shape,
+    (text, syntax): (&str, Syntax),
+) -> Result<Bytes, DecodeError> {
     let expected = Expected {
         name,
         datatype,
         shape,
         elements: element_count(name, shape)?,
+        syntax,
     };
-    data::read(expected, json.get())
+    data::read(expected, text)
 }
 
 fn read_shape(name: &str, ShapeJson(extents): &ShapeJson) -> Result<Shape, DecodeError> {
@@ -298,13 +342,23 @@ fn region_output(output: &OutputJson<'_>, given: &Given) -> Result<RegionOutput,
 }
 
 // The raw tensors behind the JSON, taken in the order of the inputs.
-struct Binary<'a> {
+#[derive(Debug, Clone)]
+pub(crate) struct Binary<'a> {
     body: &'a Bytes,
     at: usize,
     allowed: bool,
 }
 
-impl Binary<'_> {
+impl<'a> Binary<'a> {
+    /// Nothing behind a body that is all JSON.
+    pub(crate) fn nothing(body: &'a Bytes) -> Self {
+        Self {
+            body,
+            at: body.len(),
+            allowed: false,
+        }
+    }
+
     fn take(&mut self, name: &str, size: Whole) -> Result<Bytes, DecodeError> {
         if !self.allowed {
             return Err(DecodeError::NoHeader { name: quoted(name) });

@@ -22,6 +22,39 @@ pub(super) fn ends(rest: &[u8], length: usize) -> bool {
     )
 }
 
+/// Whether a number that begins there has a zero before its digits, which JSON does not take (RFC 8259, section 6).
+pub(super) fn has_leading_zero(rest: &[u8], start: usize) -> bool {
+    rest.get(start) == Some(&b'0') && rest.get(start + 1).is_some_and(u8::is_ascii_digit)
+}
+
+/// Whether this is a number of JSON (RFC 8259, section 6).
+pub(super) fn is_json(token: &[u8]) -> bool {
+    let unsigned = token.strip_prefix(b"-").unwrap_or(token);
+    let (_, count) = digits(unsigned, 0);
+    let Some(mut rest) = unsigned
+        .get(count..)
+        .filter(|_| count > 0 && !has_leading_zero(unsigned, 0))
+    else {
+        return false;
+    };
+    if let Some(fraction) = rest.strip_prefix(b".") {
+        let (_, count) = digits(fraction, 0);
+        if count == 0 {
+            return false;
+        }
+        rest = fraction.get(count..).unwrap_or_default();
+    }
+    if let Some(exponent) = rest.strip_prefix(b"e").or_else(|| rest.strip_prefix(b"E")) {
+        let exponent = exponent
+            .strip_prefix(b"-")
+            .or_else(|| exponent.strip_prefix(b"+"))
+            .unwrap_or(exponent);
+        let (_, count) = digits(exponent, 0);
+        return count > 0 && count == exponent.len();
+    }
+    rest.is_empty()
+}
+
 pub(super) fn single(rest: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     let (number, length) = read(rest)?;
     let magnitude = number.abs();
@@ -65,7 +98,7 @@ fn read(rest: &[u8]) -> Option<(f64, usize)> {
     let start = usize::from(negative);
     let (mut number, mut count) = digits(rest.get(start..)?, 0);
     let (mut length, mut power) = (start + count, 1.0);
-    if count == 0 {
+    if count == 0 || has_leading_zero(rest, start) {
         return None;
     }
     if rest.get(length) == Some(&b'.') {

@@ -34,6 +34,7 @@ pub(crate) fn read(spec: &TensorSpec, text: &str, dims: &[i64]) -> Result<Tensor
         datatype: spec.datatype,
         shape: &shape,
         elements: element_count(&spec.name, &shape)?,
+        syntax: data::Syntax::Sound,
     };
     let data = match spec.datatype {
         DataType::Fp32 => data::walk(expected, text, data::none, single),
