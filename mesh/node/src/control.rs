@@ -4,11 +4,11 @@
 //! what was sent instead of it, and waits until control has brought it where it belongs; an unload keeps its versions off the
 //! devices. Everything is written by the registry's one writer, in the tenant's name, and so in the audit log.
 //!
-//! Invariants: of a model one change goes on at a time, and at most [`MAX_CHANGES`] wait in all; what was sent lies in a folder
-//! of its own, which goes with the change; a message names no path.
+//! Invariants: a change has its turn ([`Turns`]) until all of it is over; what was sent lies in a folder of its own, which goes with
+//! the change; a message names no path.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,7 +16,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures::FutureExt as _;
-use mesh_actors::{Permit, Permits};
 use mesh_control::{ControllerHandle, Unsettled};
 use mesh_import::{Plan, Said, Weight, carry_out, plan_said};
 use mesh_policies::snapshot::VersionPhase;
@@ -25,13 +24,13 @@ use mesh_registry::{Author, Change as Put, MAX_PAGE, RegistryError, RegistryHand
 use mesh_resources::{Kind, Resource, Spec};
 use mesh_router::{Change, ChangeOrder, Controlled, Load, ModelControl, RepositoryEntry, state_of};
 use mesh_types::{Fault, FaultSource, ModelId, ModelVersionKey, TenantId, Version};
-use parking_lot::Mutex;
 use tokio::time::timeout_at;
 
-use crate::{repository::Records, sent};
-
-/// The most changes of models that are under way or wait.
-pub(crate) const MAX_CHANGES: usize = 32;
+use crate::{
+    repository::Records,
+    sent,
+    turns::{Held, Turns},
+};
 
 /// The repository.
 #[derive(Clone)]
@@ -47,9 +46,7 @@ struct Inner {
     sent: PathBuf,
     control: ControllerHandle,
     snapshots: Arc<ArcSwap<MeshSnapshot>>,
-    permits: Permits,
-    /// A lock for each model that is being changed.
-    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns,
 }
 
 impl std::fmt::Debug for Repository {
@@ -80,8 +77,7 @@ impl Repository {
                 sent: parts.sent,
                 control: parts.control,
                 snapshots: parts.snapshots,
-                permits: Permits::new(MAX_CHANGES),
-                turns: Mutex::default(),
+                turns: Turns::default(),
             }),
         }
     }
@@ -108,20 +104,17 @@ impl ModelControl for Repository {
     }
 }
 
-/// A change that is under way; its place is given back when the last part of it is over.
-type Held = Arc<Permit>;
-
 impl Inner {
     async fn in_time(&self, order: ChangeOrder) -> Result<(), Fault> {
-        let Some(permit) = self.permits.try_acquire() else {
-            let text = format!("{MAX_CHANGES} models are being loaded or unloaded: try again");
-            return Err(Fault::unavailable(FaultSource::Mesh, text));
-        };
+        let held = self.turns.enter()?;
         let (what, name) = (verb(&order.change), shown(&order.model));
         let deadline = tokio::time::Instant::from_std(order.deadline.instant());
         let begun = std::time::Instant::now();
         tracing::info!(model = name, tenant = %self.tenant, request = %order.request, "to {what} a model is asked for");
-        let changed = match timeout_at(deadline, self.in_turn(&order, Arc::new(permit))).await {
+        let change = self
+            .turns
+            .take(&order.model, held.clone(), self.carry_out(&order, held));
+        let changed = match timeout_at(deadline, change).await {
             Ok(changed) => changed,
             Err(_) => Err(Fault::deadline("before the model was where it belongs; it goes on")),
         };
@@ -129,20 +122,11 @@ impl Inner {
         changed
     }
 
-    /// Waits for the changes of the same model that came before.
-    async fn in_turn(&self, order: &ChangeOrder, held: Held) -> Result<(), Fault> {
-        let turn = self.turns.lock().entry(order.model.clone()).or_default().clone();
-        let changed = {
-            let _turn = turn.lock().await;
-            match &order.change {
-                Change::Load(load) => self.load(order, load, held).await,
-                Change::Unload { dependents } => self.unload(order, *dependents).await,
-            }
-        };
-        drop(turn);
-        // Nobody can have taken it up meanwhile: that is done under the same lock.
-        self.turns.lock().retain(|_, turn| Arc::strong_count(turn) > 1);
-        changed
+    async fn carry_out(&self, order: &ChangeOrder, held: Held) -> Result<(), Fault> {
+        match &order.change {
+            Change::Load(load) => self.load(order, load, held).await,
+            Change::Unload { dependents } => self.unload(order, *dependents).await,
+        }
     }
 
     async fn load(&self, order: &ChangeOrder, load: &Load, held: Held) -> Result<(), Fault> {

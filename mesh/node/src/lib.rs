@@ -27,6 +27,7 @@ mod signature;
 mod statistics;
 mod tls;
 mod triton;
+mod turns;
 
 pub use audit::{AuditError, AuditSource, AuditVerdict, verify_audit};
 pub use code::{CodeConfig, CodeOptions};
