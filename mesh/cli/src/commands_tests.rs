@@ -389,7 +389,11 @@ fn publish_refuses_a_bad_configuration_before_any_upload() {
     ];
     let ran = server.mesh("", &args);
     assert!(
-        ran.code == 1 && ran.err.contains("input: a model has at least one input"),
+        ran.code == 1
+            && ran.err.contains("input: a model has at least one input")
+            && ran
+                .err
+                .contains("its file does not say the rest: models are read by the program itself"),
         "{}",
         ran.err
     );

@@ -5,14 +5,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use mesh_backend::ModelFiles;
 use mesh_import::{Note, Outcome, Plan, Report, Setback, Target, Weight, carry_out, plan};
 use mesh_resources::{ArtifactRef, Problem, Resource, ResourceKey};
 use mesh_types::TenantId;
 use serde_json::{Value, json};
 
-use crate::{
-    Failure, GlobalOptions, SignatureReader, Terminal, block_on, client::AdminClient, exit_code, paths, publish,
-};
+use crate::{Failure, GlobalOptions, Terminal, block_on, client::AdminClient, exit_code, paths, publish};
 
 const EXAMPLES: &str = "Examples:
   mesh model import /models -t acme --dry-run      what it would do, and what is not supported
@@ -44,7 +43,7 @@ pub struct ImportArgs {
 }
 
 /// Runs the command; the answer is the exit code.
-pub fn import(args: &ImportArgs, globals: &GlobalOptions, read: &SignatureReader, terminal: &mut Terminal<'_>) -> u8 {
+pub fn import(args: &ImportArgs, globals: &GlobalOptions, read: &dyn ModelFiles, terminal: &mut Terminal<'_>) -> u8 {
     let result = block_on(perform(globals, args, read, terminal));
     exit_code(result, terminal)
 }
@@ -52,7 +51,7 @@ pub fn import(args: &ImportArgs, globals: &GlobalOptions, read: &SignatureReader
 pub(crate) async fn perform(
     globals: &GlobalOptions,
     args: &ImportArgs,
-    read: &SignatureReader,
+    read: &dyn ModelFiles,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     let client = globals.admin()?;

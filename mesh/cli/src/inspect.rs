@@ -3,21 +3,16 @@
 //! Works offline, on a file: whoever assembles the program says how files are read. Says what the file says; types and extents
 //! that it does not say are guesses, and marked as such.
 
-use std::path::Path;
-
-use mesh_backend::{Signature, ValueType};
-use mesh_types::{ArtifactFormat, DataType};
+use mesh_backend::{ModelFiles, Signature, ValueType};
+use mesh_types::DataType;
 
 use crate::{Failure, InspectArgs, InspectOutput, Terminal, publish, table};
-
-/// Reads what a file takes and gives.
-pub type SignatureReader = dyn Fn(&Path, ArtifactFormat) -> Result<Signature, String>;
 
 /// The most rows of the configuration where the file names no bound.
 const ROWS: u32 = 8;
 
 /// Runs the command; the answer is the exit code.
-pub fn inspect(args: &InspectArgs, read: &SignatureReader, terminal: &mut Terminal<'_>) -> u8 {
+pub fn inspect(args: &InspectArgs, read: &dyn ModelFiles, terminal: &mut Terminal<'_>) -> u8 {
     match shown(args, read, terminal) {
         Ok(()) => 0,
         Err(failure) => {
@@ -28,10 +23,11 @@ pub fn inspect(args: &InspectArgs, read: &SignatureReader, terminal: &mut Termin
     }
 }
 
-fn shown(args: &InspectArgs, read: &SignatureReader, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+fn shown(args: &InspectArgs, read: &dyn ModelFiles, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let format = publish::format_of(args.format, &args.file)?;
-    let signature =
-        read(&args.file, format).map_err(|problem| Failure::refused(format!("{}: {problem}", args.file.display())))?;
+    let signature = read
+        .signature(&args.file, format)
+        .map_err(|problem| Failure::refused(format!("{}: {problem}", args.file.display())))?;
     let configuration = configuration(&signature);
     if args.output == InspectOutput::Yaml {
         return Ok(write!(terminal.out, "{configuration}")?);

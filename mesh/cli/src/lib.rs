@@ -44,12 +44,14 @@ use std::{
 };
 
 use clap::CommandFactory as _;
+use mesh_backend::{ModelFiles, Signature};
+use mesh_types::ArtifactFormat;
 
 pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs};
 pub use failure::Failure;
 pub use graph::{GraphArgs, GraphFormat};
 pub use import::{ImportArgs, import};
-pub use inspect::{SignatureReader, inspect};
+pub use inspect::inspect;
 pub use model_options::{InspectArgs, InspectOutput, KeygenArgs, ModelCommand, PublishArgs, SignArgs};
 pub use options::{
     ApplyArgs, BackupArgs, Command, DeleteArgs, DescribeArgs, DeviceArgs, DeviceCommand, DeviceListArgs, DiffArgs,
@@ -90,7 +92,7 @@ pub fn run(command: Command, globals: GlobalOptions) -> ExitCode {
 }
 
 /// Runs `model inspect` on the process' own streams.
-pub fn run_inspect(args: &InspectArgs, read: &SignatureReader) -> ExitCode {
+pub fn run_inspect(args: &InspectArgs, read: &dyn ModelFiles) -> ExitCode {
     let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr());
     let mut terminal = Terminal {
         out: &mut out,
@@ -102,7 +104,7 @@ pub fn run_inspect(args: &InspectArgs, read: &SignatureReader) -> ExitCode {
 }
 
 /// Runs `model import` on the process' own streams.
-pub fn run_import(args: &ImportArgs, globals: &GlobalOptions, read: &SignatureReader) -> ExitCode {
+pub fn run_import(args: &ImportArgs, globals: &GlobalOptions, read: &dyn ModelFiles) -> ExitCode {
     let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr());
     let mut terminal = Terminal {
         out: &mut out,
@@ -111,6 +113,24 @@ pub fn run_import(args: &ImportArgs, globals: &GlobalOptions, read: &SignatureRe
         interactive: std::io::stderr().is_terminal(),
     };
     ExitCode::from(import(args, globals, read, &mut terminal))
+}
+
+/// Runs `model publish` on the process' own streams.
+pub fn run_publish(args: &PublishArgs, globals: &GlobalOptions, files: &dyn ModelFiles) -> ExitCode {
+    let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr());
+    let mut terminal = Terminal {
+        out: &mut out,
+        err: &mut err,
+        input: &mut std::io::empty(),
+        interactive: std::io::stderr().is_terminal(),
+    };
+    ExitCode::from(publish(args, globals, files, &mut terminal))
+}
+
+/// Runs `model publish`; what its configuration leaves out is asked of whoever can read models. The answer is the exit code.
+pub fn publish(args: &PublishArgs, globals: &GlobalOptions, files: &dyn ModelFiles, terminal: &mut Terminal<'_>) -> u8 {
+    let done = block_on(async { publish::publish(&globals.admin()?, args, files, terminal).await });
+    exit_code(done, terminal)
 }
 
 /// Runs a command on the given streams; the answer is the exit code.
@@ -159,6 +179,11 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Models' files, to who runs commands without the program.
+fn unreadable(_: &Path, _: ArtifactFormat) -> Result<Signature, String> {
+    Err("models are read by the program itself".to_owned())
+}
+
 async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     match command {
         Command::Apply(args) => apply::apply(&globals.admin()?, &args, terminal).await,
@@ -166,14 +191,14 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Get(args) => get::get(&globals.admin()?, &args, terminal).await,
         Command::Describe(args) => get::describe(&globals.admin()?, &args, terminal).await,
         Command::Delete(args) => delete::delete(&globals.admin()?, &args, terminal).await,
-        Command::Model(ModelCommand::Publish(args)) => publish::publish(&globals.admin()?, &args, terminal).await,
+        // As below.
+        Command::Model(ModelCommand::Publish(args)) => {
+            publish::publish(&globals.admin()?, &args, &unreadable, terminal).await
+        }
         // It needs whoever can read models: see `inspect`.
         Command::Model(ModelCommand::Inspect(_)) => Err(Failure::refused("models are read by the program itself")),
         // It completes what is not written where it is run with whoever can read models: see `import`.
-        Command::Model(ModelCommand::Import(args)) => {
-            let unreadable = |_: &Path, _| Err("models are read by the program itself".to_owned());
-            import::perform(globals, &args, &unreadable, terminal).await
-        }
+        Command::Model(ModelCommand::Import(args)) => import::perform(globals, &args, &unreadable, terminal).await,
         Command::Model(ModelCommand::Graph(args)) => graph::graph(&globals.admin()?, &args, terminal).await,
         Command::Model(ModelCommand::Keygen(args)) => signing::keygen(&args, terminal),
         Command::Model(ModelCommand::Sign(args)) => signing::sign(&args, terminal),

@@ -82,7 +82,8 @@ pub struct PublishArgs {
     /// The model; made if it is new.
     #[arg(short, long)]
     pub model: ModelId,
-    /// How the model is called and run: a YAML or JSON file. Default: model.yaml beside the model's file.
+    /// How the model is called and run: a YAML or JSON file. Default: model.yaml beside the model's file. Outputs may be left out: the
+    /// model is run on zeros to learn what they are.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// What kind of file it is; default: what it holds.

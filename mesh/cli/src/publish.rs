@@ -8,8 +8,9 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::StreamExt as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mesh_backend::ModelFiles;
 use mesh_resources::{ArtifactRef, ModelVersionSpec, Resource};
-use mesh_types::{ArtifactFormat, Base64Bytes, MAX_INITIAL_STATE_BYTES, MAX_WARMUP_BYTES, ModelConfig};
+use mesh_types::{ArtifactFormat, Base64Bytes, MAX_INITIAL_STATE_BYTES, MAX_WARMUP_BYTES, ModelConfig, TensorSpec};
 use reqwest::{Body, Method};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -26,16 +27,22 @@ pub(crate) const POLL: Duration = Duration::from_millis(250);
 pub(crate) async fn publish(
     client: &AdminClient,
     args: &PublishArgs,
+    files: &dyn ModelFiles,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    let config = read_config(args.config.as_deref(), args.file.as_deref())?;
+    let mut config = read_config(args.config.as_deref(), args.file.as_deref())?;
+    let unsaid = complete(&mut config, args, files, terminal)?;
     let problems = config.problems();
     if !problems.is_empty() {
         let problems = problems
             .into_iter()
             .map(|problem| mesh_resources::Problem::new(problem.field, problem.problem));
+        let unsaid = unsaid.map(|problem| format!(", and its file does not say the rest: {problem}"));
         return Err(Failure::Refused {
-            message: "nothing was uploaded, the model's configuration has problems".into(),
+            message: format!(
+                "nothing was uploaded, the model's configuration has problems{}",
+                unsaid.unwrap_or_default()
+            ),
             problems: problems.collect(),
         });
     }
@@ -71,6 +78,39 @@ pub(crate) async fn publish(
         wait(client, &version, args.wait_timeout, terminal).await?;
     }
     Ok(())
+}
+
+/// Fills in what the configuration leaves out of inputs and outputs, and says what; answers what keeps it from that.
+fn complete(
+    config: &mut ModelConfig,
+    args: &PublishArgs,
+    files: &dyn ModelFiles,
+    terminal: &mut Terminal<'_>,
+) -> Result<Option<String>, Failure> {
+    let Some(path) = &args.file else { return Ok(None) };
+    let (no_input, no_output) = (config.input.is_empty(), config.output.is_empty());
+    if !no_input && !no_output {
+        return Ok(None);
+    }
+    let format = format_of(args.format, path)?;
+    if let Err(problem) = mesh_import::complete(config, (path, format), true, files) {
+        return Ok(Some(problem));
+    }
+    let tensor = |field: &str, spec: &TensorSpec| format!("{field} {} {} {:?}", spec.name, spec.datatype, spec.dims);
+    let inputs = config
+        .input
+        .iter()
+        .filter(|_| no_input)
+        .map(|spec| tensor("input", spec));
+    let outputs = config
+        .output
+        .iter()
+        .filter(|_| no_output)
+        .map(|spec| tensor("output", spec));
+    for found in inputs.chain(outputs) {
+        writeln!(terminal.err, "found by the model's file: {found}")?;
+    }
+    Ok(None)
 }
 
 /// The kind of a file: what is said, unless the file holds another, or else what it holds.

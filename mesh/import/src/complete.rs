@@ -1,10 +1,13 @@
 //! Completes a configuration by what a model's file says of itself; where that is not enough, says what to write.
 //!
-//! A compiled package says names, types and extents of its inputs, and the names of its outputs; TorchScript says names only. What a
-//! file does not say is not guessed, because a wrong guess would refuse every request.
+//! A compiled package says names, types and extents of its inputs, and the names of its outputs; TorchScript says names only. Where the
+//! inputs are known the model is run on zeros to learn what its outputs are. What neither says is not guessed, because a wrong guess
+//! would refuse every request.
 
-use mesh_backend::{Signature, ValueType};
-use mesh_types::{DataType, DynamicBatching, ModelConfig, TensorSpec};
+use std::path::Path;
+
+use mesh_backend::{ModelFiles, Signature, ValueType};
+use mesh_types::{ArtifactFormat, DataType, DynamicBatching, ModelConfig, TensorSpec};
 
 /// The most rows of a batch where nobody says a number.
 pub const DEFAULT_ROWS: u32 = 8;
@@ -19,13 +22,32 @@ struct Known {
     plain: bool,
 }
 
-/// Fills in the inputs and outputs that are missing, and the rows of a batch where they were not said. The error says what to
-/// write into the configuration.
-pub(crate) fn complete(config: &mut ModelConfig, signature: &Signature, rows_said: bool) -> Result<(), String> {
+/// Fills in the inputs and outputs that are missing, and the rows of a batch where they were not said, by what a model's file says and
+/// by running it. The error says what to write into the configuration.
+pub fn complete(
+    config: &mut ModelConfig,
+    (path, format): (&Path, ArtifactFormat),
+    rows_said: bool,
+    files: &dyn ModelFiles,
+) -> Result<(), String> {
+    let signature = files.signature(path, format)?;
+    complete_with(config, &signature, rows_said, &|config| {
+        files.probe(path, format, config)
+    })
+}
+
+/// Runs the model on zeros; the outputs of the configuration with their types and extents.
+type Probe<'a> = dyn Fn(&ModelConfig) -> Result<Vec<TensorSpec>, String> + 'a;
+
+fn complete_with(
+    config: &mut ModelConfig,
+    signature: &Signature,
+    rows_said: bool,
+    probe: &Probe<'_>,
+) -> Result<(), String> {
     let mut inputs = inputs(signature)?;
     let mut outputs = outputs(signature);
     leave_out_own(config, &mut inputs, &mut outputs);
-    let known = |all: &[Known]| all.iter().all(|one| one.datatype.is_some() && one.dims.is_some());
     // A batch dimension that is fixed is none.
     let fixed = inputs
         .iter()
@@ -38,31 +60,47 @@ pub(crate) fn complete(config: &mut ModelConfig, signature: &Signature, rows_sai
         }
     }
     let batches = config.batches();
+    let specs = |all: &[Known]| all.iter().map(|one| one.spec(batches)).collect::<Vec<_>>();
     let (no_input, no_output) = (config.input.is_empty(), config.output.is_empty());
-    let missing = [("input", no_input, &inputs), ("output", no_output, &outputs)];
-    let missing = missing.into_iter().filter(|(_, wanted, all)| *wanted && !known(all));
+    let lacks_input = no_input && !are_known(&inputs);
+    if no_input && !lacks_input {
+        config.input = specs(&inputs);
+    }
+    let mut why = String::new();
+    if no_output {
+        config.output = specs(&outputs);
+        if !are_known(&outputs) {
+            // Only a model whose inputs are all known can be run.
+            let found = if lacks_input { Ok(Vec::new()) } else { probe(config) };
+            config.output = found.unwrap_or_else(|problem| {
+                why = format!(" (it was run to find out: {problem})");
+                Vec::new()
+            });
+        }
+    }
+    let lacks_output = config.output.is_empty();
+    if !lacks_input && !lacks_output {
+        return Ok(());
+    }
+    let missing = [("input", lacks_input, &inputs), ("output", lacks_output, &outputs)];
+    let missing = missing.into_iter().filter(|(_, lacks, _)| *lacks);
     let parts: Vec<String> = missing
         .map(|(field, _, all)| {
             let tensors: Vec<String> = all.iter().map(|one| one.written(batches)).collect();
             format!("{field} [ {} ]", tensors.join(", "))
         })
         .collect();
-    if !parts.is_empty() {
-        // Types and extents are written without the rows of a batch: whether there are any must be said beside them.
-        let rows = (!rows_said).then(|| format!("max_batch_size: {} ", config.max_batch_size));
-        return Err(format!(
-            "write {}{} with the types and extents that it has",
-            rows.unwrap_or_default(),
-            parts.join(" ")
-        ));
-    }
-    if no_input {
-        config.input = inputs.iter().map(|one| one.spec(batches)).collect();
-    }
-    if no_output {
-        config.output = outputs.iter().map(|one| one.spec(batches)).collect();
-    }
-    Ok(())
+    // Types and extents are written without the rows of a batch: whether there are any must be said beside them.
+    let rows = (!rows_said).then(|| format!("max_batch_size: {} ", config.max_batch_size));
+    Err(format!(
+        "write {}{} with the types and extents that it has{why}",
+        rows.unwrap_or_default(),
+        parts.join(" ")
+    ))
+}
+
+fn are_known(all: &[Known]) -> bool {
+    all.iter().all(|one| one.datatype.is_some() && one.dims.is_some())
 }
 
 /// What the mesh fills in and keeps for sequences is none of a caller's inputs and outputs.
@@ -162,6 +200,10 @@ mod tests {
     use mesh_backend::Argument;
 
     use super::*;
+
+    fn complete(config: &mut ModelConfig, signature: &Signature, rows_said: bool) -> Result<(), String> {
+        complete_with(config, signature, rows_said, &|_| Err("it does not run".to_owned()))
+    }
 
     fn signature(value: ValueType, result: ValueType) -> Signature {
         Signature {
@@ -274,5 +316,35 @@ mod tests {
         let other = ValueType::Other("Device".into());
         let error = complete(&mut ModelConfig::default(), &signature(other, tensor(&[1])), false).unwrap_err();
         assert!(error.contains("argument x is Device"), "{error}");
+    }
+
+    #[test]
+    fn a_model_whose_inputs_are_known_is_run_to_learn_its_outputs() {
+        let script = signature(ValueType::tensor(), ValueType::tensor());
+        let input = vec![TensorSpec::new("x", DataType::Fp32, &[4])];
+        let mut config = ModelConfig {
+            max_batch_size: 2,
+            input,
+            ..ModelConfig::default()
+        };
+        let found = |config: &ModelConfig| {
+            assert_eq!(config.output.len(), 1);
+            Ok(vec![TensorSpec::new(&config.output[0].name, DataType::Int64, &[3])])
+        };
+        let whole = config.clone();
+        let mut run = whole.clone();
+        complete_with(&mut run, &script, true, &found).unwrap();
+        assert_eq!(run.output, [TensorSpec::new("OUTPUT__0", DataType::Int64, &[3])]);
+        let error = complete(&mut config, &script, true).unwrap_err();
+        assert!(
+            error.ends_with("with the types and extents that it has (it was run to find out: it does not run)"),
+            "{error}"
+        );
+        assert_eq!(config, whole, "what is not known is not filled in");
+        // Without its inputs it cannot be run.
+        let never = |_: &ModelConfig| -> Result<Vec<TensorSpec>, String> { unreachable!() };
+        let mut bare = ModelConfig::default();
+        let error = complete_with(&mut bare, &script, true, &never).unwrap_err();
+        assert!(error.contains("input [") && error.contains("output ["), "{error}");
     }
 }

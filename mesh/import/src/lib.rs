@@ -23,10 +23,10 @@ mod schema;
 pub mod text;
 
 pub use carry::{Action, Outcome, Report, Setback, Target, carry_out};
-pub use complete::DEFAULT_ROWS;
+pub use complete::{DEFAULT_ROWS, complete};
 pub use folder::{FolderError, MAX_FILES, MAX_MODELS, MAX_VERSIONS, models};
 pub use note::{MAX_NOTES, Note, Place, Weight};
-pub use plan::{Plan, Planned, PlannedVersion, Said, SignatureReader, plan, plan_said};
+pub use plan::{Plan, Planned, PlannedVersion, Said, plan, plan_said};
 
 /// Reads a configuration as an import does, for fuzzing: the number of things there are to be said of it.
 pub fn read_config(text: &str) -> usize {

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mesh_backend::Signature;
+use mesh_backend::ModelFiles;
 use mesh_resources::{ModelVersionSpec, VersionPolicy};
 use mesh_types::{ArtifactFormat, ModelId, Version};
 
@@ -22,9 +22,6 @@ use crate::{
     runtime::{self, PACKAGE, Runtime, SCRIPTED},
     text::Message,
 };
-
-/// Reads what a model's file takes and gives.
-pub type SignatureReader<'a> = dyn Fn(&Path, ArtifactFormat) -> Result<Signature, String> + 'a;
 
 /// What a repository comes to.
 #[derive(Debug, Default)]
@@ -83,8 +80,8 @@ pub struct Said<'a> {
 }
 
 /// Reads a repository: all of its models, or those that are named.
-pub fn plan(root: &Path, only: &[String], signature: &SignatureReader<'_>) -> Result<Plan, FolderError> {
-    plan_said(root, only, None, signature)
+pub fn plan(root: &Path, only: &[String], files: &dyn ModelFiles) -> Result<Plan, FolderError> {
+    plan_said(root, only, None, files)
 }
 
 /// The same with what was said of one of the models.
@@ -92,7 +89,7 @@ pub fn plan_said(
     root: &Path,
     only: &[String],
     said: Option<Said<'_>>,
-    signature: &SignatureReader<'_>,
+    files: &dyn ModelFiles,
 ) -> Result<Plan, FolderError> {
     let mut plan = Plan::default();
     let there = folder::models(root)?;
@@ -108,7 +105,7 @@ pub fn plan_said(
     for name in there.iter().filter(|name| only.is_empty() || only.contains(name)) {
         let mut notes = Notes::of(name);
         let said = said.filter(|said| said.model == name.as_str()).map(|said| said.config);
-        let planned = of_folder((&root.join(name), name), said, signature, &mut notes);
+        let planned = of_folder((&root.join(name), name), said, files, &mut notes);
         plan.keep(notes, name, planned);
     }
     plan.leave_out_ensembles();
@@ -174,7 +171,7 @@ fn place(file: &str) -> Option<Place> {
 fn of_folder(
     (path, name): (&Path, &str),
     said: Option<&str>,
-    signature: &SignatureReader<'_>,
+    reader: &dyn ModelFiles,
     notes: &mut Notes,
 ) -> Option<Planned> {
     let model = match ModelId::parse(name) {
@@ -207,7 +204,7 @@ fn of_folder(
     }
     let files = files_of(&folder, &converted, runtime, notes);
     if let (Runtime::Torch(_), Some(newest)) = (runtime, files.last()) {
-        complete_by(newest, &folder, &mut converted, signature, notes);
+        complete_by(newest, &folder, &mut converted, reader, notes);
     }
     if !notes.refused() {
         config::check(&converted.config, &converted.lines, notes);
@@ -337,7 +334,7 @@ fn complete_by(
     newest: &(Version, ArtifactFormat, Option<Artifact>),
     folder: &ModelFolder,
     converted: &mut Converted,
-    signature: &SignatureReader<'_>,
+    reader: &dyn ModelFiles,
     notes: &mut Notes,
 ) {
     let (_, format, file) = newest;
@@ -346,8 +343,7 @@ fn complete_by(
         return;
     }
     let rows_said = converted.lines.has("max_batch_size");
-    let done = signature(&file.path, *format);
-    let done = done.and_then(|signature| complete(&mut converted.config, &signature, rows_said));
+    let done = complete(&mut converted.config, (&file.path, *format), rows_said, reader);
     if let Err(problem) = done {
         let what = if folder.config.is_some() {
             "its inputs and outputs are not all written, and its file does not say them"

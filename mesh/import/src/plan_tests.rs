@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use mesh_backend::{Argument, ValueType};
+use mesh_backend::{Argument, Signature, ValueType};
 use mesh_types::DataType;
 use tempfile::TempDir;
 

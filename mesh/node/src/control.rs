@@ -460,7 +460,7 @@ fn read_with_steps(
     let mut names = BTreeSet::from([name.to_owned()]);
     loop {
         let only: Vec<String> = names.iter().cloned().collect();
-        let mut plan = plan_said(root, &only, said, &crate::signature).map_err(unreadable)?;
+        let mut plan = plan_said(root, &only, said, &crate::Files).map_err(unreadable)?;
         if let Some(note) = plan.notes.iter().find(|note| note.weight == Weight::Refused) {
             let text = format!("failed to load '{}', {}: {}", shown(name), note.what, note.right);
             return Err(Fault::invalid(text));

@@ -37,5 +37,5 @@ pub use node::{Addresses, Given, Node, StartError};
 pub use options::{ServeOptions, Text};
 pub use repository::RepositoryError;
 pub use restore::{RestoreError, RestoreOptions, Restored, restore};
-pub use signature::signature;
+pub use signature::Files;
 pub use tls::{TlsConfig, TlsOptions};

@@ -67,10 +67,13 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Admin(mesh_cli::Command::Model(mesh_cli::ModelCommand::Inspect(args))) => {
-            mesh_cli::run_inspect(&args, &mesh_node::signature)
+            mesh_cli::run_inspect(&args, &mesh_node::Files)
         }
         Command::Admin(mesh_cli::Command::Model(mesh_cli::ModelCommand::Import(args))) => {
-            mesh_cli::run_import(&args, &cli.globals, &mesh_node::signature)
+            mesh_cli::run_import(&args, &cli.globals, &mesh_node::Files)
+        }
+        Command::Admin(mesh_cli::Command::Model(mesh_cli::ModelCommand::Publish(args))) => {
+            mesh_cli::run_publish(&args, &cli.globals, &mesh_node::Files)
         }
         Command::Admin(mesh_cli::Command::Audit(mesh_cli::AuditCommand::Verify(args))) if args.is_offline() => {
             verify_audit(args)

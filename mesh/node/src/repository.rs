@@ -54,7 +54,7 @@ pub(crate) async fn import(
             // What it cannot read it should say now, and not when the first model is asked for.
             return mesh_import::models(&root).map(|_| Plan::default());
         }
-        plan(&root, &only, &crate::signature)
+        plan(&root, &only, &crate::Files)
     });
     let mut plan = read.await.map_err(|_| RepositoryError::Reader)??;
     plan.models

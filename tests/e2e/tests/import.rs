@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
+use clap::Parser as _;
 use mesh_harness::{Admin, Mesh, MeshOptions, ServeOptions};
 use serde_json::{Value, json};
 use tch::{CModule, Device, Kind, Tensor};
@@ -148,8 +149,6 @@ async fn what_a_package_says_of_itself_need_not_be_written() -> anyhow::Result<(
     let version = root.path().join("perceptron/1");
     fs::create_dir_all(&version)?;
     fs::copy(made, version.join("model.pt2")).context("run `cargo xtask packages`")?;
-    let output = "output [ { name: \"OUTPUT__0\" data_type: TYPE_FP32 dims: [ 2 ] } ]";
-    fs::write(root.path().join("perceptron/config.pbtxt"), output)?;
     let mesh = Mesh::start_with(serving(root.path())).await?;
     let caller = mesh.caller(&mesh.admin()?.key("default").await?);
     caller.until_let_in().await?;
@@ -165,10 +164,67 @@ async fn what_a_package_says_of_itself_need_not_be_written() -> anyhow::Result<(
         (&json!("FP32"), &json!([-1, 30])),
         "{metadata}"
     );
+    // A package does not say what its outputs are, so it was run.
+    let output = &metadata["outputs"][0];
+    assert_eq!(
+        (&output["datatype"], &output["shape"]),
+        (&json!("FP32"), &json!([-1, 2]))
+    );
     let data = vec![0.5; 60];
     let body = json!({"inputs": [{"name": input["name"], "datatype": "FP32", "shape": [2, 30], "data": data}]});
     let answer = caller.infer("perceptron", &body).await?.ok()?;
     assert_eq!(answer.numbers(0)?.len(), 4);
+    mesh.stop().await.map(drop)
+}
+
+#[tokio::test]
+async fn outputs_that_are_not_written_are_learnt_by_running_the_model() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    trace(&root.path().join("line/1/model.pt"), 2.0, 1.0)?;
+    let inputs = "max_batch_size: 4 input [ { name: 'INPUT__0' data_type: TYPE_FP32 dims: [ -1 ] } ]";
+    fs::write(root.path().join("line/config.pbtxt"), inputs)?;
+    let mesh = Mesh::start_with(serving(root.path())).await?;
+    let admin = mesh.admin()?;
+
+    // The same by hand.
+    let (file, config) = (root.path().join("line/1/model.pt"), root.path().join("model.yaml"));
+    fs::write(
+        &config,
+        "max_batch_size: 4\ninput: [{name: INPUT__0, datatype: FP32, dims: [-1]}]\n",
+    )?;
+    let url = format!("http://{}", mesh.addresses().admin);
+    let line = [
+        "mesh",
+        "model",
+        "publish",
+        "--wait",
+        "--tenant",
+        "default",
+        "--model",
+        "published",
+        "--config",
+    ];
+    let paths = [config.display().to_string(), file.display().to_string()];
+    let cli = mesh_cli::Cli::try_parse_from(line.into_iter().chain(paths.iter().map(String::as_str)))?;
+    let mesh_cli::Command::Model(mesh_cli::ModelCommand::Publish(args)) = cli.command else {
+        anyhow::bail!("it is another command")
+    };
+    let globals = globals(admin, url);
+    let published = run(move |terminal| mesh_cli::publish(&args, &globals, &mesh_node::Files, terminal)).await?;
+    assert_eq!(published.code, 0, "{}", published.err);
+    let found = "found by the model's file: output OUTPUT__0 FP32 [-1]";
+    assert!(published.err.contains(found), "{}", published.err);
+
+    let caller = mesh.caller(&admin.key("default").await?);
+    caller.until_let_in().await?;
+    for model in ["line", "published"] {
+        let metadata = caller.get(&format!("/v2/models/{model}")).send().await?;
+        let metadata = metadata.json::<Value>().await?;
+        let output = json!([{"name": "OUTPUT__0", "datatype": "FP32", "shape": [-1, -1]}]);
+        assert_eq!(metadata["outputs"], output, "{model}");
+        let answer = caller.infer(model, &row("INPUT__0", &[1.0, 2.0, 3.0])).await?.ok()?;
+        assert_eq!(answer.numbers(0)?, [3.0, 5.0, 7.0], "{model}");
+    }
     mesh.stop().await.map(drop)
 }
 
@@ -190,20 +246,29 @@ struct Ran {
 
 /// Runs `mesh model import` for the tenant `acme`.
 async fn import(admin: &Admin, url: String, folder: PathBuf, dry_run: bool) -> anyhow::Result<Ran> {
-    let globals = mesh_cli::GlobalOptions {
-        admin_url: url,
-        admin_token: Some(admin.token().to_owned()),
-        admin_token_from: None,
-        url: String::new(),
-        api_key: None,
-        trust: mesh_cli::TrustOptions::default(),
-    };
+    let globals = globals(admin, url);
     let args = mesh_cli::ImportArgs {
         folder,
         tenant: "acme".parse()?,
         models: Vec::new(),
         dry_run,
     };
+    run(move |terminal| mesh_cli::import(&args, &globals, &mesh_node::Files, terminal)).await
+}
+
+fn globals(admin: &Admin, url: String) -> mesh_cli::GlobalOptions {
+    mesh_cli::GlobalOptions {
+        admin_url: url,
+        admin_token: Some(admin.token().to_owned()),
+        admin_token_from: None,
+        url: String::new(),
+        api_key: None,
+        trust: mesh_cli::TrustOptions::default(),
+    }
+}
+
+/// Runs a command on a thread of its own.
+async fn run(command: impl FnOnce(&mut mesh_cli::Terminal<'_>) -> u8 + Send + 'static) -> anyhow::Result<Ran> {
     let run = move || {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut terminal = mesh_cli::Terminal {
@@ -212,7 +277,7 @@ async fn import(admin: &Admin, url: String, folder: PathBuf, dry_run: bool) -> a
             input: &mut std::io::empty(),
             interactive: false,
         };
-        let code = mesh_cli::import(&args, &globals, &mesh_node::signature, &mut terminal);
+        let code = command(&mut terminal);
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ran {
             code,

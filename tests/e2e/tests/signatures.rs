@@ -204,7 +204,7 @@ fn inspect(file: &Path, output: mesh_cli::InspectOutput) -> anyhow::Result<Strin
         input: &mut std::io::empty(),
         interactive: false,
     };
-    let code = mesh_cli::inspect(&args, &mesh_node::signature, &mut terminal);
+    let code = mesh_cli::inspect(&args, &mesh_node::Files, &mut terminal);
     ensure!(code == 0, "{code}: {}", String::from_utf8_lossy(&err));
     Ok(String::from_utf8(out)?)
 }

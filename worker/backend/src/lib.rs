@@ -11,6 +11,7 @@
 mod batch;
 mod binding;
 mod error;
+mod files;
 mod generation;
 mod load;
 mod naming;
@@ -19,6 +20,7 @@ mod signature;
 pub use batch::{BatchInput, BatchInputs, BatchOutputs};
 pub use binding::{Binding, Source, Step};
 pub use error::BackendError;
+pub use files::ModelFiles;
 pub use generation::{AnswerSink, Next, Requests};
 pub use load::{Backend, DeviceInfo, LoadSpec, LoadedModel};
 pub use signature::{Argument, MAX_DEPTH, Signature, ValueType};

@@ -28,6 +28,7 @@ mod model;
 mod module;
 mod outputs;
 mod package;
+mod probe;
 mod release;
 mod schema;
 mod shim;
@@ -36,7 +37,7 @@ mod variants;
 use std::{path::Path, sync::Arc};
 
 use mesh_backend::{Backend, BackendError, DeviceInfo, LoadSpec, LoadedModel, Signature};
-use mesh_types::{ArtifactFormat, DeviceId};
+use mesh_types::{ArtifactFormat, DeviceId, ModelConfig, TensorSpec};
 
 use crate::decisions::Decisions;
 pub use crate::made_by::{MadeBy, MadeByError};
@@ -95,6 +96,17 @@ pub fn signature(path: &Path, format: ArtifactFormat) -> Result<Signature, Backe
     }
 }
 
+/// Runs a model of a file on zeros, on the host, and tells what the outputs are that the configuration names: their types, and their
+/// extents as a configuration has them. What it says of outputs beyond their names is not looked at.
+pub fn probe(path: &Path, format: ArtifactFormat, config: &ModelConfig) -> Result<Vec<TensorSpec>, BackendError> {
+    match format {
+        ArtifactFormat::TorchAoti | ArtifactFormat::TorchScript => probe::outputs(path, format, config),
+        ArtifactFormat::Builtin | ArtifactFormat::Ensemble => {
+            Err(BackendError::Unsupported(format!("{} has no file", format.platform())))
+        }
+    }
+}
+
 impl Backend for TorchBackend {
     fn name(&self) -> &'static str {
         "torch"
@@ -131,6 +143,8 @@ impl Backend for TorchBackend {
 mod conformance_tests;
 #[cfg(test)]
 mod package_tests;
+#[cfg(test)]
+mod probe_tests;
 #[cfg(test)]
 mod signature_tests;
 #[cfg(test)]

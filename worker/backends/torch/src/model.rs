@@ -31,7 +31,7 @@ pub(crate) enum Runner {
 }
 
 impl Runner {
-    fn call(&self, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Failure> {
+    pub(crate) fn call(&self, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Failure> {
         match self {
             Self::Module(module, _) => module.call(inputs),
             Self::Package(package) => package.call(inputs),
@@ -92,12 +92,7 @@ impl TorchModel {
             DeviceKind::Cpu => Device::Cpu,
             DeviceKind::Cuda => Device::Cuda(usize::from(on.index)),
         };
-        let mut way = Way {
-            device,
-            lane: Lane::to(device),
-            config: spec.config.clone(),
-            plain: Vec::new(),
-        };
+        let mut way = Way::new(device, Lane::to(device), spec.config.clone());
         let meter = Meter::begin(device);
         let (runner, origin) = match spec.format {
             ArtifactFormat::TorchAoti => (Runner::Package(way.package(path, made_by)?), None),
@@ -139,6 +134,30 @@ impl TorchModel {
 
 /// Loading. What it puts on a device must be there before the first call, so it goes through the same lane.
 impl Way {
+    pub(crate) fn new(device: Device, lane: Lane, config: Arc<ModelConfig>) -> Self {
+        Self {
+            device,
+            lane,
+            config,
+            plain: Vec::new(),
+        }
+    }
+
+    /// What runs a file, in the form in which it was written.
+    pub(crate) fn runner(
+        &mut self,
+        path: &Path,
+        format: ArtifactFormat,
+        made_by: &MadeBy,
+    ) -> Result<Runner, BackendError> {
+        match format {
+            ArtifactFormat::TorchAoti => Ok(Runner::Package(self.package(path, made_by)?)),
+            _ => self
+                .module(path)
+                .map(|(module, _)| Runner::Module(module, Variant::Original)),
+        }
+    }
+
     fn package(&self, path: &Path, made_by: &MadeBy) -> Result<Package, BackendError> {
         let _stream = self.lane.enter();
         Package::load(path, self.device, made_by, &self.config)
