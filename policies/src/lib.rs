@@ -19,9 +19,10 @@ pub mod snapshot;
 pub mod traffic;
 
 pub use access::{
-    ApiKeyEntry, AuthError, Credentials, GeneratedKey, IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys,
-    KeyAlgorithm, KeyBook, KeyLocation, KeyMaterial, KeySet, Moment, Pepper, Presented, Principal, Scope, Scopes,
-    SecretHash, TenantBinding, TokenProfile, generate_admin_token, generate_api_key, hash_secret,
+    ApiKeyEntry, AuthError, CertificateEntry, CertificateName, Credentials, GeneratedKey, IssuerEntry, IssuerKey,
+    IssuerKeyError, IssuerKeys, KeyAlgorithm, KeyBook, KeyLocation, KeyMaterial, KeySet, Moment, PeerCertificate,
+    Pepper, Presented, Principal, Scope, Scopes, SecretHash, TenantBinding, TokenProfile, generate_admin_token,
+    generate_api_key, hash_secret,
 };
 pub use limits::{Admission, LimitError, Limiter, Rate, TenantLimits};
 pub use signing::{PublicKey, Signature, SigningError, SigningKey};

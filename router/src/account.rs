@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use mesh_policies::Target;
+use mesh_policies::{Principal, Target};
 use mesh_telemetry::{AnswersSample, RequestSample, RequestSpan, Telemetry};
 use mesh_types::{Clock, Fault, FaultClass, FaultSource, RequestId, StageTimings, TenantId, TraceContext};
 
@@ -23,6 +23,8 @@ pub struct Account {
     parent: Option<TraceContext>,
     trace: TraceContext,
     pub(crate) tenant: Option<TenantId>,
+    /// What the caller showed, by name: `key:<id>`, `jwt:<issuer>`, `cert:<name>`, `local`.
+    pub(crate) caller: Option<Arc<str>>,
     /// The endpoint or model; none until it is known to exist for the caller.
     pub(crate) target: Option<Target>,
     pub(crate) arm: Option<Arc<str>>,
@@ -69,6 +71,7 @@ impl Account {
             received: opening.received,
             parent: opening.parent,
             tenant: None,
+            caller: None,
             target: None,
             arm: None,
             version: 0,
@@ -81,6 +84,16 @@ impl Account {
             fault: None,
             open: true,
         }
+    }
+
+    /// Notes who is calling.
+    pub(crate) fn known(&mut self, caller: Principal) {
+        if let Some(name) = caller.certificate() {
+            let metrics = self.telemetry.metrics();
+            metrics.known_by_certificate(caller.tenant.as_str(), name);
+        }
+        self.caller = Some(caller.credential);
+        self.tenant = Some(caller.tenant);
     }
 
     /// The request's own span, for the answer's `traceparent` and the device's spans.
@@ -192,19 +205,20 @@ impl Account {
 
     // Ids and outcomes only: no body, no credential.
     fn log(&self, total: Duration) {
+        let caller = self.caller.as_deref();
         let broken = self.fault.as_ref().filter(|fault| {
             // What the caller has done is nothing for an operator to look at.
             fault.class == FaultClass::Internal && fault.source != FaultSource::Client
         });
         if let Some(fault) = broken {
             tracing::warn!(
-                request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, target = self.target_name(),
+                request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, caller, target = self.target_name(),
                 version = self.version, source = fault.source.as_str(), error = %fault, "request failed"
             );
             return;
         }
         tracing::debug!(
-            request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, target = self.target_name(),
+            request = %self.request_id, trace = %self.trace, tenant = ?self.tenant, caller, target = self.target_name(),
             arm = ?self.arm, version = self.version, micros = total.as_micros(), error = ?self.fault, "request ended"
         );
     }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_policies::{Principal, access::Presented};
+use mesh_policies::{PeerCertificate, Principal, access::Presented};
 use mesh_types::{Fault, InferRequest, InferResponse, RequestId, StageTimings, TraceContext};
 
 use crate::{
@@ -14,9 +14,13 @@ use crate::{
     stream::{Room, Stream},
 };
 
-/// The `Authorization` header of a call, if it has one, or who need not have one. Never printed.
+/// The `Authorization` header of a call, if it has one, and the certificate of its connection; or who need not have either. Never
+/// printed.
 #[derive(Clone, Default)]
-pub struct Credential(Shown);
+pub struct Credential {
+    shown: Shown,
+    certificate: Option<Arc<PeerCertificate>>,
+}
 
 #[derive(Clone, Default)]
 enum Shown {
@@ -32,18 +36,32 @@ impl Credential {
 
     /// Takes the header's value.
     pub fn from_header(value: Option<&str>) -> Self {
-        Self(value.map_or(Shown::Nothing, |value| Shown::Header(value.to_owned())))
+        Self {
+            shown: value.map_or(Shown::Nothing, |value| Shown::Header(value.to_owned())),
+            certificate: None,
+        }
+    }
+
+    /// The same over a connection whose client has shown this certificate.
+    #[must_use]
+    pub fn over(mut self, certificate: Option<Arc<PeerCertificate>>) -> Self {
+        self.certificate = certificate;
+        self
     }
 
     /// Somebody on this machine who shows nothing.
     pub(crate) fn local(principal: Arc<Principal>) -> Self {
-        Self(Shown::Local(principal))
+        Self {
+            shown: Shown::Local(principal),
+            certificate: None,
+        }
     }
 
     pub(crate) fn presented(&self) -> Presented<'_> {
-        match &self.0 {
-            Shown::Nothing => Presented::None,
-            Shown::Header(value) => Presented::from_header(Some(value)),
+        let certificate = self.certificate.as_deref();
+        match &self.shown {
+            Shown::Nothing => certificate.map_or(Presented::None, Presented::Certificate),
+            Shown::Header(value) => Presented::from_header(Some(value)).over(certificate),
             Shown::Local(principal) => Presented::Local(principal),
         }
     }
@@ -51,7 +69,8 @@ impl Credential {
 
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.shown {
+            Shown::Nothing if self.certificate.is_some() => "Credential(certificate)",
             Shown::Nothing => "Credential(none)",
             Shown::Header(_) => "Credential(..)",
             Shown::Local(_) => "Credential(local)",

@@ -47,6 +47,7 @@ mod view;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+pub use mesh_policies::PeerCertificate;
 use mesh_policies::{MeshSnapshot, limits::Limiter};
 use mesh_telemetry::Telemetry;
 use mesh_types::{Clock, DeviceId, Fault, InferJob, JobOutcome, ModelVersionKey, VersionStatistics};

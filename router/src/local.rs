@@ -1,7 +1,7 @@
 //! Callers on this machine who need no credential, where an operator has said so.
 //!
-//! Owns the decision whether a call without a credential is let in, and as whom. It looks at the connection's other end, which
-//! a caller cannot make up, and never at what a header claims. A header can only take the right away: what was passed on by a
+//! Owns the decision whether a call without a credential, and without a certificate, is let in, and as whom. It looks at the
+//! connection's other end, which a caller cannot make up, and never at what a header claims. A header can only take the right away: what was passed on by a
 //! proxy, or sent by a page in a browser, comes from somebody else than the machine it comes from.
 //!
 //! Invariants: a caller from elsewhere is never let in here; one who shows a credential, right or wrong, is judged by it alone.

@@ -154,7 +154,7 @@ impl Received {
         let parts = &pipeline.parts;
         match prove(&self.snapshot, parts, &self.call.credential)? {
             Proven::Caller(principal, tenant) => {
-                account.tenant = Some(principal.tenant);
+                account.known(principal);
                 Ok(Ok(Authenticated {
                     tenant: tenant.clone(),
                     call: self.call,

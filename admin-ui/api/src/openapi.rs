@@ -3,8 +3,8 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use mesh_resources::{
-    AdminTokenSpec, ApiKeySpec, ArtifactRef, EndpointSpec, IssuerSpec, Kind, Metadata, ModelSpec, ModelVersionSpec,
-    TenantSpec,
+    AdminTokenSpec, ApiKeySpec, ArtifactRef, ClientCertificateSpec, EndpointSpec, IssuerSpec, Kind, Metadata,
+    ModelSpec, ModelVersionSpec, TenantSpec,
 };
 use utoipa::openapi::{
     ComponentsBuilder, ContentBuilder, InfoBuilder, ObjectBuilder, OneOfBuilder, OpenApi, OpenApiBuilder, PathItem,
@@ -198,6 +198,7 @@ fn components() -> ComponentsBuilder {
         .with::<IssuerSpec>()
         .with::<IssuerKeysView>()
         .with::<ApiKeySpec>()
+        .with::<ClientCertificateSpec>()
         .with::<ModelSpec>()
         .with::<ModelVersionSpec>()
         .with::<EndpointSpec>()

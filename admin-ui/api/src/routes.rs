@@ -39,7 +39,7 @@ fn paths(kind: Kind) -> (String, String) {
     let one = match kind {
         Kind::Tenant => "/tenants/{tenant}".to_owned(),
         Kind::Issuer | Kind::AdminToken => format!("{list}/{{name}}"),
-        Kind::ApiKey | Kind::Endpoint => format!("/tenants/{{tenant}}{list}/{{name}}"),
+        Kind::ApiKey | Kind::ClientCertificate | Kind::Endpoint => format!("/tenants/{{tenant}}{list}/{{name}}"),
         Kind::Model => "/tenants/{tenant}/models/{model}".to_owned(),
         Kind::ModelVersion => "/tenants/{tenant}/models/{model}/versions/{version}".to_owned(),
     };

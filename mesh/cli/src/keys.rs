@@ -29,7 +29,7 @@ impl Expiry {
         }
     }
 
-    fn counted_from(self, now: SystemTime) -> Result<Timestamp, Failure> {
+    pub(crate) fn counted_from(self, now: SystemTime) -> Result<Timestamp, Failure> {
         match self {
             Self::At(time) => Ok(time),
             Self::In(span) => Timestamp::try_from(now + span)

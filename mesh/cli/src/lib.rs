@@ -10,6 +10,7 @@
 mod apply;
 mod audit;
 mod backup;
+mod certificates;
 mod client;
 mod delete;
 mod device;
@@ -48,6 +49,7 @@ use mesh_backend::{ModelFiles, Signature};
 use mesh_types::ArtifactFormat;
 
 pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs};
+pub use certificates::{CertificateCommand, CertificateCreateArgs};
 pub use failure::Failure;
 pub use graph::{GraphArgs, GraphFormat};
 pub use import::{ImportArgs, import};
@@ -205,6 +207,9 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Model(ModelCommand::Warm(args)) => warm::warm(&globals.admin()?, &args, terminal).await,
         Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
         Command::Issuer(command) => issuer::issuer(&globals.admin()?, &command, terminal).await,
+        Command::Certificate(CertificateCommand::Create(args)) => {
+            certificates::create(&globals.admin()?, &args, terminal).await
+        }
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,
         Command::Device(command) => device::device(&globals.admin()?, &command, terminal).await,

@@ -7,7 +7,8 @@ use mesh_resources::Kind;
 use mesh_types::{DeviceId, KeyId, TenantId};
 
 use crate::{
-    AuditCommand, Failure, ModelCommand, TrustOptions, client::AdminClient, keys::Expiry, tensors::NamedInput,
+    AuditCommand, CertificateCommand, Failure, ModelCommand, TrustOptions, client::AdminClient, keys::Expiry,
+    tensors::NamedInput,
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 unreachable, 4 conflict.";
@@ -108,7 +109,7 @@ pub enum Command {
     Diff(DiffArgs),
     /// List resources, or show one.
     #[command(
-        after_help = "Kinds: tenants, issuers, keys, models, versions, endpoints, admin-tokens.
+        after_help = "Kinds: tenants, issuers, keys, certificates, models, versions, endpoints, admin-tokens.
 
 Examples:
   mesh get tenants
@@ -136,6 +137,9 @@ Examples:
     /// Look at those who issue tokens.
     #[command(subcommand)]
     Issuer(IssuerCommand),
+    /// Say which certificates stand for callers of tenants.
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
     /// Ask a model, as a tenant would.
     #[command(after_help = "Examples:
   mesh infer digits --input 'pixels=[[0,0,5,13]]'

@@ -48,6 +48,7 @@ mod tests {
             ("Tenant/acme", "/tenants/acme"),
             ("Issuer/idp", "/issuers/idp"),
             ("ApiKey/acme/ab12", "/tenants/acme/keys/ab12"),
+            ("ClientCertificate/acme/billing", "/tenants/acme/certificates/billing"),
             ("Model/acme/digits", "/tenants/acme/models/digits"),
             ("ModelVersion/acme/digits/3", "/tenants/acme/models/digits/versions/3"),
             ("Endpoint/acme/digits", "/tenants/acme/endpoints/digits"),

@@ -1,7 +1,9 @@
 //! Tables for people: one row per resource, the columns of its kind.
 
 use comfy_table::{ContentArrangement, Table, presets};
-use mesh_resources::{ApiKeySpec, Kind, ModelSpec, ModelVersionSpec, Resource, Spec, TenantSpec};
+use mesh_resources::{
+    ApiKeySpec, ClientCertificateSpec, Kind, ModelSpec, ModelVersionSpec, Resource, Spec, TenantSpec,
+};
 
 /// How much of a digest tells files apart for a person.
 const SHOWN_DIGEST: usize = 12;
@@ -35,6 +37,7 @@ fn columns(kind: Kind) -> &'static [&'static str] {
         Kind::Tenant => &["name", "weight", "requests/s", "concurrency", "state", "revision"],
         Kind::Issuer => &["name", "issuer", "audiences", "keys", "revision"],
         Kind::ApiKey => &["tenant", "key", "scopes", "expires", "state", "description"],
+        Kind::ClientCertificate => &["tenant", "name", "certificate", "scopes", "expires", "state"],
         Kind::Model => &["tenant", "name", "default", "labels", "granted to", "revision"],
         Kind::ModelVersion => &["tenant", "model", "version", "format", "bytes", "sha256", "load"],
         Kind::Endpoint => &["tenant", "name", "arms", "sticky by", "revision"],
@@ -69,6 +72,7 @@ fn row(resource: &Resource) -> Vec<String> {
             vec![name, spec.issuer.clone(), audiences, keys]
         }
         Spec::ApiKey(spec) => return namespaced(resource, api_key(name, spec)),
+        Spec::ClientCertificate(spec) => return namespaced(resource, certificate(name, spec)),
         Spec::Model(spec) => model(name, spec),
         Spec::ModelVersion(spec) => return namespaced(resource, version(&name, spec)),
         Spec::Endpoint(spec) => {
@@ -108,6 +112,16 @@ fn tenant(name: String, spec: &TenantSpec) -> Vec<String> {
         rate,
         optional(spec.limits.concurrency),
         state.into(),
+    ]
+}
+
+fn certificate(name: String, spec: &ClientCertificateSpec) -> Vec<String> {
+    vec![
+        name,
+        spec.identity.to_string(),
+        joined(spec.scopes.iter().map(json_text)),
+        optional(spec.expires),
+        if spec.revoked { "revoked" } else { "active" }.into(),
     ]
 }
 

@@ -91,7 +91,7 @@ fn apart() -> Failure {
     Failure::refused("--client-cert and --client-key go together: name both files")
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let opened = std::fs::File::open(path);
     let read = opened.and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));

@@ -6,10 +6,10 @@
 use std::{sync::Arc, time::Duration};
 
 use mesh_policies::{
-    ApiKeyEntry, Credentials, IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys, KeyAlgorithm, KeyBook, KeyLocation,
-    KeyMaterial, Pepper, Scope, TenantBinding, TokenProfile,
+    ApiKeyEntry, CertificateEntry, CertificateName, Credentials, IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys,
+    KeyAlgorithm, KeyBook, KeyLocation, KeyMaterial, Pepper, Scope, Scopes, TenantBinding, TokenProfile,
 };
-use mesh_resources::{ApiKeySpec, IssuerKeySpec, IssuerSpec, JwksSpec};
+use mesh_resources::{ApiKeySpec, CertificateIdentity, ClientCertificateSpec, IssuerKeySpec, IssuerSpec, JwksSpec};
 use mesh_types::{KeyId, MAX_ISSUER_KEYS, TenantId};
 
 use crate::records::Records;
@@ -22,6 +22,14 @@ pub(crate) fn compile(records: &Records, pepper: &Pepper, previous: &Credentials
             None => tracing::error!(%tenant, %key, "the hash of an API key cannot be read: nobody gets in with it"),
         }
     }
+    for ((tenant, name), spec) in &records.certificates {
+        match certificate(tenant, name, spec) {
+            Some(entry) => credentials = credentials.with_certificate(entry),
+            None => {
+                tracing::error!(%tenant, %name, "the digest of a certificate cannot be read: nobody gets in with it");
+            }
+        }
+    }
     for (name, spec) in &records.issuers {
         credentials = credentials.with_issuer(issuer(name, spec, previous));
     }
@@ -29,14 +37,33 @@ pub(crate) fn compile(records: &Records, pepper: &Pepper, previous: &Credentials
 }
 
 fn api_key(tenant: &TenantId, key: &KeyId, spec: &ApiKeySpec) -> Option<ApiKeyEntry> {
-    let scopes = spec.scopes.iter().map(|scope| match scope {
-        mesh_resources::Scope::Infer => Scope::Infer,
-    });
     Some(ApiKeyEntry {
         id: key.clone(),
         tenant: tenant.clone(),
         hash: spec.hash.parse().ok()?,
-        scopes: scopes.collect(),
+        scopes: scopes(&spec.scopes),
+        expires: spec.expires.map(|expires| expires.as_second()),
+        revoked: spec.revoked,
+    })
+}
+
+fn scopes(scopes: &[mesh_resources::Scope]) -> Scopes {
+    let scopes = scopes.iter().map(|scope| match scope {
+        mesh_resources::Scope::Infer => Scope::Infer,
+    });
+    scopes.collect()
+}
+
+fn certificate(tenant: &TenantId, name: &KeyId, spec: &ClientCertificateSpec) -> Option<CertificateEntry> {
+    Some(CertificateEntry {
+        name: name.clone(),
+        tenant: tenant.clone(),
+        identity: match &spec.identity {
+            CertificateIdentity::Spiffe(id) => CertificateName::Spiffe(id.clone()),
+            CertificateIdentity::Dns(name) => CertificateName::Dns(name.clone()),
+            CertificateIdentity::SpkiSha256(digest) => CertificateName::Key(CertificateName::digest(digest)?),
+        },
+        scopes: scopes(&spec.scopes),
         expires: spec.expires.map(|expires| expires.as_second()),
         revoked: spec.revoked,
     })

@@ -7,8 +7,8 @@ use std::{
 
 use mesh_policies::graph::Outline;
 use mesh_resources::{
-    ApiKeySpec, ArtifactRef, EndpointSpec, IssuerSpec, ModelSpec, ModelVersionSpec, Resource, Spec, TenantSpec,
-    VersionRef,
+    ApiKeySpec, ArtifactRef, ClientCertificateSpec, EndpointSpec, IssuerSpec, ModelSpec, ModelVersionSpec, Resource,
+    Spec, TenantSpec, VersionRef,
 };
 use mesh_types::{
     ArtifactFormat, DeviceId, DeviceKind, EndpointId, InstanceGroup, InstanceKind, KeyId, ModelConfig, ModelId,
@@ -31,6 +31,8 @@ pub struct Records {
     pub endpoints: BTreeMap<(TenantId, EndpointId), EndpointSpec>,
     /// API keys.
     pub keys: BTreeMap<(TenantId, KeyId), ApiKeySpec>,
+    /// Callers that are known by their certificates.
+    pub certificates: BTreeMap<(TenantId, KeyId), ClientCertificateSpec>,
     /// Issuers of tokens, by the name of their record.
     pub issuers: BTreeMap<String, IssuerSpec>,
     /// Versions that a label, a default, an endpoint or a step of an ensemble names.
@@ -248,6 +250,9 @@ impl Records {
             Spec::Tenant(spec) => drop(self.tenants.insert(TenantId::parse(name).ok()?, spec)),
             Spec::Issuer(spec) => drop(self.issuers.insert(key.name, spec)),
             Spec::ApiKey(spec) => drop(self.keys.insert((key.tenant?, KeyId::parse(name).ok()?), spec)),
+            Spec::ClientCertificate(spec) => {
+                drop(self.certificates.insert((key.tenant?, KeyId::parse(name).ok()?), spec));
+            }
             Spec::Model(spec) => {
                 let name = (key.tenant?, ModelId::parse(name).ok()?);
                 self.models.entry(name).or_default().spec = spec;

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use mesh_policies::PublicKey;
 use mesh_resources::{
-    AdminRole, EndpointSpec, IssuerSpec, Kind, ModelSpec, ModelVersionSpec, Problem, Resource, ResourceKey, Spec,
-    TenantBinding, VersionPolicy, VersionRef,
+    AdminRole, CertificateIdentity, EndpointSpec, IssuerSpec, Kind, ModelSpec, ModelVersionSpec, Problem, Resource,
+    ResourceKey, Spec, TenantBinding, VersionPolicy, VersionRef,
 };
 use mesh_types::{ArtifactFormat, ModelId, ModelVersionKey, TenantId, Version, VersionSelector};
 
@@ -94,6 +94,7 @@ impl Rules<'_> {
                     self.tenant("spec.tenants.tenant", tenant, &mut problems)?;
                 }
             }
+            (Spec::ClientCertificate(spec), _) => self.only_holder(key, &spec.identity, &mut problems)?,
             (Spec::Model(spec), Some(tenant)) => self.model(tenant, &key.name, spec, &mut problems)?,
             (Spec::ModelVersion(spec), _) => self.version(key, spec, &mut problems)?,
             (Spec::Endpoint(spec), Some(tenant)) => self.endpoint(tenant, spec, &mut problems)?,
@@ -129,6 +130,25 @@ impl Rules<'_> {
                 other.metadata.name
             );
             problems.push(Problem::new("spec.issuer", text));
+        }
+        Ok(())
+    }
+
+    /// Of two callers with the same certificate it would be chance who calls.
+    fn only_holder(
+        &self,
+        key: &ResourceKey,
+        identity: &CertificateIdentity,
+        problems: &mut Vec<Problem>,
+    ) -> Result<(), RegistryError> {
+        for other in self.draft.list(&prefix(Kind::ClientCertificate, None))? {
+            let same = matches!(&other.spec, Spec::ClientCertificate(known) if known.identity == *identity);
+            if same && other.key().map_err(|error| unreadable(&error))? != *key {
+                let text =
+                    "another record stands for the same certificate, and it must mean one caller: change that first";
+                problems.push(Problem::new("spec.identity", text));
+                break;
+            }
         }
         Ok(())
     }

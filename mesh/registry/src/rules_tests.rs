@@ -270,3 +270,43 @@ fn two_issuers_cannot_have_the_same_iss() {
         registry.write(admin(), moved).await.unwrap();
     });
 }
+
+#[test]
+fn a_certificate_is_one_caller_of_one_tenant() {
+    with_town(|registry| async move {
+        let caller = |name: &str, dns: &str| {
+            let spec = format!(r#"{{"identity":{{"dns":"{dns}"}},"scopes":["infer"]}}"#);
+            put(&format!("ClientCertificate/{name}"), &spec)
+        };
+        registry
+            .write(admin(), vec![caller("acme/billing", "billing.test")])
+            .await
+            .unwrap();
+        for changes in [
+            vec![caller("beta/theirs", "billing.test")],
+            vec![caller("acme/again", "billing.test")],
+            vec![caller("acme/one", "new.test"), caller("beta/two", "new.test")],
+        ] {
+            let found = problems(&registry, changes).await;
+            assert!(
+                !found.is_empty()
+                    && found
+                        .iter()
+                        .all(|problem| problem.contains("stands for the same certificate")),
+                "{found:?}"
+            );
+        }
+        // The same record again, another name, and what is taken over in one write.
+        let moved = vec![
+            delete("ClientCertificate/acme/billing"),
+            caller("beta/theirs", "billing.test"),
+        ];
+        for changes in [
+            vec![caller("acme/billing", "billing.test")],
+            vec![caller("acme/other", "other.test")],
+            moved,
+        ] {
+            registry.write(admin(), changes).await.unwrap();
+        }
+    });
+}

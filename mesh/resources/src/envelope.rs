@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, se
 use utoipa::ToSchema;
 
 use crate::{
-    AdminTokenSpec, ApiKeySpec, EndpointSpec, IssuerSpec, Kind, ModelSpec, ModelVersionSpec, Problem, REDACTED,
-    ResourceError, ResourceKey, TenantSpec,
+    AdminTokenSpec, ApiKeySpec, ClientCertificateSpec, EndpointSpec, IssuerSpec, Kind, ModelSpec, ModelVersionSpec,
+    Problem, REDACTED, ResourceError, ResourceKey, TenantSpec,
 };
 
 /// The version of the envelope.
@@ -48,6 +48,7 @@ pub enum Spec {
     Tenant(TenantSpec),
     Issuer(IssuerSpec),
     ApiKey(ApiKeySpec),
+    ClientCertificate(ClientCertificateSpec),
     Model(ModelSpec),
     ModelVersion(ModelVersionSpec),
     Endpoint(EndpointSpec),
@@ -61,6 +62,7 @@ impl Spec {
             Self::Tenant(_) => Kind::Tenant,
             Self::Issuer(_) => Kind::Issuer,
             Self::ApiKey(_) => Kind::ApiKey,
+            Self::ClientCertificate(_) => Kind::ClientCertificate,
             Self::Model(_) => Kind::Model,
             Self::ModelVersion(_) => Kind::ModelVersion,
             Self::Endpoint(_) => Kind::Endpoint,
@@ -79,7 +81,7 @@ macro_rules! spec_from {
     )+};
 }
 spec_from!(
-    Tenant: TenantSpec, Issuer: IssuerSpec, ApiKey: ApiKeySpec, Model: ModelSpec, ModelVersion: ModelVersionSpec,
+    Tenant: TenantSpec, Issuer: IssuerSpec, ApiKey: ApiKeySpec, ClientCertificate: ClientCertificateSpec, Model: ModelSpec, ModelVersion: ModelVersionSpec,
     Endpoint: EndpointSpec, AdminToken: AdminTokenSpec
 );
 
@@ -127,6 +129,7 @@ impl Resource {
             Spec::Tenant(spec) => spec.check(&mut problems),
             Spec::Issuer(spec) => spec.check(&mut problems),
             Spec::ApiKey(spec) => spec.check(&mut problems),
+            Spec::ClientCertificate(spec) => spec.check(&mut problems),
             Spec::Model(spec) => spec.check(&mut problems),
             Spec::ModelVersion(spec) => spec.check(&mut problems),
             Spec::Endpoint(spec) => spec.check(&mut problems),
@@ -163,6 +166,7 @@ impl Serialize for Resource {
             Spec::Tenant(spec) => fields.serialize_field("spec", spec)?,
             Spec::Issuer(spec) => fields.serialize_field("spec", spec)?,
             Spec::ApiKey(spec) => fields.serialize_field("spec", spec)?,
+            Spec::ClientCertificate(spec) => fields.serialize_field("spec", spec)?,
             Spec::Model(spec) => fields.serialize_field("spec", spec)?,
             Spec::ModelVersion(spec) => fields.serialize_field("spec", spec)?,
             Spec::Endpoint(spec) => fields.serialize_field("spec", spec)?,
@@ -203,6 +207,7 @@ impl<'de> Deserialize<'de> for Resource {
             Kind::Tenant => Spec::Tenant(read(value)?),
             Kind::Issuer => Spec::Issuer(read(value)?),
             Kind::ApiKey => Spec::ApiKey(read(value)?),
+            Kind::ClientCertificate => Spec::ClientCertificate(read(value)?),
             Kind::Model => Spec::Model(read(value)?),
             Kind::ModelVersion => Spec::ModelVersion(read(value)?),
             Kind::Endpoint => Spec::Endpoint(read(value)?),

@@ -17,6 +17,8 @@ pub enum Kind {
     Issuer,
     /// An API key of a tenant; only its hash is kept.
     ApiKey,
+    /// A caller of a tenant that is known by its certificate.
+    ClientCertificate,
     /// A model of a tenant.
     Model,
     /// One version of a model.
@@ -29,10 +31,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, those that others refer to first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Tenant,
         Self::Issuer,
         Self::ApiKey,
+        Self::ClientCertificate,
         Self::Model,
         Self::ModelVersion,
         Self::Endpoint,
@@ -45,6 +48,7 @@ impl Kind {
             Self::Tenant => "Tenant",
             Self::Issuer => "Issuer",
             Self::ApiKey => "ApiKey",
+            Self::ClientCertificate => "ClientCertificate",
             Self::Model => "Model",
             Self::ModelVersion => "ModelVersion",
             Self::Endpoint => "Endpoint",
@@ -58,6 +62,7 @@ impl Kind {
             Self::Tenant => "tenants",
             Self::Issuer => "issuers",
             Self::ApiKey => "keys",
+            Self::ClientCertificate => "certificates",
             Self::Model => "models",
             Self::ModelVersion => "versions",
             Self::Endpoint => "endpoints",
@@ -118,7 +123,7 @@ impl ResourceKey {
             Kind::ModelVersion => drop(split_version(name)?),
             // All names have one grammar; the type decides how a bad one is called in the message.
             Kind::Tenant => drop(TenantId::parse(name)?),
-            Kind::ApiKey | Kind::Issuer | Kind::AdminToken => drop(KeyId::parse(name)?),
+            Kind::ApiKey | Kind::ClientCertificate | Kind::Issuer | Kind::AdminToken => drop(KeyId::parse(name)?),
             Kind::Model => drop(ModelId::parse(name)?),
             Kind::Endpoint => drop(EndpointId::parse(name)?),
         }

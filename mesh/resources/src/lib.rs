@@ -9,6 +9,7 @@
 
 mod access;
 mod archive;
+mod certificate;
 mod endpoint;
 mod envelope;
 mod key;
@@ -24,6 +25,7 @@ pub use access::{
     TenantBinding, TokenProfile,
 };
 pub use archive::{MAX_ARCHIVE_ENTRIES, MAX_ARCHIVE_RATIO, MAX_ENTRY_NAME, archive_problem};
+pub use certificate::{CertificateIdentity, ClientCertificateSpec, MAX_SPIFFE_ID};
 pub use endpoint::{ALL_HUNDREDTHS, ArmSpec, EndpointSpec, MAX_ARMS, MAX_TIMEOUT_MS};
 pub use envelope::{API_VERSION, Metadata, Resource, Spec};
 pub use key::{Kind, ResourceKey};

@@ -1,4 +1,4 @@
-//! What is counted of the doors' certificates: renewals, and until when they hold.
+//! What is counted of certificates: renewals of the doors', until when they hold, and requests of callers that are known by theirs.
 
 use std::sync::atomic::AtomicI64;
 
@@ -7,6 +7,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+
+use crate::labels::{BoundedLabels, LabelText, OTHER};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DoorLabels {
@@ -19,11 +21,33 @@ struct RenewalLabels {
     outcome: &'static str,
 }
 
-/// The certificates of the doors, of which there are a handful with names of our own.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallerLabels {
+    tenant: LabelText,
+    certificate: LabelText,
+}
+
+/// The most callers that are told apart; others are counted together.
+const MAX_CALLERS: usize = 1_024;
+
+/// The certificates of the doors, of which there are a handful with names of our own, and of callers.
+#[derive(Debug)]
 pub(crate) struct Certificates {
     renewals: Family<RenewalLabels, Counter>,
     expiry: Family<DoorLabels, Gauge<i64, AtomicI64>>,
+    callers: BoundedLabels,
+    requests: Family<CallerLabels, Counter>,
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self {
+            renewals: Family::default(),
+            expiry: Family::default(),
+            callers: BoundedLabels::new(MAX_CALLERS),
+            requests: Family::default(),
+        }
+    }
 }
 
 impl Certificates {
@@ -38,6 +62,11 @@ impl Certificates {
             "When the certificate ends that a door serves with, in Unix seconds",
             self.expiry.clone(),
         );
+        registry.register(
+            "mesh_certificate_requests",
+            "Requests of callers that are known by their certificates",
+            self.requests.clone(),
+        );
     }
 
     pub(crate) fn changed(&self, door: &'static str, renewed: bool) {
@@ -45,7 +74,41 @@ impl Certificates {
         self.renewals.get_or_create(&RenewalLabels { door, outcome }).inc();
     }
 
+    /// A request of a tenant's caller with this certificate. Both names together are one value of the bound.
+    pub(crate) fn called(&self, tenant: &str, certificate: &str) {
+        let LabelText(both) = self.callers.admit(&format!("{tenant}/{certificate}"));
+        let (tenant, certificate) = both.split_once('/').unwrap_or((OTHER, OTHER));
+        let labels = CallerLabels {
+            tenant: tenant.into(),
+            certificate: certificate.into(),
+        };
+        self.requests.get_or_create(&labels).inc();
+    }
+
     pub(crate) fn expires(&self, door: &'static str, unix_seconds: i64) {
         self.expiry.get_or_create(&DoorLabels { door }).set(unix_seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nth_caller_is_told_apart_and_the_one_after_is_other() {
+        let certificates = Certificates::default();
+        for index in 0..=MAX_CALLERS {
+            certificates.called("acme", &format!("c{index}"));
+        }
+        let count = |tenant: &str, certificate: &str| {
+            let labels = CallerLabels {
+                tenant: tenant.into(),
+                certificate: certificate.into(),
+            };
+            certificates.requests.get_or_create(&labels).get()
+        };
+        assert_eq!(count("acme", &format!("c{}", MAX_CALLERS - 1)), 1);
+        assert_eq!(count(OTHER, OTHER), 1);
+        assert_eq!(count("acme", &format!("c{MAX_CALLERS}")), 0);
     }
 }

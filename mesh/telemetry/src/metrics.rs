@@ -1,7 +1,7 @@
 //! Every metric and its name, once: what rooms report and what Prometheus reads.
 //!
 //! Names follow Prometheus' rules (base units, `_total`, `_seconds`). Labels are `tenant`, `endpoint`, `arm`, `version`,
-//! `outcome`, `stage`, `device`, `model`, `reason`, `ensemble`, `step`, `door`, all bounded by [`crate::labels`] and [`crate::series`].
+//! `outcome`, `stage`, `device`, `model`, `reason`, `ensemble`, `step`, `door`, `certificate`, all bounded by [`crate::labels`] and [`crate::series`].
 
 use std::{
     collections::BTreeMap,
@@ -194,6 +194,11 @@ impl Metrics {
     /// The files of a door's certificate have changed, and were put in place or refused.
     pub fn certificate_changed(&self, door: &'static str, renewed: bool) {
         self.certificates.changed(door, renewed);
+    }
+
+    /// A request of a caller that is known by its certificate.
+    pub fn known_by_certificate(&self, tenant: &str, certificate: &str) {
+        self.certificates.called(tenant, certificate);
     }
 
     /// When the certificate ends that a door serves with, in Unix seconds.

@@ -48,6 +48,8 @@ pub(super) struct Claims {
     /// From when on: its `nbf`, else its `iat`; none means always.
     pub(super) begins: Option<i64>,
     pub(super) scopes: Scopes,
+    /// The certificate that it is bound to, by its SHA-256.
+    pub(super) bound: Option<[u8; 32]>,
     all: Map<String, Value>,
 }
 
@@ -172,6 +174,18 @@ fn scopes(object: &Map<String, Value>) -> Result<Scopes, AuthError> {
     Ok(Scope::ALL.into_iter().filter(is_named).collect())
 }
 
+/// The certificate that a token is bound to (RFC 8705, section 3.1). A token that is bound in another way only is refused, and
+/// not taken for one that anybody may carry: nobody here could check it.
+fn bound(object: &Map<String, Value>) -> Result<Option<[u8; 32]>, AuthError> {
+    let Some(confirmation) = object.get("cnf") else {
+        return Ok(None);
+    };
+    let thumbprint = confirmation.get("x5t#S256").and_then(Value::as_str);
+    let digest = URL_SAFE_NO_PAD.decode(thumbprint.ok_or(AuthError::Invalid)?);
+    let digest = digest.ok().and_then(|digest| digest.try_into().ok());
+    digest.map(Some).ok_or(AuthError::Invalid)
+}
+
 impl TokenHeader {
     pub(super) fn read(part: &str) -> Result<Self, AuthError> {
         let header = object(part)?;
@@ -215,6 +229,7 @@ impl Claims {
             expires: date(&all, "exp")?,
             begins: date_if_any(&all, "nbf")?.or(issued),
             scopes: scopes(&all)?,
+            bound: bound(&all)?,
             all,
         })
     }

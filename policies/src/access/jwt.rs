@@ -312,6 +312,8 @@ pub(super) struct VerifiedToken {
     pub(super) window: Window,
     /// The fetched key that signed it; without it the token is worth nothing.
     pub(super) key: Option<Arc<FetchedKey>>,
+    /// SHA-256 of the certificate that its bearer must have (RFC 8705, section 3.1).
+    pub(super) bound: Option<[u8; 32]>,
 }
 
 impl VerifiedToken {
@@ -374,5 +376,6 @@ pub(super) fn verify(issuers: &Issuers, token: &str, now_unix: i64) -> Result<Ve
         },
         window,
         key,
+        bound: claims.bound,
     })
 }

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use super::{
     AuthError, Credentials, IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys, KeyAlgorithm, KeyMaterial,
-    MAX_TOKEN_BYTES, MAX_VERIFIED_TOKENS, Presented, Principal, Scope, TenantBinding, TokenProfile, cache,
-    jwt::VerifiedToken, jwt::Window,
+    MAX_TOKEN_BYTES, MAX_VERIFIED_TOKENS, PeerCertificate, Presented, Principal, Scope, TenantBinding, TokenProfile,
+    cache, jwt::VerifiedToken, jwt::Window,
 };
 
 const NOW: i64 = 1_800_000_000;
@@ -777,6 +777,7 @@ fn a_memory_of_n_tokens_takes_one_more_and_stays_within_n() {
             },
             window: Window::default(),
             key: None,
+            bound: None,
         })
     };
     for index in 0..MAX_VERIFIED_TOKENS {
@@ -810,5 +811,61 @@ proptest! {
         body in r#"\{("[a-z]{1,3}":("[a-z]{0,8}"|-?[0-9]{1,30}|[0-9]e[0-9]{1,3}|null|\[[0-9]?\]),?){0,5}\}"#,
     ) {
         prop_assert_eq!(ask(&mesh(), &hmac(SECRET).raw(&header, &body)), Err(AuthError::Invalid));
+    }
+}
+
+#[test]
+fn rfc8705_3_a_bound_token_is_used_over_its_certificate_only() {
+    let own = PeerCertificate {
+        thumbprint: [9; 32],
+        until: NOW,
+        ..PeerCertificate::default()
+    };
+    let bound = with("cnf", json!({"x5t#S256": URL_SAFE_NO_PAD.encode([9; 32])}));
+    let (credentials, token) = (mesh(), hmac(SECRET).token(&bound));
+    let over = |peer: Option<&PeerCertificate>| credentials.authenticate(Presented::Bearer(&token).over(peer), NOW);
+    // Asked twice each, since the second time it is remembered.
+    for _ in 0..2 {
+        assert!(over(Some(&own)).is_ok());
+        assert_eq!(over(None), Err(AuthError::Invalid));
+        let another = PeerCertificate {
+            until: NOW,
+            ..PeerCertificate::default()
+        };
+        assert_eq!(over(Some(&another)), Err(AuthError::Invalid));
+        let outlived = PeerCertificate {
+            until: NOW - 1,
+            ..own.clone()
+        };
+        assert_eq!(over(Some(&outlived)), Err(AuthError::Invalid));
+    }
+    // A token that is not bound may be carried over any connection.
+    assert!(ask(&credentials, &hmac(SECRET).token(&claims())).is_ok());
+}
+
+#[test]
+fn rfc8705_3_1_a_token_that_is_bound_in_a_way_that_nobody_here_checks_is_refused() {
+    let digest = URL_SAFE_NO_PAD.encode([9; 32]);
+    for confirmation in [
+        json!({}),
+        json!("x5t#S256"),
+        json!([digest]),
+        json!({"jkt": digest}),
+        json!({"x5t#S256": 7}),
+        json!({"x5t#S256": URL_SAFE_NO_PAD.encode([9; 31])}),
+        json!({"x5t#S256": STANDARD.encode([255; 32])}),
+    ] {
+        let own = PeerCertificate {
+            thumbprint: [9; 32],
+            until: NOW,
+            ..PeerCertificate::default()
+        };
+        let token = hmac(SECRET).token(&with("cnf", confirmation.clone()));
+        let shown = Presented::Bearer(&token).over(Some(&own));
+        assert_eq!(
+            mesh().authenticate(shown, NOW),
+            Err(AuthError::Invalid),
+            "{confirmation}"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Access: who a caller is, from the credential it shows.
 //!
-//! Owns the decision between an API key and a token, the answer ([`Principal`]) and its refusals ([`AuthError`]). Keys and
-//! secrets are in `secret`, tokens in `jwt`. Does not read headers of any protocol but the text after `Authorization:`, and
+//! Owns the decision between an API key, a token and the connection's certificate, the answer ([`Principal`]) and its refusals
+//! ([`AuthError`]). Keys and secrets are in `secret`, tokens in `jwt`, certificates in `certificate`. Does not read headers of
+//! any protocol but the text after `Authorization:`, and
 //! does not decide what a tenant may see: that is the snapshot.
 //!
 //! Invariants: nothing known means nobody in; a refusal never says which part failed, only that a proven credential has
@@ -9,6 +10,7 @@
 
 mod book;
 mod cache;
+mod certificate;
 mod claims;
 mod jwt;
 mod keyset;
@@ -26,6 +28,7 @@ pub use self::{
         MIN_MAX_AGE, Moment,
     },
     cache::MAX_VERIFIED_TOKENS,
+    certificate::{CertificateEntry, CertificateName, PeerCertificate},
     jwt::{
         IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys, KeyAlgorithm, KeyMaterial, MAX_LEEWAY, MAX_TOKEN_BYTES,
         TenantBinding, TokenProfile,
@@ -36,7 +39,7 @@ pub use self::{
         generate_admin_token_as, generate_api_key, generate_api_key_as, hash_secret, verify_admin_token,
     },
 };
-use self::{cache::VerifiedTokens, recent::RecentKeys};
+use self::{cache::VerifiedTokens, certificate::Holders, recent::RecentKeys};
 
 /// How API keys begin; everything else is taken for a token.
 const API_KEY_PREFIX: &str = "mesh_";
@@ -50,6 +53,10 @@ pub enum Presented<'a> {
     None,
     /// An API key or a token.
     Bearer(&'a str),
+    /// An API key or a token, over a connection with a certificate: the former counts, and the latter must not disagree.
+    BearerWith(&'a str, &'a PeerCertificate),
+    /// Nothing but the certificate of the connection.
+    Certificate(&'a PeerCertificate),
     /// A bearer credential that is not even written like one.
     Malformed,
     /// Nothing, and need not: the door knows who it is from where the call came. No header reads as this.
@@ -76,11 +83,24 @@ impl<'a> Presented<'a> {
     }
 }
 
+impl<'a> Presented<'a> {
+    /// The same over a connection with this certificate.
+    #[must_use]
+    pub fn over(self, peer: Option<&'a PeerCertificate>) -> Self {
+        match (self, peer) {
+            (Self::Bearer(text), Some(peer)) => Self::BearerWith(text, peer),
+            (other, _) => other,
+        }
+    }
+}
+
 impl fmt::Debug for Presented<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "None",
             Self::Bearer(_) => "Bearer([redacted])",
+            Self::BearerWith(..) => "BearerWith([redacted])",
+            Self::Certificate(_) => "Certificate",
             Self::Malformed => "Malformed",
             Self::Local(_) => "Local",
         })
@@ -108,6 +128,11 @@ pub enum AuthError {
     /// Proven, but out of date.
     #[error("expired credential")]
     Expired,
+    /// Both proven, and of different tenants.
+    #[error(
+        "the credential and the client certificate are of different tenants: show one of the two, or two of one tenant"
+    )]
+    Disagreeing,
     /// Proven, but without the right.
     #[error("the credential does not carry the scope '{0}'")]
     InsufficientScope(Scope),
@@ -126,9 +151,11 @@ impl From<AuthError> for Fault {
             AuthError::TenantSuspended => FaultClass::PermissionDenied,
             AuthError::InsufficientScope(_) => FaultClass::InsufficientScope,
             AuthError::Malformed => FaultClass::MalformedCredential,
-            AuthError::Missing | AuthError::Invalid | AuthError::UnknownKey | AuthError::Expired => {
-                FaultClass::Unauthenticated
-            }
+            AuthError::Missing
+            | AuthError::Invalid
+            | AuthError::UnknownKey
+            | AuthError::Expired
+            | AuthError::Disagreeing => FaultClass::Unauthenticated,
         };
         Self::new(class, FaultSource::Client, error.to_string())
     }
@@ -190,9 +217,9 @@ impl FromIterator<Scope> for Scopes {
 pub struct Principal {
     /// For whom it acts.
     pub tenant: TenantId,
-    /// Who it is: the key's identifier or the token's `sub`.
+    /// Who it is: the key's identifier, the token's `sub` or the name of its certificate's record.
     pub subject: Arc<str>,
-    /// What it showed: `key:<id>` or `jwt:<issuer>`; `local` where it need not show anything.
+    /// What it showed: `key:<id>`, `jwt:<issuer>` or `cert:<name>`; `local` where it need not show anything.
     pub credential: Arc<str>,
     /// What it may do.
     pub scopes: Scopes,
@@ -238,6 +265,7 @@ pub struct Credentials {
     pepper: Pepper,
     keys: Arc<HashMap<KeyId, SmallVec<[Arc<StoredKey>; 1]>>>,
     issuers: Arc<jwt::Issuers>,
+    certificates: Arc<Holders>,
     verified: Arc<VerifiedTokens>,
     recent: Arc<RecentKeys<StoredKey>>,
 }
@@ -247,6 +275,7 @@ impl fmt::Debug for Credentials {
         f.debug_struct("Credentials")
             .field("keys", &self.keys.len())
             .field("issuers", &self.issuers.len())
+            .field("certificates", &self.certificates.len())
             .finish_non_exhaustive()
     }
 }
@@ -285,14 +314,34 @@ impl Credentials {
         self
     }
 
+    /// Adds a caller that is known by its certificate; of two with the same identity the later stays.
+    #[must_use]
+    pub fn with_certificate(mut self, entry: CertificateEntry) -> Self {
+        Arc::make_mut(&mut self.certificates).add(entry);
+        self
+    }
+
     /// Who this is, at this Unix second.
     pub fn authenticate(&self, presented: Presented<'_>, now_unix: i64) -> Result<Principal, AuthError> {
         match presented {
             Presented::None => Err(AuthError::Missing),
             Presented::Malformed => Err(AuthError::Malformed),
             Presented::Local(principal) => Ok(principal.clone()),
-            Presented::Bearer(text) if text.starts_with(API_KEY_PREFIX) => self.by_key(text, now_unix),
-            Presented::Bearer(text) => self.by_token(text, now_unix),
+            Presented::Bearer(text) => self.by_bearer(text, None, now_unix),
+            Presented::Certificate(peer) => self.certificates.authenticate(peer, now_unix),
+            Presented::BearerWith(text, peer) => {
+                let principal = self.by_bearer(text, Some(peer), now_unix)?;
+                self.certificates.agree(peer, &principal)?;
+                Ok(principal)
+            }
+        }
+    }
+
+    fn by_bearer(&self, text: &str, peer: Option<&PeerCertificate>, now_unix: i64) -> Result<Principal, AuthError> {
+        if text.starts_with(API_KEY_PREFIX) {
+            self.by_key(text, now_unix)
+        } else {
+            self.by_token(text, peer, now_unix)
         }
     }
 
@@ -307,7 +356,9 @@ impl Credentials {
     /// The book in which the key of this credential would be, after it was refused for want of one.
     pub fn book_for(&self, presented: Presented<'_>, refused: AuthError) -> Option<&Arc<KeyBook>> {
         match presented {
-            Presented::Bearer(token) if matches!(refused, AuthError::UnknownKey | AuthError::KeysUnavailable) => {
+            Presented::Bearer(token) | Presented::BearerWith(token, _)
+                if matches!(refused, AuthError::UnknownKey | AuthError::KeysUnavailable) =>
+            {
                 jwt::book_of(&self.issuers, token)
             }
             _ => None,
@@ -348,7 +399,7 @@ impl Credentials {
         found.ok_or(AuthError::Invalid)
     }
 
-    fn by_token(&self, token: &str, now_unix: i64) -> Result<Principal, AuthError> {
+    fn by_token(&self, token: &str, peer: Option<&PeerCertificate>, now_unix: i64) -> Result<Principal, AuthError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(AuthError::Invalid);
         }
@@ -364,6 +415,7 @@ impl Credentials {
             verified
         };
         verified.window.check(now_unix)?;
+        certificate::check_bound(verified.bound, peer, now_unix)?;
         Ok(verified.principal.clone())
     }
 }
@@ -372,5 +424,7 @@ impl Credentials {
 #[path = "access_tests.rs"]
 mod tests;
 
+#[cfg(test)]
+mod certificate_tests;
 #[cfg(test)]
 mod jwt_tests;

@@ -10,6 +10,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,6 +19,7 @@ use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use http::Request;
 use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_router::{LocalTenant, PeerCertificate};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
@@ -34,6 +36,26 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const MAX_METADATA_BYTES: u32 = 16 * 1024;
 
 type Call = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What is known of the other end of a connection.
+pub(crate) struct Caller {
+    /// Whose calls are without a credential, where it is on this machine.
+    pub(crate) local: Option<LocalTenant>,
+    /// What it has shown in the handshake.
+    pub(crate) certificate: Option<Arc<PeerCertificate>>,
+}
+
+impl Caller {
+    /// Notes it on a call.
+    fn mark<B>(&self, request: &mut Request<B>) {
+        if let Some(local) = &self.local {
+            request.extensions_mut().insert(local.clone());
+        }
+        if let Some(certificate) = &self.certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
+    }
+}
 
 /// The calls of a connection that were begun and not yet taken up.
 #[derive(Clone, Default)]
@@ -72,19 +94,14 @@ fn protocol(calls: Calls, config: &GrpcDoorConfig) -> http2::Builder<Calls> {
 
 /// Serves a connection until either side ends it; when the door is ending, or no call has come for long, what is under way is
 /// finished and nothing new taken.
-///
-/// `here` says whether the caller is on this machine.
-pub(crate) async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin + 'static, here: bool, service: Rc<Service>) {
+pub(crate) async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin + 'static, caller: Caller, service: Rc<Service>) {
     let config = service.config.clone();
     let calls = Calls::default();
-    let local = config.local_tenant.clone().filter(|_| here);
     let mut told = pin!(service.ended());
     let answer = {
         let calls = calls.clone();
         service_fn(move |mut request: Request<Incoming>| {
-            if let Some(local) = &local {
-                request.extensions_mut().insert(local.clone());
-            }
+            caller.mark(&mut request);
             let (service, calls) = (service.clone(), calls.clone());
             async move { Ok::<_, Infallible>(service.answer(request, &calls).await) }
         })

@@ -7,7 +7,7 @@ use http::{
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use mesh_protocol::{HeaderPattern, add_forwarded};
-use mesh_router::{Credential, LocalTenant};
+use mesh_router::{Credential, LocalTenant, PeerCertificate};
 use mesh_types::{Fault, InferRequest, Parameters, TraceContext};
 use tonic::codec::CompressionEncoding;
 
@@ -94,15 +94,16 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Option<CompressionEncoding> {
     }
 }
 
-/// The credential of a call, or what a caller on this machine has instead. Two of them, or one that is no text, is a malformed
-/// one.
+/// The credential of a call with the certificate of its connection, or what a caller on this machine has instead. Two
+/// credentials, or one that is no text, is a malformed one.
 pub(crate) fn credential<B>(request: &Request<B>) -> Credential {
     let mut values = request.headers().get_all(AUTHORIZATION).iter();
     let first = values
         .next()
         .map(|value| value.to_str().unwrap_or(Credential::UNREADABLE));
-    // Put there by the connection, where its other end is this machine.
-    if let (None, Some(local)) = (first, request.extensions().get::<LocalTenant>()) {
+    // Both put there by the connection: what its client has shown, and that its other end is this machine.
+    let certificate = request.extensions().get::<Arc<PeerCertificate>>();
+    if let (None, None, Some(local)) = (first, certificate, request.extensions().get::<LocalTenant>()) {
         return local.credential(|name| request.headers().contains_key(name));
     }
     let only = if values.next().is_some() {
@@ -110,7 +111,7 @@ pub(crate) fn credential<B>(request: &Request<B>) -> Credential {
     } else {
         first
     };
-    Credential::from_header(only)
+    Credential::from_header(only).over(certificate.cloned())
 }
 
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Fault> {

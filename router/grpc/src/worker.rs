@@ -12,9 +12,14 @@ use std::{
 
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use mesh_router::LocalTenant;
+use mesh_tls::peer_of;
 use tokio::sync::mpsc;
 
-use crate::{connection, service::Service, tls};
+use crate::{
+    connection::{self, Caller},
+    service::Service,
+    tls,
+};
 
 /// A connection on its way to a thread, or on it; counted until it is gone.
 #[derive(Debug)]
@@ -66,11 +71,16 @@ pub(crate) async fn run(mut arriving: mpsc::Receiver<Arrived>, service: Rc<Servi
 async fn serve(arrived: Arrived, service: Rc<Service>) {
     let Arrived { socket, place } = arrived;
     let here = socket.peer_addr().is_ok_and(|peer| LocalTenant::is_here(peer.ip()));
+    let local = service.config.local_tenant.clone().filter(|_| here);
     match (tokio::net::TcpStream::from_std(socket), service.tls.clone()) {
-        (Ok(socket), None) => connection::serve(socket, here, service).await,
+        (Ok(socket), None) => {
+            let certificate = None;
+            connection::serve(socket, Caller { local, certificate }, service).await;
+        }
         (Ok(socket), Some(acceptor)) => {
             if let Some(secured) = tls::shake_hands(&acceptor, socket).await {
-                connection::serve(secured, here, service).await;
+                let certificate = peer_of(secured.get_ref().1).map(Arc::new);
+                connection::serve(secured, Caller { local, certificate }, service).await;
             }
         }
         (Err(error), _) => tracing::debug!(%error, "a connection could not be taken over"),

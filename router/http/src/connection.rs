@@ -3,7 +3,7 @@
 //! Without TLS its first bytes are looked at, once and without taking them; with TLS it was agreed on in the handshake (ALPN).
 //! HTTP/1.1 is served by actix, HTTP/2 by [`crate::http2`], both by the same handlers.
 
-use std::{io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use actix_http::{Extensions, HttpServiceBuilder, KeepAlive, Request, error::DispatchError};
 use actix_server::GracefulShutdownSignal;
@@ -14,6 +14,8 @@ use actix_web::{
     dev::{AppConfig, Service as _, ServiceResponse},
     web,
 };
+use mesh_router::PeerCertificate;
+use mesh_tls::peer_of;
 use rustix::net::{RecvFlags, recv};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest},
@@ -23,7 +25,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     config::HttpDoorConfig,
-    http2::{self, Limits},
+    http2::{self, Far, Limits},
     pace::{Paced, Pulse},
     service::Service,
     tls,
@@ -53,7 +55,7 @@ pub(crate) fn plain(serving: Rc<Serving>) -> impl ServiceFactory<TcpStream, Conf
     fn_factory(move || {
         let serving = serving.clone();
         async move {
-            let http1 = Rc::new(serving.http1::<TcpStream>().new_service(()).await?);
+            let http1 = Rc::new(serving.http1::<TcpStream>(|_| None).new_service(()).await?);
             let http2 = Rc::new(serving.http2(serving.app().new_service(()).await?));
             Ok::<_, ()>(fn_service::<_, _, TcpStream, _, _, ()>(move |socket: TcpStream| {
                 let (serving, http1, http2) = (serving.clone(), http1.clone(), http2.clone());
@@ -62,7 +64,11 @@ pub(crate) fn plain(serving: Rc<Serving>) -> impl ServiceFactory<TcpStream, Conf
                     match serving.unless_ending(serving.spoken(&socket)).await.flatten() {
                         Some(Spoken::Http1) => told(http1.call((serving.paced(socket), peer)).await),
                         Some(Spoken::Http2) => {
-                            Box::pin(http2::serve(socket, peer, http2, serving.ending.notified())).await;
+                            let far = Far {
+                                address: peer,
+                                certificate: None,
+                            };
+                            Box::pin(http2::serve(socket, far, http2, serving.ending.notified())).await;
                         }
                         None => {}
                     }
@@ -78,7 +84,7 @@ pub(crate) fn secured(serving: Rc<Serving>, acceptor: TlsAcceptor) -> impl Servi
     fn_factory(move || {
         let (serving, acceptor) = (serving.clone(), acceptor.clone());
         async move {
-            let http1 = Rc::new(serving.http1::<TlsStream<TcpStream>>().new_service(()).await?);
+            let http1 = Rc::new(serving.http1(certificate).new_service(()).await?);
             let http2 = Rc::new(serving.http2(serving.app().new_service(()).await?));
             Ok::<_, ()>(fn_service::<_, _, TcpStream, _, _, ()>(move |socket: TcpStream| {
                 let (serving, http1, http2) = (serving.clone(), http1.clone(), http2.clone());
@@ -89,7 +95,11 @@ pub(crate) fn secured(serving: Rc<Serving>, acceptor: TlsAcceptor) -> impl Servi
                     match serving.unless_ending(shaken).await.flatten() {
                         Some((secured, Spoken::Http1)) => told(http1.call((serving.paced(secured), peer)).await),
                         Some((secured, Spoken::Http2)) => {
-                            Box::pin(http2::serve(secured, peer, http2, serving.ending.notified())).await;
+                            let far = Far {
+                                address: peer,
+                                certificate: certificate(&secured),
+                            };
+                            Box::pin(http2::serve(secured, far, http2, serving.ending.notified())).await;
                         }
                         None => {}
                     }
@@ -106,6 +116,11 @@ fn peer(socket: &TcpStream) -> Option<SocketAddr> {
         tracing::debug!(%error, "a connection holds small answers back");
     }
     socket.peer_addr().ok()
+}
+
+/// What the client has shown in the handshake.
+fn certificate(secured: &TlsStream<TcpStream>) -> Option<Arc<PeerCertificate>> {
+    peer_of(secured.get_ref().1).map(Arc::new)
 }
 
 fn told(ended: Result<(), DispatchError>) {
@@ -150,8 +165,10 @@ impl Serving {
         map_config(app, |()| AppConfig::default())
     }
 
+    /// `certificate` is asked once for each connection.
     fn http1<IO: AsyncRead + AsyncWrite + Unpin + 'static>(
         &self,
+        certificate: fn(&IO) -> Option<Arc<PeerCertificate>>,
     ) -> impl ServiceFactory<
         (Paced<IO>, Option<SocketAddr>),
         Config = (),
@@ -164,8 +181,11 @@ impl Serving {
             // How long it may take is seen to by `Paced`.
             .keep_alive(KeepAlive::Os)
             .client_request_timeout(Duration::ZERO)
-            .on_connect_ext(|socket: &Paced<IO>, data: &mut Extensions| {
+            .on_connect_ext(move |socket: &Paced<IO>, data: &mut Extensions| {
                 data.insert(socket.pulse());
+                if let Some(certificate) = certificate(socket.paced()) {
+                    data.insert(certificate);
+                }
             })
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
             // A caller that leaves must not keep a place: its call is dropped with the connection.

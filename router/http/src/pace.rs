@@ -250,6 +250,11 @@ impl<IO> Paced<IO> {
         self.pulse.clone()
     }
 
+    /// The connection itself.
+    pub(crate) fn paced(&self) -> &IO {
+        &self.socket
+    }
+
     /// The head that is awaited, if one is.
     fn awaited(&self) -> Option<Head> {
         self.head.filter(|head| head.after == self.pulse.begun.get())

@@ -3,7 +3,7 @@
 use std::{cell::OnceCell, sync::Arc, time::Duration};
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpMessage as _, HttpRequest, HttpResponse,
     http::{
         StatusCode,
         header::{ALLOW, AUTHORIZATION, HeaderValue},
@@ -16,7 +16,7 @@ use mesh_protocol::{
     HeaderPattern, ModelMetadata, extensions, live_body, model_metadata_body, model_ready_body, openapi, ready_body,
     server_metadata_body,
 };
-use mesh_router::{Budget, Credential, LocalTenant, ModelControl, RequestIds, RouterHandle, level};
+use mesh_router::{Budget, Credential, LocalTenant, ModelControl, PeerCertificate, RequestIds, RouterHandle, level};
 use mesh_telemetry::Telemetry;
 use mesh_types::{Clock, Fault, FaultClass, RequestId, VersionSelector};
 
@@ -250,14 +250,15 @@ pub(crate) fn selector(version: Option<&str>) -> Result<VersionSelector, Fault> 
     }
 }
 
-/// The credential of a request, or what a caller on this machine has instead. Two of them, or one that is no text, is a
-/// malformed one.
+/// The credential of a request with the certificate of its connection, or what a caller on this machine has instead. Two
+/// credentials, or one that is no text, is a malformed one.
 pub(crate) fn credential(request: &HttpRequest) -> Credential {
     let mut headers = request.headers().get_all(AUTHORIZATION);
     let first = headers
         .next()
         .map(|value| value.to_str().unwrap_or(Credential::UNREADABLE));
-    if let (None, Some(local)) = (first, local(request)) {
+    let certificate = certificate(request);
+    if let (None, None, Some(local)) = (first, &certificate, local(request)) {
         return local.credential(|name| request.headers().contains_key(name));
     }
     let only = if headers.next().is_some() {
@@ -265,7 +266,14 @@ pub(crate) fn credential(request: &HttpRequest) -> Credential {
     } else {
         first
     };
-    Credential::from_header(only)
+    Credential::from_header(only).over(certificate)
+}
+
+/// What the client of the request's connection has shown in the handshake: noted on the connection over HTTP/1.1, and on each of
+/// its requests over HTTP/2.
+fn certificate(request: &HttpRequest) -> Option<Arc<PeerCertificate>> {
+    let of_connection = request.conn_data::<Arc<PeerCertificate>>().cloned();
+    of_connection.or_else(|| request.extensions().get::<Arc<PeerCertificate>>().cloned())
 }
 
 /// Whom a caller is that shows no credential: by the connection's other end alone.

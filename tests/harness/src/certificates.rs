@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use reqwest::{Certificate, Client, ClientBuilder, Identity};
 
 use crate::PATIENCE;
@@ -25,6 +25,8 @@ pub struct Pair {
     pub certificate: String,
     /// The key.
     pub key: String,
+    /// The certificate as it travels (DER).
+    pub der: Vec<u8>,
 }
 
 impl Authority {
@@ -42,13 +44,23 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// Signs a new certificate for these hosts or addresses.
+    /// Signs a new certificate for these hosts, addresses or URIs.
     pub fn sign(&self, names: &[&str]) -> anyhow::Result<Pair> {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new(names)?.signed_by(&key, &self.issuer)?;
+        self.sign_key(names, &KeyPair::generate()?.serialize_pem())
+    }
+
+    /// The same for a key that is there already, in PEM.
+    pub fn sign_key(&self, names: &[&str], key: &str) -> anyhow::Result<Pair> {
+        let (uris, hosts): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.contains("://"));
+        let mut params = CertificateParams::new(hosts.into_iter().map(str::to_owned).collect::<Vec<_>>())?;
+        for uri in uris {
+            params.subject_alt_names.push(SanType::URI(uri.try_into()?));
+        }
+        let key = KeyPair::from_pem(key)?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Pair {
             certificate: certificate.pem(),
+            der: certificate.der().to_vec(),
             key: key.serialize_pem(),
         })
     }
@@ -72,10 +84,13 @@ impl Pair {
         Ok((write("pem", &self.certificate)?, write("key", &self.key)?))
     }
 
+    /// Both in one text.
+    pub fn pem(&self) -> String {
+        format!("{}\n{}", self.certificate, self.key)
+    }
+
     /// What a client shows.
     pub fn identity(&self) -> anyhow::Result<Identity> {
-        Ok(Identity::from_pem(
-            format!("{}\n{}", self.certificate, self.key).as_bytes(),
-        )?)
+        Ok(Identity::from_pem(self.pem().as_bytes())?)
     }
 }

@@ -6,7 +6,7 @@ export interface Session {
   role: Role;
 }
 
-export type Kind = "Tenant" | "Issuer" | "ApiKey" | "Model" | "ModelVersion" | "Endpoint" | "AdminToken";
+export type Kind = "Tenant" | "Issuer" | "ApiKey" | "ClientCertificate" | "Model" | "ModelVersion" | "Endpoint" | "AdminToken";
 
 export interface Metadata {
   tenant?: string;

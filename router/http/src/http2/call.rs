@@ -2,7 +2,6 @@
 
 use std::{
     future::poll_fn,
-    net::SocketAddr,
     pin::pin,
     rc::Rc,
     task::{Context, Poll},
@@ -22,7 +21,7 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 
 use super::{
-    Thread,
+    Far, Thread,
     flood::Flood,
     request::{self, Unreadable},
 };
@@ -52,7 +51,7 @@ pub(super) enum Unsent {
 pub(super) struct Caller {
     pub(super) request: http::Request<RecvStream>,
     pub(super) respond: SendResponse<Bytes>,
-    pub(super) peer: Option<SocketAddr>,
+    pub(super) far: Far,
     pub(super) flood: Flood,
 }
 
@@ -64,11 +63,11 @@ where
     let Caller {
         request,
         mut respond,
-        peer,
+        far,
         flood,
     } = caller;
     let is_head = request.method() == http::Method::HEAD;
-    let response = match request::read(request, peer) {
+    let response = match request::read(request, far) {
         Ok(request) => {
             // Looked for first, so that what was taken back before it was begun is never begun.
             let mut call = pin!(async { thread.service.call(request).await });

@@ -2,7 +2,6 @@
 
 use std::{
     future::{Future, poll_fn},
-    net::SocketAddr,
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
     rc::Rc,
@@ -26,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    Thread,
+    Far, Thread,
     call::{self, Caller},
     flood::{Counted, Flood},
 };
@@ -37,7 +36,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A connection that has begun.
 pub(super) struct Connection<IO, S> {
     wire: server::Connection<Counted<IO>, Bytes>,
-    peer: Option<SocketAddr>,
+    far: Far,
     thread: Rc<Thread<S>>,
     flood: Flood,
     calls: FuturesUnordered<LocalBoxFuture<'static, ()>>,
@@ -64,7 +63,7 @@ where
 {
     pub(super) fn new(
         mut wire: server::Connection<Counted<IO>, Bytes>,
-        peer: Option<SocketAddr>,
+        far: Far,
         thread: Rc<Thread<S>>,
         flood: Flood,
     ) -> Self {
@@ -75,7 +74,7 @@ where
                 .map(|pings| Pings::new(pings, limits.ping_interval, limits.ping_timeout)),
             patience: Box::pin(sleep(limits.idle)),
             wire,
-            peer,
+            far,
             flood,
             thread,
             calls: FuturesUnordered::new(),
@@ -143,7 +142,7 @@ where
         let caller = Caller {
             request,
             respond,
-            peer: self.peer,
+            far: self.far.clone(),
             flood: self.flood.clone(),
         };
         let call = AssertUnwindSafe(call::answer(self.thread.clone(), caller)).catch_unwind();

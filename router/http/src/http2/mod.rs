@@ -31,6 +31,7 @@ use actix_web::{
 };
 use bytes::Bytes;
 use h2::server::Builder;
+use mesh_router::PeerCertificate;
 use mesh_telemetry::Telemetry;
 use mesh_types::Clock;
 use tokio::{
@@ -78,6 +79,14 @@ impl Limits {
     }
 }
 
+/// The other end of a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Far {
+    pub(crate) address: Option<SocketAddr>,
+    /// What it has shown in the handshake.
+    pub(crate) certificate: Option<Arc<PeerCertificate>>,
+}
+
 /// What the HTTP/2 connections of a thread have in common.
 pub(crate) struct Thread<S> {
     service: S,
@@ -114,12 +123,8 @@ impl<S> Thread<S> {
 }
 
 /// Serves a connection until either side ends it. When `ending` returns, what is under way is finished and nothing new taken.
-pub(crate) async fn serve<IO, S>(
-    socket: IO,
-    peer: Option<SocketAddr>,
-    thread: Rc<Thread<S>>,
-    ending: impl Future<Output = ()>,
-) where
+pub(crate) async fn serve<IO, S>(socket: IO, far: Far, thread: Rc<Thread<S>>, ending: impl Future<Output = ()>)
+where
     IO: AsyncRead + AsyncWrite + Unpin,
     S: Service<actix_http::Request, Response = ServiceResponse<BoxBody>, Error = actix_web::Error> + 'static,
 {
@@ -127,7 +132,7 @@ pub(crate) async fn serve<IO, S>(
     let counted = flood::Counted::new(socket, flood.clone());
     let begun = protocol(&thread.limits).handshake::<_, Bytes>(counted);
     match tokio::time::timeout(thread.limits.beginning, begun).await {
-        Ok(Ok(wire)) => Connection::new(wire, peer, thread, flood).run(ending).await,
+        Ok(Ok(wire)) => Connection::new(wire, far, thread, flood).run(ending).await,
         Ok(Err(error)) => tracing::debug!(%error, "an HTTP/2 connection did not begin"),
         Err(_) => tracing::debug!("an HTTP/2 connection took too long to begin"),
     }

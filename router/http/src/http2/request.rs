@@ -4,12 +4,11 @@
 //! that are missing or there twice, a body whose length is not the one that was declared.
 
 use std::{
-    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
 
-use actix_http::{Payload, Request, error::PayloadError};
+use actix_http::{HttpMessage as _, Payload, Request, error::PayloadError};
 use actix_web::http::{
     Method, Uri, Version,
     header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue},
@@ -18,6 +17,8 @@ use actix_web::http::{
 use bytes::Bytes;
 use futures::Stream;
 use h2::RecvStream;
+
+use super::Far;
 
 /// The most headers of a request; their bytes are bounded by the library.
 pub(super) const MAX_HEADERS: usize = 100;
@@ -43,7 +44,7 @@ impl Unreadable {
 }
 
 /// The handlers' request.
-pub(super) fn read(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -> Result<Request, Unreadable> {
+pub(super) fn read(request: http::Request<RecvStream>, far: Far) -> Result<Request, Unreadable> {
     let (head, body) = request.into_parts();
     let payload = if body.is_end_stream() {
         Payload::None
@@ -56,8 +57,11 @@ pub(super) fn read(request: http::Request<RecvStream>, peer: Option<SocketAddr>)
     to.method = method(&head.method)?;
     to.uri = uri(&head.uri)?;
     to.version = Version::HTTP_2;
-    to.peer_addr = peer;
+    to.peer_addr = far.address;
     headers(&head, &mut to.headers)?;
+    if let Some(certificate) = far.certificate {
+        request.extensions_mut().insert(certificate);
+    }
     Ok(request)
 }
 
