@@ -27,4 +27,4 @@ pub use access::{
 pub use limits::{Admission, LimitError, Limiter, Rate, TenantLimits};
 pub use signing::{PublicKey, Signature, SigningError, SigningKey};
 pub use snapshot::{MeshSnapshot, ModelEntry, Target, TenantEntry, VersionEntry, VersionPhase};
-pub use traffic::{Arm, Route};
+pub use traffic::{Arm, CacheRule, Route};

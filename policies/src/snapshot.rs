@@ -174,6 +174,8 @@ pub struct VersionEntry {
     pub config: Arc<ModelConfig>,
     /// What kind of file it is.
     pub format: ArtifactFormat,
+    /// SHA-256 of its file; none where it has none.
+    pub digest: Option<Arc<str>>,
     /// Devices that would run it now.
     pub ready_on: Vec<DeviceId>,
     /// What an ensemble runs, if its graph holds together; none for other formats.
@@ -210,6 +212,7 @@ pub(crate) mod tests {
             }),
             config: Arc::new(ModelConfig::default()),
             format: ArtifactFormat::Builtin,
+            digest: None,
             ready_on: if ready { vec![DeviceId::cpu(0)] } else { Vec::new() },
             plan: None,
             unavailable_reason: None,

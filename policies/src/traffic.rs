@@ -33,6 +33,19 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// How urgent its requests are; a caller may only lower it.
     pub class: ServiceClass,
+    /// Whether its answers are remembered.
+    pub cache: Option<CacheRule>,
+}
+
+/// How an endpoint's answers are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheRule {
+    /// For how long.
+    pub ttl: Duration,
+    /// The most that one answer may take, in bytes.
+    pub max_entry_bytes: usize,
+    /// Grows with each change of the endpoint and of what its arms answer with: what was remembered under a lower one is void.
+    pub serial: u64,
 }
 
 /// One of the versions that an endpoint splits between.

@@ -28,6 +28,7 @@ fn route_salted(weights: &[u32], salt: &str) -> Route {
         unit: Some("user".into()),
         salt: salt.into(),
         timeout: None,
+        cache: None,
         class: mesh_types::ServiceClass::default(),
     }
 }

@@ -71,6 +71,7 @@ impl Bed {
         });
         let telemetry = Telemetry::local();
         let router = RouterActor::start_here(RouterParts {
+            cache: Arc::default(),
             sequences: Arc::default(),
             regions: Arc::default(),
             client_settings: false,

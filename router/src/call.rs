@@ -10,7 +10,7 @@ use mesh_policies::{PeerCertificate, Principal, access::Presented};
 use mesh_types::{Fault, InferRequest, InferResponse, RequestId, StageTimings, TraceContext};
 
 use crate::{
-    Account,
+    Account, CacheOutcome,
     stream::{Room, Stream},
 };
 
@@ -108,6 +108,8 @@ pub struct Completed {
     pub response: InferResponse,
     /// The arm of the split; none where there was none.
     pub arm: Option<Arc<str>>,
+    /// Where the answer came from; none where the endpoint has no cache.
+    pub cached: Option<CacheOutcome>,
     /// Where the time went.
     pub timings: StageTimings,
     /// The answers of a decoupled model: see [`Answer::into_many`].

@@ -9,7 +9,7 @@ use mesh_actors::Permit;
 use mesh_policies::limits::Admission;
 use mesh_types::{Answers, Classes, Deadline, Fault, InferResponse, JobOutcome, StageTimings, Tensor};
 
-use crate::{Account, Completed, WorkerReply, place::OnDevice, regions::Landing};
+use crate::{Account, Completed, WorkerReply, cache::recall::Told, graph::Manner, place::OnDevice, regions::Landing};
 
 /// A request on a device.
 pub(crate) struct InFlight {
@@ -25,8 +25,41 @@ pub(crate) struct InFlight {
     pub(crate) landing: Option<Box<Landing>>,
     /// Where the answers of a decoupled model come out.
     pub(crate) answers: Option<Box<Answers>>,
-    /// None for an ensemble, whose steps have places of their own and which ends at the deadline by itself.
+    /// Where the answer comes from, where the endpoint has a cache.
+    pub(crate) cached: Option<Told>,
+    /// None for what the cache answers and for an ensemble, whose steps have places of their own: both end at the deadline by
+    /// themselves.
     pub(crate) place: Option<OnDevice>,
+}
+
+/// What is kept of a call until it is answered.
+pub(crate) struct Kept {
+    pub(crate) deadline: Deadline,
+    pub(crate) wanted: Vec<String>,
+    pub(crate) response: InferResponse,
+    pub(crate) arm: Option<Arc<str>>,
+    pub(crate) permits: (Permit, Admission),
+    pub(crate) classes: Option<Box<Classes>>,
+    pub(crate) landing: Option<Box<Landing>>,
+    pub(crate) manner: Manner,
+}
+
+impl Kept {
+    pub(crate) fn in_flight(self, reply: WorkerReply, place: Option<OnDevice>) -> InFlight {
+        InFlight {
+            reply,
+            deadline: self.deadline,
+            wanted: self.wanted,
+            response: self.response,
+            arm: self.arm,
+            permits: self.permits,
+            classes: self.classes,
+            landing: self.landing,
+            answers: None,
+            cached: None,
+            place,
+        }
+    }
 }
 
 impl InFlight {
@@ -57,6 +90,7 @@ impl InFlight {
         Ok(Completed {
             response,
             arm: self.arm,
+            cached: self.cached.and_then(|told| told.get().copied()),
             timings: account.stages,
             more: None,
         })

@@ -13,6 +13,8 @@
 //! the same snapshot and for the same caller, without the pipeline. A door that must know a model before it can read a body takes a
 //! [`View`], by which both are done.
 //!
+//! A request of an endpoint with a cache may be answered from there after `choose` ([`cache`]), like any other for limits and counts.
+//!
 //! A request of an ensemble goes from `choose` to [`graph`], which places and dispatches a job for each step.
 //!
 //! A request of a decoupled model has any number of answers: it is begun like any other, and its [`Answer`] becomes [`ManyAnswers`].
@@ -24,6 +26,7 @@
 mod account;
 mod actor;
 mod budget;
+mod cache;
 mod call;
 mod control;
 mod describe;
@@ -31,6 +34,7 @@ mod desk;
 mod flight;
 mod graph;
 mod keys;
+mod lap;
 mod level;
 mod local;
 mod manage;
@@ -55,6 +59,10 @@ use mesh_types::{Clock, DeviceId, Fault, InferJob, JobOutcome, ModelVersionKey, 
 pub use account::Account;
 pub use actor::{RouterActor, RouterHandle};
 pub use budget::{Budget, Share};
+pub use cache::{
+    CacheBounds, CacheOutcome, CacheUse, DEFAULT_CACHE_BYTES, DEFAULT_TENANT_CACHE_BYTES, MAX_COUNTED_VERSIONS,
+    ResponseCache,
+};
 pub use call::{Answer, Call, Completed, Credential};
 pub use control::{CHANGE_TIMEOUT, Change, ChangeOrder, Controlled, Load, ModelControl, RepositoryEntry};
 pub use describe::ModelDescription;
@@ -97,6 +105,8 @@ pub struct RouterParts {
     pub workers: Arc<dyn Workers>,
     /// Bounds on requests in a step of an ensemble; they outlive snapshots.
     pub gates: Arc<Gates>,
+    /// Answers that are remembered for endpoints that say so; it outlives snapshots.
+    pub cache: Arc<ResponseCache>,
     /// Where open sequences have their state; it outlives snapshots.
     pub sequences: Arc<Homes>,
     /// Shared memory that callers have registered; it outlives snapshots.

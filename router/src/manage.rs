@@ -84,11 +84,15 @@ impl RouterHandle {
         let counted = found.into_iter().map(|(name, entry)| StatisticsEntry {
             name,
             version: entry.key.version,
-            numbers: match entry.format {
-                // It is on no device: its requests are counted where they travel.
-                ArtifactFormat::Ensemble => of_ensemble(parts, &entry),
-                _ => parts.workers.statistics(&entry.key),
-            },
+            numbers: with_cache(
+                parts,
+                &entry,
+                match entry.format {
+                    // It is on no device: its requests are counted where they travel.
+                    ArtifactFormat::Ensemble => of_ensemble(parts, &entry),
+                    _ => parts.workers.statistics(&entry.key),
+                },
+            ),
         });
         Ok(counted.collect())
     }
@@ -154,6 +158,15 @@ impl View {
 pub(crate) fn tenant_of(parts: &RouterParts, credential: &Credential) -> Result<TenantId, Fault> {
     let snapshot = parts.snapshots.load();
     Ok(caller(&snapshot, parts, credential)?.id.clone())
+}
+
+/// Adds what was answered without the version: a success, but no inference.
+fn with_cache(parts: &RouterParts, entry: &VersionEntry, mut numbers: VersionStatistics) -> VersionStatistics {
+    let [hit, miss] = parts.cache.times(&entry.key);
+    numbers.success.count += hit.count;
+    numbers.success.total += hit.total;
+    (numbers.cache_hit, numbers.cache_miss) = (hit, miss);
+    numbers
 }
 
 /// What an ensemble has done. The time of its steps is added up, also of those that ran side by side.

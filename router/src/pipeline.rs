@@ -4,10 +4,7 @@
 //! Everything up to the dispatch is plain computation on one snapshot and never waits. What is in flight holds its permits;
 //! dropping it gives them back and cancels the job.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use mesh_actors::Permit;
 use mesh_policies::{
@@ -24,10 +21,12 @@ use mesh_types::{
 };
 
 use crate::{
-    Account, Call, RouterParts, WorkerReply,
-    flight::InFlight,
+    Account, Call, RouterParts,
+    cache::recall::{self, Remembered, Told},
+    flight::{InFlight, Kept},
     graph::{self, Ensemble, Manner},
     keys::{Begun, Proven, Seen, patience, prove},
+    lap::Lap,
     place::{Loads, OnDevice},
     regions::Landing,
     sequences::{self, Routed, SequenceName},
@@ -48,7 +47,7 @@ impl Pipeline {
         permit: Permit,
         account: &mut Account,
     ) -> Result<Begun, Fault> {
-        let mut lap = Lap::start(self);
+        let mut lap = Lap::start(&*self.parts.clock);
         let received = Received {
             // What its door has read it by, if it has; else what holds now.
             snapshot: seen.clone().unwrap_or_else(|| self.parts.snapshots.load_full()),
@@ -67,7 +66,11 @@ impl Pipeline {
             .choose(self, account)
             .and_then(|versioned| versioned.check(self));
         account.stages.choose = lap.next();
-        let checked = versioned?;
+        let mut checked = versioned?;
+        if let Some(of) = checked.versioned.remembered.take() {
+            account.composed = checked.versioned.entry.plan.is_some();
+            return checked.recall(self, of, account.trace()).map(Begun::InFlight);
+        }
         let in_flight = match checked.versioned.entry.plan.clone().filter(|plan| plan.ready) {
             None => checked.place(self)?.dispatch(self, account.trace()),
             Some(plan) => {
@@ -124,6 +127,8 @@ struct Versioned {
     timeout: Option<Duration>,
     class: ServiceClass,
     sequence: Option<Box<Routed>>,
+    /// Where its answer may be remembered.
+    remembered: Option<Box<Remembered>>,
     call: Call,
     permits: (Permit, Admission),
 }
@@ -214,6 +219,8 @@ impl Admitted {
         if entry.plan.as_ref().is_some_and(|plan| !plan.admits(&self.tenant.id)) {
             return Err(unknown());
         }
+        let may_be_remembered = sequence.is_none() && !entry.is_stateful() && !entry.config.is_decoupled();
+        let remembered = may_be_remembered.then(|| Remembered::of(target, &self.call)).flatten();
         // A model without state has no use for it.
         let sequence = sequence.filter(|_| entry.is_stateful());
         account.arm.clone_from(&arm);
@@ -225,6 +232,7 @@ impl Admitted {
             timeout,
             class,
             sequence,
+            remembered,
             call: self.call,
             permits: self.permits,
         })
@@ -395,6 +403,26 @@ impl Checked {
         (job, kept)
     }
 
+    /// Is answered from the cache, or computed as it would be without one.
+    fn recall(self, pipeline: &Arc<Pipeline>, of: Box<Remembered>, trace: TraceContext) -> Result<InFlight, Fault> {
+        let (entry, arm) = (self.versioned.entry.clone(), self.versioned.arm.clone());
+        let (job, mut kept) = self.job(trace);
+        let manner = std::mem::take(&mut kept.manner);
+        let (told, request) = (
+            Told::default(),
+            recall::Request {
+                entry,
+                arm,
+                job,
+                manner,
+            },
+        );
+        let reply = recall::begin(pipeline, of, request, &told)?;
+        let mut in_flight = kept.in_flight(reply, None);
+        in_flight.cached = Some(told);
+        Ok(in_flight)
+    }
+
     /// Goes through an ensemble's graph; what its first steps are refused is found when it is waited for.
     fn travel(mut self, pipeline: &Arc<Pipeline>, plan: &Arc<Plan>, trace: TraceContext) -> Result<InFlight, Fault> {
         let homes = &pipeline.parts.sequences;
@@ -444,56 +472,5 @@ impl Placed {
             answers,
             ..kept.in_flight(reply, Some(place))
         })
-    }
-}
-
-/// What is kept of a call until it is answered.
-struct Kept {
-    deadline: Deadline,
-    wanted: Vec<String>,
-    response: InferResponse,
-    arm: Option<Arc<str>>,
-    permits: (Permit, Admission),
-    classes: Option<Box<Classes>>,
-    landing: Option<Box<Landing>>,
-    manner: Manner,
-}
-
-impl Kept {
-    fn in_flight(self, reply: WorkerReply, place: Option<OnDevice>) -> InFlight {
-        InFlight {
-            reply,
-            deadline: self.deadline,
-            wanted: self.wanted,
-            response: self.response,
-            arm: self.arm,
-            permits: self.permits,
-            classes: self.classes,
-            landing: self.landing,
-            answers: None,
-            place,
-        }
-    }
-}
-
-/// Time between stages.
-struct Lap<'a> {
-    pipeline: &'a Pipeline,
-    last: Instant,
-}
-
-impl<'a> Lap<'a> {
-    fn start(pipeline: &'a Pipeline) -> Self {
-        Self {
-            last: pipeline.parts.clock.now(),
-            pipeline,
-        }
-    }
-
-    fn next(&mut self) -> Duration {
-        let now = self.pipeline.parts.clock.now();
-        let lap = now.saturating_duration_since(self.last);
-        self.last = now;
-        lap
     }
 }

@@ -140,6 +140,7 @@ impl InFlight {
         Ok(Completed {
             response: self.response,
             arm: self.arm,
+            cached: None,
             timings: account.stages,
             more: Some(stream),
         })

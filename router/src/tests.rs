@@ -23,6 +23,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{Answer, Call, Credential, Room, RouterActor, RouterHandle, RouterParts, WorkerReply, Workers};
 
+#[path = "cache/recall_tests.rs"]
+mod cache;
 #[path = "graph/tests.rs"]
 mod graph;
 #[path = "manage_tests.rs"]
@@ -90,6 +92,7 @@ fn version(model: &str, number: u32, ready_on: Vec<DeviceId>) -> Arc<VersionEntr
             ..ModelConfig::default()
         }),
         format: ArtifactFormat::Builtin,
+        digest: None,
         ready_on,
         plan: None,
         unavailable_reason: None,
@@ -131,6 +134,7 @@ fn route(arms: &[(&str, u32, u32)], timeout: Option<Duration>) -> Target {
         salt: "salt".to_owned(),
         timeout,
         class: ServiceClass::default(),
+        cache: None,
     }))
 }
 
@@ -197,6 +201,7 @@ impl Bed {
         });
         let clock = Arc::new(SystemClock);
         let parts = RouterParts {
+            cache: Arc::default(),
             sequences: Arc::default(),
             regions: Arc::default(),
             client_settings: false,

@@ -29,8 +29,8 @@ use mesh_types::{
 use serde_json::{Value, json};
 
 use crate::{
-    AdminParts, AdminState, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, LoadState, ModelFacts,
-    ModelNumbers, Probe, SequenceNumbers, configure, devices::MAX_TENANTS_SHOWN,
+    AdminParts, AdminState, AnswerCache, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, LoadState,
+    ModelFacts, ModelNumbers, Probe, Purged, SequenceNumbers, configure, devices::MAX_TENANTS_SHOWN,
 };
 
 /// One device with one model, used by more tenants than are named.
@@ -159,6 +159,7 @@ fn pipe(key: &ModelVersionKey) -> Arc<VersionEntry> {
         key: Arc::new(key),
         config,
         format: ArtifactFormat::Ensemble,
+        digest: None,
         ready_on: vec![DeviceId::cpu(0)],
         plan,
         unavailable_reason: None,
@@ -179,6 +180,15 @@ fn pipe(key: &ModelVersionKey) -> Arc<VersionEntry> {
 
 /// Answers each job with its first input as output `y`; version 9 is broken, and so is each with the parameter `broken`.
 pub(crate) struct Echo;
+
+/// Remembers nothing but that three answers were forgotten.
+pub(crate) struct Empty;
+
+impl AnswerCache for Empty {
+    fn purge(&self, _: &TenantId, _: &mesh_types::EndpointId) -> Purged {
+        Purged { entries: 3, bytes: 30 }
+    }
+}
 
 impl Probe for Echo {
     fn infer(&self, job: InferJob, parameters: Parameters) -> BoxFuture<'static, Result<JobOutcome, Fault>> {
@@ -327,6 +337,7 @@ impl Fixture {
             fleet: Arc::new(Fleet::default()),
             issuers: Arc::new(Published),
             probe: Arc::new(Echo),
+            cache: Arc::new(Empty),
             pepper,
             clock: clock.clone() as Arc<dyn Clock>,
         };

@@ -13,6 +13,7 @@ mod artifacts;
 mod audit;
 mod auth;
 mod backup;
+mod cache;
 mod devices;
 mod door;
 mod entry;
@@ -41,8 +42,8 @@ pub use live::MAX_EVENT_CLIENTS;
 pub use openapi::document as openapi_document;
 pub use overview::Overview;
 pub use parts::{
-    AdminParts, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, LoadState, ModelFacts,
-    ModelNumbers, Probe, Progress, SequenceNumbers,
+    AdminParts, AnswerCache, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, LoadState,
+    ModelFacts, ModelNumbers, Probe, Progress, Purged, SequenceNumbers,
 };
 pub use routes::configure;
 pub use sessions::{MAX_SESSIONS, SESSION_SECONDS};

@@ -25,6 +25,7 @@ use crate::{
     error::ErrorBody,
     graph::GraphView,
     issuers::IssuerKeysView,
+    parts::Purged,
     routes::{ROOT, entries},
     wire::{
         ApplyBody, ApplyResults, AuditList, AuditPart, AuditVerdict, LoginBody, NewKey, NewKeyBody, NewToken,
@@ -219,6 +220,7 @@ fn components() -> ComponentsBuilder {
         .with::<Warmed>()
         .with::<TrialBody>()
         .with::<Trials>()
+        .with::<Purged>()
         .with::<AuditList>()
         .with::<AuditVerdict>()
         .with::<AuditPart>()

@@ -7,8 +7,8 @@ use mesh_policies::{Pepper, VersionEntry, access::BookView};
 use mesh_registry::RegistryHandle;
 use mesh_telemetry::Telemetry;
 use mesh_types::{
-    Clock, DeviceId, Fault, InferJob, JobOutcome, LoadProgress, LoadReport, ModelId, ModelVersionKey, Parameters,
-    TenantId, Version,
+    Clock, DeviceId, EndpointId, Fault, InferJob, JobOutcome, LoadProgress, LoadReport, ModelId, ModelVersionKey,
+    Parameters, TenantId, Version,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -26,10 +26,27 @@ pub struct AdminParts {
     pub issuers: Arc<dyn IssuerView>,
     /// How inputs are tried out.
     pub probe: Arc<dyn Probe>,
+    /// Answers that are remembered.
+    pub cache: Arc<dyn AnswerCache>,
     /// What secrets are hashed with.
     pub pepper: Pepper,
     /// Where now comes from.
     pub clock: Arc<dyn Clock>,
+}
+
+/// Answers that are remembered for endpoints that say so.
+pub trait AnswerCache: Send + Sync + 'static {
+    /// Forgets those of an endpoint. Must not block.
+    fn purge(&self, tenant: &TenantId, endpoint: &EndpointId) -> Purged;
+}
+
+/// What was forgotten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Purged {
+    /// Answers.
+    pub entries: u64,
+    /// The bytes that they took.
+    pub bytes: u64,
 }
 
 /// Sees the devices.

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     AdminState, apply, artifacts, audit,
     auth::{self, Caller},
-    backup, devices,
+    backup, cache, devices,
     entry::{Body, Entry},
     error::ApiError,
     graph, issuers, keys, live, openapi, resources,
@@ -169,6 +169,12 @@ async fn try_endpoint(state: State, caller: Caller, request: HttpRequest, body: 
     trial::try_endpoint(&state, &caller, &tenant_of(&request)?, &endpoint, &body).await
 }
 
+async fn purge_cache(state: State, caller: Caller, request: HttpRequest) -> Answer {
+    let name = request.match_info().get("name").unwrap_or_default();
+    let endpoint = EndpointId::parse(name).map_err(|error| ApiError::invalid(error.to_string()))?;
+    cache::purge(&state, &caller, &tenant_of(&request)?, &endpoint).await
+}
+
 async fn overview(state: State) -> HttpResponse {
     live::overview(&state)
 }
@@ -263,7 +269,7 @@ fn making_routes() -> [Entry; 3] {
     ]
 }
 
-fn model_routes() -> [Entry; 6] {
+fn model_routes() -> [Entry; 7] {
     let versions = "/tenants/{tenant}/models/{model}/versions";
     let next = "Makes the next version of a model, and the model if it is new.";
     let listed = web::get().to(model_versions);
@@ -312,6 +318,13 @@ fn model_routes() -> [Entry; 6] {
         )
         .takes("TrialBody")
         .answers("Trials"),
+        Entry::post(
+            "/tenants/{tenant}/endpoints/{name}/cache/purge",
+            "purgeCache",
+            "Forgets the answers that are remembered of an endpoint.",
+            web::post().to(purge_cache),
+        )
+        .answers("Purged"),
     ]
 }
 

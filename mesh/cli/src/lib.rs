@@ -10,6 +10,7 @@
 mod apply;
 mod audit;
 mod backup;
+mod cache;
 mod certificates;
 mod client;
 mod delete;
@@ -49,6 +50,7 @@ use mesh_backend::{ModelFiles, Signature};
 use mesh_types::ArtifactFormat;
 
 pub use audit::{AuditCommand, AuditExportArgs, AuditVerifyArgs};
+pub use cache::{CacheCommand, CachePurgeArgs};
 pub use certificates::{CertificateCommand, CertificateCreateArgs};
 pub use failure::Failure;
 pub use graph::{GraphArgs, GraphFormat};
@@ -210,6 +212,7 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Certificate(CertificateCommand::Create(args)) => {
             certificates::create(&globals.admin()?, &args, terminal).await
         }
+        Command::Cache(CacheCommand::Purge(args)) => cache::purge(&globals.admin()?, &args, terminal).await,
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,
         Command::Device(command) => device::device(&globals.admin()?, &command, terminal).await,

@@ -7,8 +7,8 @@ use mesh_resources::Kind;
 use mesh_types::{DeviceId, KeyId, TenantId};
 
 use crate::{
-    AuditCommand, CertificateCommand, Failure, ModelCommand, TrustOptions, client::AdminClient, keys::Expiry,
-    tensors::NamedInput,
+    AuditCommand, CacheCommand, CertificateCommand, Failure, ModelCommand, TrustOptions, client::AdminClient,
+    keys::Expiry, tensors::NamedInput,
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 unreachable, 4 conflict.";
@@ -140,6 +140,9 @@ Examples:
     /// Say which certificates stand for callers of tenants.
     #[command(subcommand)]
     Certificate(CertificateCommand),
+    /// What is remembered of endpoints' answers.
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Ask a model, as a tenant would.
     #[command(after_help = "Examples:
   mesh infer digits --input 'pixels=[[0,0,5,13]]'

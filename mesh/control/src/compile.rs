@@ -19,7 +19,7 @@ use mesh_types::{
 };
 
 use crate::{
-    credentials, ensembles,
+    caching, credentials, ensembles,
     fleet::FleetReport,
     records::{ModelName, ModelRecord, Records, VersionRecord},
     standing::{Standing, Standings, Trouble, standings},
@@ -37,6 +37,8 @@ pub struct Compiled {
     // By full name: a tenant's targets hide a model behind an endpoint of the same name.
     models: BTreeMap<ModelName, Arc<ModelEntry>>,
     routes: BTreeMap<RouteName, Arc<Route>>,
+    /// The last serial of an endpoint's cache.
+    serial: u64,
 }
 
 impl Compiled {
@@ -66,11 +68,14 @@ pub fn compile(
         standings: &standings,
         models: &models,
     };
+    let mut serial = previous.serial;
     let routes: BTreeMap<RouteName, Arc<Route>> = records
         .endpoints
         .iter()
         .map(|(name, spec)| {
-            let route = desk.route(name, spec, previous.routes.get(name).map(Arc::as_ref));
+            let before = previous.routes.get(name).map(Arc::as_ref);
+            let mut route = desk.route(name, spec, before);
+            route.cache = caching::rule(&route, spec, before, &mut serial);
             (name.clone(), Arc::new(route))
         })
         .collect();
@@ -89,6 +94,7 @@ pub fn compile(
         routed: routed(&models, &routes),
         models,
         routes,
+        serial,
     }
 }
 
@@ -189,6 +195,7 @@ impl Desk<'_> {
             salt: spec.salt.clone().unwrap_or_default(),
             timeout: spec.timeout_ms.map(Duration::from_millis),
             class: spec.service_class,
+            cache: None,
         };
         let waits = route
             .arms

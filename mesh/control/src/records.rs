@@ -59,6 +59,8 @@ pub struct VersionRecord {
     pub format: ArtifactFormat,
     /// Its file.
     pub artifact: Option<ArtifactRef>,
+    /// The file's SHA-256, as requests carry it.
+    pub digest: Option<Arc<str>>,
     /// Whether it is kept off the devices.
     pub unloaded: bool,
     /// Whether its model's version policy keeps it off them.
@@ -71,6 +73,10 @@ impl VersionRecord {
             key: Arc::new(key),
             config: Arc::new(spec.config),
             format: spec.format,
+            digest: spec
+                .artifact
+                .as_ref()
+                .map(|artifact| Arc::from(artifact.sha256.as_str())),
             artifact: spec.artifact,
             unloaded: spec.unloaded,
             left_out: false,

@@ -5,14 +5,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use futures::{FutureExt, future::BoxFuture};
 use mesh_admin_api::{
-    Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, LoadState, ModelFacts, ModelNumbers,
-    Probe, Progress, SequenceNumbers,
+    AnswerCache, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, LoadState, ModelFacts,
+    ModelNumbers, Probe, Progress, Purged, SequenceNumbers,
 };
 use mesh_control::{ControllerHandle, ModelReport, ModelState};
 use mesh_policies::{MeshSnapshot, VersionEntry, access::BookView};
-use mesh_router::{RouterParts, infer_ensemble};
+use mesh_router::{ResponseCache, RouterParts, infer_ensemble};
 use mesh_telemetry::Telemetry;
-use mesh_types::{DeviceId, Fault, FaultSource, InferJob, JobOutcome, LoadReport, ModelVersionKey, Parameters};
+use mesh_types::{
+    DeviceId, EndpointId, Fault, FaultSource, InferJob, JobOutcome, LoadReport, ModelVersionKey, Parameters, TenantId,
+};
 use mesh_worker::{DeviceStatistics, ModelStatistics};
 
 use tokio::time::{sleep, timeout};
@@ -40,6 +42,22 @@ impl IssuerView for Issuers {
         let snapshot = self.0.load();
         let book = snapshot.credentials.books().find(|book| book.name() == issuer)?;
         Some(book.view(now_unix))
+    }
+}
+
+/// The answers that routers remember.
+pub(crate) struct Remembered(pub(crate) Arc<ResponseCache>, pub(crate) Telemetry);
+
+impl AnswerCache for Remembered {
+    fn purge(&self, tenant: &TenantId, endpoint: &EndpointId) -> Purged {
+        let Self(cache, telemetry) = self;
+        let purged = cache.purge(tenant, endpoint);
+        let held = cache.usage();
+        telemetry.metrics().cache_holds(held.entries, held.bytes);
+        Purged {
+            entries: purged.entries as u64,
+            bytes: purged.bytes as u64,
+        }
     }
 }
 

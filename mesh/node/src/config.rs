@@ -13,6 +13,7 @@ use std::{
 };
 
 use mesh_protocol::HeaderPattern;
+use mesh_router::{CacheBounds, DEFAULT_CACHE_BYTES, DEFAULT_TENANT_CACHE_BYTES};
 use mesh_router_http::CorsOrigins;
 use mesh_telemetry::{LogFormat, OtlpConfig};
 use mesh_types::TenantId;
@@ -27,6 +28,8 @@ use crate::{
 
 /// The largest configuration file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+/// The most memory that may be set apart for remembered answers: a tebibyte.
+const MAX_CACHE_BYTES: usize = 1 << 40;
 /// The part of the machine's memory that models may take where nobody says another.
 const CPU_MEMORY: &str = "60%";
 /// Whose the models of a repository are where nobody says.
@@ -100,6 +103,8 @@ pub struct NodeConfig {
     pub queue: usize,
     /// How long open sequences may go on where their device is drained or their model unloaded.
     pub sequence_grace: Duration,
+    /// How much is remembered of answers.
+    pub cache: CacheBounds,
     /// Memory for the states of sequences, per device.
     pub sequence_state_bytes: u64,
     /// Where traces and metrics are pushed.
@@ -183,6 +188,7 @@ impl NodeConfig {
             cpu_memory: desk.memory(options.cpu_memory),
             gpu_memory_percent: desk.number("gpu_memory_percent", options.gpu_memory_percent, 1..=100, 90),
             parallel_loads: desk.number("parallel_loads", options.parallel_loads, 1..=16, 2),
+            cache: desk.cache(options.cache_bytes, options.cache_tenant_bytes),
             queue: desk.number("queue", options.queue, 1..=1_000_000, 4_096),
             sequence_grace: desk.millis("sequence_grace_ms", options.sequence_grace_ms, 0..=3_600_000, 30_000),
             sequence_state_bytes: desk.number("sequence_state_bytes", states, 1_024..=1 << 40, 1 << 30),
@@ -268,6 +274,14 @@ impl Desk {
 
     fn millis(&mut self, name: &str, text: Option<Text>, bounds: RangeInclusive<u64>, default: u64) -> Duration {
         Duration::from_millis(self.number(name, text, bounds, default))
+    }
+
+    fn cache(&mut self, bytes: Option<Text>, of_tenant: Option<Text>) -> CacheBounds {
+        let bounds = 0..=MAX_CACHE_BYTES;
+        CacheBounds {
+            bytes: self.number("cache_bytes", bytes, bounds.clone(), DEFAULT_CACHE_BYTES),
+            tenant_bytes: self.number("cache_tenant_bytes", of_tenant, bounds, DEFAULT_TENANT_CACHE_BYTES),
+        }
     }
 
     fn memory(&mut self, text: Option<Text>) -> Option<u64> {

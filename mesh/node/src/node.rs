@@ -14,7 +14,7 @@ use mesh_control::{Controller, ControllerHandle, ControllerParts};
 use mesh_jwks::{Keeper, KeeperError};
 use mesh_policies::{Limiter, MeshSnapshot, Pepper};
 use mesh_registry::{Files, Registry, RegistryError};
-use mesh_router::{ModelControl, Regions, RouterParts};
+use mesh_router::{ModelControl, Regions, ResponseCache, RouterParts};
 use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor};
 use mesh_router_http::{DoorError, HttpDoor, MetricsDoor};
 use mesh_telemetry::{DeviceSource, Telemetry, TelemetryConfig, TelemetryError, TritonSource};
@@ -23,7 +23,7 @@ use mesh_types::{Clock, Fault, SystemClock, TenantId};
 use mesh_worker::{BatchObserver, Worker, WorkerConfig, WorkerError};
 
 use crate::{
-    admin::{DeviceProbe, Devices, Issuers, WebApp},
+    admin::{DeviceProbe, Devices, Issuers, Remembered, WebApp},
     audit, compat,
     config::NodeConfig,
     control::{Repository, RepositoryParts},
@@ -357,7 +357,8 @@ impl Behind<'_> {
         let snapshots = Arc::new(ArcSwap::from_pointee(MeshSnapshot::default()));
         let limiter = Arc::new(Limiter::new(self.clock.clone()));
         let regions = Arc::new(doors::regions(self.config));
-        let control = self.start_control(models, &snapshots, (&limiter, &regions), &groups.control)?;
+        let cache = Arc::new(ResponseCache::new(self.config.cache));
+        let control = self.start_control(models, &snapshots, (&limiter, &regions, &cache), &groups.control)?;
         let repository = self.repository(&control, &snapshots)?;
         let metrics = MetricsDoor::start(
             self.config.metrics,
@@ -367,6 +368,7 @@ impl Behind<'_> {
             &groups.metrics,
         )?;
         let router = RouterParts {
+            cache,
             sequences: Arc::default(),
             regions,
             client_settings: self.config.allow_client_settings,
@@ -404,10 +406,11 @@ impl Behind<'_> {
         &self,
         models: ReadinessGuard,
         snapshots: &Arc<ArcSwap<MeshSnapshot>>,
-        (limiter, regions): (&Arc<Limiter>, &Arc<Regions>),
+        (limiter, regions, cache): (&Arc<Limiter>, &Arc<Regions>, &Arc<ResponseCache>),
         tasks: &Tasks,
     ) -> Result<ControllerHandle, StartError> {
         let (limiter, regions, telemetry) = (limiter.clone(), regions.clone(), self.telemetry.clone());
+        let cache = cache.clone();
         let keeper = Keeper::start(self.clock.clone(), telemetry.clone(), tasks)?;
         let parts = ControllerParts {
             registry: self.store.registry.handle(),
@@ -418,6 +421,9 @@ impl Behind<'_> {
                 let is_there = |tenant: &TenantId| snapshot.tenant(tenant.as_str()).is_some();
                 limiter.retain(is_there);
                 regions.retain(is_there);
+                cache.retain(snapshot);
+                let held = cache.usage();
+                telemetry.metrics().cache_holds(held.entries, held.bytes);
                 telemetry.spans().retain(|tenant| snapshot.tenant(tenant).is_some());
                 keeper.follow(snapshot.credentials.books());
             }),
@@ -467,6 +473,7 @@ impl Behind<'_> {
                 snapshots: router.snapshots.clone(),
             }),
             issuers: Arc::new(Issuers(router.snapshots.clone())),
+            cache: Arc::new(Remembered(router.cache.clone(), self.telemetry.clone())),
             probe: Arc::new(DeviceProbe {
                 fleet: self.fleet.clone(),
                 router,

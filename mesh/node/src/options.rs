@@ -117,6 +117,17 @@ pub struct ServeOptions {
     /// Requests at once, of all tenants, per thread of the door. [default: 4096]
     #[arg(long, env = "MESH_MAX_IN_FLIGHT", value_name = "N", help_heading = "Requests")]
     pub max_in_flight: Option<Text>,
+    /// Memory for remembered answers of endpoints with a cache, in bytes. [default: 268435456]
+    #[arg(long, env = "MESH_CACHE_BYTES", value_name = "BYTES", help_heading = "Requests")]
+    pub cache_bytes: Option<Text>,
+    /// The most of it that one tenant's answers take. [default: 67108864]
+    #[arg(
+        long,
+        env = "MESH_CACHE_TENANT_BYTES",
+        value_name = "BYTES",
+        help_heading = "Requests"
+    )]
+    pub cache_tenant_bytes: Option<Text>,
     /// How long a shutdown waits for requests under way. [default: 30000]
     #[arg(long, env = "MESH_GRACE_MS", value_name = "MS", help_heading = "Requests")]
     pub grace_ms: Option<Text>,
@@ -200,6 +211,8 @@ impl ServeOptions {
             admin_token_file: self.admin_token_file.or(other.admin_token_file),
             request_timeout_ms: self.request_timeout_ms.or(other.request_timeout_ms),
             max_in_flight: self.max_in_flight.or(other.max_in_flight),
+            cache_bytes: self.cache_bytes.or(other.cache_bytes),
+            cache_tenant_bytes: self.cache_tenant_bytes.or(other.cache_tenant_bytes),
             grace_ms: self.grace_ms.or(other.grace_ms),
             devices: self.devices.or(other.devices),
             threads_per_device: self.threads_per_device.or(other.threads_per_device),

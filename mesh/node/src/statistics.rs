@@ -33,6 +33,9 @@ pub(crate) fn from(numbers: &ModelStatistics) -> VersionStatistics {
             infer: times(numbers.compute_infer),
             output: times(numbers.compute_output),
         },
+        // The router's, who asks its cache before any device.
+        cache_hit: Times::default(),
+        cache_miss: Times::default(),
         batches: numbers.batch_sizes.iter().map(batch).collect(),
         memory: Vec::new(),
         responses: numbers.responses.iter().map(response).collect(),

@@ -12,6 +12,10 @@ pub const MAX_ARMS: usize = 16;
 pub const MAX_TIMEOUT_MS: u64 = 600_000;
 /// All of an endpoint's traffic, in hundredths of a percent.
 pub const ALL_HUNDREDTHS: u32 = 10_000;
+/// The longest that an answer is remembered: a day.
+pub const MAX_CACHE_TTL_SECONDS: u64 = 86_400;
+/// The largest answer that may be remembered.
+pub const MAX_CACHE_ENTRY_BYTES: u64 = 64 << 20;
 const MAX_UNIT: usize = 64;
 const MAX_SALT: usize = 64;
 
@@ -39,6 +43,41 @@ pub struct EndpointSpec {
     #[serde(default, skip_serializing_if = "is_interactive")]
     #[schema(value_type = String)]
     pub service_class: ServiceClass,
+    /// Remember answers, so that an equal request is not computed again; absent: every request is computed. Only for models
+    /// that answer equal requests alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheSpec>,
+}
+
+/// How an endpoint's answers are remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CacheSpec {
+    /// For how long, in seconds; at most a day.
+    pub ttl_seconds: u64,
+    /// The most bytes of one answer; a larger one is not remembered.
+    #[serde(default = "default_max_entry_bytes")]
+    pub max_entry_bytes: u64,
+}
+
+const fn default_max_entry_bytes() -> u64 {
+    1 << 20
+}
+
+impl CacheSpec {
+    fn check(&self, problems: &mut Vec<Problem>) {
+        let mut in_range = |field: &str, value: u64, max: u64| {
+            if !(1..=max).contains(&value) {
+                problems.push(Problem::new(field, format!("{value} is not within 1 to {max}")));
+            }
+        };
+        in_range("spec.cache.ttl_seconds", self.ttl_seconds, MAX_CACHE_TTL_SECONDS);
+        in_range(
+            "spec.cache.max_entry_bytes",
+            self.max_entry_bytes,
+            MAX_CACHE_ENTRY_BYTES,
+        );
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -115,6 +154,9 @@ impl EndpointSpec {
             .is_some_and(|timeout| timeout == 0 || timeout > MAX_TIMEOUT_MS)
         {
             problems.push(Problem::new("spec.timeout_ms", format!("1 to {MAX_TIMEOUT_MS}")));
+        }
+        if let Some(cache) = &self.cache {
+            cache.check(problems);
         }
     }
 

@@ -26,7 +26,10 @@ pub use access::{
 };
 pub use archive::{MAX_ARCHIVE_ENTRIES, MAX_ARCHIVE_RATIO, MAX_ENTRY_NAME, archive_problem};
 pub use certificate::{CertificateIdentity, ClientCertificateSpec, MAX_SPIFFE_ID};
-pub use endpoint::{ALL_HUNDREDTHS, ArmSpec, EndpointSpec, MAX_ARMS, MAX_TIMEOUT_MS};
+pub use endpoint::{
+    ALL_HUNDREDTHS, ArmSpec, CacheSpec, EndpointSpec, MAX_ARMS, MAX_CACHE_ENTRY_BYTES, MAX_CACHE_TTL_SECONDS,
+    MAX_TIMEOUT_MS,
+};
 pub use envelope::{API_VERSION, Metadata, Resource, Spec};
 pub use key::{Kind, ResourceKey};
 pub use model::{

@@ -8,6 +8,7 @@
 //! allocation once its series exists; nothing here ever blocks or fails a request.
 
 mod answers;
+mod cache;
 mod certificates;
 mod devices;
 mod ensembles;

@@ -23,6 +23,7 @@ use prometheus_client::{
 
 use crate::{
     answers::{self, AnswersSample},
+    cache::CacheMetrics,
     certificates::Certificates,
     devices::{self, DeviceMetrics, DeviceSource},
     ensembles::{EnsembleMeter, EnsembleReading, Ensembles},
@@ -95,6 +96,7 @@ pub struct Metrics {
     pub(crate) ensembles: Ensembles,
     certificates: Certificates,
     issuers: Issuers,
+    cache: CacheMetrics,
 }
 
 impl Default for Metrics {
@@ -119,6 +121,7 @@ impl Metrics {
             ensembles: Ensembles::default(),
             certificates: Certificates::default(),
             issuers: Issuers::default(),
+            cache: CacheMetrics::default(),
         };
         metrics.register();
         metrics
@@ -129,6 +132,7 @@ impl Metrics {
         self.models.register(&mut registry);
         self.certificates.register(&mut registry);
         self.issuers.register(&mut registry);
+        self.cache.register(&mut registry);
         registry.register(
             "mesh_refused",
             "Requests refused before they had a tenant, by reason",
@@ -194,6 +198,16 @@ impl Metrics {
     /// The files of a door's certificate have changed, and were put in place or refused.
     pub fn certificate_changed(&self, door: &'static str, renewed: bool) {
         self.certificates.changed(door, renewed);
+    }
+
+    /// A request of an endpoint with a response cache, and how it was answered.
+    pub fn asked_cache(&self, tenant: &str, endpoint: &str, outcome: &'static str) {
+        self.cache.asked(tenant, endpoint, outcome);
+    }
+
+    /// What the response cache holds now.
+    pub fn cache_holds(&self, entries: usize, bytes: usize) {
+        self.cache.holds(entries, bytes);
     }
 
     /// A request of a caller that is known by its certificate.

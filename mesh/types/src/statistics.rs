@@ -72,6 +72,10 @@ pub struct VersionStatistics {
     pub queue: Times,
     /// Where their time went then.
     pub compute: ComputeTimes,
+    /// Requests that were answered from the cache, and how long that took.
+    pub cache_hit: Times,
+    /// Requests that were looked for in the cache in vain, and how long the cache took.
+    pub cache_miss: Times,
     /// Executions by their number of rows.
     pub batches: BTreeMap<u32, ComputeTimes>,
     /// What it takes of each device's memory, in bytes.

@@ -78,6 +78,7 @@ pub(super) fn entry(tenant: &str, model: &str, config: ModelConfig, plan: Option
         key: Arc::new(key(model, tenant)),
         config: Arc::new(config),
         format: ArtifactFormat::Builtin,
+        digest: None,
         ready_on: vec![DeviceId::cpu(0)],
         plan,
         unavailable_reason: None,

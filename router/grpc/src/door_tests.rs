@@ -111,6 +111,7 @@ fn model(name: &str) -> Arc<ModelEntry> {
             ..ModelConfig::default()
         }),
         format: ArtifactFormat::Builtin,
+        digest: None,
         ready_on: vec![DeviceId::cpu(0)],
         plan: None,
         unavailable_reason: None,
@@ -160,6 +161,7 @@ fn bed_with(change: impl FnOnce(&mut GrpcDoorConfig)) -> Bed {
     });
     let clock = Arc::new(SystemClock);
     let parts = RouterParts {
+        cache: Arc::default(),
         sequences: Arc::default(),
         regions: Arc::default(),
         client_settings: false,
@@ -827,6 +829,7 @@ async fn an_address_that_is_taken_is_named() {
         ..GrpcDoorConfig::default()
     };
     let parts = RouterParts {
+        cache: Arc::default(),
         sequences: Arc::default(),
         regions: Arc::default(),
         client_settings: false,

@@ -177,7 +177,12 @@ impl Service {
         let mut metadata = status::marked(id);
         status::trace(&mut metadata, answer.account.trace());
         let result = answer.result.and_then(|completed| {
-            let Completed { response, arm, .. } = completed;
+            let Completed {
+                response, arm, cached, ..
+            } = completed;
+            if let Some(cached) = cached {
+                metadata.insert(status::CACHE, http::HeaderValue::from_static(cached.as_str()));
+            }
             if let Some(arm) = arm {
                 status::put(&mut metadata, status::ARM, &arm);
             }

@@ -7,6 +7,7 @@ use tonic::{Code, Status, metadata::MetadataMap};
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const CACHE: HeaderName = HeaderName::from_static("mesh-cache");
 pub(crate) const ARM: HeaderName = HeaderName::from_static("x-mesh-arm");
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-mesh-version");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");

@@ -78,9 +78,13 @@ impl Service {
     }
 }
 
-/// Says which version answered, and which arm of a split.
+/// Says which version answered, which arm of a split, and whether the answer was remembered where it may be.
 fn tell_version(response: &mut HttpResponse, completed: &Completed) {
     tell_arm(response, completed.arm.as_deref(), completed.response.version);
+    if let Some(cached) = completed.cached {
+        let value = HeaderValue::from_static(cached.as_str());
+        response.headers_mut().insert(reply::CACHE, value);
+    }
 }
 
 /// The same of any number of answers.

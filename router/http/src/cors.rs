@@ -118,7 +118,7 @@ impl CorsOrigins {
     /// Lets the page of an origin that may call read the answer.
     pub(crate) fn tell(&self, request: &HttpRequest, response: &mut HttpResponse) {
         const EXPOSED: HeaderValue = HeaderValue::from_static(
-            "inference-header-content-length, x-request-id, x-mesh-version, x-mesh-arm, traceparent, retry-after, \
+            "inference-header-content-length, x-request-id, x-mesh-version, x-mesh-arm, mesh-cache, traceparent, retry-after, \
              retry-after-ms, www-authenticate",
         );
         if let Some(allowed) = request.headers().get(ORIGIN).and_then(|origin| self.allowed(origin)) {

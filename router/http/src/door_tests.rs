@@ -102,6 +102,7 @@ fn model(name: &str, datatype: DataType) -> Arc<ModelEntry> {
             ..ModelConfig::default()
         }),
         format: ArtifactFormat::Builtin,
+        digest: None,
         ready_on: vec![DeviceId::cpu(0)],
         plan: None,
         unavailable_reason: None,
@@ -148,6 +149,7 @@ fn snapshot(limits: TenantLimits, key: &GeneratedKey, datatype: DataType) -> Mes
         unit: None,
         salt: "s".into(),
         timeout: None,
+        cache: None,
         class: mesh_types::ServiceClass::default(),
     };
     targets.insert("split".into(), Target::Endpoint(Arc::new(route)));
@@ -180,6 +182,7 @@ fn bed_by(
     });
     let telemetry = Telemetry::local();
     let parts = RouterParts {
+        cache: Arc::default(),
         sequences: Arc::default(),
         regions: Arc::default(),
         client_settings: false,

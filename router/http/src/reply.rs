@@ -23,6 +23,7 @@ use smallvec::SmallVec;
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const ARM: HeaderName = HeaderName::from_static("x-mesh-arm");
+pub(crate) const CACHE: HeaderName = HeaderName::from_static("mesh-cache");
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-mesh-version");
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const JSON_BYTES: HeaderName = HeaderName::from_static(HEADER_CONTENT_LENGTH);

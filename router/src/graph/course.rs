@@ -137,6 +137,7 @@ mod tests {
             }),
             config: Arc::new(ModelConfig::default()),
             format: ArtifactFormat::Builtin,
+            digest: None,
             ready_on: vec![DeviceId::cpu(0), DeviceId::cpu(1)],
             plan: None,
             unavailable_reason: None,

@@ -51,6 +51,7 @@ fn ensemble(
         key: Arc::new(key),
         config: Arc::new(config),
         format: ArtifactFormat::Ensemble,
+        digest: None,
         ready_on: Vec::new(),
         plan: Some(Arc::new(plan.unwrap())),
         unavailable_reason: None,

@@ -20,6 +20,7 @@ fn entry(model: &str) -> Arc<VersionEntry> {
         }),
         config: Arc::new(ModelConfig::default()),
         format: ArtifactFormat::Builtin,
+        digest: None,
         ready_on: Vec::new(),
         unavailable_reason: None,
         phase: Default::default(),

@@ -86,6 +86,7 @@ export interface EndpointSpec {
   salt?: string;
   timeout_ms?: number;
   service_class?: ServiceClass;
+  cache?: { ttl_seconds: number; max_entry_bytes?: number };
 }
 
 export type Tenant = Resource<TenantSpec>;

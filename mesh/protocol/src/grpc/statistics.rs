@@ -39,9 +39,8 @@ pub fn model_statistics(of: StatisticsOf<'_>) -> ModelStatistics {
             compute_input: duration(numbers.compute.input),
             compute_infer: duration(numbers.compute.infer),
             compute_output: duration(numbers.compute.output),
-            // There is no cache: nothing was found in it, and nothing was missing.
-            cache_hit: duration(Times::default()),
-            cache_miss: duration(Times::default()),
+            cache_hit: duration(numbers.cache_hit),
+            cache_miss: duration(numbers.cache_miss),
         }),
         batch_stats: numbers.batches.iter().map(batch).collect(),
         memory_usage: numbers.memory.iter().map(memory).collect(),

@@ -252,6 +252,7 @@ fn answer(about: &str, gives: Gives, config: Option<&ModelConfig>) -> Value {
             for (header, name) in [
                 ("x-mesh-version", "ModelVersion"),
                 ("x-mesh-arm", "Arm"),
+                ("mesh-cache", "Cache"),
                 ("traceparent", "Traceparent"),
                 ("inference-header-content-length", "InferenceHeaderContentLength"),
             ] {

@@ -111,6 +111,7 @@ pub(crate) fn headers() -> Value {
         "RetryAfterMs": {"description": "The same in milliseconds, where it is known so exactly.", "schema": number(1)},
         "ModelVersion": {"description": "The version that answered.", "required": true, "schema": number(1)},
         "Arm": {"description": "The arm of the endpoint's split that answered.", "schema": text},
+        "Cache": {"description": "Where the answer of an endpoint with a response cache came from: `hit` or `miss`.", "schema": text},
         "Traceparent": {"description": "The span of the request itself (W3C trace context).", "required": true,
             "schema": {"type": "string"}},
         "InferenceHeaderContentLength": {"description": "Bytes of JSON before the raw tensors; absent where all is JSON.",
