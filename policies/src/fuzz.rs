@@ -50,6 +50,7 @@ fn made() -> Result<Credentials, String> {
     let pepper = Pepper::from_bytes(std::array::from_fn(|index| u8::try_from(index).unwrap_or_default()));
     let tenant = TenantId::parse("acme").map_err(|error| error.to_string())?;
     let key = ApiKeyEntry {
+        groups: [].into(),
         id: KeyId::parse("0123456789ab").map_err(|error| error.to_string())?,
         tenant: tenant.clone(),
         hash: pepper.hash(&"A".repeat(43)),

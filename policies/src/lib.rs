@@ -1,14 +1,16 @@
 //! Pure decisions, the clock passed in: who may, how much, and which version.
 //!
-//! Owns the [`MeshSnapshot`] that a request is decided by, authentication ([`access`]), tenants' limits ([`limits`]), the split
-//! of an endpoint ([`traffic`]), models made of other models ([`graph`]) and the keys of signatures ([`signing`]). Knows no runtime, no wire format and no store: control compiles a snapshot, routers
-//! ask it, and nothing here reads a clock or an environment of its own.
+//! Owns the [`MeshSnapshot`] that a request is decided by, authentication ([`access`]), authorization ([`authorization`]), tenants'
+//! limits ([`limits`]), the split of an endpoint ([`traffic`]), models made of other models ([`graph`]) and the keys of signatures
+//! ([`signing`]). Knows no runtime, no wire format and no store: control compiles a snapshot, routers ask it, and nothing here reads
+//! a clock or an environment of its own.
 //!
-//! Invariants: an empty snapshot lets nobody in; one snapshot decides a whole request; only the limiter's counters and the
-//! memory of verified tokens and the books of issuers' keys change behind a shared reference, and only the books, which hold what
-//! an issuer publishes, can make a decision another one.
+//! Invariants: an empty snapshot lets nobody in; one snapshot decides a whole request; only the limiter's counters, the memories
+//! of verified tokens and of decisions, and the books of issuers' keys change behind a shared reference, and only the books, which
+//! hold what an issuer publishes, can make a decision another one.
 
 pub mod access;
+pub mod authorization;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod graph;

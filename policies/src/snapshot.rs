@@ -7,7 +7,7 @@
 //! in its own `targets`, so a foreign name and an absent one are the same miss.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -18,6 +18,7 @@ use mesh_types::{
 
 use crate::{
     access::{AuthError, Credentials, Presented, Principal, Scope},
+    authorization::{Action, Authorization},
     graph::Plan,
     limits::TenantLimits,
     traffic::Route,
@@ -30,6 +31,8 @@ pub struct MeshSnapshot {
     pub revision: u64,
     /// Who may come in.
     pub credentials: Credentials,
+    /// Who may call what.
+    pub authorization: Authorization,
     tenants: HashMap<TenantId, Arc<TenantEntry>>,
     ensembles: HashMap<ModelVersionKey, Arc<VersionEntry>>,
 }
@@ -44,6 +47,7 @@ impl MeshSnapshot {
         Self {
             revision,
             credentials,
+            authorization: Authorization::default(),
             tenants,
             ensembles: HashMap::new(),
         }
@@ -55,6 +59,33 @@ impl MeshSnapshot {
         let by_key = |entry: Arc<VersionEntry>| (ModelVersionKey::clone(&entry.key), entry);
         self.ensembles = ensembles.into_iter().map(by_key).collect();
         self
+    }
+
+    /// The same with these rules of who may call what.
+    #[must_use]
+    pub fn with_authorization(self, authorization: Authorization) -> Self {
+        Self { authorization, ..self }
+    }
+
+    /// What the caller calls by the name. A name that it may not call is as good as none, and nothing tells them apart.
+    pub fn callable<'a>(&self, principal: &Principal, tenant: &'a TenantEntry, name: &str) -> Option<&'a Target> {
+        let target = tenant.target(name)?;
+        let may = self.authorization.may_call(principal, tenant, name, target);
+        may.then_some(target)
+    }
+
+    /// Whether a name that may lead nowhere yet is one that the caller may call: a repository's model that is not loaded is none of
+    /// its tenant's targets, and still a model of that tenant.
+    pub fn may_name(&self, principal: &Principal, tenant: &TenantEntry, name: &str) -> bool {
+        match tenant.target(name) {
+            Some(target) => self.authorization.may_call(principal, tenant, name, target),
+            None => self.authorization.may(principal, Action::Infer, &tenant.id, name),
+        }
+    }
+
+    /// Whether the caller may load and unload a model of its tenant's repository, loaded or not.
+    pub fn may_load(&self, principal: &Principal, tenant: &TenantEntry, name: &str) -> bool {
+        self.authorization.may(principal, Action::Load, &tenant.id, name)
     }
 
     /// A version that is an ensemble, ready or not.
@@ -124,6 +155,8 @@ pub struct ModelEntry {
     pub owner: TenantId,
     /// The model.
     pub model: ModelId,
+    /// The other tenants that may call it.
+    pub grants: Arc<BTreeSet<TenantId>>,
     /// Its versions.
     pub versions: BTreeMap<Version, Arc<VersionEntry>>,
     /// Its labels.
@@ -225,6 +258,7 @@ pub(crate) mod tests {
         ModelEntry {
             owner: TenantId::parse("acme").unwrap(),
             model: ModelId::parse(model).unwrap(),
+            grants: Arc::default(),
             versions: versions
                 .iter()
                 .map(|(number, ready)| (Version::new(*number).unwrap(), version(model, *number, *ready)))

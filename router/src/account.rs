@@ -87,13 +87,13 @@ impl Account {
     }
 
     /// Notes who is calling.
-    pub(crate) fn known(&mut self, caller: Principal) {
+    pub(crate) fn known(&mut self, caller: &Principal) {
         if let Some(name) = caller.certificate() {
             let metrics = self.telemetry.metrics();
             metrics.known_by_certificate(caller.tenant.as_str(), name);
         }
-        self.caller = Some(caller.credential);
-        self.tenant = Some(caller.tenant);
+        self.caller = Some(caller.credential.clone());
+        self.tenant = Some(caller.tenant.clone());
     }
 
     /// The request's own span, for the answer's `traceparent` and the device's spans.

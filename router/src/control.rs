@@ -8,7 +8,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use mesh_types::{Deadline, Fault, FaultClass, FaultSource, RequestId, TenantId, Version};
 
-use crate::{Credential, IndexEntry, RouterHandle, manage};
+use crate::{Credential, IndexEntry, RouterHandle, manage::Namer};
 
 /// How long a change may take where its caller does not say.
 pub const CHANGE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -99,14 +99,18 @@ impl RouterHandle {
         order: impl FnOnce(Deadline) -> Result<ChangeOrder, Fault>,
     ) -> Result<(), Fault> {
         let parts = self.parts();
-        let tenant = manage::tenant_of(parts, credential)?;
+        let namer = Namer::new(parts, credential)?;
         let Some(control) = control else {
             return Err(not_allowed());
         };
         let timeout = timeout.map_or(CHANGE_TIMEOUT, |timeout| timeout.min(CHANGE_TIMEOUT));
         let order = order(Deadline::after(parts.clock.now(), timeout))?;
-        if *control.tenant() != tenant {
+        // What a policy keeps from the caller is kept whether it is there or not, so that neither answer tells.
+        if control.tenant() != namer.tenant() || !namer.may_name(&order.model) {
             return Err(Fault::unknown_model(&order.model));
+        }
+        if !namer.may_load(&order.model) {
+            return Err(kept_from_loading());
         }
         control.change(order).await
     }
@@ -118,13 +122,13 @@ impl RouterHandle {
         credential: &Credential,
         only_ready: bool,
     ) -> Result<Vec<RepositoryEntry>, Fault> {
-        let tenant = manage::tenant_of(self.parts(), credential)?;
-        let Some(control) = control.filter(|control| *control.tenant() == tenant) else {
+        let namer = Namer::new(self.parts(), credential)?;
+        let Some(control) = control.filter(|control| control.tenant() == namer.tenant()) else {
             let index = self.index(credential, only_ready)?;
             return Ok(index.into_iter().map(RepositoryEntry::from).collect());
         };
         let mut index = control.index().await?;
-        index.retain(|entry| entry.ready || !only_ready);
+        index.retain(|entry| (entry.ready || !only_ready) && namer.may_name(&entry.name));
         Ok(index)
     }
 }
@@ -135,5 +139,13 @@ fn not_allowed() -> Fault {
         FaultSource::Client,
         "explicit model load / unload is not allowed by this server: models are managed at its admin door, unless it serves \
          a repository with --model-control-mode explicit",
+    )
+}
+
+fn kept_from_loading() -> Fault {
+    Fault::new(
+        FaultClass::PermissionDenied,
+        FaultSource::Client,
+        "a policy keeps this caller from loading and unloading this model (model:load): ask who administers the mesh",
     )
 }

@@ -34,9 +34,9 @@ pub(crate) fn describe(
     name: &str,
     selector: &VersionSelector,
 ) -> Result<ModelDescription, Fault> {
-    let (_, tenant) = snapshot.caller(credential.presented(), clock.unix_seconds())?;
+    let (principal, tenant) = snapshot.caller(credential.presented(), clock.unix_seconds())?;
     let unknown = || Fault::unknown_model(name);
-    let target = tenant.target(name).ok_or_else(unknown)?;
+    let target = snapshot.callable(&principal, tenant, name).ok_or_else(unknown)?;
     let (entry, versions) = match target {
         Target::Model(model) => {
             let entry = model.resolve(selector).ok_or_else(unknown)?;

@@ -8,7 +8,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use mesh_policies::{Principal, Scope};
+use mesh_policies::{Principal, Scope, access::PrincipalId};
 use mesh_types::TenantId;
 
 use crate::Credential;
@@ -31,6 +31,8 @@ impl LocalTenant {
     /// They are this tenant, with the right to call its models.
     pub fn new(tenant: TenantId) -> Self {
         Self(Arc::new(Principal {
+            id: PrincipalId::fresh(),
+            groups: [].into(),
             tenant,
             subject: Arc::from("local"),
             credential: Arc::from("local"),

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_policies::{
-    MeshSnapshot,
+    MeshSnapshot, Principal,
     snapshot::{Target, TenantEntry, VersionEntry, VersionPhase},
 };
 use mesh_types::{ArtifactFormat, ComputeTimes, Fault, TenantId, Times, Version, VersionSelector, VersionStatistics};
@@ -76,10 +76,10 @@ impl RouterHandle {
     ) -> Result<Vec<StatisticsEntry>, Fault> {
         let parts = self.parts();
         let snapshot = parts.snapshots.load_full();
-        let tenant = caller(&snapshot, parts, credential)?;
+        let asker = caller(&snapshot, parts, credential)?;
         let found = match name {
-            Some(name) => of_name(tenant, name, selector)?,
-            None => of_models(tenant),
+            Some(name) => of_name(&asker, name, selector)?,
+            None => of_models(&asker),
         };
         let counted = found.into_iter().map(|(name, entry)| StatisticsEntry {
             name,
@@ -115,14 +115,14 @@ pub struct NamesPage {
 impl View {
     /// So many of the names that the caller may call, in order: the first ones, or those behind a name.
     pub fn names(&self, credential: &Credential, behind: Option<&str>, most: usize) -> Result<NamesPage, Fault> {
-        let tenant = caller(self.snapshot(), self.parts(), credential)?;
+        let asker = caller(self.snapshot(), self.parts(), credential)?;
         let is_on_page = |name: &&String| behind.is_none_or(|behind| name.as_str() > behind);
-        let mut names: Vec<&String> = tenant.targets.keys().filter(is_on_page).collect();
+        let mut names: Vec<&String> = asker.tenant.targets.keys().filter(is_on_page).collect();
         names.sort_unstable();
         let is_callable = |name: &&String| {
-            tenant
+            asker
                 .target(name)
-                .is_some_and(|target| !versions(tenant, target).is_empty())
+                .is_some_and(|target| !versions(asker.tenant, target).is_empty())
         };
         let mut callable = names.into_iter().filter(is_callable);
         let names = callable.by_ref().take(most).cloned().collect();
@@ -132,10 +132,10 @@ impl View {
 
     /// The versions that the caller's names lead to, by name and version; only those that are ready, if so asked.
     pub fn index(&self, credential: &Credential, only_ready: bool) -> Result<Vec<IndexEntry>, Fault> {
-        let tenant = caller(self.snapshot(), self.parts(), credential)?;
+        let asker = caller(self.snapshot(), self.parts(), credential)?;
         let mut index = Vec::new();
-        for (name, target) in &tenant.targets {
-            for (version, entry) in versions(tenant, target) {
+        for (name, target) in asker.targets() {
+            for (version, entry) in versions(asker.tenant, target) {
                 let ready = entry.is_ready();
                 if ready || !only_ready {
                     let reason = entry.unavailable_reason.as_deref().filter(|_| !ready);
@@ -152,12 +152,6 @@ impl View {
         index.sort_unstable_by(|one, other| (&one.name, one.version).cmp(&(&other.name, other.version)));
         Ok(index)
     }
-}
-
-/// Who is calling.
-pub(crate) fn tenant_of(parts: &RouterParts, credential: &Credential) -> Result<TenantId, Fault> {
-    let snapshot = parts.snapshots.load();
-    Ok(caller(&snapshot, parts, credential)?.id.clone())
 }
 
 /// Adds what was answered without the version: a success, but no inference.
@@ -188,13 +182,66 @@ fn of_ensemble(parts: &RouterParts, entry: &VersionEntry) -> VersionStatistics {
     }
 }
 
-fn caller<'a>(
+/// Who asks about names that may come to lead somewhere; keeps its snapshot for as long as that takes.
+pub(crate) struct Namer {
+    snapshot: Arc<MeshSnapshot>,
+    principal: Principal,
+    tenant: Arc<TenantEntry>,
+}
+
+impl Namer {
+    pub(crate) fn new(parts: &RouterParts, credential: &Credential) -> Result<Self, Fault> {
+        let snapshot = parts.snapshots.load_full();
+        let (principal, tenant) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
+        let tenant = tenant.clone();
+        Ok(Self {
+            snapshot,
+            principal,
+            tenant,
+        })
+    }
+
+    pub(crate) fn tenant(&self) -> &TenantId {
+        &self.tenant.id
+    }
+
+    /// Whether it may call what the name may come to lead to.
+    pub(crate) fn may_name(&self, name: &str) -> bool {
+        self.snapshot.may_name(&self.principal, &self.tenant, name)
+    }
+
+    /// Whether it may load and unload the model.
+    pub(crate) fn may_load(&self, name: &str) -> bool {
+        self.snapshot.may_load(&self.principal, &self.tenant, name)
+    }
+}
+
+/// Who is asking, with what it may see.
+struct Asker<'a> {
     snapshot: &'a MeshSnapshot,
-    parts: &RouterParts,
-    credential: &Credential,
-) -> Result<&'a TenantEntry, Fault> {
-    let (_, tenant) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
-    Ok(tenant)
+    principal: Principal,
+    tenant: &'a TenantEntry,
+}
+
+impl<'a> Asker<'a> {
+    fn target(&self, name: &str) -> Option<&'a Target> {
+        self.snapshot.callable(&self.principal, self.tenant, name)
+    }
+
+    /// The names that it may call, and what they lead to.
+    fn targets(&self) -> impl Iterator<Item = (&'a String, &'a Target)> {
+        let names = self.tenant.targets.keys();
+        names.filter_map(|name| Some((name, self.target(name)?)))
+    }
+}
+
+fn caller<'a>(snapshot: &'a MeshSnapshot, parts: &RouterParts, credential: &Credential) -> Result<Asker<'a>, Fault> {
+    let (principal, tenant) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
+    Ok(Asker {
+        snapshot,
+        principal,
+        tenant,
+    })
 }
 
 /// Whether the tenant may call it: an ensemble may have steps that are not for everybody.
@@ -221,9 +268,9 @@ fn versions(tenant: &TenantEntry, target: &Target) -> BTreeMap<Version, Arc<Vers
 
 type Named = (String, Arc<VersionEntry>);
 
-fn of_name(tenant: &TenantEntry, name: &str, selector: &VersionSelector) -> Result<Vec<Named>, Fault> {
-    let unknown = || Fault::unknown_model(name);
-    let target = tenant.target(name).ok_or_else(unknown)?;
+fn of_name(asker: &Asker<'_>, name: &str, selector: &VersionSelector) -> Result<Vec<Named>, Fault> {
+    let (tenant, unknown) = (asker.tenant, || Fault::unknown_model(name));
+    let target = asker.target(name).ok_or_else(unknown)?;
     let found: Vec<Arc<VersionEntry>> = match (selector, target) {
         (VersionSelector::Default, target) => versions(tenant, target).into_values().collect(),
         (pinned, Target::Model(model)) => model.resolve(pinned).into_iter().cloned().collect(),
@@ -242,11 +289,11 @@ fn of_name(tenant: &TenantEntry, name: &str, selector: &VersionSelector) -> Resu
 }
 
 /// Endpoints are left out: what their versions do is their models'.
-fn of_models(tenant: &TenantEntry) -> Vec<Named> {
+fn of_models(asker: &Asker<'_>) -> Vec<Named> {
     let mut named: Vec<Named> = Vec::new();
-    for (name, target) in &tenant.targets {
+    for (name, target) in asker.targets() {
         if matches!(target, Target::Model(_)) {
-            let of_it = versions(tenant, target).into_values();
+            let of_it = versions(asker.tenant, target).into_values();
             named.extend(of_it.map(|entry| (name.clone(), entry)));
         }
     }

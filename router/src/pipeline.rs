@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use mesh_actors::Permit;
 use mesh_policies::{
-    MeshSnapshot,
+    MeshSnapshot, Principal,
     graph::Plan,
     limits::Admission,
     placement::device_of,
@@ -107,6 +107,8 @@ struct Received {
 
 /// The caller is known.
 struct Authenticated {
+    snapshot: Arc<MeshSnapshot>,
+    principal: Principal,
     tenant: Arc<TenantEntry>,
     call: Call,
     permit: Permit,
@@ -114,6 +116,8 @@ struct Authenticated {
 
 /// The caller's limits have room, and hold it.
 struct Admitted {
+    snapshot: Arc<MeshSnapshot>,
+    principal: Principal,
     tenant: Arc<TenantEntry>,
     call: Call,
     permits: (Permit, Admission),
@@ -159,9 +163,11 @@ impl Received {
         let parts = &pipeline.parts;
         match prove(&self.snapshot, parts, &self.call.credential)? {
             Proven::Caller(principal, tenant) => {
-                account.known(principal);
+                account.known(&principal);
                 Ok(Ok(Authenticated {
                     tenant: tenant.clone(),
+                    snapshot: self.snapshot,
+                    principal,
                     call: self.call,
                     permit: self.permit,
                 }))
@@ -179,6 +185,8 @@ impl Authenticated {
     fn admit(self, pipeline: &Pipeline) -> Result<Admitted, Fault> {
         let admission = pipeline.parts.limiter.admit(&self.tenant.id, &self.tenant.limits)?;
         Ok(Admitted {
+            snapshot: self.snapshot,
+            principal: self.principal,
             tenant: self.tenant,
             call: self.call,
             permits: (self.permit, admission),
@@ -190,7 +198,9 @@ impl Admitted {
     fn choose(self, pipeline: &Pipeline, account: &mut Account) -> Result<Versioned, Fault> {
         let request = &self.call.request;
         let unknown = || Fault::unknown_model(&request.model);
-        let target = self.tenant.target(&request.model).ok_or_else(unknown)?;
+        // A name that the caller may not call is as unknown as one that is not there.
+        let target = self.snapshot.callable(&self.principal, &self.tenant, &request.model);
+        let target = target.ok_or_else(unknown)?;
         // The name exists for this caller: from here on it may be a label.
         account.target = Some(target.clone());
         account.trace_as(&self.tenant.id, &request.model);

@@ -28,9 +28,11 @@ impl RouterHandle {
     ) -> Result<TraceSettings, Fault> {
         let parts = self.parts();
         let snapshot = parts.snapshots.load();
-        let (_, tenant) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
+        let (principal, tenant) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
         let of = match model {
-            Some(name) if tenant.target(name).is_none() => return Err(Fault::unknown_model(name)),
+            Some(name) if snapshot.callable(&principal, tenant, name).is_none() => {
+                return Err(Fault::unknown_model(name));
+            }
             model => model.map(|name| (tenant.id.as_str(), name)),
         };
         let spans = parts.telemetry.spans();

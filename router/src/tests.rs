@@ -111,6 +111,7 @@ fn model(name: &str, numbers: &[u32], ready_on: &[DeviceId]) -> Arc<ModelEntry> 
         })
         .collect();
     Arc::new(ModelEntry {
+        grants: Arc::default(),
         owner: tenant("acme"),
         model: ModelId::parse(name).unwrap(),
         labels: [(Label::parse("stable").unwrap(), Version::FIRST)].into(),
@@ -184,6 +185,7 @@ impl Bed {
             let key = generate_api_key("test", &mut rand::rng());
             let scopes = [Scope::Infer].into_iter().filter(|_| name != "blind");
             credentials = credentials.with_key(ApiKeyEntry {
+                groups: [].into(),
                 id: key.id,
                 tenant: tenant(of),
                 hash: pepper.hash(&key.secret),

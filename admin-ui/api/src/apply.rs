@@ -25,9 +25,15 @@ pub(crate) async fn apply(
     dry_run: bool,
 ) -> Result<HttpResponse, ApiError> {
     let resources = read(body)?;
+    for key in resources.iter().filter_map(|resource| resource.key().ok()) {
+        caller.reaches(&key)?;
+    }
     let mut tries = 1;
     loop {
         let steps = plan::steps(state, resources.clone())?;
+        for step in &steps {
+            step.check_right(state, caller)?;
+        }
         let changes: Vec<Change> = steps.iter().filter_map(plan::Step::change).collect();
         let written = match write(state, caller, changes, dry_run).await {
             Err(error) if error.is_conflict() && tries < MAX_TRIES => {

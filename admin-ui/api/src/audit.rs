@@ -1,14 +1,20 @@
 //! The trail of changes: redacted for people, whole for whoever checks it, and the check of its chain.
 
-use actix_web::HttpResponse;
+use actix_web::{
+    HttpResponse,
+    web::{self, Query},
+};
 use jiff::Timestamp;
+use mesh_policies::authorization::{Action, ObjectKind};
 use mesh_registry::{AuditEntry, AuditExport, AuditPage};
 use serde::Deserialize;
 
 use crate::{
     AdminState,
     auth::Caller,
+    entry::Entry,
     error::ApiError,
+    routes::{Answer, State},
     wire::{AuditChange, AuditList, AuditPart, AuditVerdict, AuditView},
 };
 
@@ -19,7 +25,7 @@ pub(crate) const MAX_LIMIT: usize = 500;
 /// What part of the trail is asked for.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct AuditQuery {
+struct AuditQuery {
     after: u64,
     limit: Option<usize>,
 }
@@ -40,10 +46,10 @@ fn checked(limit: Option<usize>) -> Result<usize, ApiError> {
 }
 
 /// Answers a part of the trail; read from disk, so not on the door's thread.
-pub(crate) async fn list(state: &AdminState, query: &AuditQuery) -> Result<HttpResponse, ApiError> {
+async fn list(state: &AdminState, query: &AuditQuery) -> Result<HttpResponse, ApiError> {
     let limit = query.limit()?;
     let (registry, after) = (state.inner.parts.registry.clone(), query.after);
-    let read = actix_web::web::block(move || registry.audit(after, limit)).await;
+    let read = web::block(move || registry.audit(after, limit)).await;
     let AuditPage { entries, begins } = read.map_err(|_| ApiError::busy("the trail was not read: ask again"))??;
     let next = entries
         .last()
@@ -85,10 +91,10 @@ fn view(entry: &AuditEntry) -> AuditView {
 }
 
 /// Reads the whole trail; on a thread of its own, because that takes a while.
-pub(crate) async fn verify(state: &AdminState) -> Result<HttpResponse, ApiError> {
+async fn verify(state: &AdminState) -> Result<HttpResponse, ApiError> {
     let registry = state.inner.parts.registry.clone();
     let public_key = registry.audit_key();
-    let checked = actix_web::web::block(move || registry.verify_audit()).await;
+    let checked = web::block(move || registry.verify_audit()).await;
     let checked = checked.map_err(|_| ApiError::busy("the check was not finished: ask again"))?;
     Ok(HttpResponse::Ok().json(match checked {
         Ok(summary) => AuditVerdict {
@@ -117,21 +123,21 @@ pub(crate) async fn verify(state: &AdminState) -> Result<HttpResponse, ApiError>
 /// What part of an export is asked for.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct ExportQuery {
+struct ExportQuery {
     after: u64,
     since: Option<Timestamp>,
     limit: Option<usize>,
 }
 
 /// Answers a part of the trail as it was written, without what resources held.
-pub(crate) async fn export(state: &AdminState, query: &ExportQuery) -> Result<HttpResponse, ApiError> {
+async fn export(state: &AdminState, query: &ExportQuery) -> Result<HttpResponse, ApiError> {
     let wanted = AuditExport {
         after: query.after,
         since: query.since,
         limit: checked(query.limit)?,
     };
     let registry = state.inner.parts.registry.clone();
-    let read = actix_web::web::block(move || registry.export_audit(wanted)).await;
+    let read = web::block(move || registry.export_audit(wanted)).await;
     let part = read.map_err(|_| ApiError::busy("the trail was not read: ask again"))??;
     Ok(HttpResponse::Ok().json(AuditPart {
         header: part.header,
@@ -141,7 +147,51 @@ pub(crate) async fn export(state: &AdminState, query: &ExportQuery) -> Result<Ht
 }
 
 /// Signs the trail as it is now; answered once that is an entry of it.
-pub(crate) async fn sign(state: &AdminState, caller: &Caller) -> Result<HttpResponse, ApiError> {
+async fn sign(state: &AdminState, caller: &Caller) -> Result<HttpResponse, ApiError> {
     state.inner.parts.registry.sign_audit(caller.author()).await?;
     verify(state).await
+}
+
+async fn get_list(state: State, query: Query<AuditQuery>) -> Answer {
+    list(&state, &query).await
+}
+
+async fn get_verdict(state: State) -> Answer {
+    verify(&state).await
+}
+
+async fn get_export(state: State, query: Query<ExportQuery>) -> Answer {
+    export(&state, &query).await
+}
+
+async fn post_head(state: State, caller: Caller) -> Answer {
+    sign(&state, &caller).await
+}
+
+/// The routes of the trail.
+pub(crate) fn routes() -> [Entry; 4] {
+    let (audited, verified) = (web::get().to(get_list), web::get().to(get_verdict));
+    let exported = "The trail as it was written, without what resources held, for who checks it with the public key.";
+    let signed = "Signs the trail as it is now, with an entry of it, and checks it. It is signed hourly in any case.";
+    [
+        Entry::get("/audit", "listAudit", "Lists the trail of changes.", audited)
+            .query(&["after", "limit"])
+            .takes_right(Action::AuditRead, ObjectKind::Mesh)
+            .answers("AuditList"),
+        Entry::get(
+            "/audit/verify",
+            "verifyAudit",
+            "Checks the chain of hashes and its signatures.",
+            verified,
+        )
+        .takes_right(Action::AuditRead, ObjectKind::Mesh)
+        .answers("AuditVerdict"),
+        Entry::get("/audit/export", "exportAudit", exported, web::get().to(get_export))
+            .query(&["after", "since", "limit"])
+            .takes_right(Action::AuditRead, ObjectKind::Mesh)
+            .answers("AuditPart"),
+        Entry::post("/audit/heads", "signAudit", signed, web::post().to(post_head))
+            .takes_right(Action::AuditSign, ObjectKind::Mesh)
+            .answers("AuditVerdict"),
+    ]
 }

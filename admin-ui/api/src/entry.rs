@@ -1,7 +1,10 @@
 //! One route: where it is, who answers it, and what the OpenAPI document says of it.
 
 use actix_web::{Route, http::StatusCode};
+use mesh_policies::authorization::{Action, ObjectKind};
 use utoipa::openapi::HttpMethod;
+
+use crate::authz::Needs;
 
 /// What the document says of a route's body or answer.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +34,8 @@ pub(crate) struct Entry {
     pub(crate) status: StatusCode,
     pub(crate) answer: Body,
     pub(crate) route: Route,
+    /// Which right it takes.
+    pub(crate) needs: Needs,
 }
 
 impl Entry {
@@ -47,6 +52,7 @@ impl Entry {
             status: StatusCode::OK,
             answer: Body::None,
             route,
+            needs: Needs::Undeclared,
         }
     }
 
@@ -64,6 +70,15 @@ impl Entry {
 
     pub(crate) fn delete(path: &str, id: &str, summary: &str, route: Route) -> Self {
         Self::new(HttpMethod::Delete, path, id, summary, route).status(StatusCode::NO_CONTENT)
+    }
+
+    /// It takes this right to what its path names.
+    pub(crate) fn takes_right(self, action: Action, kind: ObjectKind) -> Self {
+        self.needs(Needs::Path(action, kind))
+    }
+
+    pub(crate) fn needs(self, needs: Needs) -> Self {
+        Self { needs, ..self }
     }
 
     pub(crate) fn tag(self, tag: &'static str) -> Self {

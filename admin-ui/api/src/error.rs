@@ -3,9 +3,10 @@
 use std::{borrow::Cow, fmt, time::Duration};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
+use mesh_policies::authorization::{Action, Object};
 use mesh_registry::{ArtifactError, RegistryError};
 use mesh_resources::{Problem, ResourceError};
-use mesh_types::Fault;
+use mesh_types::{Fault, KeyId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -69,6 +70,18 @@ impl ApiError {
 
     pub(crate) fn forbidden(message: &'static str) -> Self {
         Self::new(StatusCode::FORBIDDEN, message)
+    }
+
+    /// The caller is known and may not do this to that.
+    pub(crate) fn denied(who: &KeyId, action: Action, object: &Object<'_>) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            format!("'{who}' may not do {action} to {object}: `mesh policy test` says why"),
+        )
+    }
+
+    pub(crate) fn internal(message: String) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
     pub(crate) fn busy(message: &'static str) -> Self {

@@ -306,6 +306,8 @@ pub(crate) fn token(registry_pepper: &Pepper, role: AdminRole) -> (String, Resou
     let spec = AdminTokenSpec {
         hash: hash_secret(registry_pepper, &made.secret),
         role,
+        tenant: None,
+        groups: Vec::new(),
         expires: None,
     };
     (made.text, Resource::new(&ResourceKey::admin_token(&made.id), spec))

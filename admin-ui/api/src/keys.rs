@@ -2,6 +2,7 @@
 
 use actix_web::HttpResponse;
 use mesh_policies::access::{generate_admin_token_as, generate_api_key_as};
+use mesh_policies::authorization::Action;
 use mesh_policies::{generate_admin_token, generate_api_key, hash_secret};
 use mesh_registry::{Change, Expected};
 use mesh_resources::{AdminTokenSpec, ApiKeySpec, Resource, ResourceKey, Scope};
@@ -50,7 +51,9 @@ pub(crate) async fn create_key(
         Some(name) => generate_api_key_as(KEY_ENVIRONMENT, name, &mut rand::rng()),
         None => generate_api_key(KEY_ENVIRONMENT, &mut rand::rng()),
     };
+    caller.may_to(state, Action::KeyAdmin, &ResourceKey::api_key(tenant, &made.id))?;
     let spec = ApiKeySpec {
+        groups: body.groups,
         hash: hash_secret(&state.inner.parts.pepper, &made.secret),
         scopes: body.scopes.unwrap_or_else(|| vec![Scope::Infer]),
         expires: body.expires,
@@ -76,7 +79,10 @@ pub(crate) async fn create_token(
         Some(name) => generate_admin_token_as(name, &mut rand::rng()),
         None => generate_admin_token(&mut rand::rng()),
     };
+    caller.may_to(state, Action::TokenAdmin, &ResourceKey::admin_token(&made.id))?;
     let spec = AdminTokenSpec {
+        tenant: body.tenant,
+        groups: body.groups,
         hash: hash_secret(&state.inner.parts.pepper, &made.secret),
         role: body.role,
         expires: body.expires,

@@ -4,7 +4,7 @@
 //! also serves the web app. Decides nothing about what a resource may say (that is the registry's and the resources' own)
 //! and runs no model: each handler is a thin translation between HTTP and those that know.
 //!
-//! Invariants: every route but signing in and the API's description needs a valid admin token, and every write an admin's;
+//! Invariants: every route but signing in and the API's description needs a valid admin token, and the right to its action;
 //! a write made with a cookie comes from this door's own pages; secrets are shown once, when made, and redacted in every
 //! other answer; every write carries who made it; whatever a caller can make grow has a named bound.
 
@@ -12,6 +12,7 @@ mod apply;
 mod artifacts;
 mod audit;
 mod auth;
+mod authz;
 mod backup;
 mod cache;
 mod devices;
@@ -27,6 +28,7 @@ mod openapi;
 mod overview;
 mod parts;
 mod plan;
+mod policies;
 mod resources;
 mod routes;
 mod sessions;
@@ -57,6 +59,8 @@ mod fixture_tests;
 mod graph_tests;
 #[cfg(test)]
 mod issuers_tests;
+#[cfg(test)]
+mod policies_tests;
 #[cfg(test)]
 mod resources_tests;
 #[cfg(test)]

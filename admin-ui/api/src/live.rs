@@ -6,6 +6,8 @@ use actix_web::{HttpResponse, http::header, web::Bytes};
 use futures::stream;
 use jiff::Timestamp;
 use mesh_actors::{Permit, ShutdownSignal, Tasks};
+use mesh_authz::Thing;
+use mesh_policies::authorization::Action;
 use mesh_types::DeviceId;
 use tokio::{
     sync::watch,
@@ -101,13 +103,14 @@ struct Listener {
 }
 
 impl Listener {
-    /// The next frame, or none once the door closes or the caller's token is gone.
+    /// The next frame, or none once the door closes, or the caller's token or right is gone.
     async fn next(mut self) -> Option<(Result<Bytes, actix_web::Error>, Self)> {
         tokio::select! {
             () = self.ending.ended() => return None,
             changed = self.ticks.changed() => changed.ok()?,
         }
-        if !self.caller.is_still_valid(&self.state) {
+        let may = || self.caller.may(&self.state, Action::MeshRead, &Thing::mesh()).is_ok();
+        if !self.caller.is_still_valid(&self.state) || !may() {
             return None;
         }
         let frame = self.ticks.borrow_and_update().frame();

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use mesh_resources::{
     AdminTokenSpec, ApiKeySpec, ArtifactRef, ClientCertificateSpec, EndpointSpec, IssuerSpec, Kind, Metadata,
-    ModelSpec, ModelVersionSpec, TenantSpec,
+    ModelSpec, ModelVersionSpec, PolicySpec, TenantSpec,
 };
 use utoipa::openapi::{
     ComponentsBuilder, ContentBuilder, InfoBuilder, ObjectBuilder, OneOfBuilder, OpenApi, OpenApiBuilder, PathItem,
@@ -26,6 +26,7 @@ use crate::{
     graph::GraphView,
     issuers::IssuerKeysView,
     parts::Purged,
+    policies::{PolicyAnswer, PolicySchema, PolicyTest},
     routes::{ROOT, entries},
     wire::{
         ApplyBody, ApplyResults, AuditList, AuditPart, AuditVerdict, LoginBody, NewKey, NewKeyBody, NewToken,
@@ -196,6 +197,10 @@ fn components() -> ComponentsBuilder {
         .with::<ResourceSchema>()
         .with::<Metadata>()
         .with::<TenantSpec>()
+        .with::<PolicySpec>()
+        .with::<PolicyTest>()
+        .with::<PolicyAnswer>()
+        .with::<PolicySchema>()
         .with::<IssuerSpec>()
         .with::<IssuerKeysView>()
         .with::<ApiKeySpec>()

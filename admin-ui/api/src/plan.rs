@@ -8,6 +8,7 @@ use rand::RngExt as _;
 
 use crate::{
     AdminState,
+    auth::Caller,
     error::ApiError,
     wire::{Action, ApplyResult},
 };
@@ -29,6 +30,12 @@ impl Step {
             resource: self.after.clone(),
             expected: self.expected,
         })
+    }
+
+    /// Refuses what the caller may not do: less right is needed where only a split or a label moves.
+    pub(crate) fn check_right(&self, state: &AdminState, caller: &Caller) -> Result<(), ApiError> {
+        let before = self.before.as_ref().map(|before| &before.spec);
+        caller.may_to(state, mesh_authz::changing(before, &self.after.spec), &self.key)
     }
 
     /// What the caller is told, given what the registry wrote.

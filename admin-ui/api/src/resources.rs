@@ -1,6 +1,7 @@
 //! Reading, writing and deleting single resources, the same way for every kind.
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use mesh_authz::Thing;
 use mesh_registry::{Change, Expected};
 use mesh_resources::{Kind, Resource, ResourceKey};
 use mesh_types::TenantId;
@@ -53,7 +54,12 @@ pub(crate) fn tenant_of(request: &HttpRequest) -> Result<TenantId, ApiError> {
     TenantId::parse(text).map_err(|error| ApiError::invalid(error.to_string()))
 }
 
-pub(crate) fn list(state: &AdminState, kind: Kind, query: &ListQuery) -> Result<HttpResponse, ApiError> {
+pub(crate) fn list(
+    state: &AdminState,
+    caller: &Caller,
+    kind: Kind,
+    query: &ListQuery,
+) -> Result<HttpResponse, ApiError> {
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(ApiError::problem(
@@ -72,15 +78,49 @@ pub(crate) fn list(state: &AdminState, kind: Kind, query: &ListQuery) -> Result<
         .ok()
         .filter(|after| after.as_ref().is_none_or(|after| after.kind == kind));
     let after = after.ok_or_else(|| ApiError::problem("cursor", "give back what the last answer said in 'next'"))?;
-    let page = state
-        .inner
-        .parts
-        .registry
-        .list(kind, query.tenant.as_ref(), after.as_ref(), limit)?;
+    // Who is bound to a tenant means its own.
+    let own = caller.tenant().filter(|_| kind.is_namespaced());
+    let tenant = query.tenant.as_ref().or(own);
+    let page = (state.inner.parts.registry).list(kind, tenant, after.as_ref(), limit)?;
+    let items = visible(state, caller, (kind, tenant), page.items, after.is_none())?;
     Ok(HttpResponse::Ok().json(ResourceList {
-        items: page.items.iter().map(Resource::redacted).collect(),
+        items: items.iter().map(Resource::redacted).collect(),
         next: page.next.map(|key| key.to_string()),
     }))
+}
+
+/// What the caller may read of a page. One that may read no list and nothing of the first page is told so.
+fn visible(
+    state: &AdminState,
+    caller: &Caller,
+    (kind, tenant): (Kind, Option<&TenantId>),
+    mut page: Vec<Resource>,
+    is_first: bool,
+) -> Result<Vec<Resource>, ApiError> {
+    let within = match tenant {
+        Some(tenant) => Thing::of(&ResourceKey::tenant(tenant)),
+        None if kind == Kind::Tenant => caller.home(),
+        None => Thing::mesh(),
+    };
+    let whole = caller.may(state, mesh_authz::reading(kind), &within);
+    // The built-in policies tell no two resources apart that one list can hold, but for tenants.
+    let alike = kind != Kind::Tenant || caller.tenant().is_none();
+    if whole.is_ok() && alike && !state.has_policies()? {
+        return Ok(page);
+    }
+    let mut failed = None;
+    page.retain(|resource| match resource.key().map_err(ApiError::from) {
+        Ok(key) => caller.sees(state, &key).unwrap_or_else(|error| {
+            failed = Some(error);
+            false
+        }),
+        Err(_) => false,
+    });
+    match (failed, whole) {
+        (Some(error), _) => Err(error),
+        (None, Err(denied)) if page.is_empty() && is_first => Err(denied),
+        _ => Ok(page),
+    }
 }
 
 pub(crate) fn get(state: &AdminState, kind: Kind, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
@@ -140,10 +180,12 @@ pub(crate) async fn put(
             format!("the path names {key}, the body {named}: they must be the same"),
         ));
     }
+    caller.reaches(&key)?;
     let condition = condition(request)?;
     let mut tries = 1;
     loop {
         let step = plan::step(state, resource.clone(), condition)?;
+        step.check_right(state, caller)?;
         let problems = step.after.problems();
         if !problems.is_empty() {
             return Err(ApiError::problems(problems));

@@ -2,11 +2,14 @@
 
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError as _,
+    body::BoxBody,
+    dev::ServiceRequest,
     error::JsonPayloadError,
     http::StatusCode,
-    middleware::from_fn,
+    middleware::{Next, from_fn},
     web::{self, Bytes, Data, Json, Payload, Query, ServiceConfig},
 };
+use mesh_policies::authorization::{Action, ObjectKind};
 use mesh_resources::Kind;
 use mesh_types::{EndpointId, ModelId};
 use serde_json::Value;
@@ -14,10 +17,11 @@ use serde_json::Value;
 use crate::{
     AdminState, apply, artifacts, audit,
     auth::{self, Caller},
+    authz::{self, Needs},
     backup, cache, devices,
     entry::{Body, Entry},
     error::ApiError,
-    graph, issuers, keys, live, openapi, resources,
+    graph, issuers, keys, live, openapi, policies, resources,
     resources::{ListQuery, WriteQuery, tenant_of},
     trial, versions,
     wire::{ApplyBody, LoginBody, NewKeyBody, NewTokenBody, PublishBody, WarmBody},
@@ -30,15 +34,15 @@ pub(crate) const MAX_JSON_BYTES: usize = 4 << 20;
 /// The largest body of a sign-in.
 pub(crate) const MAX_LOGIN_BYTES: usize = 4 << 10;
 
-type State = Data<AdminState>;
-type Answer = Result<HttpResponse, ApiError>;
+pub(crate) type State = Data<AdminState>;
+pub(crate) type Answer = Result<HttpResponse, ApiError>;
 
 /// The path of a kind's resources, up to the resource itself.
 fn paths(kind: Kind) -> (String, String) {
     let list = format!("/{}", kind.plural());
     let one = match kind {
         Kind::Tenant => "/tenants/{tenant}".to_owned(),
-        Kind::Issuer | Kind::AdminToken => format!("{list}/{{name}}"),
+        Kind::Issuer | Kind::AdminToken | Kind::Policy => format!("{list}/{{name}}"),
         Kind::ApiKey | Kind::ClientCertificate | Kind::Endpoint => format!("/tenants/{{tenant}}{list}/{{name}}"),
         Kind::Model => "/tenants/{tenant}/models/{model}".to_owned(),
         Kind::ModelVersion => "/tenants/{tenant}/models/{model}/versions/{version}".to_owned(),
@@ -60,14 +64,18 @@ fn reads_of(kind: Kind) -> [Entry; 2] {
     let (list, one) = paths(kind);
     let name = kind.as_str();
     let plural = capitalized(&kind.plural().replace("admin-tokens", "adminTokens"));
-    let listed = web::get()
-        .to(move |state: State, query: Query<ListQuery>| async move { resources::list(&state, kind, &query) });
+    let listed = web::get().to(
+        move |state: State, caller: Caller, query: Query<ListQuery>| async move {
+            resources::list(&state, &caller, kind, &query)
+        },
+    );
     let got =
         web::get().to(move |state: State, request: HttpRequest| async move { resources::get(&state, kind, &request) });
     let about = format!("Lists resources of kind {name}.");
     [
         Entry::get(&list, &format!("list{plural}"), &about, listed)
             .query(&["tenant", "limit", "cursor"])
+            .needs(Needs::Handler)
             .answers("ResourceList"),
         Entry::get(
             &one,
@@ -75,6 +83,7 @@ fn reads_of(kind: Kind) -> [Entry; 2] {
             &format!("Reads a resource of kind {name}."),
             got,
         )
+        .takes_right(mesh_authz::reading(kind), mesh_authz::kind_of(kind))
         .answers("Resource"),
     ]
 }
@@ -96,6 +105,7 @@ fn writes_of(kind: Kind) -> [Entry; 2] {
         Entry::put(&one, &format!("put{name}"), &about, put)
             .query(&["dry_run"])
             .headers(&["If-Match", "If-None-Match"])
+            .needs(Needs::Handler)
             .takes("Resource")
             .answers("Resource"),
         Entry::delete(
@@ -104,7 +114,8 @@ fn writes_of(kind: Kind) -> [Entry; 2] {
             &format!("Deletes a resource of kind {name}."),
             deleted,
         )
-        .headers(&["If-Match"]),
+        .headers(&["If-Match"])
+        .takes_right(mesh_authz::writing(kind), mesh_authz::kind_of(kind)),
     ]
 }
 
@@ -197,22 +208,6 @@ async fn undrain(state: State, caller: Caller, request: HttpRequest) -> Answer {
     devices::drain(&state, &caller, device, false).await
 }
 
-async fn audit_list(state: State, query: Query<audit::AuditQuery>) -> Answer {
-    audit::list(&state, &query).await
-}
-
-async fn audit_verify(state: State) -> Answer {
-    audit::verify(&state).await
-}
-
-async fn audit_export(state: State, query: Query<audit::ExportQuery>) -> Answer {
-    audit::export(&state, &query).await
-}
-
-async fn audit_sign(state: State, caller: Caller) -> Answer {
-    audit::sign(&state, &caller).await
-}
-
 async fn download_backup(state: State, caller: Caller) -> Answer {
     backup::download(&state, &caller).await
 }
@@ -227,6 +222,7 @@ fn session_routes() -> [Entry; 3] {
         Entry::post("/session", "signIn", about, web::post().to(sign_in))
             .tag("session")
             .takes("LoginBody")
+            .needs(Needs::Nothing)
             .status(StatusCode::NO_CONTENT),
         Entry::get(
             "/session",
@@ -235,8 +231,11 @@ fn session_routes() -> [Entry; 3] {
             web::get().to(session),
         )
         .tag("session")
+        .needs(Needs::Nothing)
         .answers("SessionView"),
-        Entry::delete("/session", "signOut", "Signs out.", web::delete().to(sign_out)).tag("session"),
+        Entry::delete("/session", "signOut", "Signs out.", web::delete().to(sign_out))
+            .tag("session")
+            .needs(Needs::Nothing),
     ]
 }
 
@@ -247,6 +246,7 @@ fn making_routes() -> [Entry; 3] {
         Entry::post("/apply", "apply", about, apply)
             .query(&["dry_run"])
             .takes("ApplyBody")
+            .needs(Needs::Handler)
             .answers("ApplyResults"),
         Entry::post(
             "/tenants/{tenant}/keys",
@@ -256,6 +256,7 @@ fn making_routes() -> [Entry; 3] {
         )
         .tag("credentials")
         .takes("NewKeyBody")
+        .needs(Needs::Handler)
         .makes("NewKey"),
         Entry::post(
             "/admin-tokens",
@@ -265,6 +266,7 @@ fn making_routes() -> [Entry; 3] {
         )
         .tag("credentials")
         .takes("NewTokenBody")
+        .needs(Needs::Handler)
         .makes("NewToken"),
     ]
 }
@@ -283,9 +285,11 @@ fn model_routes() -> [Entry; 7] {
         )
         .headers(&["x-sha256"])
         .body(Body::Bytes)
+        .needs(Needs::Home(Action::ArtifactUpload))
         .makes("ArtifactRef"),
         Entry::post(versions, "publishVersion", next, web::post().to(publish))
             .takes("PublishBody")
+            .takes_right(Action::ModelPublish, ObjectKind::Model)
             .makes("Resource"),
         Entry::post(
             "/tenants/{tenant}/models/{model}/warm",
@@ -294,6 +298,7 @@ fn model_routes() -> [Entry; 7] {
             web::post().to(warm),
         )
         .takes("WarmBody")
+        .takes_right(Action::ModelWarm, ObjectKind::Model)
         .answers("Warmed"),
         Entry::get(
             versions,
@@ -301,6 +306,7 @@ fn model_routes() -> [Entry; 7] {
             "Lists a model's versions by number.",
             listed,
         )
+        .takes_right(Action::ModelRead, ObjectKind::Model)
         .answers("ResourceList"),
         Entry::get(
             "/tenants/{tenant}/models/{model}/graph",
@@ -309,6 +315,7 @@ fn model_routes() -> [Entry; 7] {
             web::get().to(model_graph),
         )
         .query(&["version"])
+        .takes_right(Action::ModelRead, ObjectKind::Model)
         .answers("GraphView"),
         Entry::post(
             "/tenants/{tenant}/endpoints/{name}/try",
@@ -317,6 +324,7 @@ fn model_routes() -> [Entry; 7] {
             tried,
         )
         .takes("TrialBody")
+        .takes_right(Action::EndpointTry, ObjectKind::Endpoint)
         .answers("Trials"),
         Entry::post(
             "/tenants/{tenant}/endpoints/{name}/cache/purge",
@@ -324,29 +332,8 @@ fn model_routes() -> [Entry; 7] {
             "Forgets the answers that are remembered of an endpoint.",
             web::post().to(purge_cache),
         )
+        .takes_right(Action::EndpointRoute, ObjectKind::Endpoint)
         .answers("Purged"),
-    ]
-}
-
-fn audit_routes() -> [Entry; 4] {
-    let (audited, verified) = (web::get().to(audit_list), web::get().to(audit_verify));
-    let exported = "The trail as it was written, without what resources held, for who checks it with the public key.";
-    let signed = "Signs the trail as it is now, with an entry of it, and checks it. It is signed hourly in any case.";
-    [
-        Entry::get("/audit", "listAudit", "Lists the trail of changes.", audited)
-            .query(&["after", "limit"])
-            .answers("AuditList"),
-        Entry::get(
-            "/audit/verify",
-            "verifyAudit",
-            "Checks the chain of hashes and its signatures.",
-            verified,
-        )
-        .answers("AuditVerdict"),
-        Entry::get("/audit/export", "exportAudit", exported, web::get().to(audit_export))
-            .query(&["after", "since", "limit"])
-            .answers("AuditPart"),
-        Entry::post("/audit/heads", "signAudit", signed, web::post().to(audit_sign)).answers("AuditVerdict"),
     ]
 }
 
@@ -358,6 +345,7 @@ fn watching_routes() -> [Entry; 3] {
             "How the mesh is doing.",
             web::get().to(overview),
         )
+        .takes_right(Action::MeshRead, ObjectKind::Mesh)
         .answers("Overview"),
         Entry::get(
             "/events",
@@ -365,8 +353,11 @@ fn watching_routes() -> [Entry; 3] {
             "The overview once a second.",
             web::get().to(events),
         )
+        .takes_right(Action::MeshRead, ObjectKind::Mesh)
         .answer(Body::Events("Overview")),
-        Entry::get("/openapi.json", "getOpenApi", "This document.", web::get().to(document)).answers("OpenApiDocument"),
+        Entry::get("/openapi.json", "getOpenApi", "This document.", web::get().to(document))
+            .needs(Needs::Nothing)
+            .answers("OpenApiDocument"),
     ]
 }
 
@@ -376,14 +367,19 @@ fn device_routes() -> [Entry; 3] {
                    until the mesh is restarted.";
     let undrained = "Lets a device that was drained take requests again.";
     [
-        Entry::get("/devices", "listDevices", about, web::get().to(device_list)).answers("DeviceList"),
-        Entry::post("/devices/{device}/drain", "drainDevice", drained, web::post().to(drain)).answers("DeviceDetail"),
+        Entry::get("/devices", "listDevices", about, web::get().to(device_list))
+            .takes_right(Action::DeviceRead, ObjectKind::Mesh)
+            .answers("DeviceList"),
+        Entry::post("/devices/{device}/drain", "drainDevice", drained, web::post().to(drain))
+            .takes_right(Action::DeviceDrain, ObjectKind::Device)
+            .answers("DeviceDetail"),
         Entry::post(
             "/devices/{device}/undrain",
             "undrainDevice",
             undrained,
             web::post().to(undrain),
         )
+        .takes_right(Action::DeviceDrain, ObjectKind::Device)
         .answers("DeviceDetail"),
     ]
 }
@@ -397,13 +393,16 @@ fn issuer_route() -> Entry {
         web::get().to(issuer_keys),
     )
     .tag("credentials")
+    .takes_right(Action::IssuerRead, ObjectKind::Issuer)
     .answers("IssuerKeysView")
 }
 
 fn backup_route() -> Entry {
-    let about = "A copy of everything as a tar archive, secrets included; for admins only. `mesh restore` takes it.";
+    let about =
+        "A copy of everything as a tar archive, secrets included; for who may do mesh:backup. `mesh restore` takes it.";
     Entry::get("/backup", "downloadBackup", about, web::get().to(download_backup))
         .tag("backup")
+        .takes_right(Action::Backup, ObjectKind::Mesh)
         .answer(Body::Bytes)
 }
 
@@ -417,9 +416,10 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries.extend(making_routes());
     entries.extend(model_routes().map(|entry| entry.tag("models")));
     entries.push(issuer_route());
+    entries.extend(policies::routes().map(|entry| entry.tag("policies")));
     entries.push(backup_route());
     entries.extend(device_routes().map(|entry| entry.tag("devices")));
-    entries.extend(audit_routes().map(|entry| entry.tag("audit")));
+    entries.extend(audit::routes().map(|entry| entry.tag("audit")));
     entries.extend(watching_routes().map(|entry| entry.tag("live")));
     entries
 }
@@ -442,10 +442,12 @@ pub fn configure(config: &mut ServiceConfig) {
             // Nobody has signed in yet.
             resource = resource.app_data(json_config(MAX_LOGIN_BYTES));
         }
-        scope = scope.service(
-            same.into_iter()
-                .fold(resource, |resource, entry| resource.route(entry.route)),
-        );
+        scope = scope.service(same.into_iter().fold(resource, |resource, entry| {
+            let needs = entry.needs;
+            let guarded =
+                from_fn(move |request: ServiceRequest, next: Next<BoxBody>| authz::guard(needs, request, next));
+            resource.route(entry.route.wrap(guarded))
+        }));
     }
     let scope = scope.default_service(web::to(no_route)).wrap(from_fn(auth::guard));
     config.service(scope);

@@ -9,6 +9,7 @@ use utoipa::openapi::HttpMethod;
 
 use crate::{
     SESSION_SECONDS,
+    authz::Needs,
     entry::Entry,
     fixture_tests::{Answer, Ask, Fixture, tenant, token},
     routes::entries,
@@ -94,7 +95,10 @@ async fn a_viewer_reads_everything_but_backups_and_writes_nothing() {
         // A backup reads more than a viewer may: secrets.
         if method(entry) == Method::GET && entry.id != "downloadBackup" {
             assert!(matches!(answer.status, 200 | 404), "{}: {}", entry.id, answer.status);
-        } else {
+        } else if entry.needs == Needs::Handler {
+            // What it takes is in the body, which is read first: this one says nothing.
+            assert!(matches!(answer.status, 400 | 403), "{}: {}", entry.id, answer.status);
+        } else if entry.id != "testPolicy" {
             assert_eq!(answer.status, 403, "{}", entry.id);
         }
     }
@@ -394,7 +398,10 @@ async fn a_backup_is_an_admins_one_at_a_time_and_in_the_trail() {
         .await
         .is(403);
     assert!(
-        answer.body["error"].as_str().unwrap().contains("every secret"),
+        answer.body["error"]
+            .as_str()
+            .unwrap()
+            .contains("may not do mesh:backup to the mesh"),
         "{}",
         answer.body
     );

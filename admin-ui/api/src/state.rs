@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::{
     AdminParts,
+    authz::Rules,
     backup::MAX_BACKUPS,
     live::{self, MAX_EVENT_CLIENTS, Tick},
     sessions::Sessions,
@@ -27,6 +28,7 @@ pub struct AdminState {
 /// What the state holds.
 pub(crate) struct Inner {
     pub(crate) parts: AdminParts,
+    pub(crate) rules: Rules,
     pub(crate) sessions: Sessions,
     pub(crate) throttle: Throttle,
     pub(crate) ticks: watch::Receiver<Arc<Tick>>,
@@ -44,6 +46,7 @@ impl AdminState {
         let ticks = live::start(&parts, tasks);
         let inner = Inner {
             parts,
+            rules: Rules::default(),
             sessions: Sessions::default(),
             throttle: Throttle::default(),
             ticks,

@@ -1,6 +1,7 @@
 //! Publishing: the next number of a model, its labels and the model itself, in one transaction.
 
 use actix_web::HttpResponse;
+use mesh_policies::authorization::Action;
 use mesh_registry::{Change, Expected};
 use mesh_resources::{Kind, ModelSpec, Resource, ResourceKey, Spec, VersionRef};
 use mesh_types::{ModelId, ModelVersionKey, TenantId, Version, VersionSelector};
@@ -56,6 +57,9 @@ pub(crate) async fn publish(
     model: &ModelId,
     body: PublishBody,
 ) -> Result<HttpResponse, ApiError> {
+    if !body.labels.is_empty() {
+        caller.may_to(state, Action::RolloutPromote, &ResourceKey::model(tenant, model))?;
+    }
     let mut tries = 1;
     loop {
         let highest = versions(state, tenant, model)?.last().map(|(version, _)| *version);

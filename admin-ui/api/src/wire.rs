@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use mesh_policies::PublicKey;
 use mesh_registry::{ExportHeader, ExportItem};
 use mesh_resources::{AdminRole, ModelVersionSpec, Resource, Scope, VersionRef};
-use mesh_types::{DeviceId, KeyId, Label, Version};
+use mesh_types::{DeviceId, KeyId, Label, TenantId, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -26,6 +26,9 @@ pub(crate) struct SessionView {
     pub(crate) who: String,
     /// What it may do.
     pub(crate) role: AdminRole,
+    /// The tenant that it is bound to; null: none.
+    #[schema(value_type = Option<String>)]
+    pub(crate) tenant: Option<TenantId>,
 }
 
 /// Some of the resources, in the order of their keys.
@@ -97,6 +100,8 @@ pub(crate) struct NewKeyBody {
     pub(crate) expires: Option<Timestamp>,
     /// What it may be used for; absent: calling models and endpoints.
     pub(crate) scopes: Option<Vec<Scope>>,
+    /// The tenant's groups that it is in.
+    pub(crate) groups: Vec<String>,
 }
 
 /// A key just made.
@@ -138,6 +143,13 @@ pub(crate) struct NewTokenBody {
     pub(crate) name: Option<KeyId>,
     /// What it may do.
     pub(crate) role: AdminRole,
+    /// The tenant that it is bound to; absent: the whole mesh.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub(crate) tenant: Option<TenantId>,
+    /// The groups that its holder is in.
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
     /// When it ends; absent: never.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]

@@ -60,6 +60,9 @@ pub(crate) async fn create(
     if let Some(description) = &args.description {
         body["description"] = json!(description);
     }
+    if !args.groups.is_empty() {
+        body["groups"] = json!(args.groups);
+    }
     let created: Created = client.post(&format!("/tenants/{}/keys", args.tenant), &body).await?;
     writeln!(terminal.out, "{}", created.key)?;
     let until = expires.map_or_else(|| "does not expire".to_owned(), |time| format!("expires {time}"));

@@ -29,6 +29,7 @@ mod loaded;
 mod model_options;
 mod options;
 mod paths;
+mod policy;
 mod publish;
 mod signing;
 mod spans;
@@ -62,6 +63,7 @@ pub use options::{
     DrainArgs, GetArgs, GlobalOptions, InferArgs, IssuerCommand, IssuerKeysArgs, KeyCommand, KeyCreateArgs,
     OutputFormat, StatusArgs, UndrainArgs,
 };
+pub use policy::{PolicyCommand, PolicyPutArgs, PolicySchemaArgs, PolicyTestArgs};
 pub use trust::TrustOptions;
 pub use warm::WarmArgs;
 
@@ -215,6 +217,7 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Cache(CacheCommand::Purge(args)) => cache::purge(&globals.admin()?, &args, terminal).await,
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,
+        Command::Policy(command) => policy::policy(&globals.admin()?, &command, terminal).await,
         Command::Device(command) => device::device(&globals.admin()?, &command, terminal).await,
         Command::Backup(args) => backup::backup(&globals.admin()?, &args, terminal).await,
         Command::Audit(command) => audit::audit(&globals.admin()?, &command, terminal).await,

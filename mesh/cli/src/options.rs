@@ -7,8 +7,8 @@ use mesh_resources::Kind;
 use mesh_types::{DeviceId, KeyId, TenantId};
 
 use crate::{
-    AuditCommand, CacheCommand, CertificateCommand, Failure, ModelCommand, TrustOptions, client::AdminClient,
-    keys::Expiry, tensors::NamedInput,
+    AuditCommand, CacheCommand, CertificateCommand, Failure, ModelCommand, PolicyCommand, TrustOptions,
+    client::AdminClient, keys::Expiry, tensors::NamedInput,
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 3 unreachable, 4 conflict.";
@@ -157,6 +157,9 @@ The tenant is the one of the API key: set MESH_API_KEY, or give --tenant-key.")]
   mesh status
   mesh status -o json")]
     Status(StatusArgs),
+    /// Ask who may do what, and why; write policies.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Look at devices, and take them out of service for a while.
     #[command(subcommand)]
     Device(DeviceCommand),
@@ -289,6 +292,9 @@ pub struct KeyCreateArgs {
     /// A note for people.
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
+    /// A group of the tenant's that it is in, for policies; may be given again.
+    #[arg(long = "group", value_name = "GROUP")]
+    pub groups: Vec<String>,
 }
 
 /// `mesh issuer`.

@@ -53,6 +53,7 @@ mod tests {
             ("ModelVersion/acme/digits/3", "/tenants/acme/models/digits/versions/3"),
             ("Endpoint/acme/digits", "/tenants/acme/endpoints/digits"),
             ("AdminToken/root", "/admin-tokens/root"),
+            ("Policy/lockdown", "/policies/lockdown"),
         ] {
             assert_eq!(of(&text.parse().unwrap()), path);
         }

@@ -41,7 +41,8 @@ fn columns(kind: Kind) -> &'static [&'static str] {
         Kind::Model => &["tenant", "name", "default", "labels", "granted to", "revision"],
         Kind::ModelVersion => &["tenant", "model", "version", "format", "bytes", "sha256", "load"],
         Kind::Endpoint => &["tenant", "name", "arms", "sticky by", "revision"],
-        Kind::AdminToken => &["name", "role", "expires", "revision"],
+        Kind::AdminToken => &["name", "role", "bound to", "groups", "expires", "revision"],
+        Kind::Policy => &["name", "bytes", "description", "revision"],
     }
 }
 
@@ -88,7 +89,15 @@ fn row(resource: &Resource) -> Vec<String> {
             });
             vec![name, joined(arms), optional(spec.sticky_by.as_ref())]
         }
-        Spec::AdminToken(spec) => vec![name, json_text(&spec.role), optional(spec.expires)],
+        Spec::AdminToken(spec) => {
+            let groups = joined(spec.groups.iter().cloned());
+            let (role, tenant) = (json_text(&spec.role), optional(spec.tenant.as_ref()));
+            vec![name, role, tenant, groups, optional(spec.expires)]
+        }
+        Spec::Policy(spec) => {
+            let bytes = spec.cedar.len().to_string();
+            vec![name, bytes, optional(spec.description.as_ref())]
+        }
     };
     cells.push(revision);
     namespaced(resource, cells)

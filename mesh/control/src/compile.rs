@@ -19,7 +19,7 @@ use mesh_types::{
 };
 
 use crate::{
-    caching, credentials, ensembles,
+    authorization, caching, credentials, ensembles,
     fleet::FleetReport,
     records::{ModelName, ModelRecord, Records, VersionRecord},
     standing::{Standing, Standings, Trouble, standings},
@@ -39,6 +39,7 @@ pub struct Compiled {
     routes: BTreeMap<RouteName, Arc<Route>>,
     /// The last serial of an endpoint's cache.
     serial: u64,
+    authorized: authorization::Compiled,
 }
 
 impl Compiled {
@@ -86,12 +87,20 @@ pub fn compile(
     } else {
         credentials::compile(records, pepper, &previous.snapshot.credentials)
     };
+    let authorization = if known {
+        previous.snapshot.authorization.clone()
+    } else {
+        authorization::compile(records, &previous.authorized)
+    };
     let tenants = tenants(records, &models, &routes);
     Compiled {
         snapshot: Arc::new(
-            MeshSnapshot::new(records.revision, credentials, tenants).with_ensembles(ensembles_of(&models)),
+            MeshSnapshot::new(records.revision, credentials, tenants)
+                .with_ensembles(ensembles_of(&models))
+                .with_authorization(authorization.clone()),
         ),
         routed: routed(&models, &routes),
+        authorized: authorization::Compiled::new(records, &authorization),
         models,
         routes,
         serial,
@@ -159,6 +168,7 @@ fn model(
     ModelEntry {
         owner: owner.clone(),
         model: model.clone(),
+        grants: Arc::new(record.spec.grants.iter().cloned().collect()),
         versions: record.versions.keys().filter_map(shown).collect(),
         labels,
         default,
@@ -304,6 +314,7 @@ fn nothing(owner: &TenantId, model: &ModelId) -> ModelEntry {
     ModelEntry {
         owner: owner.clone(),
         model: model.clone(),
+        grants: Arc::default(),
         versions: BTreeMap::new(),
         labels: BTreeMap::new(),
         default: None,

@@ -38,6 +38,7 @@ pub(crate) fn compile(records: &Records, pepper: &Pepper, previous: &Credentials
 
 fn api_key(tenant: &TenantId, key: &KeyId, spec: &ApiKeySpec) -> Option<ApiKeyEntry> {
     Some(ApiKeyEntry {
+        groups: spec.groups.iter().map(|group| group.as_str().into()).collect(),
         id: key.clone(),
         tenant: tenant.clone(),
         hash: spec.hash.parse().ok()?,

@@ -16,6 +16,7 @@
 //! before still can; a version is unloaded only after no published snapshot has led to it for a while; a failed load is
 //! tried again a bounded number of times, and its reason is kept where callers and admins see it.
 
+mod authorization;
 mod caching;
 mod compile;
 mod controller;

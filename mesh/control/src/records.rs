@@ -35,6 +35,8 @@ pub struct Records {
     pub certificates: BTreeMap<(TenantId, KeyId), ClientCertificateSpec>,
     /// Issuers of tokens, by the name of their record.
     pub issuers: BTreeMap<String, IssuerSpec>,
+    /// Policies' texts, by name.
+    pub policies: BTreeMap<String, Arc<str>>,
     /// Versions that a label, a default, an endpoint or a step of an ensemble names.
     named: BTreeSet<(ModelName, Version)>,
 }
@@ -274,6 +276,7 @@ impl Records {
                 let name = (key.tenant?, EndpointId::parse(name).ok()?);
                 self.endpoints.insert(name, spec);
             }
+            Spec::Policy(spec) => drop(self.policies.insert(key.name, Arc::from(spec.cedar))),
             // Who administers is the admin door's business.
             Spec::AdminToken(_) => {}
         }

@@ -233,6 +233,8 @@ pub(crate) async fn first_admin_token(
     let spec = AdminTokenSpec {
         hash: hash_secret(pepper, &token.secret),
         role: AdminRole::Admin,
+        tenant: None,
+        groups: Vec::new(),
         expires: None,
     };
     let author = Author {

@@ -22,6 +22,7 @@ mod files;
 mod handle;
 mod journal;
 mod ledger;
+mod policies;
 mod record;
 mod registry;
 mod rules;

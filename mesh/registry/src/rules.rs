@@ -16,6 +16,7 @@ use mesh_types::{ArtifactFormat, ModelId, ModelVersionKey, TenantId, Version, Ve
 use crate::{
     Artifacts, RegistryError,
     draft::{Draft, prefix},
+    policies,
 };
 
 /// A resource before and after a write.
@@ -28,6 +29,7 @@ pub(crate) struct Changed {
 /// Everything that would be wrong with what refers to what.
 pub(crate) fn problems(rules: &Rules<'_>, now: Timestamp, changes: &[Changed]) -> Result<Vec<Problem>, RegistryError> {
     let mut problems = rules.an_admin_stays(now, changes)?;
+    problems.extend(rules.policies_hold(now, changes)?);
     let written: BTreeSet<&ResourceKey> = changes.iter().map(|change| &change.key).collect();
     for change in changes {
         if let Some(resource) = &change.after {
@@ -98,6 +100,12 @@ impl Rules<'_> {
             (Spec::Model(spec), Some(tenant)) => self.model(tenant, &key.name, spec, &mut problems)?,
             (Spec::ModelVersion(spec), _) => self.version(key, spec, &mut problems)?,
             (Spec::Endpoint(spec), Some(tenant)) => self.endpoint(tenant, spec, &mut problems)?,
+            (Spec::AdminToken(spec), _) => {
+                if let Some(tenant) = &spec.tenant {
+                    self.tenant("spec.tenant", tenant, &mut problems)?;
+                }
+            }
+            (Spec::Policy(spec), _) => problems.extend(policies::text(spec)),
             _ => {}
         }
         Ok(problems)
@@ -354,6 +362,7 @@ impl Rules<'_> {
             found.extend(self.draft.list(&prefix(kind, Some(tenant)))?);
         }
         found.extend(self.draft.list(&prefix(Kind::Issuer, None))?);
+        found.extend(self.draft.list(&prefix(Kind::AdminToken, None))?);
         let granted = self.draft.list(&prefix(Kind::Model, None))?.into_iter();
         found.extend(granted.filter(|resource| {
             matches!(&resource.spec, Spec::Model(spec) if spec.grants.iter().any(|grant| grant.as_str() == tenant))
@@ -372,8 +381,8 @@ impl Rules<'_> {
 }
 
 /// Whether a resource is a token that an admin can sign in with.
-fn is_admin(resource: &Resource, now: Timestamp) -> bool {
-    matches!(&resource.spec, Spec::AdminToken(spec) if spec.role == AdminRole::Admin
+pub(crate) fn is_admin(resource: &Resource, now: Timestamp) -> bool {
+    matches!(&resource.spec, Spec::AdminToken(spec) if spec.role == AdminRole::Admin && spec.tenant.is_none()
         && spec.expires.is_none_or(|expires| expires > now))
 }
 

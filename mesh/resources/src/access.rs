@@ -13,6 +13,9 @@ const MAX_AUDIENCES: usize = 16;
 const MAX_ISSUER_TEXT: usize = 512;
 const MAX_PEM: usize = 16_384;
 const MAX_LEEWAY_SECONDS: u64 = 60;
+/// The most groups that a key or an admin token is in.
+pub const MAX_GROUPS: usize = 32;
+const MAX_GROUP: usize = 63;
 /// An HS256 secret has at least 256 bits (RFC 7518, section 3.2): 43 base64 digits.
 const MIN_SECRET_BASE64: usize = 43;
 /// What stands in the place of a secret.
@@ -41,6 +44,9 @@ pub struct ApiKeySpec {
     /// Whether it was taken back.
     #[serde(default)]
     pub revoked: bool,
+    /// The tenant's groups that it is in, for policies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -53,6 +59,7 @@ impl fmt::Debug for ApiKeySpec {
             .field("scopes", &self.scopes)
             .field("expires", &self.expires)
             .field("revoked", &self.revoked)
+            .field("groups", &self.groups)
             .field("description", &self.description)
             .finish()
     }
@@ -67,12 +74,30 @@ impl ApiKeySpec {
                 "a key without a scope can do nothing: give at least 'infer'",
             ));
         }
+        check_groups(&self.groups, problems);
         check_text(
             "spec.description",
             self.description.as_deref(),
             MAX_DESCRIPTION,
             problems,
         );
+    }
+}
+
+fn check_groups(groups: &[String], problems: &mut Vec<Problem>) {
+    if groups.len() > MAX_GROUPS {
+        let text = format!("{} groups, at most {MAX_GROUPS} are allowed", groups.len());
+        problems.push(Problem::new("spec.groups", text));
+    }
+    let grammar =
+        |group: &String| !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+    for (index, group) in groups.iter().enumerate() {
+        if !grammar(group) || group.len() > MAX_GROUP {
+            problems.push(Problem::new(
+                format!("spec.groups[{index}]"),
+                format!("1 to {MAX_GROUP} letters, digits and signs, without blanks and '/'"),
+            ));
+        }
     }
 }
 
@@ -315,12 +340,16 @@ impl IssuerKeySpec {
     }
 }
 
-/// What an admin may do.
+/// What an admin may do, where no policy says more or less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AdminRole {
     /// Everything.
     Admin,
+    /// Look, change splits and move labels, publish models, route endpoints, drain devices.
+    Operator,
+    /// Look, change how endpoints split their traffic, and move labels.
+    Experimenter,
     /// Look.
     Viewer,
 }
@@ -333,6 +362,13 @@ pub struct AdminTokenSpec {
     pub hash: String,
     /// What its holder may do.
     pub role: AdminRole,
+    /// The tenant that it is bound to: it reaches nothing of another's, and nothing of the mesh's. Absent: the whole mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub tenant: Option<TenantId>,
+    /// The groups that its holder is in, for policies: the tenant's where it is bound to one, else the mesh's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
     /// When it ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -344,6 +380,8 @@ impl fmt::Debug for AdminTokenSpec {
         f.debug_struct("AdminTokenSpec")
             .field("hash", &REDACTED)
             .field("role", &self.role)
+            .field("tenant", &self.tenant)
+            .field("groups", &self.groups)
             .field("expires", &self.expires)
             .finish()
     }
@@ -352,5 +390,6 @@ impl fmt::Debug for AdminTokenSpec {
 impl AdminTokenSpec {
     pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
         check_hash("spec.hash", &self.hash, problems);
+        check_groups(&self.groups, problems);
     }
 }

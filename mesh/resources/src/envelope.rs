@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     AdminTokenSpec, ApiKeySpec, ClientCertificateSpec, EndpointSpec, IssuerSpec, Kind, ModelSpec, ModelVersionSpec,
-    Problem, REDACTED, ResourceError, ResourceKey, TenantSpec,
+    PolicySpec, Problem, REDACTED, ResourceError, ResourceKey, TenantSpec,
 };
 
 /// The version of the envelope.
@@ -53,6 +53,7 @@ pub enum Spec {
     ModelVersion(ModelVersionSpec),
     Endpoint(EndpointSpec),
     AdminToken(AdminTokenSpec),
+    Policy(PolicySpec),
 }
 
 impl Spec {
@@ -67,6 +68,7 @@ impl Spec {
             Self::ModelVersion(_) => Kind::ModelVersion,
             Self::Endpoint(_) => Kind::Endpoint,
             Self::AdminToken(_) => Kind::AdminToken,
+            Self::Policy(_) => Kind::Policy,
         }
     }
 }
@@ -82,7 +84,7 @@ macro_rules! spec_from {
 }
 spec_from!(
     Tenant: TenantSpec, Issuer: IssuerSpec, ApiKey: ApiKeySpec, ClientCertificate: ClientCertificateSpec, Model: ModelSpec, ModelVersion: ModelVersionSpec,
-    Endpoint: EndpointSpec, AdminToken: AdminTokenSpec
+    Endpoint: EndpointSpec, AdminToken: AdminTokenSpec, Policy: PolicySpec
 );
 
 /// A resource.
@@ -134,6 +136,7 @@ impl Resource {
             Spec::ModelVersion(spec) => spec.check(&mut problems),
             Spec::Endpoint(spec) => spec.check(&mut problems),
             Spec::AdminToken(spec) => spec.check(&mut problems),
+            Spec::Policy(spec) => spec.check(&mut problems),
         }
         problems
     }
@@ -171,6 +174,7 @@ impl Serialize for Resource {
             Spec::ModelVersion(spec) => fields.serialize_field("spec", spec)?,
             Spec::Endpoint(spec) => fields.serialize_field("spec", spec)?,
             Spec::AdminToken(spec) => fields.serialize_field("spec", spec)?,
+            Spec::Policy(spec) => fields.serialize_field("spec", spec)?,
         }
         fields.end()
     }
@@ -212,6 +216,7 @@ impl<'de> Deserialize<'de> for Resource {
             Kind::ModelVersion => Spec::ModelVersion(read(value)?),
             Kind::Endpoint => Spec::Endpoint(read(value)?),
             Kind::AdminToken => Spec::AdminToken(read(value)?),
+            Kind::Policy => Spec::Policy(read(value)?),
         };
         Ok(Self {
             metadata: envelope.metadata,

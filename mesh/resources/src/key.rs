@@ -27,11 +27,13 @@ pub enum Kind {
     Endpoint,
     /// A credential of an admin; only its hash is kept.
     AdminToken,
+    /// Who may do what, in Cedar.
+    Policy,
 }
 
 impl Kind {
     /// Every kind, those that others refer to first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Tenant,
         Self::Issuer,
         Self::ApiKey,
@@ -40,6 +42,7 @@ impl Kind {
         Self::ModelVersion,
         Self::Endpoint,
         Self::AdminToken,
+        Self::Policy,
     ];
 
     /// The name in the envelope.
@@ -53,6 +56,7 @@ impl Kind {
             Self::ModelVersion => "ModelVersion",
             Self::Endpoint => "Endpoint",
             Self::AdminToken => "AdminToken",
+            Self::Policy => "Policy",
         }
     }
 
@@ -67,12 +71,13 @@ impl Kind {
             Self::ModelVersion => "versions",
             Self::Endpoint => "endpoints",
             Self::AdminToken => "admin-tokens",
+            Self::Policy => "policies",
         }
     }
 
     /// Whether resources of this kind belong to a tenant.
     pub const fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Tenant | Self::Issuer | Self::AdminToken)
+        !matches!(self, Self::Tenant | Self::Issuer | Self::AdminToken | Self::Policy)
     }
 
     /// Reads a kind in the singular or plural, in any case.
@@ -123,7 +128,9 @@ impl ResourceKey {
             Kind::ModelVersion => drop(split_version(name)?),
             // All names have one grammar; the type decides how a bad one is called in the message.
             Kind::Tenant => drop(TenantId::parse(name)?),
-            Kind::ApiKey | Kind::ClientCertificate | Kind::Issuer | Kind::AdminToken => drop(KeyId::parse(name)?),
+            Kind::ApiKey | Kind::ClientCertificate | Kind::Issuer | Kind::AdminToken | Kind::Policy => {
+                drop(KeyId::parse(name)?);
+            }
             Kind::Model => drop(ModelId::parse(name)?),
             Kind::Endpoint => drop(EndpointId::parse(name)?),
         }
@@ -147,6 +154,11 @@ impl ResourceKey {
     /// An admin token's key.
     pub fn admin_token(name: &KeyId) -> Self {
         Self::unchecked(Kind::AdminToken, None, name)
+    }
+
+    /// A policy's key.
+    pub fn policy(name: &KeyId) -> Self {
+        Self::unchecked(Kind::Policy, None, name)
     }
 
     /// An API key's key.

@@ -14,6 +14,7 @@ mod endpoint;
 mod envelope;
 mod key;
 mod model;
+mod policy;
 mod problem;
 mod recognise;
 mod schema;
@@ -21,8 +22,8 @@ mod signature;
 mod tenant;
 
 pub use access::{
-    AdminRole, AdminTokenSpec, ApiKeySpec, IssuerKeySpec, IssuerSpec, JwksSpec, KeyAlgorithm, REDACTED, Scope,
-    TenantBinding, TokenProfile,
+    AdminRole, AdminTokenSpec, ApiKeySpec, IssuerKeySpec, IssuerSpec, JwksSpec, KeyAlgorithm, MAX_GROUPS, REDACTED,
+    Scope, TenantBinding, TokenProfile,
 };
 pub use archive::{MAX_ARCHIVE_ENTRIES, MAX_ARCHIVE_RATIO, MAX_ENTRY_NAME, archive_problem};
 pub use certificate::{CertificateIdentity, ClientCertificateSpec, MAX_SPIFFE_ID};
@@ -36,6 +37,7 @@ pub use model::{
     ArtifactRef, LabelMoves, MAX_GRANTS, MAX_LABELS, MAX_POLICY_VERSIONS, ModelSpec, ModelVersionSpec, VersionPolicy,
     VersionRef,
 };
+pub use policy::{MAX_CEDAR_BYTES, PolicySpec};
 pub use problem::{Problem, ResourceError};
 pub use recognise::recognise;
 pub use schema::ModelConfigSchema;

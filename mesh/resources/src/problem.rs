@@ -36,7 +36,7 @@ impl fmt::Display for Problem {
 pub enum ResourceError {
     /// No such kind.
     #[error(
-        "unknown kind '{0}': it is one of Tenant, Issuer, ApiKey, ClientCertificate, Model, ModelVersion, Endpoint, AdminToken (or tenants, issuers, keys, certificates, models, versions, endpoints, admin-tokens)"
+        "unknown kind '{0}': it is one of Tenant, Issuer, ApiKey, ClientCertificate, Model, ModelVersion, Endpoint, AdminToken, Policy (or tenants, issuers, keys, certificates, models, versions, endpoints, admin-tokens, policies)"
     )]
     UnknownKind(String),
     /// A kind within a tenant, without one.

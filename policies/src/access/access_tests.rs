@@ -25,6 +25,7 @@ fn rng() -> StdRng {
 
 fn entry(key: &GeneratedKey, tenant: &str) -> ApiKeyEntry {
     ApiKeyEntry {
+        groups: [].into(),
         id: key.id.clone(),
         tenant: TenantId::parse(tenant).unwrap(),
         hash: pepper().hash(&key.secret),

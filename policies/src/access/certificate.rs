@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use mesh_types::{KeyId, TenantId};
 
-use super::{AuthError, Principal, Scopes};
+use super::{AuthError, Principal, PrincipalId, Scopes};
 
 /// A client's certificate, as a handshake has verified it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -95,6 +95,8 @@ impl Holders {
     pub(super) fn add(&mut self, entry: CertificateEntry) {
         let holder = Arc::new(Holder {
             principal: Principal {
+                id: PrincipalId::fresh(),
+                groups: Arc::default(),
                 subject: Arc::from(entry.name.as_str()),
                 credential: Arc::from(format!("{CREDENTIAL_PREFIX}{}", entry.name)),
                 tenant: entry.tenant,

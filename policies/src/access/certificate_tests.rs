@@ -126,6 +126,7 @@ fn a_key_counts_before_the_certificate_and_must_not_disagree_with_it() {
     let key = generate_api_key("live", &mut StdRng::seed_from_u64(1));
     let with_key = |tenant: &str| {
         Credentials::new(pepper.clone()).with_key(ApiKeyEntry {
+            groups: [].into(),
             id: key.id.clone(),
             tenant: TenantId::parse(tenant).unwrap(),
             hash: pepper.hash(&key.secret),

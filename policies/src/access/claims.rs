@@ -3,7 +3,7 @@
 //! Owns the reading of a header and of claims into types. A number written as text is not a number: a library that took
 //! `"exp": "never"` for no `exp` at all let tokens live for ever (CVE-2026-25537). Does not know keys, issuers or the time.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -240,6 +240,15 @@ impl Claims {
         match profile {
             TokenProfile::Rfc7519 => true,
             TokenProfile::Rfc9068 => self.all.contains_key("iat") && said("jti") && said("client_id"),
+        }
+    }
+
+    /// The groups that it names (RFC 9068, section 2.2.3.1); what is no text among them names none. The token's size bounds them.
+    pub(super) fn groups(&self) -> Arc<[Arc<str>]> {
+        match self.all.get("groups") {
+            Some(Value::Array(groups)) => groups.iter().filter_map(Value::as_str).map(Arc::from).collect(),
+            Some(Value::String(group)) => Arc::from([Arc::from(group.as_str())]),
+            _ => Arc::from([]),
         }
     }
 

@@ -15,7 +15,7 @@ use mesh_types::{MAX_ISSUER_KEYS, TenantId};
 use zeroize::Zeroizing;
 
 use super::{
-    AuthError, Principal,
+    AuthError, Principal, PrincipalId,
     book::{FetchedKey, KeyBook},
     claims::{Claims, TokenHeader},
 };
@@ -369,6 +369,8 @@ pub(super) fn verify(issuers: &Issuers, token: &str, now_unix: i64) -> Result<Ve
         })?;
     Ok(VerifiedToken {
         principal: Principal {
+            id: PrincipalId::fresh(),
+            groups: claims.groups(),
             tenant: issuer.tenant(&claims)?,
             subject: Arc::from(claims.subject.as_str()),
             credential: Arc::from(format!("jwt:{}", issuer.issuer)),

@@ -770,6 +770,8 @@ fn a_memory_of_n_tokens_takes_one_more_and_stays_within_n() {
     let verified = |index: usize| {
         std::sync::Arc::new(VerifiedToken {
             principal: Principal {
+                id: super::PrincipalId::fresh(),
+                groups: [].into(),
                 tenant: TenantId::parse("acme").unwrap(),
                 subject: index.to_string().into(),
                 credential: "jwt:x".into(),

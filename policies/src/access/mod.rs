@@ -17,7 +17,15 @@ mod keyset;
 mod recent;
 mod secret;
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use mesh_types::{Fault, FaultClass, FaultSource, KeyId, Retry, TenantId};
 use smallvec::SmallVec;
@@ -212,9 +220,23 @@ impl FromIterator<Scope> for Scopes {
     }
 }
 
+/// The number of a principal, for memories: no two that were made in one process have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PrincipalId(u64);
+
+impl PrincipalId {
+    /// The next one.
+    pub fn fresh() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// A caller whose credential holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
+    /// Its number, drawn when its credential was read: it stands for all that follows.
+    pub id: PrincipalId,
     /// For whom it acts.
     pub tenant: TenantId,
     /// Who it is: the key's identifier, the token's `sub` or the name of its certificate's record.
@@ -223,6 +245,8 @@ pub struct Principal {
     pub credential: Arc<str>,
     /// What it may do.
     pub scopes: Scopes,
+    /// The groups that it is in: the key's own, or those that the token names.
+    pub groups: Arc<[Arc<str>]>,
 }
 
 impl Principal {
@@ -247,6 +271,8 @@ pub struct ApiKeyEntry {
     pub hash: SecretHash,
     /// What it may do.
     pub scopes: Scopes,
+    /// The groups that it is in.
+    pub groups: Arc<[Arc<str>]>,
     /// The Unix second from which it is no longer valid.
     pub expires: Option<i64>,
     /// Taken back.
@@ -293,6 +319,8 @@ impl Credentials {
     #[must_use]
     pub fn with_key(mut self, entry: ApiKeyEntry) -> Self {
         let principal = Principal {
+            id: PrincipalId::fresh(),
+            groups: entry.groups.clone(),
             tenant: entry.tenant.clone(),
             subject: Arc::from(entry.id.as_str()),
             credential: Arc::from(format!("key:{}", entry.id)),

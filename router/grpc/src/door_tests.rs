@@ -118,6 +118,7 @@ fn model(name: &str) -> Arc<ModelEntry> {
         phase: Default::default(),
     };
     Arc::new(ModelEntry {
+        grants: Arc::default(),
         owner,
         model,
         versions: [(Version::FIRST, Arc::new(version))].into(),
@@ -131,6 +132,7 @@ fn snapshot() -> (MeshSnapshot, String) {
     let key = generate_api_key("test", &mut rand::rng());
     let tenant = TenantId::parse("acme").unwrap();
     let entry = ApiKeyEntry {
+        groups: [].into(),
         id: key.id,
         tenant: tenant.clone(),
         hash: pepper.hash(&key.secret),

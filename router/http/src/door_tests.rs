@@ -109,6 +109,7 @@ fn model(name: &str, datatype: DataType) -> Arc<ModelEntry> {
         phase: Default::default(),
     };
     Arc::new(ModelEntry {
+        grants: Arc::default(),
         owner,
         model,
         versions: [(Version::FIRST, Arc::new(version))].into(),
@@ -126,6 +127,7 @@ fn snapshot(limits: TenantLimits, key: &GeneratedKey, datatype: DataType) -> Mes
     let pepper = Pepper::from_bytes([7; 32]);
     let tenant = TenantId::parse("acme").unwrap();
     let entry = ApiKeyEntry {
+        groups: [].into(),
         id: key.id.clone(),
         tenant: tenant.clone(),
         hash: pepper.hash(&key.secret),

@@ -61,6 +61,7 @@ fn ensemble(
 
 fn target(entry: Arc<VersionEntry>) -> Target {
     Target::Model(Arc::new(ModelEntry {
+        grants: Arc::default(),
         owner: tenant("acme"),
         model: ModelId::parse("pipe").unwrap(),
         labels: BTreeMap::new(),

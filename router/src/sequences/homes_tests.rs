@@ -30,6 +30,7 @@ fn entry(model: &str) -> Arc<VersionEntry> {
 
 fn target(model: &str) -> Target {
     Target::Model(Arc::new(ModelEntry {
+        grants: Arc::default(),
         owner: tenant("acme"),
         model: ModelId::parse(model).unwrap(),
         versions: BTreeMap::new(),

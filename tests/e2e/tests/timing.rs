@@ -1,5 +1,5 @@
-//! What a refusal says by the time that it takes: nothing. Names that are not there, another's, or not for the caller, and keys
-//! that are not there or wrong, are refused in times that cannot be told apart.
+//! What a refusal says by the time that it takes: nothing. Names that are not there, another's, not for the caller's tenant, or kept
+//! from the caller by a policy, and keys that are not there or wrong, are refused in times that cannot be told apart.
 //!
 //! All kinds are asked for in one run, in an order drawn at random, so that whatever else the machine does falls on all of them
 //! alike. The distributions are compared by the two-sample Kolmogorov-Smirnov test. By chance alone one comparison in a hundred
@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use mesh_harness::{Mesh, identity};
+use mesh_harness::{Mesh, eventually, identity};
 use mesh_policies::access::{generate_api_key, generate_api_key_as};
 use mesh_types::KeyId;
 use serde_json::json;
@@ -152,7 +152,7 @@ fn the_comparison_tells_a_shift_from_none() {
 
 /// What of the kinds can be told apart.
 fn told_apart(kinds: &[Kind], times: &Times) -> Vec<String> {
-    let pairs = [(0, 1), (0, 2), (1, 2), (3, 4)];
+    let pairs = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3), (4, 5)];
     let mut found = Vec::new();
     for (one, other) in pairs {
         let p = same(&times[one], &times[other]);
@@ -189,6 +189,17 @@ async fn refusals_take_times_that_cannot_be_told_apart() -> anyhow::Result<()> {
     admin.publish_only("acme", "granted", &spec).await?;
     admin.model("acme", "granted", json!({"grants": ["globex"]})).await?;
     globex.until_ready("granted").await?;
+    // A model of globex' own that a policy keeps from it.
+    admin.publish("globex", "denied", &identity()).await?;
+    globex.until_ready("denied").await?;
+    let text = "forbid (principal in Mesh::Tenant::\"globex\", action, resource == Mesh::Model::\"globex/denied\");";
+    let policy =
+        json!({"apiVersion": "mesh/v1", "kind": "Policy", "metadata": {"name": "shut"}, "spec": {"cedar": text}});
+    admin.apply(&[policy]).await?;
+    eventually("the policy is in force", || async {
+        Ok((!globex.is_ready("denied").await?).then_some(()))
+    })
+    .await?;
     let known = globex.key().split('_').nth(2).context("no key")?.to_owned();
 
     let named = |name: &'static str| Kind {
@@ -206,6 +217,7 @@ async fn refusals_take_times_that_cannot_be_told_apart() -> anyhow::Result<()> {
         named("unknown"),
         named("foreign"),
         named("forbidden"),
+        named("denied"),
         shown("wrong key", &|| {
             generate_api_key_as("test", id.clone(), &mut rand::rng()).text
         }),

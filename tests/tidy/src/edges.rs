@@ -9,6 +9,7 @@ pub const LEVELS: &[(&str, u8)] = &[
     ("mesh-telemetry", 1),
     ("mesh-resources", 1),
     ("mesh-policies", 1),
+    ("mesh-authz", 2),
     ("mesh-protocol", 1),
     ("mesh-backend", 1),
     ("mesh-scheduler", 1),
@@ -44,6 +45,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("sled", &["mesh-registry"]),
     ("jsonwebtoken", &["mesh-policies"]),
     ("governor", &["mesh-policies"]),
+    ("cedar-policy", &["mesh-authz"]),
 ];
 
 /// Crates that know no runtime: pure decisions and plain data.
@@ -53,6 +55,7 @@ const PURE: &[&str] = &[
     "mesh-scheduler",
     "mesh-resources",
     "mesh-policies",
+    "mesh-authz",
     "mesh-protocol",
     "mesh-import",
 ];

@@ -1,6 +1,6 @@
 /** What the admin API speaks, as it is on the wire. */
 
-export type Role = "admin" | "viewer";
+export type Role = "admin" | "operator" | "experimenter" | "viewer";
 export interface Session {
   who: string;
   role: Role;

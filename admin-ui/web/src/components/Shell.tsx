@@ -120,7 +120,7 @@ export function Shell({ children }: { children: ReactNode }) {
             <SchemeToggle />
             <Text size="sm" visibleFrom="sm">
               {who.who}
-              {who.role !== "admin" && (
+              {who.role === "viewer" && (
                 <span className="chip" style={{ marginLeft: 8 }}>
                   Read only
                 </span>
@@ -149,7 +149,7 @@ export function Shell({ children }: { children: ReactNode }) {
             how things were.
           </Alert>
         )}
-        {who.role !== "admin" && (
+        {who.role === "viewer" && (
           <Text size="sm" c="dimmed" mb="sm">
             Your token may look and change nothing.
           </Text>

@@ -5,5 +5,5 @@ import type { Session } from "../api/types";
 
 export const SessionContext = createContext<Session>({ who: "", role: "viewer" });
 export const useSession = (): Session => useContext(SessionContext);
-/** Whether this session may only look. */
-export const useReadOnly = (): boolean => useContext(SessionContext).role !== "admin";
+/** Whether this session may only look; what others may not change, the mesh refuses by name. */
+export const useReadOnly = (): boolean => useContext(SessionContext).role === "viewer";
