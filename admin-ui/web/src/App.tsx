@@ -21,6 +21,7 @@ const EndpointPage = lazy(() => import("./pages/Endpoint"));
 const Devices = lazy(() => import("./pages/Devices"));
 const Tenants = lazy(() => import("./pages/Tenants"));
 const TenantPage = lazy(() => import("./pages/Tenant"));
+const Policies = lazy(() => import("./pages/Policies"));
 const Audit = lazy(() => import("./pages/Audit"));
 const NotFound = lazy(() => import("./pages/NotFound"));
 
@@ -59,6 +60,7 @@ export function App() {
               <Route path="devices" element={<Devices />} />
               <Route path="tenants" element={<Tenants />} />
               <Route path="tenants/:tenant" element={<TenantPage />} />
+              <Route path="policies" element={<Policies />} />
               <Route path="audit" element={<Audit />} />
               <Route path="*" element={<NotFound />} />
             </Routes>

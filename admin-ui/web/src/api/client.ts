@@ -122,6 +122,7 @@ export const segment = encodeURIComponent;
 export const paths = {
   device: (device: string, action: "drain" | "undrain") => `/devices/${segment(device)}/${action}`,
   tenant: (tenant: string) => `/tenants/${segment(tenant)}`,
+  policy: (name: string) => `/policies/${segment(name)}`,
   keys: (tenant: string) => `/tenants/${segment(tenant)}/keys`,
   key: (tenant: string, key: string) => `/tenants/${segment(tenant)}/keys/${segment(key)}`,
   model: (tenant: string, model: string) => `/tenants/${segment(tenant)}/models/${segment(model)}`,

@@ -9,6 +9,8 @@ import type {
   GraphView,
   Model,
   ModelVersion,
+  Policy,
+  PolicySchema,
   Session,
   Tenant,
   ApiKey,
@@ -33,6 +35,12 @@ export const endpoint = (tenantName: string, name: string) =>
     queryKey: ["endpoints", tenantName, name],
     queryFn: () => call<Endpoint>(paths.endpoint(tenantName, name)),
   });
+export const policies = queryOptions({ queryKey: ["policies"], queryFn: () => listAll<Policy>("policies") });
+export const policySchema = queryOptions({
+  queryKey: ["policy-schema"],
+  queryFn: () => call<PolicySchema>("/policy-schema"),
+  staleTime: Infinity,
+});
 /** How often the numbers of devices are asked for again. */
 const DEVICES_MS = 2_000;
 export const devices = queryOptions({

@@ -6,7 +6,16 @@ export interface Session {
   role: Role;
 }
 
-export type Kind = "Tenant" | "Issuer" | "ApiKey" | "ClientCertificate" | "Model" | "ModelVersion" | "Endpoint" | "AdminToken";
+export type Kind =
+  | "Tenant"
+  | "Issuer"
+  | "ApiKey"
+  | "ClientCertificate"
+  | "Model"
+  | "ModelVersion"
+  | "Endpoint"
+  | "AdminToken"
+  | "Policy";
 
 export interface Metadata {
   tenant?: string;
@@ -40,6 +49,31 @@ export interface ApiKeySpec {
   expires?: string;
   revoked: boolean;
   description?: string;
+}
+export interface PolicySpec {
+  description?: string;
+  cedar: string;
+}
+export interface PolicyAction {
+  name: string;
+  about: string;
+  resources: string[];
+  role?: string | null;
+}
+export interface PolicySchema {
+  schema: string;
+  builtin: string;
+  actions: PolicyAction[];
+}
+/** Whether somebody may do something to something, and which statements decide. */
+export interface PolicyAnswer {
+  allowed: boolean;
+  reason: string;
+  decided_by: { policy: string; statement: number; line: number; effect: "permit" | "forbid" }[];
+  principal: string;
+  principal_known: boolean;
+  action: string;
+  resource: string;
 }
 export interface ModelSpec {
   description?: string;
@@ -90,6 +124,7 @@ export interface EndpointSpec {
 }
 
 export type Tenant = Resource<TenantSpec>;
+export type Policy = Resource<PolicySpec>;
 export type ApiKey = Resource<ApiKeySpec>;
 export type Model = Resource<ModelSpec>;
 export type ModelVersion = Resource<VersionSpec>;

@@ -35,6 +35,7 @@ const PAGES: { to: string; label: string; icon: ReactNode }[] = [
     label: "Tenants",
     icon: <path d="M9 11a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM2 21c0-4 3-6 7-6s7 2 7 6M16 4a4 4 0 0 1 0 7M19 15c2 1 3 3 3 6" />,
   },
+  { to: "/policies", label: "Policies", icon: <path d="M12 3 4 6v6c0 5 3 8 8 9 5-1 8-4 8-9V6zM9 12l2 2 4-4" /> },
   { to: "/audit", label: "Audit", icon: <path d="M6 3h9l4 4v14H6zM9 12h7M9 16h7M9 8h3" /> },
 ];
 
