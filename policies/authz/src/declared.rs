@@ -8,7 +8,9 @@ use mesh_policies::{
     Scope, Scopes,
     authorization::{Action, Granted, Object, ObjectKind, Role, Subject, SubjectKind},
 };
-use mesh_resources::{AdminRole, AdminTokenSpec, ApiKeySpec, ClientCertificateSpec, EndpointSpec, Kind, ModelSpec, ResourceKey, Spec};
+use mesh_resources::{
+    AdminRole, AdminTokenSpec, ApiKeySpec, ClientCertificateSpec, EndpointSpec, Kind, ModelSpec, ResourceKey, Spec,
+};
 use mesh_types::TenantId;
 
 /// Somebody, with all that policies can ask of them.

@@ -93,7 +93,10 @@ impl ObjectKind {
 
     /// Whether it belongs to a tenant, or is one.
     pub const fn is_of_tenant(self) -> bool {
-        matches!(self, Self::Tenant | Self::Key | Self::Certificate | Self::Model | Self::Endpoint)
+        matches!(
+            self,
+            Self::Tenant | Self::Key | Self::Certificate | Self::Model | Self::Endpoint
+        )
     }
 
     /// Reads its name, in any case.

@@ -313,6 +313,38 @@ async fn a_model_of_the_repository_is_loaded_by_whom_the_policies_let() -> anyho
 }
 
 #[tokio::test]
+async fn who_is_denied_gets_no_remembered_answer() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let admin = mesh.admin()?;
+    let acme = mesh.tenant("acme").await?;
+    admin.publish("acme", "m", &identity()).await?;
+    let arms = [("only", "m", "", 100.0)];
+    let spec = json!({"cache": {"ttl_seconds": 600}});
+    admin.endpoint_with("acme", "e", &arms, spec).await?;
+    acme.until_ready("e").await?;
+    let intern = mesh.caller(&key_of(admin, "acme", "intern", &["interns"]).await?);
+    intern.until_ready("e").await?;
+    let hit = async |caller: &Caller| {
+        let answer = caller.infer("e", &one()).await?.ok()?;
+        anyhow::Ok(answer.header("mesh-cache") == Some("hit"))
+    };
+    let text = "forbid (principal in Mesh::Group::\"acme/interns\", action, resource == Mesh::Endpoint::\"acme/e\");";
+    admin.apply(&[policy("interns", text)]).await?;
+    eventually("the policy is in force", || async {
+        Ok((!intern.is_ready("e").await?).then_some(()))
+    })
+    .await?;
+    eventually("the answer is remembered", || async {
+        Ok(hit(&acme).await?.then_some(()))
+    })
+    .await?;
+    let denied = intern.infer("e", &one()).await?;
+    assert_eq!(denied.status.as_u16(), 404);
+    assert_eq!(denied.header("mesh-cache"), None);
+    Ok(())
+}
+
+#[tokio::test]
 async fn policies_change_under_load_without_a_lost_request_and_nothing_reaches_across_tenants() -> anyhow::Result<()> {
     let mesh = Mesh::start().await?;
     let admin = mesh.admin()?;
