@@ -271,7 +271,7 @@ fn making_routes() -> [Entry; 3] {
     ]
 }
 
-fn model_routes() -> [Entry; 7] {
+fn model_routes() -> [Entry; 6] {
     let versions = "/tenants/{tenant}/models/{model}/versions";
     let next = "Makes the next version of a model, and the model if it is new.";
     let listed = web::get().to(model_versions);
@@ -326,15 +326,19 @@ fn model_routes() -> [Entry; 7] {
         .takes("TrialBody")
         .takes_right(Action::EndpointTry, ObjectKind::Endpoint)
         .answers("Trials"),
-        Entry::post(
-            "/tenants/{tenant}/endpoints/{name}/cache/purge",
-            "purgeCache",
-            "Forgets the answers that are remembered of an endpoint.",
-            web::post().to(purge_cache),
-        )
-        .takes_right(Action::EndpointRoute, ObjectKind::Endpoint)
-        .answers("Purged"),
     ]
+}
+
+fn cache_route() -> Entry {
+    Entry::post(
+        "/tenants/{tenant}/endpoints/{name}/cache/purge",
+        "purgeCache",
+        "Forgets the answers that are remembered of an endpoint.",
+        web::post().to(purge_cache),
+    )
+    .tag("models")
+    .takes_right(Action::EndpointRoute, ObjectKind::Endpoint)
+    .answers("Purged")
 }
 
 fn watching_routes() -> [Entry; 3] {
@@ -415,6 +419,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries.extend(session_routes());
     entries.extend(making_routes());
     entries.extend(model_routes().map(|entry| entry.tag("models")));
+    entries.push(cache_route());
     entries.push(issuer_route());
     entries.extend(policies::routes().map(|entry| entry.tag("policies")));
     entries.push(backup_route());

@@ -190,6 +190,21 @@ fn unreadable(_: &Path, _: ArtifactFormat) -> Result<Signature, String> {
     Err("models are read by the program itself".to_owned())
 }
 
+async fn model(command: ModelCommand, globals: &GlobalOptions, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+    match command {
+        // As below.
+        ModelCommand::Publish(args) => publish::publish(&globals.admin()?, &args, &unreadable, terminal).await,
+        // It needs whoever can read models: see `inspect`.
+        ModelCommand::Inspect(_) => Err(Failure::refused("models are read by the program itself")),
+        // It completes what is not written where it is run with whoever can read models: see `import`.
+        ModelCommand::Import(args) => import::perform(globals, &args, &unreadable, terminal).await,
+        ModelCommand::Graph(args) => graph::graph(&globals.admin()?, &args, terminal).await,
+        ModelCommand::Keygen(args) => signing::keygen(&args, terminal),
+        ModelCommand::Sign(args) => signing::sign(&args, terminal),
+        ModelCommand::Warm(args) => warm::warm(&globals.admin()?, &args, terminal).await,
+    }
+}
+
 async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     match command {
         Command::Apply(args) => apply::apply(&globals.admin()?, &args, terminal).await,
@@ -197,18 +212,7 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Get(args) => get::get(&globals.admin()?, &args, terminal).await,
         Command::Describe(args) => get::describe(&globals.admin()?, &args, terminal).await,
         Command::Delete(args) => delete::delete(&globals.admin()?, &args, terminal).await,
-        // As below.
-        Command::Model(ModelCommand::Publish(args)) => {
-            publish::publish(&globals.admin()?, &args, &unreadable, terminal).await
-        }
-        // It needs whoever can read models: see `inspect`.
-        Command::Model(ModelCommand::Inspect(_)) => Err(Failure::refused("models are read by the program itself")),
-        // It completes what is not written where it is run with whoever can read models: see `import`.
-        Command::Model(ModelCommand::Import(args)) => import::perform(globals, &args, &unreadable, terminal).await,
-        Command::Model(ModelCommand::Graph(args)) => graph::graph(&globals.admin()?, &args, terminal).await,
-        Command::Model(ModelCommand::Keygen(args)) => signing::keygen(&args, terminal),
-        Command::Model(ModelCommand::Sign(args)) => signing::sign(&args, terminal),
-        Command::Model(ModelCommand::Warm(args)) => warm::warm(&globals.admin()?, &args, terminal).await,
+        Command::Model(command) => model(command, globals, terminal).await,
         Command::Key(KeyCommand::Create(args)) => keys::create(&globals.admin()?, &args, terminal).await,
         Command::Issuer(command) => issuer::issuer(&globals.admin()?, &command, terminal).await,
         Command::Certificate(CertificateCommand::Create(args)) => {
