@@ -22,14 +22,14 @@ use mesh_registry::{Author, Change, Expected, Registry, RegistryConfig, Registry
 use mesh_resources::{AdminRole, AdminTokenSpec, Resource, ResourceKey};
 use mesh_telemetry::Telemetry;
 use mesh_types::{
-    ArtifactFormat, Clock, DataType, DeviceId, Difference, Fault, InferJob, JobOutcome, LoadReport, ManualClock,
+    ArtifactFormat, Clock, DataType, DeviceId, Difference, Fault, InferJob, JobOutcome, KeyId, LoadReport, ManualClock,
     ModelConfig, ModelId, ModelVersionKey, Parameters, StageTimings, TenantId, Tensor, Variant, VariantReport,
     VariantTime, Verdict, Version,
 };
 use serde_json::{Value, json};
 
 use crate::{
-    AdminParts, AdminState, AnswerCache, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, LoadState,
+    AdminParts, AdminState, AnswerCache, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, KeyUseView, LoadState,
     ModelFacts, ModelNumbers, Probe, Purged, SequenceNumbers, configure, devices::MAX_TENANTS_SHOWN,
 };
 
@@ -301,6 +301,16 @@ impl IssuerView for Published {
     }
 }
 
+/// The key `used` of `acme` was used 40 s ago, and no other ever.
+pub(crate) struct Uses(Arc<ManualClock>);
+
+impl KeyUseView for Uses {
+    fn last_used(&self, tenant: &TenantId, key: &KeyId) -> Option<i64> {
+        let minute = (self.0.unix_seconds() - 40) / 60 * 60;
+        (tenant.as_str() == "acme" && key.as_str() == "used").then_some(minute)
+    }
+}
+
 pub(crate) fn token(registry_pepper: &Pepper, role: AdminRole) -> (String, Resource) {
     let made = generate_admin_token(&mut rand::rng());
     let spec = AdminTokenSpec {
@@ -338,6 +348,7 @@ impl Fixture {
             telemetry: Telemetry::local(),
             fleet: Arc::new(Fleet::default()),
             issuers: Arc::new(Published),
+            key_uses: Arc::new(Uses(clock.clone())),
             probe: Arc::new(Echo),
             cache: Arc::new(Empty),
             pepper,

@@ -21,6 +21,7 @@ mod entry;
 mod error;
 mod graph;
 mod issuers;
+mod key_uses;
 mod keys;
 mod live;
 mod loaded;
@@ -44,7 +45,7 @@ pub use live::MAX_EVENT_CLIENTS;
 pub use openapi::document as openapi_document;
 pub use overview::Overview;
 pub use parts::{
-    AdminParts, AnswerCache, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, LoadState,
+    AdminParts, AnswerCache, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, KeyUseView, LoadState,
     ModelFacts, ModelNumbers, Probe, Progress, Purged, SequenceNumbers,
 };
 pub use routes::configure;
@@ -59,6 +60,8 @@ mod fixture_tests;
 mod graph_tests;
 #[cfg(test)]
 mod issuers_tests;
+#[cfg(test)]
+mod key_uses_tests;
 #[cfg(test)]
 mod policies_tests;
 #[cfg(test)]

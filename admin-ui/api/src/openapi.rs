@@ -25,6 +25,7 @@ use crate::{
     error::ErrorBody,
     graph::GraphView,
     issuers::IssuerKeysView,
+    key_uses::{KeyUse, KeyUseList},
     parts::Purged,
     policies::{PolicyAnswer, PolicySchema, PolicyTest},
     routes::{ROOT, entries},
@@ -203,6 +204,8 @@ fn components() -> ComponentsBuilder {
         .with::<PolicySchema>()
         .with::<IssuerSpec>()
         .with::<IssuerKeysView>()
+        .with::<KeyUse>()
+        .with::<KeyUseList>()
         .with::<ApiKeySpec>()
         .with::<ClientCertificateSpec>()
         .with::<ModelSpec>()

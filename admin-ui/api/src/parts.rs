@@ -7,7 +7,7 @@ use mesh_policies::{Pepper, VersionEntry, access::BookView};
 use mesh_registry::RegistryHandle;
 use mesh_telemetry::Telemetry;
 use mesh_types::{
-    Clock, DeviceId, EndpointId, Fault, InferJob, JobOutcome, LoadProgress, LoadReport, ModelId, ModelVersionKey,
+    Clock, DeviceId, EndpointId, Fault, InferJob, JobOutcome, KeyId, LoadProgress, LoadReport, ModelId, ModelVersionKey,
     Parameters, TenantId, Version,
 };
 use serde::Serialize;
@@ -24,6 +24,8 @@ pub struct AdminParts {
     pub fleet: Arc<dyn FleetView>,
     /// What issuers have published.
     pub issuers: Arc<dyn IssuerView>,
+    /// When keys were last used.
+    pub key_uses: Arc<dyn KeyUseView>,
     /// How inputs are tried out.
     pub probe: Arc<dyn Probe>,
     /// Answers that are remembered.
@@ -67,6 +69,12 @@ pub trait FleetView: Send + Sync + 'static {
 pub trait IssuerView: Send + Sync + 'static {
     /// What is known now of the keys of the issuer that is declared by this name; none where they are not fetched. Must not block.
     fn fetched_keys(&self, issuer: &str, now_unix: i64) -> Option<BookView>;
+}
+
+/// Sees when API keys were last used.
+pub trait KeyUseView: Send + Sync + 'static {
+    /// The minute of a key's last use, in Unix seconds; none where it never was used. Must not block.
+    fn last_used(&self, tenant: &TenantId, key: &KeyId) -> Option<i64>;
 }
 
 /// Everything that is known of a device, as it was counted.

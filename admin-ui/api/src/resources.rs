@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use mesh_authz::Thing;
-use mesh_registry::{Change, Expected};
+use mesh_registry::{Change, Expected, Page};
 use mesh_resources::{Kind, Resource, ResourceKey};
 use mesh_types::TenantId;
 use serde::Deserialize;
@@ -54,12 +54,8 @@ pub(crate) fn tenant_of(request: &HttpRequest) -> Result<TenantId, ApiError> {
     TenantId::parse(text).map_err(|error| ApiError::invalid(error.to_string()))
 }
 
-pub(crate) fn list(
-    state: &AdminState,
-    caller: &Caller,
-    kind: Kind,
-    query: &ListQuery,
-) -> Result<HttpResponse, ApiError> {
+/// The page of resources that is asked for, without those that the caller may not read.
+pub(crate) fn page(state: &AdminState, caller: &Caller, kind: Kind, query: &ListQuery) -> Result<Page, ApiError> {
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(ApiError::problem(
@@ -81,10 +77,20 @@ pub(crate) fn list(
     // Who is bound to a tenant means its own.
     let own = caller.tenant().filter(|_| kind.is_namespaced());
     let tenant = query.tenant.as_ref().or(own);
-    let page = (state.inner.parts.registry).list(kind, tenant, after.as_ref(), limit)?;
-    let items = visible(state, caller, (kind, tenant), page.items, after.is_none())?;
+    let mut page = (state.inner.parts.registry).list(kind, tenant, after.as_ref(), limit)?;
+    page.items = visible(state, caller, (kind, tenant), page.items, after.is_none())?;
+    Ok(page)
+}
+
+pub(crate) fn list(
+    state: &AdminState,
+    caller: &Caller,
+    kind: Kind,
+    query: &ListQuery,
+) -> Result<HttpResponse, ApiError> {
+    let page = page(state, caller, kind, query)?;
     Ok(HttpResponse::Ok().json(ResourceList {
-        items: items.iter().map(Resource::redacted).collect(),
+        items: page.items.iter().map(Resource::redacted).collect(),
         next: page.next.map(|key| key.to_string()),
     }))
 }

@@ -21,7 +21,7 @@ use crate::{
     backup, cache, devices,
     entry::{Body, Entry},
     error::ApiError,
-    graph, issuers, keys, live, openapi, policies, resources,
+    graph, issuers, key_uses, keys, live, openapi, policies, resources,
     resources::{ListQuery, WriteQuery, tenant_of},
     trial, versions,
     wire::{ApplyBody, LoginBody, NewKeyBody, NewTokenBody, PublishBody, WarmBody},
@@ -422,6 +422,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries.push(cache_route());
     entries.push(issuer_route());
     entries.extend(policies::routes().map(|entry| entry.tag("policies")));
+    entries.extend(key_uses::entries());
     entries.push(backup_route());
     entries.extend(device_routes().map(|entry| entry.tag("devices")));
     entries.extend(audit::routes().map(|entry| entry.tag("audit")));

@@ -767,3 +767,51 @@ fn an_ensemble_is_published_without_a_file_and_waited_for_by_its_graph() {
         "{asked}"
     );
 }
+
+#[test]
+fn keys_are_shown_with_when_they_were_last_used() {
+    let key = |name: &str| {
+        json!({"apiVersion": "mesh/v1", "kind": "ApiKey", "metadata": {"tenant": "acme", "name": name, "revision": 3},
+            "spec": {"hash": "0".repeat(64), "scopes": ["infer"], "description": "builds"}})
+    };
+    let (minute, used) = ("2030-03-17T17:46:00Z", "/admin/v1/tenants/acme/keys/used");
+    let last = |name: &str, time: Value| json!({"tenant": "acme", "key": name, "last_used": time});
+    let server = serve(vec![
+        (
+            "GET",
+            "/admin/v1/keys?limit=200&tenant=acme",
+            200,
+            json!({"items": [key("idle"), key("new"), key("used")], "next": null}),
+        ),
+        (
+            "GET",
+            "/admin/v1/key-uses?limit=200&tenant=acme",
+            200,
+            json!({"items": [last("idle", Value::Null), last("used", json!(minute))], "next": null}),
+        ),
+        ("GET", used, 200, key("used")),
+        (
+            "GET",
+            "/admin/v1/tenants/acme/keys/used/use",
+            200,
+            last("used", json!(minute)),
+        ),
+    ]);
+    let ran = server.mesh("", &["get", "keys", "-t", "acme"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let lines: Vec<_> = ran.out.lines().collect();
+    assert!(lines[0].contains("LAST USED"), "{}", ran.out);
+    for (line, word) in lines[1..].iter().zip(["never", " - ", minute]) {
+        assert!(line.contains(word) && line.contains("builds"), "{line}");
+    }
+    for args in [&["get", "key", "acme/used"], &["describe", "key", "acme/used"]] {
+        let ran = server.mesh("", args);
+        assert!(ran.code == 0 && ran.out.contains(minute), "{}{}", ran.out, ran.err);
+    }
+    let as_json = server.mesh("", &["get", "key", "acme/used", "-o", "json"]);
+    assert!(
+        !as_json.out.contains("last"),
+        "what is printed to be applied again: {}",
+        as_json.out
+    );
+}

@@ -2,14 +2,16 @@
 
 use mesh_resources::{Kind, Resource, ResourceKey, Spec};
 use mesh_types::ArtifactFormat;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
     DescribeArgs, Failure, GetArgs, OutputFormat, Terminal,
     apply::{declared, yaml},
     client::AdminClient,
-    device, graph, paths, status, table,
+    device, graph,
+    key_uses::{self, Uses},
+    paths, status, table,
 };
 
 /// Resources per answer, and the most that are listed.
@@ -17,29 +19,37 @@ const PAGE: usize = 200;
 const MAX_LISTED: usize = 20_000;
 
 #[derive(Debug, Deserialize)]
-struct Page {
-    items: Vec<Resource>,
+struct Page<T> {
+    items: Vec<T>,
     next: Option<String>,
 }
 
 pub(crate) async fn get(client: &AdminClient, args: &GetArgs, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let Some(name) = &args.name else {
-        let listed = list(client, args).await?;
-        return print(terminal, args, &listed);
+        let listed = list::<Resource>(client, args, args.kind.plural()).await?;
+        let uses = match (args.kind, args.output) {
+            (Kind::ApiKey, OutputFormat::Table) => list(client, args, key_uses::PLURAL).await?.into(),
+            _ => Uses::default(),
+        };
+        return print(terminal, args, &listed, &uses);
     };
     let key = paths::key(args.kind, name, args.tenant.as_ref())?;
     let resource = client.get::<Resource>(&paths::of(&key)).await?;
     match args.output {
         OutputFormat::Json => Ok(writeln!(terminal.out, "{}", pretty(&json!(resource)))?),
         OutputFormat::Yaml => Ok(write!(terminal.out, "{}", yaml(&resource)?)?),
-        OutputFormat::Table => print(terminal, args, &[resource]),
+        OutputFormat::Table => {
+            let uses = key_uses::of(client, &key).await?;
+            print(terminal, args, &[resource], &uses)
+        }
     }
 }
 
-async fn list(client: &AdminClient, args: &GetArgs) -> Result<Vec<Resource>, Failure> {
+/// All pages of the resources, or of what is listed in their place.
+async fn list<T: DeserializeOwned>(client: &AdminClient, args: &GetArgs, plural: &str) -> Result<Vec<T>, Failure> {
     let (mut listed, mut cursor) = (Vec::new(), None::<String>);
     loop {
-        let mut path = format!("/{}?limit={PAGE}", args.kind.plural());
+        let mut path = format!("/{plural}?limit={PAGE}");
         if let Some(tenant) = &args.tenant {
             if !args.kind.is_namespaced() {
                 return Err(Failure::refused(format!(
@@ -52,7 +62,7 @@ async fn list(client: &AdminClient, args: &GetArgs) -> Result<Vec<Resource>, Fai
         if let Some(cursor) = &cursor {
             path.push_str(&format!("&cursor={}", escape(cursor)));
         }
-        let page: Page = client.get(&path).await?;
+        let page: Page<T> = client.get(&path).await?;
         listed.extend(page.items);
         cursor = page.next;
         if cursor.is_none() {
@@ -79,7 +89,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-fn print(terminal: &mut Terminal<'_>, args: &GetArgs, listed: &[Resource]) -> Result<(), Failure> {
+fn print(terminal: &mut Terminal<'_>, args: &GetArgs, listed: &[Resource], uses: &Uses) -> Result<(), Failure> {
     match args.output {
         OutputFormat::Json => writeln!(terminal.out, "{}", pretty(&json!({ "items": listed })))?,
         OutputFormat::Yaml => {
@@ -88,7 +98,7 @@ fn print(terminal: &mut Terminal<'_>, args: &GetArgs, listed: &[Resource]) -> Re
             }
         }
         OutputFormat::Table if listed.is_empty() => writeln!(terminal.err, "no {}", args.kind.plural())?,
-        OutputFormat::Table => write!(terminal.out, "{}", table::resources(args.kind, listed))?,
+        OutputFormat::Table => write!(terminal.out, "{}", table::resources(args.kind, listed, uses))?,
     }
     Ok(())
 }
@@ -140,9 +150,15 @@ pub(crate) async fn describe(
 async fn live(client: &AdminClient, key: &ResourceKey) -> Result<Option<String>, Failure> {
     if !matches!(
         key.kind,
-        Kind::Endpoint | Kind::Model | Kind::ModelVersion | Kind::Tenant
+        Kind::ApiKey | Kind::Endpoint | Kind::Model | Kind::ModelVersion | Kind::Tenant
     ) {
         return Ok(None);
+    }
+    if key.kind == Kind::ApiKey {
+        return Ok(Some(format!(
+            "last used {}\n",
+            key_uses::of(client, key).await?.one(key)
+        )));
     }
     let overview: status::Overview = client.get("/overview").await?;
     let tenant = key.tenant.as_ref().map_or(key.name.as_str(), |tenant| tenant.as_str());

@@ -24,6 +24,7 @@ mod import;
 mod infer;
 mod inspect;
 mod issuer;
+mod key_uses;
 mod keys;
 mod loaded;
 mod model_options;

@@ -5,6 +5,8 @@ use mesh_resources::{
     ApiKeySpec, ClientCertificateSpec, Kind, ModelSpec, ModelVersionSpec, Resource, Spec, TenantSpec,
 };
 
+use crate::key_uses::Uses;
+
 /// How much of a digest tells files apart for a person.
 const SHOWN_DIGEST: usize = 12;
 
@@ -23,11 +25,11 @@ pub(crate) fn text(table: &Table) -> String {
     table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// All resources of one kind.
-pub(crate) fn resources(kind: Kind, resources: &[Resource]) -> String {
+/// All resources of one kind; of keys, with when they were last used.
+pub(crate) fn resources(kind: Kind, resources: &[Resource], uses: &Uses) -> String {
     let mut table = new(columns(kind));
     for resource in resources {
-        table.add_row(row(resource));
+        table.add_row(row(resource, uses));
     }
     text(&table)
 }
@@ -36,7 +38,15 @@ fn columns(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Tenant => &["name", "weight", "requests/s", "concurrency", "state", "revision"],
         Kind::Issuer => &["name", "issuer", "audiences", "keys", "revision"],
-        Kind::ApiKey => &["tenant", "key", "scopes", "expires", "state", "description"],
+        Kind::ApiKey => &[
+            "tenant",
+            "key",
+            "scopes",
+            "expires",
+            "state",
+            "last used",
+            "description",
+        ],
         Kind::ClientCertificate => &["tenant", "name", "certificate", "scopes", "expires", "state"],
         Kind::Model => &["tenant", "name", "default", "labels", "granted to", "revision"],
         Kind::ModelVersion => &["tenant", "model", "version", "format", "bytes", "sha256", "load"],
@@ -60,7 +70,7 @@ fn json_text(value: &impl serde::Serialize) -> String {
     value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
 
-fn row(resource: &Resource) -> Vec<String> {
+fn row(resource: &Resource, uses: &Uses) -> Vec<String> {
     let (name, revision) = (resource.metadata.name.clone(), optional(resource.metadata.revision));
     let mut cells = match &resource.spec {
         Spec::Tenant(spec) => tenant(name, spec),
@@ -72,7 +82,10 @@ fn row(resource: &Resource) -> Vec<String> {
                 .map_or_else(|| spec.keys.len().to_string(), |_| "fetched".to_owned());
             vec![name, spec.issuer.clone(), audiences, keys]
         }
-        Spec::ApiKey(spec) => return namespaced(resource, api_key(name, spec)),
+        Spec::ApiKey(spec) => {
+            let used = uses.told(resource);
+            return namespaced(resource, api_key(name, spec, used));
+        }
         Spec::ClientCertificate(spec) => return namespaced(resource, certificate(name, spec)),
         Spec::Model(spec) => model(name, spec),
         Spec::ModelVersion(spec) => return namespaced(resource, version(&name, spec)),
@@ -134,7 +147,7 @@ fn certificate(name: String, spec: &ClientCertificateSpec) -> Vec<String> {
     ]
 }
 
-fn api_key(name: String, spec: &ApiKeySpec) -> Vec<String> {
+fn api_key(name: String, spec: &ApiKeySpec, used: String) -> Vec<String> {
     let state = if spec.revoked { "revoked" } else { "active" };
     let scopes = joined(spec.scopes.iter().map(json_text));
     vec![
@@ -142,6 +155,7 @@ fn api_key(name: String, spec: &ApiKeySpec) -> Vec<String> {
         scopes,
         optional(spec.expires),
         state.into(),
+        used,
         optional(spec.description.as_ref()),
     ]
 }

@@ -1,7 +1,7 @@
 //! Keys and issuers as the router checks them. What cannot be read lets nobody in, and is said in the log.
 //!
 //! The book of an issuer whose keys are fetched is carried over from the former credentials where the declaration is the same in
-//! what decides them, so that no change of a record costs a fetch, or a request that comes before it.
+//! what decides them, so that no change of a record costs a fetch, or a request that comes before it. So is the last use of a key.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,10 @@ pub(crate) fn compile(records: &Records, pepper: &Pepper, previous: &Credentials
     let mut credentials = Credentials::new(pepper.clone());
     for ((tenant, key), spec) in &records.keys {
         match api_key(tenant, key, spec) {
-            Some(entry) => credentials = credentials.with_key(entry),
+            Some(entry) => {
+                let last_use = previous.last_use(&entry);
+                credentials = credentials.with_used_key(entry, last_use);
+            }
             None => tracing::error!(%tenant, %key, "the hash of an API key cannot be read: nobody gets in with it"),
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use futures::{FutureExt, future::BoxFuture};
 use mesh_admin_api::{
-    AnswerCache, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, LoadState, ModelFacts,
+    AnswerCache, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, KeyUseView, LoadState, ModelFacts,
     ModelNumbers, Probe, Progress, Purged, SequenceNumbers,
 };
 use mesh_control::{ControllerHandle, ModelReport, ModelState};
@@ -13,7 +13,7 @@ use mesh_policies::{MeshSnapshot, VersionEntry, access::BookView};
 use mesh_router::{ResponseCache, RouterParts, infer_ensemble};
 use mesh_telemetry::Telemetry;
 use mesh_types::{
-    DeviceId, EndpointId, Fault, FaultSource, InferJob, JobOutcome, LoadReport, ModelVersionKey, Parameters, TenantId,
+    DeviceId, EndpointId, Fault, FaultSource, InferJob, JobOutcome, KeyId, LoadReport, ModelVersionKey, Parameters, TenantId,
 };
 use mesh_worker::{DeviceStatistics, ModelStatistics};
 
@@ -58,6 +58,15 @@ impl AnswerCache for Remembered {
             entries: purged.entries as u64,
             bytes: purged.bytes as u64,
         }
+    }
+}
+
+/// The last uses of keys, as requests note them.
+pub(crate) struct KeyUses(pub(crate) Arc<ArcSwap<MeshSnapshot>>);
+
+impl KeyUseView for KeyUses {
+    fn last_used(&self, tenant: &TenantId, key: &KeyId) -> Option<i64> {
+        self.0.load().credentials.last_used(tenant, key)
     }
 }
 

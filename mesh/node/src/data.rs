@@ -29,6 +29,7 @@ pub(crate) const PEPPER: &str = "pepper";
 /// What devices have learnt.
 const LATENCY: &str = "latency";
 const SENT: &str = "sent";
+const KEY_USES: &str = "key-uses";
 /// Where a restore puts what is not yet checked.
 pub(crate) const RESTORING: &str = ".restoring";
 /// What the key of snapshots and backups is derived for.
@@ -107,6 +108,11 @@ impl DataFolder {
         let folder = self.root.join(LATENCY);
         fs::create_dir_all(&folder).map_err(failed("create the folder of latencies", &folder))?;
         Ok(folder)
+    }
+
+    /// What is known of when API keys were last used. It can be lost at no harm, so no backup holds it.
+    pub(crate) fn key_uses(&self) -> PathBuf {
+        self.root.join(KEY_USES)
     }
 
     /// Where models lie that came with a request, while they are read; empty after a start. No backup holds it.

@@ -28,6 +28,7 @@ mod statistics;
 mod tls;
 mod triton;
 mod turns;
+mod uses;
 
 pub use audit::{AuditError, AuditSource, AuditVerdict, verify_audit};
 pub use code::{CodeConfig, CodeOptions};

@@ -23,7 +23,7 @@ use mesh_types::{Clock, Fault, SystemClock, TenantId};
 use mesh_worker::{BatchObserver, Worker, WorkerConfig, WorkerError};
 
 use crate::{
-    admin::{DeviceProbe, Devices, Issuers, Remembered, WebApp},
+    admin::{DeviceProbe, Devices, Issuers, KeyUses, Remembered, WebApp},
     audit, compat,
     config::NodeConfig,
     control::{Repository, RepositoryParts},
@@ -34,6 +34,7 @@ use crate::{
     repository::{self, RepositoryError},
     tls::DoorsTls,
     triton::TritonReadings,
+    uses,
 };
 
 /// How long the parts behind the doors may take to end, each.
@@ -354,7 +355,9 @@ fn backends(_: &NodeConfig) -> Vec<Arc<dyn Backend>> {
 impl Behind<'_> {
     /// Starts control and opens the doors.
     fn open(self, models: ReadinessGuard, groups: &Groups) -> Result<Doors, StartError> {
-        let snapshots = Arc::new(ArcSwap::from_pointee(MeshSnapshot::default()));
+        let uses = DataFolder::open(&self.config.data)?.key_uses();
+        let snapshots = Arc::new(ArcSwap::from_pointee(uses::before_the_first(&uses)));
+        uses::keep(uses, snapshots.clone(), &groups.control);
         let limiter = Arc::new(Limiter::new(self.clock.clone()));
         let regions = Arc::new(doors::regions(self.config));
         let cache = Arc::new(ResponseCache::new(self.config.cache));
@@ -474,6 +477,7 @@ impl Behind<'_> {
             }),
             issuers: Arc::new(Issuers(router.snapshots.clone())),
             cache: Arc::new(Remembered(router.cache.clone(), self.telemetry.clone())),
+            key_uses: Arc::new(KeyUses(router.snapshots.clone())),
             probe: Arc::new(DeviceProbe {
                 fleet: self.fleet.clone(),
                 router,

@@ -330,3 +330,78 @@ proptest! {
         prop_assert_eq!(ask(&credentials, &changed).is_ok(), changed == key.text);
     }
 }
+
+#[test]
+fn a_key_is_used_by_who_holds_it_and_by_nobody_else() {
+    let (key, ended, revoked) = (
+        generate_api_key("live", &mut rng()),
+        generate_api_key_as("live", KeyId::parse("ended").unwrap(), &mut rng()),
+        generate_api_key_as("live", KeyId::parse("revoked").unwrap(), &mut rng()),
+    );
+    let credentials = Credentials::new(pepper())
+        .with_key(entry(&key, "acme"))
+        .with_key(ApiKeyEntry {
+            expires: Some(NOW),
+            ..entry(&ended, "acme")
+        })
+        .with_key(ApiKeyEntry {
+            revoked: true,
+            ..entry(&revoked, "acme")
+        });
+    let acme = TenantId::parse("acme").unwrap();
+    let last = |id: &KeyId| credentials.last_used(&acme, id);
+    let wrong = sealed(&format!("mesh_live_{}_{}", key.id, "A".repeat(43)));
+    for refused in [&wrong, &ended.text, &revoked.text] {
+        ask(&credentials, refused).unwrap_err();
+    }
+    assert_eq!([last(&key.id), last(&ended.id), last(&revoked.id)], [None; 3]);
+    assert!(credentials.uses().is_empty());
+    ask(&credentials, &key.text).unwrap();
+    assert_eq!(last(&key.id), Some(NOW));
+    // One that is remembered by its text counts as well, and to the minute only.
+    for (later, seen) in [(59, NOW), (61, NOW + 60)] {
+        let asked = credentials.authenticate(Presented::Bearer(&key.text), NOW + later);
+        asked.unwrap();
+        assert_eq!(last(&key.id), Some(seen));
+    }
+    assert_eq!(
+        credentials.last_used(&TenantId::parse("globex").unwrap(), &key.id),
+        None
+    );
+}
+
+#[test]
+fn a_use_outlives_the_credentials_and_a_start_but_not_the_secret() {
+    let (key, other) = (
+        generate_api_key("live", &mut rng()),
+        generate_api_key("live", &mut rand::rng()),
+    );
+    let first = Credentials::new(pepper()).with_key(entry(&key, "acme"));
+    ask(&first, &key.text).unwrap();
+    let after = |before: &Credentials, entry: ApiKeyEntry| {
+        let last_use = before.last_use(&entry);
+        Credentials::new(pepper()).with_used_key(entry, last_use)
+    };
+    let acme = TenantId::parse("acme").unwrap();
+    let revoked = ApiKeyEntry {
+        revoked: true,
+        ..entry(&key, "acme")
+    };
+    let second = after(&first, revoked);
+    assert_eq!(second.last_used(&acme, &key.id), Some(NOW));
+    // What a request that still holds the former credentials notes is not lost.
+    first.authenticate(Presented::Bearer(&key.text), NOW + 60).unwrap();
+    assert_eq!(second.last_used(&acme, &key.id), Some(NOW + 60));
+    let started = after(&Credentials::remembering(second.uses()), entry(&key, "acme"));
+    assert_eq!(started.last_used(&acme, &key.id), Some(NOW + 60));
+    // Another key of the same name, and one of the same secret that is another tenant's.
+    for before in [&second, &Credentials::remembering(second.uses())] {
+        let renewed = ApiKeyEntry {
+            hash: pepper().hash(&other.secret),
+            ..entry(&key, "acme")
+        };
+        assert_eq!(after(before, renewed).last_used(&acme, &key.id), None);
+        let foreign = after(before, entry(&key, "globex"));
+        assert_eq!(foreign.last_used(&TenantId::parse("globex").unwrap(), &key.id), None);
+    }
+}

@@ -16,6 +16,7 @@ mod jwt;
 mod keyset;
 mod recent;
 mod secret;
+mod uses;
 
 use std::{
     collections::HashMap,
@@ -46,6 +47,7 @@ pub use self::{
         GeneratedKey, Pepper, SecretHash, SecretHashError, admin_token_id, generate_admin_token,
         generate_admin_token_as, generate_api_key, generate_api_key_as, hash_secret, verify_admin_token,
     },
+    uses::{KeyPrint, LastUse, MAX_REMEMBERED, MAX_REMEMBERED_BYTES, NotUses, Remembered, USE_SECONDS},
 };
 use self::{cache::VerifiedTokens, certificate::Holders, recent::RecentKeys};
 
@@ -283,6 +285,7 @@ pub struct ApiKeyEntry {
 struct StoredKey {
     entry: ApiKeyEntry,
     principal: Principal,
+    last_use: Arc<LastUse>,
 }
 
 /// Every credential that is known. Cheap to clone; clones share the memory of verified tokens, which a changed copy leaves.
@@ -294,6 +297,8 @@ pub struct Credentials {
     certificates: Arc<Holders>,
     verified: Arc<VerifiedTokens>,
     recent: Arc<RecentKeys<StoredKey>>,
+    /// What a former start knew of keys' uses; only those who come first hold it.
+    remembered: Arc<Remembered>,
 }
 
 impl fmt::Debug for Credentials {
@@ -315,9 +320,51 @@ impl Credentials {
         }
     }
 
-    /// Adds an API key.
+    /// No credential, but what was known of keys' uses before this start; see [`Self::last_use`].
+    pub fn remembering(uses: Remembered) -> Self {
+        Self {
+            remembered: Arc::new(uses),
+            ..Self::default()
+        }
+    }
+
+    /// The last use of a key, for credentials that follow these: theirs are to be the same.
+    pub fn last_use(&self, key: &ApiKeyEntry) -> Arc<LastUse> {
+        let stored = self.keys.get(&key.id).map(SmallVec::as_slice).unwrap_or_default();
+        let same = |stored: &&Arc<StoredKey>| stored.entry.tenant == key.tenant && stored.entry.hash == key.hash;
+        match stored.iter().find(same) {
+            Some(stored) => stored.last_use.clone(),
+            None if self.remembered.is_empty() => Arc::default(),
+            None => Arc::new(self.remembered.of(&KeyPrint::of(&key.tenant, &key.id, &key.hash))),
+        }
+    }
+
+    /// When a key was last used, to the minute and in Unix seconds; none where it never was, or is not there.
+    pub fn last_used(&self, tenant: &TenantId, key: &KeyId) -> Option<i64> {
+        let mut stored = self.keys.get(key)?.iter();
+        stored.find(|stored| stored.entry.tenant == *tenant)?.last_use.get()
+    }
+
+    /// The last uses of all keys that are known, to be kept until the next start.
+    pub fn uses(&self) -> Remembered {
+        let stored = self.keys.values().flatten();
+        let used = stored.filter_map(|stored| {
+            let key = &stored.entry;
+            let unix = stored.last_use.get()?;
+            Some((KeyPrint::of(&key.tenant, &key.id, &key.hash), unix))
+        });
+        used.collect()
+    }
+
+    /// Adds an API key that nobody has used.
     #[must_use]
-    pub fn with_key(mut self, entry: ApiKeyEntry) -> Self {
+    pub fn with_key(self, entry: ApiKeyEntry) -> Self {
+        self.with_used_key(entry, Arc::default())
+    }
+
+    /// Adds an API key with its last use.
+    #[must_use]
+    pub fn with_used_key(mut self, entry: ApiKeyEntry, last_use: Arc<LastUse>) -> Self {
         let principal = Principal {
             id: PrincipalId::fresh(),
             groups: entry.groups.clone(),
@@ -327,7 +374,11 @@ impl Credentials {
             scopes: entry.scopes,
         };
         let id = entry.id.clone();
-        let stored = Arc::new(StoredKey { entry, principal });
+        let stored = Arc::new(StoredKey {
+            entry,
+            principal,
+            last_use,
+        });
         Arc::make_mut(&mut self.keys).entry(id).or_default().push(stored);
         self.recent = Arc::default();
         self
@@ -409,6 +460,7 @@ impl Credentials {
         if stored.entry.expires.is_some_and(|expires| now_unix >= expires) {
             return Err(AuthError::Expired);
         }
+        stored.last_use.note(now_unix);
         Ok(stored.principal.clone())
     }
 

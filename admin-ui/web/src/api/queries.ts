@@ -7,6 +7,7 @@ import type {
   DeviceDetail,
   Endpoint,
   GraphView,
+  KeyUse,
   Model,
   ModelVersion,
   Policy,
@@ -27,6 +28,14 @@ export const tenant = (name: string) =>
   queryOptions({ queryKey: ["tenants", name], queryFn: () => call<Tenant>(paths.tenant(name)) });
 export const keys = (name: string) =>
   queryOptions({ queryKey: ["keys", name], queryFn: () => listAll<ApiKey>("keys", name) });
+/** How often the last uses of keys are asked for again; they are to the minute. */
+const USES_MS = 30_000;
+export const keyUses = (name: string) =>
+  queryOptions({
+    queryKey: ["key-uses", name],
+    queryFn: () => listAll<KeyUse>("key-uses", name),
+    refetchInterval: USES_MS,
+  });
 export const models = queryOptions({ queryKey: ["models"], queryFn: () => listAll<Model>("models") });
 export const versions = queryOptions({ queryKey: ["versions"], queryFn: () => listAll<ModelVersion>("versions") });
 export const endpoints = queryOptions({ queryKey: ["endpoints"], queryFn: () => listAll<Endpoint>("endpoints") });

@@ -75,6 +75,12 @@ export interface PolicyAnswer {
   action: string;
   resource: string;
 }
+export interface KeyUse {
+  tenant: string;
+  key: string;
+  /** The minute; null: never. */
+  last_used: string | null;
+}
 export interface ModelSpec {
   description?: string;
   labels?: Record<string, number>;

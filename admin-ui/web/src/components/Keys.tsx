@@ -4,8 +4,8 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { call, paths } from "../api/client";
-import { keys } from "../api/queries";
-import type { ApiKey, CreatedKey } from "../api/types";
+import { keys, keyUses } from "../api/queries";
+import type { ApiKey, CreatedKey, KeyUse } from "../api/types";
 import { when } from "../lib/format";
 import { Code, Copy, Curl } from "./Copy";
 import { Dot, Empty, Failure, Rows, Scroll, Surface } from "./states";
@@ -16,8 +16,16 @@ function State({ spec }: ApiKey) {
   return <Dot tone="good">valid</Dot>;
 }
 
+/** When a key was last used; a dash while that is not known. */
+function lastUse(uses: KeyUse[] | undefined, key: string): string {
+  const use = uses?.find((one) => one.key === key);
+  if (!use) return "–";
+  return use.last_used ? when(use.last_used) : "never";
+}
+
 export function Keys({ tenant, readOnly }: { tenant: string; readOnly: boolean }) {
   const list = useQuery(keys(tenant));
+  const uses = useQuery(keyUses(tenant));
   const [open, setOpen] = useState(false);
   const [leaving, setLeaving] = useState<ApiKey | null>(null);
   const items = list.data ?? [];
@@ -47,6 +55,7 @@ export function Keys({ tenant, readOnly }: { tenant: string; readOnly: boolean }
                 <th scope="col">State</th>
                 <th scope="col">Created</th>
                 <th scope="col">Ends</th>
+                <th scope="col">Last used</th>
                 <th scope="col">
                   <span className="sr">Actions</span>
                 </th>
@@ -62,6 +71,7 @@ export function Keys({ tenant, readOnly }: { tenant: string; readOnly: boolean }
                   </td>
                   <td>{when(key.metadata.created)}</td>
                   <td>{key.spec.expires ? when(key.spec.expires) : "never"}</td>
+                  <td>{lastUse(uses.data, key.metadata.name)}</td>
                   <td className="num">
                     {!readOnly && (
                       <Button
