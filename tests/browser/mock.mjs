@@ -205,6 +205,7 @@ async function api(request, response, path, query) {
       ? send(204, undefined, { "set-cookie": `mesh_session=${known}; HttpOnly; SameSite=Strict; Path=/admin` })
       : send(401, { error: "this token is not known" });
   }
+  if (path === "/sign-in") return send(200, { oidc: null });
   if (!role) return send(401, { error: "log in first" });
   if (path === "/session")
     return request.method === "DELETE"
@@ -250,6 +251,12 @@ async function api(request, response, path, query) {
       ),
       next: null,
     });
+  if (path === "/key-uses") {
+    const keys = [...store.values()].filter((item) => item.kind === "ApiKey");
+    const mine = keys.filter((key) => !query.get("tenant") || key.metadata.tenant === query.get("tenant"));
+    const use = ({ metadata }) => ({ tenant: metadata.tenant, key: metadata.name, last_used: null });
+    return send(200, { items: mine.map(use), next: null });
+  }
   const [, tenant, plural, name, more] = parts;
   if (more === "try") {
     const arms = store.get(`Endpoint/${tenant}/${name}`).spec.arms;

@@ -1,9 +1,10 @@
-//! Who calls, and whether they may: admin tokens as bearers or behind a session's cookie.
+//! Who calls, and whether they may: admin tokens as bearers or behind a session's cookie, and people whom the identity provider
+//! vouches for behind one too.
 //!
 //! One middleware stands before every route under `/admin/v1`; a handler that needs to know the caller takes [`Caller`],
 //! which exists only if the middleware let it through.
 
-use std::{future, net::IpAddr};
+use std::{future, net::IpAddr, sync::Arc};
 
 use actix_web::{
     FromRequest, HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _,
@@ -23,6 +24,7 @@ use mesh_types::{KeyId, RequestId};
 use crate::{
     AdminState, SESSION_SECONDS,
     error::ApiError,
+    sessions::{Owner, SessionKey, digest},
     wire::{LoginBody, SessionView},
 };
 
@@ -34,20 +36,25 @@ const NOBODYS_HASH: &str = "0000000000000000000000000000000000000000000000000000
 /// How the command line names itself.
 const CLI_AGENT: &str = "mesh-cli/";
 /// What may be called without a credential.
-const PUBLIC: [(Method, &str); 2] = [
+const PUBLIC: [(Method, &str); 5] = [
     (Method::POST, "/admin/v1/session"),
+    (Method::GET, "/admin/v1/sign-in"),
+    (Method::GET, "/admin/v1/sign-in/oidc"),
+    (Method::GET, "/admin/v1/sign-in/oidc/callback"),
     (Method::GET, "/admin/v1/openapi.json"),
 ];
 
 /// A caller that has been let through.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    /// The token's name.
-    pub(crate) who: KeyId,
+    /// The token's name, or a person's with `oidc:` before it, which no token's has.
+    pub(crate) who: Arc<str>,
     pub(crate) role: AdminRole,
     /// All that policies can ask of it.
     pub(crate) holder: Holder,
-    hash: String,
+    owner: Owner,
+    /// The session that it calls by, if by one.
+    session: Option<SessionKey>,
     source: &'static str,
     request: RequestId,
     from: Option<IpAddr>,
@@ -68,12 +75,12 @@ impl Caller {
         self.request
     }
 
-    /// Whether the token still is what it was, and its holder who it was.
+    /// Whether the token still is what it was, its holder who it was, and the session still open; a sign of life for it.
     pub(crate) fn is_still_valid(&self, state: &AdminState) -> bool {
-        match token(state, &self.who) {
-            Ok(Some(spec)) => spec.hash == self.hash && Holder::of_token(self.who.as_str(), &spec) == self.holder,
-            _ => false,
-        }
+        let is_open = |session| state.inner.sessions.find(session, state.now_unix()).is_some();
+        let same = |spec: AdminTokenSpec| Holder::of_token(&self.who, &spec) == self.holder;
+        self.session.as_ref().is_none_or(is_open)
+            && standing(state, &self.owner).is_ok_and(|spec| spec.is_some_and(same))
     }
 }
 
@@ -99,6 +106,20 @@ fn token(state: &AdminState, name: &KeyId) -> Result<Option<AdminTokenSpec>, Api
     Ok((!ended).then_some(spec))
 }
 
+/// What somebody may do now: what the token says that it was signed in with, or what the provider said.
+fn standing(state: &AdminState, owner: &Owner) -> Result<Option<AdminTokenSpec>, ApiError> {
+    match owner {
+        Owner::Token { name, hash } => Ok(token(state, name)?.filter(|spec| spec.hash == *hash)),
+        Owner::Person { role, .. } => Ok(Some(AdminTokenSpec {
+            hash: String::new(),
+            role: *role,
+            tenant: None,
+            groups: Vec::new(),
+            expires: None,
+        })),
+    }
+}
+
 /// The token that a text is, if it is one.
 fn verify(state: &AdminState, text: &str) -> Result<Option<(KeyId, AdminTokenSpec)>, ApiError> {
     let Some(name) = admin_token_id(text) else {
@@ -115,37 +136,45 @@ fn header_text<'a>(request: &'a HttpRequest, name: &header::HeaderName) -> Optio
     request.headers().get(name).and_then(|value| value.to_str().ok())
 }
 
-fn request_id(request: &HttpRequest) -> RequestId {
+pub(crate) fn request_id(request: &HttpRequest) -> RequestId {
     request.extensions().get::<RequestId>().copied().unwrap_or(RequestId(0))
 }
 
 /// Finds the caller: a bearer wins over a cookie.
 fn authenticate(state: &AdminState, request: &HttpRequest) -> Result<Caller, ApiError> {
-    let caller = |(who, spec): (KeyId, AdminTokenSpec), source| Caller {
-        holder: Holder::of_token(who.as_str(), &spec),
-        who,
-        role: spec.role,
-        hash: spec.hash,
-        source,
-        request: request_id(request),
-        from: request.peer_addr().map(|address| address.ip()),
+    let caller = |owner: Owner, spec: &AdminTokenSpec, source, session| {
+        let who: Arc<str> = match &owner {
+            Owner::Token { name, .. } => Arc::from(name.as_str()),
+            Owner::Person { who, .. } => who.clone(),
+        };
+        Caller {
+            holder: Holder::of_token(&who, spec),
+            who,
+            role: spec.role,
+            owner,
+            session,
+            source,
+            request: request_id(request),
+            from: request.peer_addr().map(|address| address.ip()),
+        }
     };
     if let Some(value) = header_text(request, &header::AUTHORIZATION) {
         let bearer = value
             .split_once(' ')
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let (_, text) = bearer.ok_or_else(ApiError::unauthenticated)?;
-        let found = verify(state, text.trim())?.ok_or_else(ApiError::unauthenticated)?;
+        let (name, spec) = verify(state, text.trim())?.ok_or_else(ApiError::unauthenticated)?;
         let agent = header_text(request, &header::USER_AGENT).unwrap_or_default();
         let source = if agent.starts_with(CLI_AGENT) { "cli" } else { "api" };
-        return Ok(caller(found, source));
+        let hash = spec.hash.clone();
+        return Ok(caller(Owner::Token { name, hash }, &spec, source, None));
     }
     let cookie = request.cookie(COOKIE).ok_or_else(ApiError::unauthenticated)?;
-    let session = state.inner.sessions.find(cookie.value(), state.now_unix());
-    let session = session.ok_or_else(ApiError::unauthenticated)?;
-    let spec = token(state, &session.token)?.filter(|spec| spec.hash == session.hash);
-    let spec = spec.ok_or_else(ApiError::unauthenticated)?;
-    Ok(caller((session.token, spec), "ui"))
+    let session = digest(cookie.value());
+    let owner = state.inner.sessions.find(&session, state.now_unix());
+    let owner = owner.ok_or_else(ApiError::unauthenticated)?;
+    let spec = standing(state, &owner)?.ok_or_else(ApiError::unauthenticated)?;
+    Ok(caller(owner, &spec, "ui", Some(session)))
 }
 
 /// Whether the request's `Origin` is this door itself. A browser sends it with every request that is not a plain read.
@@ -205,11 +234,15 @@ fn cookie(value: &str, seconds: i64, secure: bool) -> Cookie<'_> {
         .finish()
 }
 
+/// The other end of a connection.
+pub(crate) fn address_of(request: &HttpRequest) -> IpAddr {
+    let unknown = IpAddr::from([0, 0, 0, 0]);
+    request.peer_addr().map_or(unknown, |address| address.ip())
+}
+
 /// Signs in: a token for a session's cookie.
 pub(crate) fn sign_in(state: &AdminState, request: &HttpRequest, body: &LoginBody) -> Result<HttpResponse, ApiError> {
-    let address = request
-        .peer_addr()
-        .map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
+    let address = address_of(request);
     let attempt = state.inner.throttle.attempt(address, state.inner.parts.clock.now());
     attempt.map_err(|wait| {
         ApiError::new(
@@ -224,16 +257,25 @@ pub(crate) fn sign_in(state: &AdminState, request: &HttpRequest, body: &LoginBod
     };
     state.inner.throttle.succeeded(address);
     tracing::info!(who = %name, "signed in");
-    let session = state.inner.sessions.open(name, spec.hash, state.now_unix());
-    Ok(HttpResponse::NoContent()
-        .cookie(cookie(&session, SESSION_SECONDS, request.app_config().secure()))
-        .finish())
+    let hash = spec.hash;
+    let secure = request.app_config().secure();
+    let session = open_session(state, request, Owner::Token { name, hash }, secure);
+    Ok(HttpResponse::NoContent().cookie(session).finish())
+}
+
+/// Opens a session in the place of the one that the browser had; the answer is its cookie. `secure`: the browser comes by TLS.
+pub(crate) fn open_session(state: &AdminState, request: &HttpRequest, owner: Owner, secure: bool) -> Cookie<'static> {
+    if let Some(before) = request.cookie(COOKIE) {
+        state.inner.sessions.close(&digest(before.value()));
+    }
+    let session = state.inner.sessions.open(owner, state.now_unix());
+    cookie(&session, SESSION_SECONDS, secure).into_owned()
 }
 
 /// Signs out.
 pub(crate) fn sign_out(state: &AdminState, request: &HttpRequest) -> HttpResponse {
     if let Some(cookie) = request.cookie(COOKIE) {
-        state.inner.sessions.close(cookie.value());
+        state.inner.sessions.close(&digest(cookie.value()));
     }
     let secure = request.app_config().secure();
     HttpResponse::NoContent().cookie(cookie("", 0, secure)).finish()

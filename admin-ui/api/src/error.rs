@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use mesh_policies::authorization::{Action, Object};
 use mesh_registry::{ArtifactError, RegistryError};
 use mesh_resources::{Problem, ResourceError};
-use mesh_types::{Fault, KeyId};
+use mesh_types::Fault;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -73,7 +73,7 @@ impl ApiError {
     }
 
     /// The caller is known and may not do this to that.
-    pub(crate) fn denied(who: &KeyId, action: Action, object: &Object<'_>) -> Self {
+    pub(crate) fn denied(who: &str, action: Action, object: &Object<'_>) -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
             format!("'{who}' may not do {action} to {object}: `mesh policy test` says why"),

@@ -29,8 +29,8 @@ use mesh_types::{
 use serde_json::{Value, json};
 
 use crate::{
-    AdminParts, AdminState, AnswerCache, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, KeyUseView, LoadState,
-    ModelFacts, ModelNumbers, Probe, Purged, SequenceNumbers, configure, devices::MAX_TENANTS_SHOWN,
+    AdminParts, AdminState, AnswerCache, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, KeyUseView,
+    LoadState, ModelFacts, ModelNumbers, Probe, Purged, SequenceNumbers, SignIn, configure, devices::MAX_TENANTS_SHOWN,
 };
 
 /// One device with one model, used by more tenants than are named.
@@ -325,6 +325,11 @@ pub(crate) fn token(registry_pepper: &Pepper, role: AdminRole) -> (String, Resou
 
 impl Fixture {
     pub(crate) async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    /// With a provider to sign in with.
+    pub(crate) async fn with(sign_in: Option<SignIn>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let tasks = Tasks::new();
         let opened = Registry::open(RegistryConfig::new(folder.path()), &tasks).unwrap();
@@ -349,6 +354,7 @@ impl Fixture {
             fleet: Arc::new(Fleet::default()),
             issuers: Arc::new(Published),
             key_uses: Arc::new(Uses(clock.clone())),
+            sign_in,
             probe: Arc::new(Echo),
             cache: Arc::new(Empty),
             pepper,

@@ -78,9 +78,9 @@ pub(crate) fn list(state: &AdminState, caller: &Caller, query: &ListQuery) -> Re
 /// Its routes.
 pub(crate) fn entries() -> [Entry; 2] {
     let one = web::get().to(|state: Data<AdminState>, request: HttpRequest| async move { get(&state, &request) });
-    let all = web::get().to(|state: Data<AdminState>, caller: Caller, query: Query<ListQuery>| async move {
-        list(&state, &caller, &query)
-    });
+    let all = web::get().to(
+        |state: Data<AdminState>, caller: Caller, query: Query<ListQuery>| async move { list(&state, &caller, &query) },
+    );
     let about_all = "When API keys were last used, page by page as keys are listed.";
     let entries = [
         Entry::get(

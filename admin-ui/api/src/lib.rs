@@ -4,7 +4,7 @@
 //! also serves the web app. Decides nothing about what a resource may say (that is the registry's and the resources' own)
 //! and runs no model: each handler is a thin translation between HTTP and those that know.
 //!
-//! Invariants: every route but signing in and the API's description needs a valid admin token, and the right to its action;
+//! Invariants: every route but those for signing in and the API's description needs a valid admin token, and the right to its action;
 //! a write made with a cookie comes from this door's own pages; secrets are shown once, when made, and redacted in every
 //! other answer; every write carries who made it; whatever a caller can make grow has a named bound.
 
@@ -33,6 +33,7 @@ mod policies;
 mod resources;
 mod routes;
 mod sessions;
+mod sign_in;
 mod state;
 mod static_files;
 mod throttle;
@@ -45,11 +46,14 @@ pub use live::MAX_EVENT_CLIENTS;
 pub use openapi::document as openapi_document;
 pub use overview::Overview;
 pub use parts::{
-    AdminParts, AnswerCache, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, KeyUseView, LoadState,
-    ModelFacts, ModelNumbers, Probe, Progress, Purged, SequenceNumbers,
+    AdminParts, AnswerCache, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, KeyUseView,
+    LoadState, ModelFacts, ModelNumbers, Probe, Progress, Purged, SequenceNumbers,
 };
 pub use routes::configure;
-pub use sessions::{MAX_SESSIONS, SESSION_SECONDS};
+pub use sessions::{IDLE_SECONDS, MAX_SESSIONS, SESSION_SECONDS};
+pub use sign_in::{
+    Asked, CALLBACK, IdentityProvider, LOGIN_SECONDS, MAX_LOGINS, MAX_ROLES, ProviderError, Returned, RoleRules, SignIn,
+};
 pub use state::AdminState;
 
 #[cfg(test)]

@@ -29,11 +29,15 @@ use crate::{
     parts::Purged,
     policies::{PolicyAnswer, PolicySchema, PolicyTest},
     routes::{ROOT, entries},
+    sign_in::SignInView,
     wire::{
         ApplyBody, ApplyResults, AuditList, AuditPart, AuditVerdict, LoginBody, NewKey, NewKeyBody, NewToken,
         NewTokenBody, PublishBody, ResourceList, SessionView, TrialBody, Trials, WarmBody, Warmed,
     },
 };
+
+/// The operations that need no credential.
+const PUBLIC: [&str; 5] = ["signIn", "getOpenApi", "getSignIn", "beginSignIn", "endSignIn"];
 
 fn reference(name: &str) -> RefOr<Schema> {
     Ref::from_schema_name(name).into()
@@ -61,6 +65,8 @@ fn parameter(name: &str, place: ParameterIn) -> ParameterBuilder {
         "x-sha256" => "the file's SHA-256; other bytes are refused",
         "version" => "the version's number; in a query a label does as well",
         "device" => "the device, such as cpu:0",
+        "to" => "the page of the web app to go on to",
+        "state" | "code" | "iss" | "error" => "what the identity provider sends along",
         "tenant" => "the tenant's name",
         "model" => "the model's name",
         _ => "the resource's name",
@@ -131,7 +137,7 @@ fn operation(entry: &Entry) -> OperationBuilder {
             .required(Some(Required::True));
         operation = operation.request_body(Some(body.build()));
     }
-    if entry.id == "signIn" || entry.id == "getOpenApi" {
+    if PUBLIC.contains(&entry.id.as_str()) {
         operation = operation.security(SecurityRequirement::default());
     }
     operation
@@ -216,6 +222,7 @@ fn components() -> ComponentsBuilder {
         .with::<ErrorBody>()
         .with::<LoginBody>()
         .with::<SessionView>()
+        .with::<SignInView>()
         .with::<ResourceList>()
         .with::<ApplyBody>()
         .with::<ApplyResults>()

@@ -7,11 +7,13 @@ use mesh_policies::{Pepper, VersionEntry, access::BookView};
 use mesh_registry::RegistryHandle;
 use mesh_telemetry::Telemetry;
 use mesh_types::{
-    Clock, DeviceId, EndpointId, Fault, InferJob, JobOutcome, KeyId, LoadProgress, LoadReport, ModelId, ModelVersionKey,
-    Parameters, TenantId, Version,
+    Clock, DeviceId, EndpointId, Fault, InferJob, JobOutcome, KeyId, LoadProgress, LoadReport, ModelId,
+    ModelVersionKey, Parameters, TenantId, Version,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::SignIn;
 
 /// Everything that the admin door is made of.
 #[derive(Clone)]
@@ -26,6 +28,8 @@ pub struct AdminParts {
     pub issuers: Arc<dyn IssuerView>,
     /// When keys were last used.
     pub key_uses: Arc<dyn KeyUseView>,
+    /// How people sign in with an identity provider, where they can.
+    pub sign_in: Option<SignIn>,
     /// How inputs are tried out.
     pub probe: Arc<dyn Probe>,
     /// Answers that are remembered.

@@ -23,7 +23,7 @@ use crate::{
     error::ApiError,
     graph, issuers, key_uses, keys, live, openapi, policies, resources,
     resources::{ListQuery, WriteQuery, tenant_of},
-    trial, versions,
+    sign_in, trial, versions,
     wire::{ApplyBody, LoginBody, NewKeyBody, NewTokenBody, PublishBody, WarmBody},
 };
 
@@ -417,6 +417,7 @@ pub(crate) fn entries() -> Vec<Entry> {
         .flat_map(|kind| reads_of(kind).into_iter().chain(writes_of(kind)))
         .collect();
     entries.extend(session_routes());
+    entries.extend(sign_in::entries());
     entries.extend(making_routes());
     entries.extend(model_routes().map(|entry| entry.tag("models")));
     entries.push(cache_route());

@@ -11,6 +11,7 @@ use crate::{
     backup::MAX_BACKUPS,
     live::{self, MAX_EVENT_CLIENTS, Tick},
     sessions::Sessions,
+    sign_in::Desk,
     throttle::Throttle,
 };
 
@@ -31,6 +32,7 @@ pub(crate) struct Inner {
     pub(crate) rules: Rules,
     pub(crate) sessions: Sessions,
     pub(crate) throttle: Throttle,
+    pub(crate) desk: Desk,
     pub(crate) ticks: watch::Receiver<Arc<Tick>>,
     pub(crate) event_clients: Permits,
     pub(crate) uploads: Permits,
@@ -49,6 +51,7 @@ impl AdminState {
             rules: Rules::default(),
             sessions: Sessions::default(),
             throttle: Throttle::default(),
+            desk: Desk::default(),
             ticks,
             event_clients: Permits::new(MAX_EVENT_CLIENTS),
             uploads: Permits::new(MAX_UPLOADS),

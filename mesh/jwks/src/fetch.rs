@@ -65,6 +65,9 @@ pub enum FetchError {
     /// The discovery document is of somebody else.
     #[error("the discovery document is of another issuer, and must name exactly the declared one")]
     Issuer,
+    /// It failed a moment ago, and is not asked again yet.
+    #[error("did not answer a moment ago, and is not asked again yet")]
+    Resting,
     /// The key set cannot be used.
     #[error(transparent)]
     KeySet(#[from] KeySetError),
@@ -82,6 +85,7 @@ impl FetchError {
             Self::TooLarge { .. } | Self::KeySet(KeySetError::TooLarge | KeySetError::TooMany(_)) => "too_large",
             Self::Discovery | Self::KeySet(_) => "malformed",
             Self::Issuer => "issuer_mismatch",
+            Self::Resting => "resting",
         }
     }
 }
@@ -116,7 +120,7 @@ struct Discovery {
 
 /// Fetches. Clones share connections.
 #[derive(Debug, Clone)]
-pub(crate) struct Fetcher(Client);
+pub(crate) struct Fetcher(pub(crate) Client);
 
 impl Fetcher {
     pub(crate) fn new() -> Result<Self, reqwest::Error> {
@@ -153,21 +157,23 @@ impl Fetcher {
 
     /// The address of the key set that the issuer's discovery document names.
     async fn discover(&self, issuer: &str) -> Result<String, FetchError> {
+        let bytes = self.document(issuer).await?;
+        let document: Discovery = serde_json::from_slice(&bytes).map_err(|_| FetchError::Discovery)?;
+        leads_on(issuer, "the discovered address of the key set", &document.jwks_uri)?;
+        Ok(document.jwks_uri)
+    }
+
+    /// An issuer's discovery document, which names this very issuer.
+    pub(crate) async fn document(&self, issuer: &str) -> Result<Vec<u8>, FetchError> {
         let address = format!("{}{DISCOVERY_PATH}", issuer.trim_end_matches('/'));
         let answer = self.get("the issuer's address", &address).await?;
         let bytes = read(answer, "the discovery document", MAX_DISCOVERY_BYTES).await?;
         let document: Discovery = serde_json::from_slice(&bytes).map_err(|_| FetchError::Discovery)?;
-        if document.issuer != issuer {
-            return Err(FetchError::Issuer);
+        if document.issuer == issuer {
+            Ok(bytes)
+        } else {
+            Err(FetchError::Issuer)
         }
-        // Whoever is asked over the network must not lead to this machine.
-        if address.starts_with("https://") && !document.jwks_uri.starts_with("https://") {
-            return Err(FetchError::Address {
-                what: "the discovered address of the key set",
-                why: FetchUrlError::Scheme,
-            });
-        }
-        Ok(document.jwks_uri)
     }
 
     async fn get(&self, what: &'static str, address: &str) -> Result<Response, FetchError> {
@@ -185,8 +191,19 @@ impl Fetcher {
     }
 }
 
+/// Refuses an address that a discovery document names where it leads from the network to this machine, or to no encryption.
+pub(crate) fn leads_on(issuer: &str, what: &'static str, address: &str) -> Result<(), FetchError> {
+    let astray = issuer.starts_with("https://") && !address.starts_with("https://");
+    let checked = if astray {
+        Err(FetchUrlError::Scheme)
+    } else {
+        check_fetch_url(address)
+    };
+    checked.map_err(|why| FetchError::Address { what, why })
+}
+
 /// Reads a body, but no more of it than may be.
-async fn read(mut answer: Response, what: &'static str, limit: usize) -> Result<Vec<u8>, FetchError> {
+pub(crate) async fn read(mut answer: Response, what: &'static str, limit: usize) -> Result<Vec<u8>, FetchError> {
     let mut bytes = Vec::new();
     while let Some(piece) = answer.chunk().await? {
         if bytes.len().saturating_add(piece.len()) > limit {

@@ -1,7 +1,7 @@
 //! Fetches the keys that issuers of tokens publish (JWKS, RFC 7517), ahead of need.
 //!
 //! Owns the task that keeps every [`KeyBook`](mesh_policies::KeyBook) of the newest snapshot up to date, and the HTTP that this
-//! takes. When to fetch, how long keys are used and who may ask for a fetch is the book's; here is only what needs a network
+//! takes; and the client of the provider that admins sign in with ([`Login`]). When to fetch, how long keys are used and who may ask for a fetch is the book's; here is only what needs a network
 //! and a runtime. Requests never come here: they read the book, and wait at it.
 //!
 //! Invariants: at most [`MAX_FETCHES`] fetches at once, each over within [`FETCH_TIMEOUT`]; an address is `https`, or of this very
@@ -10,6 +10,8 @@
 
 mod fetch;
 mod keeper;
+mod login;
 
 pub use fetch::{FETCH_TIMEOUT, FetchError};
 pub use keeper::{Keeper, KeeperError, MAX_FETCHES};
+pub use login::{Asked, ClientSecret, DISCOVERY_AGE, Login, LoginClient, LoginError, REST, Returned, told};

@@ -5,15 +5,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use futures::{FutureExt, future::BoxFuture};
 use mesh_admin_api::{
-    AnswerCache, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, KeyUseView, LoadState, ModelFacts,
-    ModelNumbers, Probe, Progress, Purged, SequenceNumbers,
+    AnswerCache, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, KeyUseView, LoadState,
+    ModelFacts, ModelNumbers, Probe, Progress, Purged, SequenceNumbers,
 };
 use mesh_control::{ControllerHandle, ModelReport, ModelState};
 use mesh_policies::{MeshSnapshot, VersionEntry, access::BookView};
 use mesh_router::{ResponseCache, RouterParts, infer_ensemble};
 use mesh_telemetry::Telemetry;
 use mesh_types::{
-    DeviceId, EndpointId, Fault, FaultSource, InferJob, JobOutcome, KeyId, LoadReport, ModelVersionKey, Parameters, TenantId,
+    DeviceId, EndpointId, Fault, FaultSource, InferJob, JobOutcome, KeyId, LoadReport, ModelVersionKey, Parameters,
+    TenantId,
 };
 use mesh_worker::{DeviceStatistics, ModelStatistics};
 

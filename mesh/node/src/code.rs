@@ -1,11 +1,15 @@
-//! The settings of whose models are taken: signers, and versions of libtorch.
+//! The settings of whose models are taken: signers, and versions of libtorch; and the runtimes that they are loaded by.
+
+use std::sync::Arc;
 
 use clap::Args;
+use mesh_backend::Backend;
+use mesh_backend_builtin::BuiltinBackend;
 use mesh_policies::PublicKey;
 use mesh_resources::MAX_SIGNERS;
 use serde::Deserialize;
 
-use crate::Text;
+use crate::{NodeConfig, Text};
 
 /// What can be said of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
@@ -87,6 +91,23 @@ fn made_by(packages: Option<Text>, archives: Option<Text>, problems: &mut Vec<St
         }
     }
     made_by
+}
+
+/// The program's own runtimes of models.
+#[cfg(feature = "torch")]
+pub(crate) fn backends(config: &NodeConfig) -> Vec<Arc<dyn Backend>> {
+    let options = mesh_backend_torch::TorchOptions {
+        intra_op_threads: config.intra_op_threads,
+        made_by: config.code.made_by.clone(),
+    };
+    let torch = mesh_backend_torch::TorchBackend::new(options);
+    vec![Arc::new(torch), Arc::new(BuiltinBackend::new())]
+}
+
+/// The program's own runtimes of models.
+#[cfg(not(feature = "torch"))]
+pub(crate) fn backends(_: &NodeConfig) -> Vec<Arc<dyn Backend>> {
+    vec![Arc::new(BuiltinBackend::new())]
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use mesh_types::TenantId;
 use crate::{
     code::CodeConfig,
     compat,
+    login::LoginConfig,
     memory::{self, Amount},
     options::{ServeOptions, Text},
     tls::TlsConfig,
@@ -67,6 +68,8 @@ pub struct NodeConfig {
     pub tls: TlsConfig,
     /// Whose models are taken.
     pub code: CodeConfig,
+    /// How people sign in to the admin door with an identity provider; none: by tokens only.
+    pub login: Option<LoginConfig>,
     /// Threads of each inference door.
     pub http_workers: usize,
     /// The largest body of a request.
@@ -150,6 +153,7 @@ impl NodeConfig {
     }
 
     /// Fills in what was not said and checks everything.
+    #[expect(clippy::too_many_lines, reason = "a line for each setting")]
     pub fn check(options: ServeOptions) -> Result<Self, ConfigError> {
         let cores = available_parallelism().map_or(1, std::num::NonZero::get);
         let mut desk = Desk { problems: Vec::new() };
@@ -172,6 +176,7 @@ impl NodeConfig {
             admin: desk.address("admin_listen", options.admin_listen, ([127, 0, 0, 1], 8080)),
             tls: options.tls.check(&mut desk.problems),
             code: options.code.check(&mut desk.problems),
+            login: None,
             http_workers: desk.number("http_workers", options.http_workers, 1..=256, (cores / 2).clamp(1, 256)),
             max_body_bytes: desk.number("max_body_bytes", options.max_body_bytes, 1_024..=1 << 30, 64 << 20),
             forward_headers: desk.optional("forward_headers", options.forward_headers),
@@ -196,6 +201,7 @@ impl NodeConfig {
             log_format: desk.log_format(options.log_format.as_ref()),
             log: options.log.map_or_else(|| LOG_FILTER.to_owned(), |Text(filter)| filter),
         };
+        config.login = options.login.check(config.admin, &mut desk.problems);
         if let Some(tenant) = tenant.filter(|_| config.as_triton) {
             compat::turn_on(&mut config, tenant, name_said);
         }

@@ -7,12 +7,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use mesh_actors::{Readiness, ReadinessGuard, Tasks};
-use mesh_admin_api::{AdminDoor, AdminDoorConfig, AdminParts};
+use mesh_admin_api::{AdminDoor, AdminDoorConfig, AdminParts, SignIn};
 use mesh_backend::Backend;
-use mesh_backend_builtin::BuiltinBackend;
 use mesh_control::{Controller, ControllerHandle, ControllerParts};
 use mesh_jwks::{Keeper, KeeperError};
-use mesh_policies::{Limiter, MeshSnapshot, Pepper};
+use mesh_policies::{KeyBook, Limiter, MeshSnapshot, Pepper};
 use mesh_registry::{Files, Registry, RegistryError};
 use mesh_router::{ModelControl, Regions, ResponseCache, RouterParts};
 use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor};
@@ -24,12 +23,13 @@ use mesh_worker::{BatchObserver, Worker, WorkerConfig, WorkerError};
 
 use crate::{
     admin::{DeviceProbe, Devices, Issuers, KeyUses, Remembered, WebApp},
-    audit, compat,
+    audit, code, compat,
     config::NodeConfig,
     control::{Repository, RepositoryParts},
     data::{DataError, DataFolder, first_admin_token},
     doors,
     fleet::LocalFleet,
+    login,
     observer::{BatchTelemetry, DeviceReadings},
     repository::{self, RepositoryError},
     tls::DoorsTls,
@@ -143,6 +143,7 @@ struct Behind<'a> {
     store: &'a Store,
     fleet: LocalFleet,
     tls: DoorsTls,
+    sign_in: Option<(SignIn, Arc<KeyBook>)>,
 }
 
 impl Node {
@@ -153,6 +154,10 @@ impl Node {
     }
 
     /// The same with parts of somebody else's.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the order of the parts is the point, and is read in one place"
+    )]
     pub async fn start_with(config: NodeConfig, given: Given) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let groups = Groups::default();
@@ -166,7 +171,7 @@ impl Node {
         let store = open_store(&config, given.files, &groups.records)?;
         // A mesh that was killed has signed nothing when it ended.
         audit::sign(&store.registry.handle()).await;
-        let backends = given.backends.into_iter().chain(backends(&config)).collect();
+        let backends = given.backends.into_iter().chain(code::backends(&config)).collect();
         let worker = start_worker(&config, backends, &telemetry, clock.clone(), &groups.devices)?;
         // Before control looks at the records, so that the node is not ready before these models are; and behind the worker,
         // because libtorch may be asked to read one.
@@ -184,6 +189,7 @@ impl Node {
         if let Some(tenant) = config.local_tenant.as_ref().filter(|_| config.as_triton) {
             telemetry.metrics().tell_as_triton(&triton, tenant.clone());
         }
+        let sign_in = login::start(config.login.as_ref(), &clock)?;
         let behind = Behind {
             config: &config,
             telemetry: &telemetry,
@@ -192,6 +198,7 @@ impl Node {
             store: &store,
             fleet,
             tls,
+            sign_in,
         };
         let doors = behind.open(models, &groups)?;
         // Last, so that a token is never lost to a door that does not open.
@@ -337,27 +344,10 @@ fn start_worker(
     Ok(Worker::start(&layout, backends, &observer, clock, tasks)?)
 }
 
-#[cfg(feature = "torch")]
-fn backends(config: &NodeConfig) -> Vec<Arc<dyn Backend>> {
-    let options = mesh_backend_torch::TorchOptions {
-        intra_op_threads: config.intra_op_threads,
-        made_by: config.code.made_by.clone(),
-    };
-    let torch = mesh_backend_torch::TorchBackend::new(options);
-    vec![Arc::new(torch), Arc::new(BuiltinBackend::new())]
-}
-
-#[cfg(not(feature = "torch"))]
-fn backends(_: &NodeConfig) -> Vec<Arc<dyn Backend>> {
-    vec![Arc::new(BuiltinBackend::new())]
-}
-
 impl Behind<'_> {
     /// Starts control and opens the doors.
     fn open(self, models: ReadinessGuard, groups: &Groups) -> Result<Doors, StartError> {
-        let uses = DataFolder::open(&self.config.data)?.key_uses();
-        let snapshots = Arc::new(ArcSwap::from_pointee(uses::before_the_first(&uses)));
-        uses::keep(uses, snapshots.clone(), &groups.control);
+        let snapshots = uses::start(&DataFolder::open(&self.config.data)?, &groups.control);
         let limiter = Arc::new(Limiter::new(self.clock.clone()));
         let regions = Arc::new(doors::regions(self.config));
         let cache = Arc::new(ResponseCache::new(self.config.cache));
@@ -414,6 +404,7 @@ impl Behind<'_> {
     ) -> Result<ControllerHandle, StartError> {
         let (limiter, regions, telemetry) = (limiter.clone(), regions.clone(), self.telemetry.clone());
         let cache = cache.clone();
+        let login = self.sign_in.as_ref().map(|(_, book)| book.clone());
         let keeper = Keeper::start(self.clock.clone(), telemetry.clone(), tasks)?;
         let parts = ControllerParts {
             registry: self.store.registry.handle(),
@@ -428,7 +419,7 @@ impl Behind<'_> {
                 let held = cache.usage();
                 telemetry.metrics().cache_holds(held.entries, held.bytes);
                 telemetry.spans().retain(|tenant| snapshot.tenant(tenant).is_some());
-                keeper.follow(snapshot.credentials.books());
+                keeper.follow(snapshot.credentials.books().chain(login.iter()));
             }),
             ready: models,
         };
@@ -478,6 +469,7 @@ impl Behind<'_> {
             issuers: Arc::new(Issuers(router.snapshots.clone())),
             cache: Arc::new(Remembered(router.cache.clone(), self.telemetry.clone())),
             key_uses: Arc::new(KeyUses(router.snapshots.clone())),
+            sign_in: self.sign_in.as_ref().map(|(sign_in, _)| sign_in.clone()),
             probe: Arc::new(DeviceProbe {
                 fleet: self.fleet.clone(),
                 router,

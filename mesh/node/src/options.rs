@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::{Deserialize, Deserializer};
 
-use crate::{CodeOptions, tls::TlsOptions};
+use crate::{CodeOptions, LoginOptions, tls::TlsOptions};
 
 /// A setting as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +89,10 @@ pub struct ServeOptions {
     #[serde(flatten)]
     #[expect(missing_docs, reason = "each of its settings says what it is")]
     pub code: CodeOptions,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[expect(missing_docs, reason = "each of its settings says what it is")]
+    pub login: LoginOptions,
     /// Threads of each inference door. [default: half the processors, at least 1]
     #[arg(long, env = "MESH_HTTP_WORKERS", value_name = "N", help_heading = "Doors")]
     pub http_workers: Option<Text>,
@@ -202,6 +206,7 @@ impl ServeOptions {
             admin_listen: self.admin_listen.or(other.admin_listen),
             tls: self.tls.or(other.tls),
             code: self.code.or(other.code),
+            login: self.login.or(other.login),
             http_workers: self.http_workers.or(other.http_workers),
             max_body_bytes: self.max_body_bytes.or(other.max_body_bytes),
             forward_headers: self.forward_headers.or(other.forward_headers),

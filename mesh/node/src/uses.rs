@@ -21,15 +21,23 @@ use mesh_policies::{
 };
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::data::write_secret;
+use crate::data::{DataFolder, write_secret};
 
 /// The most that is forgotten of a node that is killed.
 const WRITE_INTERVAL: Duration = Duration::from_secs(60);
 
 type Snapshots = Arc<ArcSwap<MeshSnapshot>>;
 
+/// The snapshots as they begin, with the task that keeps their keys' uses.
+pub(crate) fn start(data: &DataFolder, tasks: &Tasks) -> Snapshots {
+    let file = data.key_uses();
+    let snapshots = Arc::new(ArcSwap::from_pointee(before_the_first(&file)));
+    keep(file, snapshots.clone(), tasks);
+    snapshots
+}
+
 /// The snapshot before the first: nobody gets in by it, and it knows what the last start knew of keys.
-pub(crate) fn before_the_first(file: &Path) -> MeshSnapshot {
+fn before_the_first(file: &Path) -> MeshSnapshot {
     MeshSnapshot::new(0, Credentials::remembering(read(file)), [])
 }
 
@@ -55,7 +63,7 @@ fn read(file: &Path) -> Remembered {
 }
 
 /// Writes the uses down once a minute, and a last time when the tasks end: after the doors.
-pub(crate) fn keep(file: PathBuf, snapshots: Snapshots, tasks: &Tasks) {
+fn keep(file: PathBuf, snapshots: Snapshots, tasks: &Tasks) {
     tasks.spawn("last uses of keys", move |signal| {
         write_now_and_then(file, snapshots, signal)
     });
@@ -127,6 +135,7 @@ mod tests {
                 scopes: Scopes::from_iter([Scope::Infer]),
                 expires: None,
                 revoked: false,
+                groups: Default::default(),
             };
             Self {
                 file: folder.path().join("key-uses"),

@@ -45,12 +45,14 @@ pub(super) struct Claims {
     pub(super) subject: String,
     pub(super) audience: Vec<String>,
     pub(super) expires: i64,
+    /// When it was made, if it says so.
+    pub(super) issued: Option<i64>,
     /// From when on: its `nbf`, else its `iat`; none means always.
     pub(super) begins: Option<i64>,
     pub(super) scopes: Scopes,
     /// The certificate that it is bound to, by its SHA-256.
     pub(super) bound: Option<[u8; 32]>,
-    all: Map<String, Value>,
+    pub(super) all: Map<String, Value>,
 }
 
 /// JSON in which no object holds a name twice.
@@ -203,6 +205,12 @@ impl TokenHeader {
         })
     }
 
+    /// Whether its type says no more than that it is a token, as that of an identity token does, or nothing.
+    pub(super) fn is_plain(&self) -> bool {
+        let plain = |typ: &str| PLAIN_TYPES.iter().any(|known| typ.eq_ignore_ascii_case(known));
+        self.typ.as_deref().is_none_or(plain)
+    }
+
     /// Whether it is of a type that the profile takes. Media types are compared without regard to case (RFC 2045, 5.1).
     pub(super) fn fits(&self, profile: TokenProfile) -> bool {
         let is = |known: &[&str], typ: &str| known.iter().any(|known| typ.eq_ignore_ascii_case(known));
@@ -227,6 +235,7 @@ impl Claims {
             subject,
             audience: audience(&all)?,
             expires: date(&all, "exp")?,
+            issued,
             begins: date_if_any(&all, "nbf")?.or(issued),
             scopes: scopes(&all)?,
             bound: bound(&all)?,

@@ -226,7 +226,7 @@ impl IssuerEntry {
     }
 
     /// Whether one of its keys has signed; if it is a fetched one, which.
-    fn verify(&self, signed: &Signed<'_>, now_unix: i64) -> Result<Option<Arc<FetchedKey>>, AuthError> {
+    pub(super) fn verify(&self, signed: &Signed<'_>, now_unix: i64) -> Result<Option<Arc<FetchedKey>>, AuthError> {
         let key_id = signed.header.key_id.as_deref();
         let book = match &self.keys {
             IssuerKeys::Declared(keys) => {
@@ -274,10 +274,10 @@ fn candidates(keys: &[&IssuerKey], key_id: Option<&str>) -> impl Iterator<Item =
 }
 
 /// What a token's signature is over.
-struct Signed<'a> {
-    header: &'a TokenHeader,
-    message: &'a str,
-    signature: &'a str,
+pub(super) struct Signed<'a> {
+    pub(super) header: &'a TokenHeader,
+    pub(super) message: &'a str,
+    pub(super) signature: &'a str,
 }
 
 impl Signed<'_> {

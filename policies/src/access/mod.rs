@@ -12,6 +12,7 @@ mod book;
 mod cache;
 mod certificate;
 mod claims;
+mod identity;
 mod jwt;
 mod keyset;
 mod recent;
@@ -38,6 +39,7 @@ pub use self::{
     },
     cache::MAX_VERIFIED_TOKENS,
     certificate::{CertificateEntry, CertificateName, PeerCertificate},
+    identity::{Identity, IdentityError, IdentityRules, MAX_IDENTITY_AGE},
     jwt::{
         IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys, KeyAlgorithm, KeyMaterial, MAX_LEEWAY, MAX_TOKEN_BYTES,
         TenantBinding, TokenProfile,

@@ -68,7 +68,7 @@ export async function call<T>(path: string, options: Call = {}): Promise<T> {
   }
   if (!answer.ok) {
     const error = await failure(answer);
-    if (answer.status === 401 && !path.startsWith("/session")) onUnauthenticated();
+    if (answer.status === 401 && !path.startsWith("/session") && path !== "/sign-in") onUnauthenticated();
     throw error;
   }
   if (answer.status === 204) return undefined as T;

@@ -13,6 +13,7 @@ import type {
   Policy,
   PolicySchema,
   Session,
+  SignInWays,
   Tenant,
   ApiKey,
 } from "./types";
@@ -20,6 +21,12 @@ import type {
 export const session = queryOptions({
   queryKey: ["session"],
   queryFn: () => call<Session>("/session"),
+  retry: false,
+  staleTime: 60_000,
+});
+export const signIn = queryOptions({
+  queryKey: ["sign-in"],
+  queryFn: () => call<SignInWays>("/sign-in"),
   retry: false,
   staleTime: 60_000,
 });

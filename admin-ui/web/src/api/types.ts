@@ -6,6 +6,12 @@ export interface Session {
   role: Role;
 }
 
+/** The ways to sign in beside a token. */
+export interface SignInWays {
+  /** The identity provider's name; null: there is none. */
+  oidc: string | null;
+}
+
 export type Kind =
   | "Tenant"
   | "Issuer"

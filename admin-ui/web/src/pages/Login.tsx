@@ -1,14 +1,18 @@
-/** Lets an admin in, by token. */
-import { Button, Group, Paper, PasswordInput, Stack, Text, Title } from "@mantine/core";
-import { useMutation, useQueryClient } from "@tanstack/react-query";
+/** Lets an admin in, by the identity provider or by token. */
+import { Alert, Button, Divider, Group, Paper, PasswordInput, Stack, Text, Title } from "@mantine/core";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
 
 import { ApiError, call } from "../api/client";
-import { session } from "../api/queries";
+import { session, signIn } from "../api/queries";
 import { SchemeToggle } from "../components/Shell";
+import { failureIn, signInAddress, withoutFailure } from "../lib/signIn";
 
 export function Login() {
   const [token, setToken] = useState("");
+  const [place] = useState(() => ({ path: window.location.pathname, search: window.location.search }));
+  const failure = failureIn(place.search);
+  const provider = useQuery(signIn).data?.oidc;
   const client = useQueryClient();
   const login = useMutation({
     mutationFn: () => call("/session", { method: "POST", json: { token: token.trim() } }),
@@ -16,7 +20,9 @@ export function Login() {
   });
   useEffect(() => {
     document.title = "Log in · mesh";
-  }, []);
+    // A reload or a bookmark is no failed sign-in.
+    if (failure) window.history.replaceState(null, "", withoutFailure(place.path, place.search));
+  }, [failure, place]);
   const error = login.error;
   const refused = error instanceof ApiError && error.status === 401;
   return (
@@ -36,6 +42,19 @@ export function Login() {
               </Group>
               <SchemeToggle />
             </Group>
+            {failure && (
+              <Alert color="red" variant="light" title="Not signed in">
+                {failure}
+              </Alert>
+            )}
+            {provider && (
+              <>
+                <Button component="a" href={signInAddress(place.path, place.search)}>
+                  Sign in with {provider}
+                </Button>
+                <Divider label="or" />
+              </>
+            )}
             <PasswordInput
               label="Admin token"
               description="The first start of the mesh prints one; it begins with meshadmin_."
@@ -43,14 +62,14 @@ export function Login() {
               onChange={(event) => setToken(event.currentTarget.value)}
               autoComplete="current-password"
               required
-              autoFocus
+              autoFocus={!provider}
               error={error ? (refused ? "This token is not known, or it has ended." : error.message) : undefined}
             />
-            <Button type="submit" loading={login.isPending} disabled={token.trim() === ""}>
+            <Button type="submit" variant={provider ? "default" : "filled"} loading={login.isPending} disabled={token.trim() === ""}>
               Log in
             </Button>
             <Text size="xs" c="dimmed">
-              The session lasts 12 hours and stays in this browser only.
+              The session lasts 12 hours, or 2 without use, and stays in this browser only.
             </Text>
           </Stack>
         </form>
