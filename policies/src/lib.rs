@@ -26,7 +26,7 @@ pub use access::{
     Pepper, Presented, Principal, Scope, Scopes, SecretHash, TenantBinding, TokenProfile, generate_admin_token,
     generate_api_key, hash_secret,
 };
-pub use limits::{Admission, LimitError, Limiter, Rate, TenantLimits};
+pub use limits::{Admission, LimitError, Limiter, Limits, Rate, TenantLimits};
 pub use signing::{PublicKey, Signature, SigningError, SigningKey};
 pub use snapshot::{MeshSnapshot, ModelEntry, Target, TenantEntry, VersionEntry, VersionPhase};
 pub use traffic::{Arm, CacheRule, Route};

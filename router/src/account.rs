@@ -8,8 +8,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use mesh_policies::{Principal, Target};
-use mesh_telemetry::{AnswersSample, RequestSample, RequestSpan, Telemetry};
+use mesh_policies::{
+    Principal, Target,
+    limits::{Caller, LimitError, Notice, Now, Told},
+};
+use mesh_telemetry::{AnswersSample, LimitEffect, RequestSample, RequestSpan, Telemetry};
 use mesh_types::{Clock, Fault, FaultClass, FaultSource, RequestId, StageTimings, TenantId, TraceContext};
 
 use crate::RouterParts;
@@ -34,6 +37,8 @@ pub struct Account {
     pub(crate) composed: bool,
     /// The answers so far of a decoupled model; none of any other.
     pub(crate) answers: Option<AnswersSample>,
+    /// What its answer tells of its caller's limits, if that has some.
+    pub(crate) limited: Option<Box<Limited>>,
     fault: Option<Fault>,
     /// Whether dropping it tells.
     open: bool,
@@ -48,6 +53,12 @@ impl std::fmt::Debug for Account {
             .field("fault", &self.fault)
             .finish_non_exhaustive()
     }
+}
+
+/// A caller with limits, and the rule that refused it, if one did.
+pub(crate) struct Limited {
+    pub(crate) caller: Caller,
+    pub(crate) violated: Option<&'static str>,
 }
 
 /// Who and when.
@@ -81,6 +92,7 @@ impl Account {
             },
             composed: false,
             answers: None,
+            limited: None,
             fault: None,
             open: true,
         }
@@ -121,6 +133,48 @@ impl Account {
     /// One of any number of answers is handed on.
     pub(crate) fn answered(&mut self) {
         self.answers.get_or_insert_default().count += 1;
+    }
+
+    /// A limit stands in the way: counts it, and keeps its name for the answer.
+    pub(crate) fn limited_by(&mut self, error: LimitError) -> Fault {
+        if let Some(rule) = error.rule() {
+            if let Some(limited) = &mut self.limited {
+                limited.violated = Some(rule.name());
+            }
+            self.count(rule.name(), LimitEffect::Refused);
+        }
+        error.into()
+    }
+
+    /// Counts and logs what limits say of a request that they let through.
+    pub(crate) fn tell_limits(&self, told: &Told) {
+        for rule in &told.shadowed {
+            self.count(rule.name(), LimitEffect::Shadow);
+            tracing::debug!(request = %self.request_id, tenant = ?self.tenant, %rule, "a limit in shadow would have refused");
+        }
+        for rule in &told.passed {
+            self.count(rule.name(), LimitEffect::Warned);
+            tracing::warn!(tenant = ?self.tenant, %rule, "the soft mark of a budget is passed");
+        }
+    }
+
+    fn count(&self, rule: &'static str, effect: LimitEffect) {
+        let tenant = self.tenant.as_ref().map_or("", TenantId::as_str);
+        self.telemetry.metrics().limit(tenant, rule, effect);
+    }
+
+    /// What the answer says of its caller's limits, as they are now; none where the caller has none.
+    pub fn limits(&self) -> Option<Notice> {
+        let now = || Now {
+            instant: self.clock.now(),
+            unix_seconds: self.clock.unix_seconds(),
+        };
+        self.limited.as_ref().map(|limited| limited.caller.notice(now()))
+    }
+
+    /// The limit that refused the request, if one did.
+    pub fn violated(&self) -> Option<&'static str> {
+        self.limited.as_ref()?.violated
     }
 
     /// Closes the account: counts, times and traces the request. `encode` is how long encoding the answer took.

@@ -48,9 +48,10 @@ pub(crate) fn prove<'a>(
     snapshot: &'a MeshSnapshot,
     parts: &RouterParts,
     credential: &Credential,
+    unix_seconds: i64,
 ) -> Result<Proven<'a>, Fault> {
     let presented = credential.presented();
-    match snapshot.caller(presented, parts.clock.unix_seconds()) {
+    match snapshot.caller(presented, unix_seconds) {
         Ok((principal, tenant)) => Ok(Proven::Caller(principal, tenant)),
         Err(refused) => {
             let book = snapshot.credentials.book_for(presented, refused);
@@ -82,7 +83,7 @@ impl RouterHandle {
         let parts = self.parts();
         let until = patience(parts.clock.now(), parts.default_timeout);
         loop {
-            let wait = match prove(&parts.snapshots.load(), parts, credential) {
+            let wait = match prove(&parts.snapshots.load(), parts, credential, parts.clock.unix_seconds()) {
                 Ok(Proven::Waits(wait)) => wait,
                 Ok(Proven::Caller(..)) | Err(_) => return,
             };

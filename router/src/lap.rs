@@ -7,7 +7,7 @@ use mesh_types::Clock;
 /// Time between stages.
 pub(crate) struct Lap<'a> {
     clock: &'a dyn Clock,
-    last: Instant,
+    pub(crate) last: Instant,
 }
 
 impl<'a> Lap<'a> {

@@ -71,6 +71,7 @@ pub use keys::KEY_PATIENCE;
 pub use level::{REFUSED_AFTER, is_levelled, level};
 pub use local::{LocalTenant, PASSED_ON};
 pub use manage::{IndexEntry, NamesPage, StatisticsEntry, state_of};
+pub use mesh_policies::limits::Notice;
 pub use regions::{
     MAX_REGIONS, MAX_REGIONS_PER_TENANT, RESERVED_KEY_PREFIX, Region, RegionError, Regions, RegionsConfig, Registration,
 };

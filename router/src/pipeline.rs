@@ -4,24 +4,32 @@
 //! Everything up to the dispatch is plain computation on one snapshot and never waits. What is in flight holds its permits;
 //! dropping it gives them back and cancels the job.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mesh_actors::Permit;
 use mesh_policies::{
     MeshSnapshot, Principal,
     graph::Plan,
-    limits::Admission,
+    limits::{Admission, Caller, Now},
     placement::device_of,
     snapshot::{Target, TenantEntry, VersionEntry},
-    traffic::{Route, unit_text},
 };
 use mesh_types::{
-    Classes, CorrelationId, Deadline, Fault, FaultSource, InferJob, InferRequest, InferResponse, Parameters,
-    SequenceStep, ServiceClass, Standing, TraceContext, VersionSelector,
+    Classes, Deadline, EndpointId, Fault, FaultSource, InferJob, InferRequest, InferResponse, Parameters, SequenceStep,
+    ServiceClass, Standing, TraceContext,
 };
+
+mod arm;
+mod charge;
+
+use self::arm::of_route;
 
 use crate::{
     Account, Call, RouterParts,
+    account::Limited,
     cache::recall::{self, Remembered, Told},
     flight::{InFlight, Kept},
     graph::{self, Ensemble, Manner},
@@ -60,13 +68,13 @@ impl Pipeline {
             Ok(authenticated) => authenticated,
             Err(waits) => return Ok(waits),
         };
-        let admitted = authenticated.admit(self);
+        let admitted = authenticated.admit(lap.last, account);
         account.stages.admit = lap.next();
         let versioned = admitted?
             .choose(self, account)
             .and_then(|versioned| versioned.check(self));
         account.stages.choose = lap.next();
-        let mut checked = versioned?;
+        let mut checked = versioned?.charge(lap.last, account)?;
         if let Some(of) = checked.versioned.remembered.take() {
             account.composed = checked.versioned.entry.plan.is_some();
             return checked.recall(self, of, account.trace()).map(Begun::InFlight);
@@ -110,6 +118,8 @@ struct Authenticated {
     snapshot: Arc<MeshSnapshot>,
     principal: Principal,
     tenant: Arc<TenantEntry>,
+    caller: Caller,
+    unix_seconds: i64,
     call: Call,
     permit: Permit,
 }
@@ -119,6 +129,7 @@ struct Admitted {
     snapshot: Arc<MeshSnapshot>,
     principal: Principal,
     tenant: Arc<TenantEntry>,
+    unix_seconds: i64,
     call: Call,
     permits: (Permit, Admission),
 }
@@ -126,6 +137,9 @@ struct Admitted {
 /// The version is chosen.
 struct Versioned {
     tenant: Arc<TenantEntry>,
+    /// The endpoint that was called, if it was one.
+    endpoint: Option<EndpointId>,
+    unix_seconds: i64,
     entry: Arc<VersionEntry>,
     arm: Option<Arc<str>>,
     timeout: Option<Duration>,
@@ -161,13 +175,23 @@ impl Received {
         account: &mut Account,
     ) -> Result<Result<Authenticated, Begun>, Fault> {
         let parts = &pipeline.parts;
-        match prove(&self.snapshot, parts, &self.call.credential)? {
+        let now = parts.clock.unix_seconds();
+        match prove(&self.snapshot, parts, &self.call.credential, now)? {
             Proven::Caller(principal, tenant) => {
+                let caller = (parts.limiter).caller(&tenant.id, &tenant.limits, &principal.credential)?;
+                if tenant.limits.is_limited() {
+                    account.limited = Some(Box::new(Limited {
+                        caller: caller.clone(),
+                        violated: None,
+                    }));
+                }
                 account.known(&principal);
                 Ok(Ok(Authenticated {
                     tenant: tenant.clone(),
                     snapshot: self.snapshot,
                     principal,
+                    caller,
+                    unix_seconds: now,
                     call: self.call,
                     permit: self.permit,
                 }))
@@ -182,12 +206,17 @@ impl Received {
 }
 
 impl Authenticated {
-    fn admit(self, pipeline: &Pipeline) -> Result<Admitted, Fault> {
-        let admission = pipeline.parts.limiter.admit(&self.tenant.id, &self.tenant.limits)?;
+    fn admit(self, instant: Instant, account: &mut Account) -> Result<Admitted, Fault> {
+        let now = Now {
+            instant,
+            unix_seconds: self.unix_seconds,
+        };
+        let admission = self.caller.admit(now).map_err(|error| account.limited_by(error))?;
         Ok(Admitted {
             snapshot: self.snapshot,
             principal: self.principal,
             tenant: self.tenant,
+            unix_seconds: self.unix_seconds,
             call: self.call,
             permits: (self.permit, admission),
         })
@@ -213,9 +242,9 @@ impl Admitted {
             sequence.place = Some(home.place.clone());
             Some(home)
         });
-        let (timeout, class) = match target {
-            Target::Model(_) => (None, ServiceClass::default()),
-            Target::Endpoint(route) => (route.timeout, route.class),
+        let (timeout, class, endpoint) = match target {
+            Target::Model(_) => (None, ServiceClass::default(), None),
+            Target::Endpoint(route) => (route.timeout, route.class, Some(route.endpoint.clone())),
         };
         let (entry, arm) = match (home, target) {
             (Some(home), _) => (home.entry, home.arm),
@@ -237,6 +266,8 @@ impl Admitted {
         account.version = entry.key.version.get();
         Ok(Versioned {
             tenant: self.tenant,
+            endpoint,
+            unix_seconds: self.unix_seconds,
             entry,
             arm,
             timeout,
@@ -262,38 +293,6 @@ fn routed(request: &InferRequest) -> Result<Option<Box<Routed>>, Fault> {
         })
     };
     Ok(sequences::step_of(request)?.map(routed))
-}
-
-fn of_route(
-    route: &Route,
-    tenant: &TenantEntry,
-    call: &Call,
-    sequence: Option<&CorrelationId>,
-) -> Result<(Arc<VersionEntry>, Arc<str>), Fault> {
-    let unknown = || Fault::unknown_model(&call.request.model);
-    if call.request.version != VersionSelector::Default {
-        let (arm, entry) = route.pinned(&call.request.version).ok_or_else(unknown)?;
-        return Ok((entry.clone(), arm.name.clone()));
-    }
-    let unit = unit_of(route, call);
-    // A sequence is a unit of its own: all of it has one arm.
-    let point = sequence.map(|id| route.point(&tenant.id, "sequence_id", &id.to_string()));
-    let arm = route.choose(&tenant.id, unit.as_deref(), point.unwrap_or_else(rand::random));
-    let arm = arm.ok_or_else(|| Fault::internal("the endpoint's weights do not sum to 100"))?;
-    let entry = arm.version.clone().ok_or_else(|| {
-        Fault::unavailable(
-            FaultSource::Model,
-            format!("arm '{}' has no version to answer with", arm.name),
-        )
-    })?;
-    Ok((entry, arm.name.clone()))
-}
-
-/// The unit of a sticky route: the request's parameter of that name, else what came in the header.
-fn unit_of(route: &Route, call: &Call) -> Option<String> {
-    let name = route.unit.as_deref()?;
-    let parameter = call.request.parameter(name).map(unit_text);
-    parameter.or_else(|| call.unit.clone())
 }
 
 impl Versioned {
@@ -388,6 +387,7 @@ impl Checked {
             sequence: None,
             answers: None,
             trace,
+            meter: versioned.permits.1.meter(),
         };
         let kept = Kept {
             deadline,

@@ -213,13 +213,13 @@ fn who_has_room_for_one_answer_is_refused_and_a_plain_model_has_one_for_everybod
 fn a_stream_counts_against_its_tenants_limit_until_it_ends_and_against_nobody_elses() {
     run(async {
         let bed = Bed::streaming();
-        let limits = TenantLimits {
-            requests: None,
+        let limits = Limits {
             concurrency: Some(1),
+            ..Limits::default()
         };
         let mut targets = usual_targets();
         targets.push(("streams", streams()));
-        bed.publish(limits, &targets);
+        bed.publish(limits.into(), &targets);
         let (answers, _job) = bed.begun(bed.many("streams"), 1).await;
         let mut answers = answers.unwrap();
         assert!(answers.next().await.unwrap().is_ok());

@@ -12,6 +12,7 @@
 //! batch is not run again, and the sequences of all members are over. A thread that was given up meanwhile says nothing more.
 
 mod generate;
+mod meter;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -156,12 +157,18 @@ impl Batch<'_> {
             if members.is_empty() {
                 continue;
             }
+            meter::wait_no_longer(self.run, &members);
             if self.tally.open_ended {
                 self.generate(members, &mut open);
                 continue;
             }
             let began = self.bench.clock.now();
             let executed = self.execute(&members);
+            meter::charge(
+                self.run,
+                &members,
+                self.bench.clock.now().saturating_duration_since(began),
+            );
             if let Err(failure) = &executed {
                 self.note(failure);
             }

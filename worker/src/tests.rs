@@ -69,6 +69,7 @@ pub(crate) fn job(builtin: &str, values: &[f32], timeout: Duration) -> InferJob 
         deadline: Deadline::after(SystemClock.now(), timeout),
         answers: None,
         trace: TraceContext::default(),
+        meter: None,
     }
 }
 
@@ -109,6 +110,7 @@ mod hangs;
 mod instances;
 mod loading;
 mod lost;
+pub(crate) mod metered;
 mod ordering;
 mod particular;
 mod rig;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use actix_web::{
     App, Error, HttpMessage as _, HttpServer,
-    body::MessageBody,
+    body::{BoxBody, EitherBody, MessageBody},
     dev::{ServerHandle, ServiceRequest, ServiceResponse},
     http::header::{self, HeaderName, HeaderValue},
     middleware::{Compress, Next, from_fn},
@@ -14,7 +14,7 @@ use mesh_actors::Tasks;
 use mesh_tls::{HANDSHAKE_TIMEOUT, ServerConfig};
 use mesh_types::RequestId;
 
-use crate::{AdminParts, AdminState, Assets, configure, static_files};
+use crate::{AdminParts, AdminState, Assets, configure, error::Details, static_files};
 
 /// Connections at once; the door is for people and their tools, not for traffic.
 const MAX_CONNECTIONS: usize = 512;
@@ -113,13 +113,26 @@ impl AdminDoor {
 /// Numbers the request, and puts the headers on its answer.
 async fn frame(
     request: ServiceRequest,
-    next: Next<impl MessageBody>,
+    next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let id = RequestId(rand::random());
     request.extensions_mut().insert(id);
     let secure = request.app_config().secure();
     let mut response = next.call(request).await?;
+    let problem = response.response_mut().extensions_mut().remove::<Details>();
+    let problem = problem.and_then(|details| details.body(response.request().headers(), &id.to_string()));
+    let is_problem = problem.is_some();
+    let mut response = response.map_body(|_, body| match problem {
+        Some(problem) => EitherBody::right(BoxBody::new(problem)),
+        None => EitherBody::left(body),
+    });
     let headers = response.headers_mut();
+    if is_problem {
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(mesh_protocol::PROBLEM_JSON),
+        );
+    }
     let mut set = |name: HeaderName, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
     set(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");

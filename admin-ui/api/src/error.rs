@@ -1,8 +1,15 @@
-//! What the API answers when it does not do what was asked: one shape, `{"error", "problems"}`, with the right status.
+//! What the API answers when it does not do what was asked: one shape, `{"error", "problems"}`, with the right status; problem
+//! details (RFC 9457) for callers who ask for them.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
-use actix_web::{HttpResponse, ResponseError, http::StatusCode};
+use actix_web::{
+    HttpResponse, ResponseError,
+    http::{
+        StatusCode,
+        header::{ACCEPT, HeaderMap},
+    },
+};
 use mesh_policies::authorization::{Action, Object};
 use mesh_registry::{ArtifactError, RegistryError};
 use mesh_resources::{Problem, ResourceError};
@@ -161,9 +168,32 @@ impl ResponseError for ApiError {
             let rounded_up = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             response.insert_header(("retry-after", rounded_up.max(1)));
         }
-        response.json(ErrorBody {
+        let mut response = response.json(ErrorBody {
             error: self.message.to_string(),
             problems: self.problems.clone(),
-        })
+        });
+        response.extensions_mut().insert(Details(self.clone()));
+        response
+    }
+}
+
+/// An error on its way out, for callers who want it as problem details.
+pub(crate) struct Details(ApiError);
+
+impl Details {
+    /// The body of problem details (RFC 9457), if the caller asks for that; each problem with its field is a member of `errors`.
+    pub(crate) fn body(&self, accept: &HeaderMap, request_id: &str) -> Option<Vec<u8>> {
+        let accepted = accept.get_all(ACCEPT).filter_map(|value| value.to_str().ok());
+        if !mesh_protocol::accepts_problems(accepted) {
+            return None;
+        }
+        let problem = mesh_protocol::Problem::of_status(self.0.status.as_u16(), &self.0.message);
+        let mut value = problem.value(request_id);
+        if let Some(members) = value.as_object_mut()
+            && !self.0.problems.is_empty()
+        {
+            members.insert("errors".to_owned(), serde_json::json!(self.0.problems));
+        }
+        Some(value.to_string().into_bytes())
     }
 }

@@ -359,6 +359,7 @@ impl Fixture {
             cache: Arc::new(Empty),
             pepper,
             clock: clock.clone() as Arc<dyn Clock>,
+            limiter: Arc::new(mesh_policies::Limiter::new(clock.clone())),
         };
         Self {
             state: AdminState::start(parts, &tasks),

@@ -58,6 +58,7 @@ pub(crate) async fn create_key(
         scopes: body.scopes.unwrap_or_else(|| vec![Scope::Infer]),
         expires: body.expires,
         revoked: false,
+        limits: body.limits.unwrap_or_default(),
         description: body.description,
     };
     let resource = Resource::new(&ResourceKey::api_key(tenant, &made.id), spec);

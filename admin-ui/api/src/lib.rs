@@ -38,6 +38,7 @@ mod state;
 mod static_files;
 mod throttle;
 mod trial;
+mod usage;
 mod versions;
 mod wire;
 

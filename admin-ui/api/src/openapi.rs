@@ -30,6 +30,7 @@ use crate::{
     policies::{PolicyAnswer, PolicySchema, PolicyTest},
     routes::{ROOT, entries},
     sign_in::SignInView,
+    usage::{UsageList, UsageView},
     wire::{
         ApplyBody, ApplyResults, AuditList, AuditPart, AuditVerdict, LoginBody, NewKey, NewKeyBody, NewToken,
         NewTokenBody, PublishBody, ResourceList, SessionView, TrialBody, Trials, WarmBody, Warmed,
@@ -241,7 +242,9 @@ fn components() -> ComponentsBuilder {
         .with::<AuditPart>()
         .with::<Overview>()
         .with::<DeviceDetail>()
-        .with::<GraphView>();
+        .with::<GraphView>()
+        .with::<UsageView>()
+        .with::<UsageList>();
     let devices = ArrayBuilder::new().items(reference("DeviceDetail")).build();
     let document = ObjectBuilder::new().description(Some("An OpenAPI document."));
     components

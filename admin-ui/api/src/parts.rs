@@ -3,7 +3,7 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use mesh_policies::{Pepper, VersionEntry, access::BookView};
+use mesh_policies::{Limiter, Pepper, VersionEntry, access::BookView};
 use mesh_registry::RegistryHandle;
 use mesh_telemetry::Telemetry;
 use mesh_types::{
@@ -38,6 +38,8 @@ pub struct AdminParts {
     pub pepper: Pepper,
     /// Where now comes from.
     pub clock: Arc<dyn Clock>,
+    /// What tenants use.
+    pub limiter: Arc<Limiter>,
 }
 
 /// Answers that are remembered for endpoints that say so.

@@ -102,6 +102,7 @@ async fn infer(
         sequence: config.sequence_batching.is_some().then(|| alone(caller)),
         answers: None,
         trace: TraceContext::default(),
+        meter: None,
     };
     let outcome = state.inner.parts.probe.infer(job, request.parameters.clone()).await?;
     let mut outputs = outcome.outputs;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use mesh_policies::PublicKey;
 use mesh_registry::{ExportHeader, ExportItem};
-use mesh_resources::{AdminRole, ModelVersionSpec, Resource, Scope, VersionRef};
+use mesh_resources::{AdminRole, LimitsSpec, ModelVersionSpec, Resource, Scope, VersionRef};
 use mesh_types::{DeviceId, KeyId, Label, TenantId, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -102,6 +102,8 @@ pub(crate) struct NewKeyBody {
     pub(crate) scopes: Option<Vec<Scope>>,
     /// The tenant's groups that it is in.
     pub(crate) groups: Vec<String>,
+    /// What its callers may use together; absent: no more than the tenant may.
+    pub(crate) limits: Option<LimitsSpec>,
 }
 
 /// A key just made.

@@ -16,7 +16,7 @@ use crate::{
 
 /// Resources per answer, and the most that are listed.
 const PAGE: usize = 200;
-const MAX_LISTED: usize = 20_000;
+pub(crate) const MAX_LISTED: usize = 20_000;
 
 #[derive(Debug, Deserialize)]
 struct Page<T> {
@@ -77,7 +77,7 @@ async fn list<T: DeserializeOwned>(client: &AdminClient, args: &GetArgs, plural:
 }
 
 /// Escapes what may not stand in a query.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'/') {

@@ -38,6 +38,7 @@ mod status;
 mod table;
 mod tensors;
 mod trust;
+mod usage;
 mod warm;
 
 use std::{
@@ -66,6 +67,7 @@ pub use options::{
 };
 pub use policy::{PolicyCommand, PolicyPutArgs, PolicySchemaArgs, PolicyTestArgs};
 pub use trust::TrustOptions;
+pub use usage::UsageArgs;
 pub use warm::WarmArgs;
 
 /// Where a command reads from and prints to.
@@ -223,6 +225,7 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,
         Command::Policy(command) => policy::policy(&globals.admin()?, &command, terminal).await,
+        Command::Usage(args) => usage::usage(&globals.admin()?, &args, terminal).await,
         Command::Device(command) => device::device(&globals.admin()?, &command, terminal).await,
         Command::Backup(args) => backup::backup(&globals.admin()?, &args, terminal).await,
         Command::Audit(command) => audit::audit(&globals.admin()?, &command, terminal).await,

@@ -7,7 +7,7 @@ use mesh_resources::Kind;
 use mesh_types::{DeviceId, KeyId, TenantId};
 
 use crate::{
-    AuditCommand, CacheCommand, CertificateCommand, Failure, ModelCommand, PolicyCommand, TrustOptions,
+    AuditCommand, CacheCommand, CertificateCommand, Failure, ModelCommand, PolicyCommand, TrustOptions, UsageArgs,
     client::AdminClient, keys::Expiry, tensors::NamedInput,
 };
 
@@ -160,6 +160,11 @@ The tenant is the one of the API key: set MESH_API_KEY, or give --tenant-key.")]
     /// Ask who may do what, and why; write policies.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// What tenants have used today and this month, beside their budgets.
+    #[command(after_help = "Examples:
+  mesh usage                           every tenant
+  mesh usage acme -o json")]
+    Usage(UsageArgs),
     /// Look at devices, and take them out of service for a while.
     #[command(subcommand)]
     Device(DeviceCommand),

@@ -10,10 +10,9 @@ use std::{
 };
 
 use mesh_policies::{
-    Arm, Credentials, MeshSnapshot, ModelEntry, Pepper, Rate, Route, Target, TenantEntry, TenantLimits, VersionEntry,
-    graph::Plan,
+    Arm, Credentials, MeshSnapshot, ModelEntry, Pepper, Route, Target, TenantEntry, VersionEntry, graph::Plan,
 };
-use mesh_resources::{ArmSpec, EndpointSpec, Isolation, LabelMoves, TenantSpec};
+use mesh_resources::{ArmSpec, EndpointSpec, Isolation, LabelMoves};
 use mesh_types::{
     ArtifactFormat, EndpointId, ModelId, ModelVersionKey, TenantId, TenantShare, Version, VersionSelector,
 };
@@ -21,6 +20,7 @@ use mesh_types::{
 use crate::{
     authorization, caching, credentials, ensembles,
     fleet::FleetReport,
+    limits,
     records::{ModelName, ModelRecord, Records, VersionRecord},
     standing::{Standing, Standings, Trouble, standings},
 };
@@ -92,7 +92,7 @@ pub fn compile(
     } else {
         authorization::compile(records, &previous.authorized)
     };
-    let tenants = tenants(records, &models, &routes);
+    let tenants = tenants(records, pepper, &models, &routes);
     Compiled {
         snapshot: Arc::new(
             MeshSnapshot::new(records.revision, credentials, tenants)
@@ -323,11 +323,13 @@ fn nothing(owner: &TenantId, model: &ModelId) -> ModelEntry {
 
 fn tenants(
     records: &Records,
+    pepper: &Pepper,
     models: &BTreeMap<ModelName, Arc<ModelEntry>>,
     routes: &BTreeMap<RouteName, Arc<Route>>,
 ) -> Vec<TenantEntry> {
     let mut targets: BTreeMap<&TenantId, HashMap<String, Target>> =
         records.tenants.keys().map(|tenant| (tenant, HashMap::new())).collect();
+    let mut limits = limits::of_tenants(records, pepper);
     // The first to take a name keeps it: own endpoints, own models, granted models.
     let mut offer = |tenant: &TenantId, name: &str, target: Target| {
         if let Some(targets) = targets.get_mut(tenant) {
@@ -352,7 +354,7 @@ fn tenants(
         Some(TenantEntry {
             id: tenant.clone(),
             suspended: spec.suspended,
-            limits: limits(spec),
+            limits: limits.remove(tenant).unwrap_or_default(),
             share: TenantShare {
                 weight: spec.weight,
                 isolated: spec.isolation == Isolation::Isolated,
@@ -361,16 +363,6 @@ fn tenants(
         })
     };
     targets.into_iter().filter_map(entry).collect()
-}
-
-fn limits(spec: &TenantSpec) -> TenantLimits {
-    TenantLimits {
-        requests: spec.limits.requests.map(|rate| Rate {
-            per_second: rate.per_second,
-            burst: rate.burst,
-        }),
-        concurrency: spec.limits.concurrency,
-    }
 }
 
 fn routed(

@@ -23,6 +23,7 @@ mod controller;
 mod credentials;
 mod ensembles;
 mod fleet;
+mod limits;
 mod plan;
 mod records;
 mod standing;

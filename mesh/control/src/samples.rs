@@ -86,6 +86,7 @@ pub(crate) fn an_endpoint(owner: &str, name: &str, arms: &[(&str, &str, &str, f6
         timeout_ms: Some(250),
         service_class: mesh_types::ServiceClass::default(),
         cache: None,
+        limits: mesh_resources::LimitsSpec::default(),
     };
     let key = ResourceKey::endpoint(&tenant(owner), &EndpointId::parse(name).unwrap());
     Resource::new(&key, spec)

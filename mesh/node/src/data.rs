@@ -30,6 +30,8 @@ pub(crate) const PEPPER: &str = "pepper";
 const LATENCY: &str = "latency";
 const SENT: &str = "sent";
 const KEY_USES: &str = "key-uses";
+/// What tenants have used of their budgets.
+const USAGE: &str = "usage";
 /// Where a restore puts what is not yet checked.
 pub(crate) const RESTORING: &str = ".restoring";
 /// What the key of snapshots and backups is derived for.
@@ -66,6 +68,14 @@ pub enum DataError {
     /// A restore was begun here and never ended.
     #[error("a restore into {0} was not finished: empty the folder and run mesh restore again")]
     HalfRestored(String),
+    /// The file of what tenants have used.
+    #[error("cannot read what tenants have used from {path}: {source}")]
+    Usage {
+        /// The file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// The first admin token could not be kept.
     #[error("cannot keep the first admin token: {0}")]
     Token(#[from] RegistryError),
@@ -113,6 +123,11 @@ impl DataFolder {
     /// What is known of when API keys were last used. It can be lost at no harm, so no backup holds it.
     pub(crate) fn key_uses(&self) -> PathBuf {
         self.root.join(KEY_USES)
+    }
+
+    /// The file of what tenants have used. A backup does not hold it: restored, it would take back what has been used since.
+    pub(crate) fn usage(&self) -> PathBuf {
+        self.root.join(USAGE)
     }
 
     /// Where models lie that came with a request, while they are read; empty after a start. No backup holds it.

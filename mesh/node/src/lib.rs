@@ -29,6 +29,7 @@ mod statistics;
 mod tls;
 mod triton;
 mod turns;
+mod usage;
 mod uses;
 
 pub use audit::{AuditError, AuditSource, AuditVerdict, verify_audit};

@@ -35,6 +35,7 @@ use crate::{
     tls::DoorsTls,
     triton::TritonReadings,
     uses,
+    usage::UsageKeeper,
 };
 
 /// How long the parts behind the doors may take to end, each.
@@ -348,7 +349,7 @@ impl Behind<'_> {
     /// Starts control and opens the doors.
     fn open(self, models: ReadinessGuard, groups: &Groups) -> Result<Doors, StartError> {
         let snapshots = uses::start(&DataFolder::open(&self.config.data)?, &groups.control);
-        let limiter = Arc::new(Limiter::new(self.clock.clone()));
+        let limiter = self.limiter(&groups.records)?;
         let regions = Arc::new(doors::regions(self.config));
         let cache = Arc::new(ResponseCache::new(self.config.cache));
         let control = self.start_control(models, &snapshots, (&limiter, &regions, &cache), &groups.control)?;
@@ -426,6 +427,18 @@ impl Behind<'_> {
         Ok(Controller::start(parts, tasks))
     }
 
+    /// The limiter, with what was used before; what is used from now on is kept until the records end.
+    fn limiter(&self, tasks: &Tasks) -> Result<Arc<Limiter>, StartError> {
+        let limiter = Arc::new(Limiter::new(self.clock.clone()));
+        let path = DataFolder::open(&self.config.data)?.usage();
+        let keeper = UsageKeeper::open(&path, &limiter).map_err(|source| DataError::Usage {
+            path: path.display().to_string(),
+            source,
+        })?;
+        keeper.follow(limiter.clone(), tasks);
+        Ok(limiter)
+    }
+
     /// The repository whose models are loaded on demand, if there is one.
     fn repository(
         &self,
@@ -457,6 +470,7 @@ impl Behind<'_> {
         router: RouterParts,
         tasks: &Tasks,
     ) -> Result<AdminDoor, StartError> {
+        let limiter = router.limiter.clone();
         let parts = AdminParts {
             registry: self.store.registry.handle(),
             telemetry: self.telemetry.clone(),
@@ -476,6 +490,7 @@ impl Behind<'_> {
             }),
             pepper: self.store.pepper.clone(),
             clock: self.clock.clone(),
+            limiter,
         };
         let config = AdminDoorConfig {
             listen: self.config.admin,

@@ -24,6 +24,7 @@ pub mod grpc;
 mod lifted;
 pub mod openapi;
 mod parameters;
+mod problem;
 mod raw;
 mod regions;
 mod request;
@@ -50,6 +51,7 @@ pub use control::{LoadParameters, MAX_LOAD_FILES, decode_load, decode_unload, lo
 pub use error::{DecodeError, EncodeError};
 pub use forward::{HeaderPattern, MAX_FORWARDED, MAX_FORWARDED_BYTES, PatternError, add_forwarded};
 pub use generate::{MAX_FIELDS, decode_generate, encode_generate};
+pub use problem::{PROBLEM_JSON, Problem, accepts_problems};
 pub use raw::decode_raw;
 pub use regions::{REGION_EXTENSIONS, RegionStatus, SystemRegion, decode_system_region, regions_body};
 pub use request::{DecodedInfer, OutputOptions, decode_infer, read_json_data};

@@ -63,7 +63,11 @@ pub fn retry_after_seconds(fault: &Fault) -> Option<u64> {
 pub fn retry_after_milliseconds(fault: &Fault) -> Option<u64> {
     retry_after_seconds(fault)?;
     match fault.retry {
-        Retry::After(wait) => Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1)),
+        Retry::After(wait) => {
+            // Rounded up: who waits as long as told is let in.
+            let milliseconds = wait.as_nanos().div_ceil(1_000_000);
+            Some(u64::try_from(milliseconds).unwrap_or(u64::MAX).max(1))
+        }
         Retry::No | Retry::Now => None,
     }
 }
@@ -123,6 +127,7 @@ mod tests {
         let busy = |retry| retry_after_milliseconds(&Fault::unavailable(FaultSource::Device, "busy").with_retry(retry));
         assert_eq!(busy(Retry::After(Duration::from_micros(1))), Some(1));
         assert_eq!(busy(Retry::After(Duration::from_millis(37))), Some(37));
+        assert_eq!(busy(Retry::After(Duration::from_micros(37_001))), Some(38));
         assert_eq!((busy(Retry::Now), busy(Retry::No)), (None, None));
     }
 

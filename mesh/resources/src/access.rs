@@ -7,7 +7,7 @@ use mesh_types::{MAX_ISSUER_KEYS, TenantId, check_fetch_url};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Problem, model::MAX_DESCRIPTION, tenant::check_text};
+use crate::{LimitsSpec, Problem, model::MAX_DESCRIPTION, tenant::check_text};
 
 const MAX_AUDIENCES: usize = 16;
 const MAX_ISSUER_TEXT: usize = 512;
@@ -47,6 +47,9 @@ pub struct ApiKeySpec {
     /// The tenant's groups that it is in, for policies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
+    /// What its callers may use together, besides the tenant's limits.
+    #[serde(default, skip_serializing_if = "LimitsSpec::is_empty")]
+    pub limits: LimitsSpec,
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -60,6 +63,7 @@ impl fmt::Debug for ApiKeySpec {
             .field("expires", &self.expires)
             .field("revoked", &self.revoked)
             .field("groups", &self.groups)
+            .field("limits", &self.limits)
             .field("description", &self.description)
             .finish()
     }
@@ -75,6 +79,7 @@ impl ApiKeySpec {
             ));
         }
         check_groups(&self.groups, problems);
+        self.limits.check(problems);
         check_text(
             "spec.description",
             self.description.as_deref(),

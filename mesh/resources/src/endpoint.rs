@@ -4,7 +4,7 @@ use mesh_types::{ModelId, ServiceClass};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Problem, VersionRef, model::MAX_DESCRIPTION, tenant::check_text};
+use crate::{LimitsSpec, Problem, VersionRef, model::MAX_DESCRIPTION, tenant::check_text};
 
 /// The most arms of one endpoint.
 pub const MAX_ARMS: usize = 16;
@@ -47,6 +47,9 @@ pub struct EndpointSpec {
     /// that answer equal requests alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheSpec>,
+    /// What its requests may use, besides the tenant's limits.
+    #[serde(default, skip_serializing_if = "LimitsSpec::is_empty")]
+    pub limits: LimitsSpec,
 }
 
 /// How an endpoint's answers are remembered.
@@ -128,6 +131,7 @@ impl EndpointSpec {
             MAX_DESCRIPTION,
             problems,
         );
+        self.limits.check(problems);
         self.check_arms(problems);
         if let Some(unit) = &self.sticky_by {
             let well_formed = !unit.is_empty()

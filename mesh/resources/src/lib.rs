@@ -13,6 +13,7 @@ mod certificate;
 mod endpoint;
 mod envelope;
 mod key;
+mod limits;
 mod model;
 mod policy;
 mod problem;
@@ -33,6 +34,7 @@ pub use endpoint::{
 };
 pub use envelope::{API_VERSION, Metadata, Resource, Spec};
 pub use key::{Kind, ResourceKey};
+pub use limits::{BudgetSpec, BudgetsSpec, Enforce, LimitsSpec, MarksSpec, RateSpec};
 pub use model::{
     ArtifactRef, LabelMoves, MAX_GRANTS, MAX_LABELS, MAX_POLICY_VERSIONS, ModelSpec, ModelVersionSpec, VersionPolicy,
     VersionRef,
@@ -42,7 +44,7 @@ pub use problem::{Problem, ResourceError};
 pub use recognise::recognise;
 pub use schema::ModelConfigSchema;
 pub use signature::{MAX_SIGNERS, ModelSignature, model_manifest};
-pub use tenant::{Isolation, LimitsSpec, RateSpec, TenantSpec};
+pub use tenant::{Isolation, TenantSpec};
 
 #[cfg(test)]
 mod tests;

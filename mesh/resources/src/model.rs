@@ -10,7 +10,7 @@ use mesh_types::{ArtifactFormat, Label, ModelConfig, NameError, TenantId, Versio
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use crate::{ModelSignature, Problem, schema::ModelConfigSchema, tenant::check_text};
+use crate::{LimitsSpec, ModelSignature, Problem, schema::ModelConfigSchema, tenant::check_text};
 
 /// The most labels of one model.
 pub const MAX_LABELS: usize = 64;
@@ -159,6 +159,9 @@ pub struct ModelSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub grants: Vec<TenantId>,
+    /// What each tenant that calls it may use of it, besides the tenant's own limits.
+    #[serde(default, skip_serializing_if = "LimitsSpec::is_empty")]
+    pub limits: LimitsSpec,
 }
 
 impl ModelSpec {
@@ -182,6 +185,7 @@ impl ModelSpec {
             ));
         }
         self.check_policy(problems);
+        self.limits.check(problems);
         if self.grants.len() > MAX_GRANTS {
             problems.push(Problem::new(
                 "spec.grants",

@@ -3,11 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Problem, signature::check_signers};
+use crate::{BudgetsSpec, LimitsSpec, Problem, signature::check_signers};
 
 const MAX_WEIGHT: u32 = 1_000;
-const MAX_RATE: u32 = 1_000_000;
-const MAX_CONCURRENCY: u32 = 1_000_000;
 const MAX_DISPLAY_NAME: usize = 200;
 
 fn default_weight() -> u32 {
@@ -30,6 +28,9 @@ pub struct TenantSpec {
     /// What it may use.
     #[serde(default, skip_serializing_if = "LimitsSpec::is_empty")]
     pub limits: LimitsSpec,
+    /// What it may use in a day and in a month.
+    #[serde(default, skip_serializing_if = "BudgetsSpec::is_empty")]
+    pub budgets: BudgetsSpec,
     /// Whose signature a version with a file needs before it is taken; one of these. Empty: nobody's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub required_signers: Vec<String>,
@@ -45,6 +46,7 @@ impl Default for TenantSpec {
             weight: default_weight(),
             isolation: Isolation::default(),
             limits: LimitsSpec::default(),
+            budgets: BudgetsSpec::default(),
             required_signers: Vec::new(),
             suspended: false,
         }
@@ -68,49 +70,14 @@ impl Isolation {
     }
 }
 
-/// What a tenant may use; what is not named has no limit.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LimitsSpec {
-    /// Requests over time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requests: Option<RateSpec>,
-    /// Requests at the same time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<u32>,
-}
-
-impl LimitsSpec {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// A rate: so many per second in the long run, and so many at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RateSpec {
-    /// In the long run, per second; at least 1.
-    pub per_second: u32,
-    /// At once, after a pause; at least 1.
-    pub burst: u32,
-}
-
 impl TenantSpec {
     pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
-        let mut in_range = |field: &str, value: u32, max: u32| {
-            if !(1..=max).contains(&value) {
-                problems.push(Problem::new(field, format!("{value} is not within 1 to {max}")));
-            }
-        };
-        in_range("spec.weight", self.weight, MAX_WEIGHT);
-        if let Some(rate) = self.limits.requests {
-            in_range("spec.limits.requests.per_second", rate.per_second, MAX_RATE);
-            in_range("spec.limits.requests.burst", rate.burst, MAX_RATE);
+        if !(1..=MAX_WEIGHT).contains(&self.weight) {
+            let text = format!("{} is not within 1 to {MAX_WEIGHT}", self.weight);
+            problems.push(Problem::new("spec.weight", text));
         }
-        if let Some(concurrency) = self.limits.concurrency {
-            in_range("spec.limits.concurrency", concurrency, MAX_CONCURRENCY);
-        }
+        self.limits.check(problems);
+        self.budgets.check(problems);
         check_signers("spec.required_signers", &self.required_signers, problems);
         check_text(
             "spec.display_name",

@@ -86,6 +86,7 @@ fn sixteen_arms_pass_and_seventeen_do_not() {
             timeout_ms: None,
             service_class: mesh_types::ServiceClass::default(),
             cache: None,
+            limits: crate::LimitsSpec::default(),
         };
         Resource::new(&key, spec)
     };
@@ -387,7 +388,7 @@ proptest! {
             version: Some("1".parse::<VersionRef>().unwrap()),
             weight: f64::from(pair[1] - pair[0]) / 100.0,
         });
-        let spec = EndpointSpec { description: None, arms: arms.collect(), sticky_by: None, salt: None, timeout_ms: None, service_class: mesh_types::ServiceClass::default(), cache: None };
+        let spec = EndpointSpec { description: None, arms: arms.collect(), sticky_by: None, salt: None, timeout_ms: None, service_class: mesh_types::ServiceClass::default(), cache: None, limits: crate::LimitsSpec::default() };
         let key = ResourceKey::new(Kind::Endpoint, Some(TenantId::parse("t").unwrap()), "e").unwrap();
         let endpoint = Resource::new(&key, Spec::Endpoint(spec));
         if endpoint.problems().is_empty() {

@@ -1,7 +1,7 @@
 //! Every metric and its name, once: what rooms report and what Prometheus reads.
 //!
 //! Names follow Prometheus' rules (base units, `_total`, `_seconds`). Labels are `tenant`, `endpoint`, `arm`, `version`,
-//! `outcome`, `stage`, `device`, `model`, `reason`, `ensemble`, `step`, `door`, `certificate`, all bounded by [`crate::labels`] and [`crate::series`].
+//! `outcome`, `stage`, `device`, `model`, `reason`, `ensemble`, `step`, `door`, `certificate`, `rule`, `effect`, all bounded by [`crate::labels`] and [`crate::series`].
 
 use std::{
     collections::BTreeMap,
@@ -29,6 +29,7 @@ use crate::{
     ensembles::{EnsembleMeter, EnsembleReading, Ensembles},
     issuers::Issuers,
     labels::{BoundedLabels, LabelText},
+    limits::{LimitEffect, LimitMetrics},
     models::ModelMetrics,
     series::{LiveSnapshot, OUTCOMES, SeriesTable, outcome_index},
     stages::StageHistograms,
@@ -97,6 +98,7 @@ pub struct Metrics {
     certificates: Certificates,
     issuers: Issuers,
     cache: CacheMetrics,
+    limits: LimitMetrics,
 }
 
 impl Default for Metrics {
@@ -122,6 +124,7 @@ impl Metrics {
             certificates: Certificates::default(),
             issuers: Issuers::default(),
             cache: CacheMetrics::default(),
+            limits: LimitMetrics::default(),
         };
         metrics.register();
         metrics
@@ -133,6 +136,7 @@ impl Metrics {
         self.certificates.register(&mut registry);
         self.issuers.register(&mut registry);
         self.cache.register(&mut registry);
+        self.limits.register(&mut registry);
         registry.register(
             "mesh_refused",
             "Requests refused before they had a tenant, by reason",
@@ -193,6 +197,11 @@ impl Metrics {
     /// They are no longer fetched.
     pub fn issuer_gone(&self, issuer: &str) {
         self.issuers.gone(issuer);
+    }
+
+    /// A tenant's limit has refused a request, or would have, or has warned of it.
+    pub fn limit(&self, tenant: &str, rule: &'static str, effect: LimitEffect) {
+        self.limits.count(self.requests.tenants(), tenant, rule, effect);
     }
 
     /// The files of a door's certificate have changed, and were put in place or refused.

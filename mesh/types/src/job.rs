@@ -1,6 +1,6 @@
 //! A job: one request on its way through a device, after every decision has been taken.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,14 @@ pub struct Standing {
     pub queue_timeout: Option<Duration>,
 }
 
+/// Who is told what a job costs. It is dropped once nobody can tell it more.
+pub trait DeviceMeter: fmt::Debug + Send + Sync {
+    /// It waits for a device no longer.
+    fn began(&self);
+    /// So much of a device's time was its part of an execution, whatever came of it.
+    fn ran(&self, time: Duration);
+}
+
 /// What a worker is handed. The worker decides nothing about who or which version: that is all settled here.
 #[derive(Debug, Clone)]
 pub struct InferJob {
@@ -84,6 +92,8 @@ pub struct InferJob {
     pub answers: Option<AnswerSender>,
     /// Whose child the device's spans are.
     pub trace: TraceContext,
+    /// Who pays for it; none for who is no tenant's caller.
+    pub meter: Option<Arc<dyn DeviceMeter>>,
 }
 
 /// What came of a job.

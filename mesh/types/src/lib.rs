@@ -49,7 +49,7 @@ pub use ids::{
 pub use infer::{InferRequest, InferResponse};
 pub use inputs::InputError;
 pub use issuer::{FetchUrlError, MAX_FETCH_URL_BYTES, MAX_ISSUER_KEYS, check_fetch_url};
-pub use job::{InferJob, JobOutcome, ServiceClass, StageTimings, Standing, TenantShare};
+pub use job::{DeviceMeter, InferJob, JobOutcome, ServiceClass, StageTimings, Standing, TenantShare};
 pub use optimization::{
     Attempt, Difference, LoadReport, Optimization, Precision, Variant, VariantReport, VariantTime, Verdict,
 };

@@ -252,6 +252,7 @@ mod tests {
             timeout_ms: None,
             service_class: Default::default(),
             cache: None,
+            limits: Default::default(),
         }
     }
 

@@ -9,6 +9,7 @@
 
 use std::{fmt, fmt::Write as _, str::FromStr};
 
+use base64::Engine as _;
 use hmac::{Hmac, KeyInit, Mac};
 use mesh_types::KeyId;
 use rand::{CryptoRng, RngExt};
@@ -45,6 +46,14 @@ impl Pepper {
         let mut mac = Hmac::<Sha256>::new(&block(&self.0).into());
         mac.update(secret.as_bytes());
         SecretHash(mac.finalize().into_bytes().into())
+    }
+
+    /// A word for a thing that says nothing of it: 72 bits of HMAC-SHA-256(pepper, name), base64. What `hash` is asked for never
+    /// looks like a name.
+    pub fn opaque(&self, name: &str) -> String {
+        const BYTES: usize = 9;
+        let SecretHash(hash) = self.hash(&format!("opaque word for {name}"));
+        base64::engine::general_purpose::STANDARD.encode(hash.get(..BYTES).unwrap_or_default())
     }
 }
 

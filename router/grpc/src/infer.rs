@@ -176,6 +176,7 @@ impl Service {
     ) -> (Result<T, Fault>, HeaderMap) {
         let mut metadata = status::marked(id);
         status::trace(&mut metadata, answer.account.trace());
+        status::limits(&mut metadata, &answer.account);
         let result = answer.result.and_then(|completed| {
             let Completed {
                 response, arm, cached, ..

@@ -1,7 +1,8 @@
 //! Faults as statuses, and the metadata that answers carry.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use mesh_protocol::{grpc_code, retry_after_milliseconds};
+use mesh_protocol::{grpc_code, retry_after_milliseconds, retry_after_seconds};
+use mesh_router::Account;
 use mesh_types::{Fault, FaultClass, RequestId, Retry, TraceContext};
 use tonic::{Code, Status, metadata::MetadataMap};
 
@@ -11,12 +12,21 @@ pub(crate) const CACHE: HeaderName = HeaderName::from_static("mesh-cache");
 pub(crate) const ARM: HeaderName = HeaderName::from_static("x-mesh-arm");
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-mesh-version");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+const RETRY_AFTER: HeaderName = HeaderName::from_static("retry-after");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const LIMIT_POLICY: HeaderName = HeaderName::from_static("x-mesh-limit-policy");
+const LIMIT: HeaderName = HeaderName::from_static("x-mesh-limit");
+const BUDGET_WARNING: HeaderName = HeaderName::from_static("x-mesh-budget-warning");
 /// Tells clients that retry by themselves how long to wait, or never to.
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const NEVER: HeaderValue = HeaderValue::from_static("-1");
 
 /// A fault as a status, with the metadata of its answer.
 pub(crate) fn of_fault(fault: &Fault, mut metadata: HeaderMap) -> Status {
+    if let Some(seconds) = retry_after_seconds(fault) {
+        metadata.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
     if let Some(milliseconds) = retry_after_milliseconds(fault) {
         metadata.insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds));
         metadata.insert(PUSHBACK, HeaderValue::from(milliseconds));
@@ -47,6 +57,27 @@ pub(crate) fn marked(id: RequestId) -> HeaderMap {
 /// Adds the trace that the request is part of.
 pub(crate) fn trace(metadata: &mut HeaderMap, trace: TraceContext) {
     put(metadata, TRACEPARENT, &trace.to_string());
+}
+
+/// Adds what an answer says of its caller's limits: the fields of the HTTP door, by the same names.
+pub(crate) fn limits(metadata: &mut HeaderMap, account: &Account) {
+    let Some(notice) = account.limits() else { return };
+    let lines = notice.policy.into_iter().map(|line| (RATE_LIMIT_POLICY, line));
+    let own = notice.own_policy.into_iter().map(|line| (LIMIT_POLICY, line));
+    for (name, line) in lines.chain(own) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(line) {
+            metadata.append(name, value);
+        }
+    }
+    for (name, text) in [
+        (RATE_LIMIT, notice.state),
+        (LIMIT, notice.own_state),
+        (BUDGET_WARNING, notice.warning),
+    ] {
+        if !text.is_empty() {
+            put(metadata, name, &text);
+        }
+    }
 }
 
 /// Adds a text that is ours (names and numbers), and so always a valid value.

@@ -73,6 +73,7 @@ impl Service {
             Err(fault) => reply::fault(&fault, is_presented(http)),
         };
         reply::trace(&mut response, account.trace());
+        reply::limits(&mut response, &account);
         account.finish(self.clock.now().saturating_duration_since(start));
         response
     }

@@ -119,7 +119,8 @@ impl CorsOrigins {
     pub(crate) fn tell(&self, request: &HttpRequest, response: &mut HttpResponse) {
         const EXPOSED: HeaderValue = HeaderValue::from_static(
             "inference-header-content-length, x-request-id, x-mesh-version, x-mesh-arm, mesh-cache, traceparent, retry-after, \
-             retry-after-ms, www-authenticate",
+             retry-after-ms, www-authenticate, ratelimit-policy, ratelimit, x-mesh-limit-policy, x-mesh-limit, \
+             x-mesh-budget-warning",
         );
         if let Some(allowed) = request.headers().get(ORIGIN).and_then(|origin| self.allowed(origin)) {
             let headers = response.headers_mut();

@@ -6,14 +6,15 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use mesh_actors::{Readiness, Tasks};
 use mesh_policies::{
-    ApiKeyEntry, Arm, Credentials, GeneratedKey, Limiter, MeshSnapshot, ModelEntry, Pepper, Rate, Route, Scope, Target,
-    TenantEntry, TenantLimits, VersionEntry, generate_api_key,
+    ApiKeyEntry, Arm, Credentials, GeneratedKey, Limiter, Limits, MeshSnapshot, ModelEntry, Pepper, Rate, Route, Scope,
+    Target, TenantEntry, TenantLimits, VersionEntry, generate_api_key,
+    limits::{Budgets, Unit},
 };
 use mesh_router::{RouterParts, WorkerReply, Workers};
 use mesh_telemetry::Telemetry;
 use mesh_types::{
-    ArtifactFormat, Clock, DataType, DeviceId, EndpointId, Fault, FaultSource, InferJob, JobOutcome, ModelConfig,
-    ModelId, ModelVersionKey, StageTimings, SystemClock, TenantId, Tensor, TensorSpec, Version,
+    ArtifactFormat, Clock, DataType, DeviceId, EndpointId, Fault, FaultSource, InferJob, JobOutcome, ManualClock,
+    ModelConfig, ModelId, ModelVersionKey, StageTimings, SystemClock, TenantId, Tensor, TensorSpec, Version,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -166,9 +167,13 @@ fn snapshot(limits: TenantLimits, key: &GeneratedKey, datatype: DataType) -> Mes
 }
 
 fn bed_with(limits: TenantLimits, change: impl FnOnce(&mut HttpDoorConfig)) -> Bed {
+    bed_at(Arc::new(SystemClock), limits, change)
+}
+
+fn bed_at(clock: Arc<dyn Clock>, limits: TenantLimits, change: impl FnOnce(&mut HttpDoorConfig)) -> Bed {
     let key = key();
     let snapshots = Arc::new(ArcSwap::from_pointee(snapshot(limits, &key, DataType::Int32)));
-    bed_by(snapshots, Arc::new(SystemClock), key.text, change)
+    bed_by(snapshots, clock, key.text, change)
 }
 
 fn bed_by(
@@ -797,17 +802,8 @@ async fn compressed_bodies_are_read() {
 
 #[actix_web::test]
 async fn limits_and_full_queues_say_when_to_come_back() {
-    let rate = Rate {
-        per_second: 1,
-        burst: 1,
-    };
-    let bed = bed_with(
-        TenantLimits {
-            requests: Some(rate),
-            concurrency: None,
-        },
-        |_| {},
-    );
+    let limits = Limits::default().with_rate(Unit::Requests, Rate::new(1, 1));
+    let bed = bed_with(limits.into(), |_| {});
     let mut client = Client::new(&bed).await;
     client.works().await;
     let limited = client.post("/v2/models/echo/infer", "", GOOD.as_bytes()).await;
@@ -818,6 +814,48 @@ async fn limits_and_full_queues_say_when_to_come_back() {
     assert_eq!((full.status, full.header("retry-after")), (503, Some("1")));
     assert!(full.error().contains("Exceeds maximum queue size"));
     client.works().await;
+}
+
+/// Time stands still: every number is what it must be.
+#[actix_web::test]
+async fn headers_of_limits_are_exact() {
+    let limits = Limits {
+        concurrency: Some(9),
+        ..Limits::default()
+    }
+    .with_rate(Unit::Requests, Rate::new(2, 3))
+    .with_rate(Unit::Rows, Rate::new(1, 8));
+    let limits = TenantLimits::new(limits, Budgets::default(), Some("cHsdsRa894xx"));
+    let bed = bed_at(Arc::new(ManualClock::at(0)), limits, |_| {});
+    let mut client = Client::new(&bed).await;
+    for (left, whole) in [(2, 1), (1, 1), (0, 2)] {
+        let reply = client.post("/v2/models/echo/infer", "", GOOD.as_bytes()).await;
+        assert_eq!(reply.status, 200);
+        let state = format!("\"requests\";r={left};t={whole}, \"concurrency\";r=9");
+        assert_eq!(reply.header("ratelimit"), Some(&*state));
+        assert_eq!(
+            reply.header("ratelimit-policy"),
+            Some(
+                "\"requests\";q=3;w=2;pk=:cHsdsRa894xx:, \"concurrency\";q=9;qu=\"concurrent-requests\";pk=:cHsdsRa894xx:"
+            )
+        );
+        assert!(
+            reply
+                .header("x-mesh-limit")
+                .is_some_and(|state| state.starts_with("\"rows\";r="))
+        );
+    }
+    let refused = client.post("/v2/models/echo/infer", "", GOOD.as_bytes()).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+    assert_eq!(refused.header("retry-after-ms"), Some("500"));
+    assert_eq!(
+        refused.error(),
+        "the limit 'requests' of 2 a second is reached: try again in 500 ms"
+    );
+    assert_eq!(
+        refused.header("ratelimit"),
+        Some("\"requests\";r=0;t=2, \"concurrency\";r=9")
+    );
 }
 
 #[actix_web::test]

@@ -22,8 +22,8 @@ use actix_web::{
 };
 use bytes::Bytes;
 use mesh_protocol::{decode_generate, encode_generate, error_body};
-use mesh_router::{Account, ManyAnswers, Room, View};
-use mesh_types::{Fault, FaultClass, FaultSource, InferRequest, InferResponse, RequestId};
+use mesh_router::{ManyAnswers, Notice, Room, View};
+use mesh_types::{Fault, FaultClass, FaultSource, InferRequest, InferResponse, RequestId, TraceContext};
 use smallvec::smallvec;
 
 use crate::{
@@ -137,7 +137,7 @@ fn events(body: BoxBody) -> HttpResponse {
 
 /// The one answer of a decoupled model, as an object.
 async fn only(mut answers: ManyAnswers, accepted: Accepted) -> Result<HttpResponse, Fault> {
-    let trace = answers.account().map(Account::trace);
+    let said = answers.account().map(|account| (account.trace(), account.limits()));
     let first = answers.next().await.transpose()?;
     let second = match &first {
         Some(_) => answers.next().await.transpose()?,
@@ -152,7 +152,7 @@ async fn only(mut answers: ManyAnswers, accepted: Accepted) -> Result<HttpRespon
     };
     let object = encode_generate(&response)?;
     let mut reply = packing::answer(smallvec![object.into()], None, accepted).await?;
-    trace.into_iter().for_each(|trace| reply::trace(&mut reply, trace));
+    tell_account(&mut reply, said);
     tell_arm(&mut reply, answers.arm(), answers.version());
     Ok(reply)
 }
@@ -160,11 +160,18 @@ async fn only(mut answers: ManyAnswers, accepted: Accepted) -> Result<HttpRespon
 /// An event for each answer.
 fn stream(answers: ManyAnswers) -> HttpResponse {
     let (arm, version) = (answers.arm().map(str::to_owned), answers.version());
-    let trace = answers.account().map(Account::trace);
+    let said = answers.account().map(|account| (account.trace(), account.limits()));
     let mut response = events(BoxBody::new(Events(Some(answers))));
-    trace.into_iter().for_each(|trace| reply::trace(&mut response, trace));
+    tell_account(&mut response, said);
     tell_arm(&mut response, arm.as_deref(), version);
     response
+}
+
+/// What an answer says of its account: its trace, and its caller's limits when it began.
+fn tell_account(response: &mut HttpResponse, said: Option<(TraceContext, Option<Notice>)>) {
+    let Some((trace, notice)) = said else { return };
+    reply::trace(response, trace);
+    notice.into_iter().for_each(|notice| reply::notice(response, notice));
 }
 
 /// Answers as events, while they come. Dropped with the connection of a caller that leaves.

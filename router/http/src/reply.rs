@@ -6,17 +6,19 @@ use std::{
 };
 
 use actix_web::{
-    HttpResponse,
+    HttpRequest, HttpResponse,
     body::{BodySize, BoxBody, MessageBody},
     http::{
         StatusCode,
-        header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
     },
 };
 use bytes::Bytes;
 use mesh_protocol::{
-    HEADER_CONTENT_LENGTH, challenge, error_body, http_status, retry_after_milliseconds, retry_after_seconds,
+    HEADER_CONTENT_LENGTH, PROBLEM_JSON, Problem, accepts_problems, challenge, error_body, http_status,
+    retry_after_milliseconds, retry_after_seconds,
 };
+use mesh_router::{Account, Notice};
 use mesh_types::{Fault, RequestId, TraceContext};
 use smallvec::SmallVec;
 
@@ -28,6 +30,12 @@ pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-mesh-version")
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const JSON_BYTES: HeaderName = HeaderName::from_static(HEADER_CONTENT_LENGTH);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROBLEM: HeaderValue = HeaderValue::from_static(PROBLEM_JSON);
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const LIMIT_POLICY: HeaderName = HeaderName::from_static("x-mesh-limit-policy");
+const LIMIT: HeaderName = HeaderName::from_static("x-mesh-limit");
+const BUDGET_WARNING: HeaderName = HeaderName::from_static("x-mesh-budget-warning");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// A JSON answer.
@@ -39,12 +47,16 @@ pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> HttpResponse {
 
 /// An error with a status that no fault has.
 pub(crate) fn refusal(status: u16, message: &str) -> HttpResponse {
-    json(status_code(status), error_body(message))
+    let mut response = json(status_code(status), error_body(message));
+    response.extensions_mut().insert(Problem::of_status(status, message));
+    response
 }
 
 /// A fault, with what its class says beside the status.
 pub(crate) fn fault(fault: &Fault, credential_presented: bool) -> HttpResponse {
-    let mut response = refusal(http_status(fault.class), &fault.message);
+    let status = http_status(fault.class);
+    let mut response = json(status_code(status), error_body(&fault.message));
+    response.extensions_mut().insert(Problem::of_fault(fault));
     if let Some(seconds) = retry_after_seconds(fault) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -59,6 +71,62 @@ pub(crate) fn fault(fault: &Fault, credential_presented: bool) -> HttpResponse {
             .insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     response
+}
+
+/// What an answer says of its caller's limits. A refusal that can be told as a problem names the limit that refused.
+pub(crate) fn limits(response: &mut HttpResponse, account: &Account) {
+    if let Some(rule) = account.violated()
+        && let Some(problem) = response.extensions_mut().get_mut::<Problem>()
+    {
+        problem.violated = Some(rule);
+    }
+    if let Some(told) = account.limits() {
+        notice(response, told);
+    }
+}
+
+/// What an answer says of limits.
+pub(crate) fn notice(response: &mut HttpResponse, notice: Notice) {
+    let headers = response.headers_mut();
+    let lines = notice.policy.into_iter().map(|line| (RATE_LIMIT_POLICY, line));
+    let own = notice.own_policy.into_iter().map(|line| (LIMIT_POLICY, line));
+    for (name, line) in lines.chain(own) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(line) {
+            headers.append(name, value);
+        }
+    }
+    for (name, text) in [
+        (RATE_LIMIT, notice.state),
+        (LIMIT, notice.own_state),
+        (BUDGET_WARNING, notice.warning),
+    ] {
+        if !text.is_empty()
+            && let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text))
+        {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// Tells an error as a problem, where the caller asks for that (RFC 9457).
+pub(crate) fn as_problem(response: &mut HttpResponse, request: &HttpRequest, id: RequestId) {
+    if !response.status().is_client_error() && !response.status().is_server_error() {
+        return;
+    }
+    let Some(problem) = response.extensions_mut().remove::<Problem>() else {
+        return;
+    };
+    let accepted = request
+        .headers()
+        .get_all(ACCEPT)
+        .filter_map(|value| value.to_str().ok());
+    if !accepts_problems(accepted) {
+        return;
+    }
+    let body = problem.body(&id.to_string());
+    let former = std::mem::replace(response, HttpResponse::new(StatusCode::OK));
+    *response = former.set_body(BoxBody::new(body));
+    response.headers_mut().insert(CONTENT_TYPE, PROBLEM);
 }
 
 /// A prediction: its body in pieces, and how many bytes of that are JSON where not all are.

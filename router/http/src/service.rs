@@ -98,6 +98,7 @@ impl Service {
         } else {
             self.answer_v2(&request, payload, id).await
         };
+        reply::as_problem(&mut response, &request, id);
         if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) {
             level(received).await;
         }

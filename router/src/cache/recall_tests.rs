@@ -26,7 +26,7 @@ fn cached(serial: u64) -> Target {
 }
 
 fn bed(limits: TenantLimits, serial: u64) -> Bed {
-    let bed = Bed::with(limits, 100);
+    let bed = Bed::with(limits.clone(), 100);
     bed.publish(
         limits,
         &[
@@ -86,14 +86,8 @@ fn an_equal_request_is_found_and_answers_the_same_bytes() {
 #[test]
 fn a_request_that_is_found_counts_against_limits() {
     run(async {
-        let limits = TenantLimits {
-            requests: Some(Rate {
-                per_second: 1,
-                burst: 2,
-            }),
-            ..TenantLimits::default()
-        };
-        let bed = bed(limits, 1);
+        let limits = Limits::default().with_rate(Unit::Requests, Rate::new(1, 2));
+        let bed = bed(limits.into(), 1);
         bed.answered(bed.call("acme", "split"))
             .await
             .account

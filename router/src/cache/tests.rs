@@ -289,6 +289,7 @@ impl Whole {
             standing: Standing::default(),
             sequence: None,
             answers: None,
+            meter: None,
             trace: TraceContext {
                 trace_id: 0,
                 span_id: 0,

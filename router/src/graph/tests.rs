@@ -204,11 +204,12 @@ fn steps_are_jobs_of_the_caller_with_all_that_the_request_has() {
 #[test]
 fn only_what_the_wanted_outputs_need_runs_and_limits_count_one_request() {
     run(async {
-        let limits = TenantLimits {
-            requests: None,
+        let limits: TenantLimits = Limits {
             concurrency: Some(1),
-        };
-        let bed = Bed::with(limits, 100);
+            ..Limits::default()
+        }
+        .into();
+        let bed = Bed::with(limits.clone(), 100);
         bed.publish(limits, &[("pipe", target(ensemble(&diamond(), &["y", "z"], &[], &[])))]);
         let mut call = bed.call("acme", "pipe");
         call.request.outputs = vec!["y".to_owned()];
@@ -573,6 +574,7 @@ fn an_ensemble_is_also_run_for_an_admins_trial() {
             sequence: None,
             answers: None,
             trace: TraceContext::default(),
+            meter: None,
         };
         let reply = crate::infer_ensemble(&bed.parts, &entry, job.clone(), Parameters::default()).unwrap();
         let (answered, ()) = tokio::join!(reply, async {

@@ -17,7 +17,7 @@ use mesh_types::{
     StageTimings, Tensor, TraceContext,
 };
 
-use super::{Batch, Bench, Failure, caught};
+use super::{Batch, Bench, Failure, caught, meter};
 use crate::{
     batch, finite,
     order::{Member, RunBatch},
@@ -56,6 +56,8 @@ struct Sink<'a, 'b> {
     requests: Vec<Progress<'a>>,
     began: Instant,
     gathered: Instant,
+    /// Until when the device's time is paid for.
+    paid: Instant,
     rows: u32,
 }
 
@@ -96,6 +98,7 @@ impl Batch<'_> {
             requests: members.iter().filter_map(progress).collect(),
             began,
             gathered,
+            paid: began,
             rows: total,
         };
         sink.alive();
@@ -105,6 +108,7 @@ impl Batch<'_> {
         };
         let outcome = caught(|| model.generate(&requests, &mut sink));
         self.bench.pulse.end();
+        sink.pay();
         // Whoever gave the thread up answers these.
         if (self.bench.abandoned)() {
             return;
@@ -176,6 +180,14 @@ impl Sink<'_, '_> {
             .begin(self.now(), self.bench.limit, Some(self.run.number));
     }
 
+    /// Those that are open share the time since this was last asked: who has ended pays nothing for who goes on.
+    fn pay(&mut self) {
+        let now = self.now();
+        let took = now.saturating_duration_since(std::mem::replace(&mut self.paid, now));
+        let open = self.requests.iter().filter(|progress| progress.state == State::Open);
+        meter::share(open.map(|progress| progress.member), took);
+    }
+
     fn is_open(&self, request: usize) -> bool {
         let known = self.requests.get(request);
         known.is_some_and(|progress| progress.state == State::Open)
@@ -192,6 +204,7 @@ impl Sink<'_, '_> {
 
     /// Nobody waits for the request any more.
     fn left(&mut self, request: usize) -> Next {
+        self.pay();
         self.count(request, |sums, since| sums.cancel.add(since));
         if let Some(progress) = self.requests.get_mut(request) {
             progress.state = State::Ended;
@@ -202,6 +215,7 @@ impl Sink<'_, '_> {
 
     /// The request ends with a fault.
     fn end_with(&mut self, request: usize, fault: Fault) {
+        self.pay();
         let now = self.now();
         let Some(progress) = self.requests.get_mut(request) else {
             return;
@@ -218,6 +232,7 @@ impl Sink<'_, '_> {
     }
 
     fn end_well(&mut self, request: usize) {
+        self.pay();
         let now = self.now();
         let Some(progress) = self.requests.get_mut(request) else {
             return;

@@ -80,6 +80,7 @@ pub(crate) fn job(tenant: &str, id: CorrelationId, flags: (bool, bool), values: 
         sequence: Some(Box::new(SequenceStep { id, start, end })),
         answers: None,
         trace: TraceContext::default(),
+        meter: None,
     }
 }
 

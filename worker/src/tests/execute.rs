@@ -17,7 +17,7 @@ use mesh_types::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::ordering::Reply;
+use crate::{ordering::Reply, tests::metered::Meter};
 
 use super::*;
 use crate::shared::Queued;
@@ -105,6 +105,7 @@ impl Scene {
             sequence: None,
             answers: None,
             trace: TraceContext::default(),
+            meter: None,
         };
         let (reply, answer) = Reply::channel();
         let arrived = self.clock.now();
@@ -361,4 +362,42 @@ fn not_finite_answers_pass_are_counted_or_fail_alone() {
         }
         assert_eq!(tally.executions, 1, "nothing is run again for it");
     }
+}
+
+#[test]
+fn members_pay_for_their_executions_by_their_rows_whatever_comes_of_them() {
+    let clock = clock();
+    let time = clock.clone();
+    let scene = Scene::new(&clock, move |values| {
+        time.advance(Duration::from_millis(40));
+        fails_on_negative(values)
+    });
+    let ((mut one, _first), (mut three, _second)) = (scene.queued(&[1.0], FAR), scene.queued(&[1.0, 2.0, -3.0], FAR));
+    let (mut late, _third) = scene.queued(&[1.0], Duration::ZERO);
+    let meters = [Meter::put(&mut one), Meter::put(&mut three), Meter::put(&mut late)];
+    let (unmetered, _fourth) = scene.queued(&[5.0; 4], FAR);
+    // Eight rows at first; then those of the first half, and the fourth alone.
+    scene.run(vec![one, three, late, unmetered]);
+    let paid: Vec<_> = meters.iter().map(|meter| meter.paid().as_millis()).collect();
+    assert_eq!(paid, [5 + 10 + 40, 15 + 30 + 40, 0]);
+    let begun: Vec<_> = meters.iter().map(|meter| meter.has_begun()).collect();
+    assert_eq!(begun, [true, true, false], "who is too late for a device has not begun");
+}
+
+#[test]
+fn an_execution_that_nobody_waits_for_is_paid_for() {
+    let clock = clock();
+    let (time, abandoned) = (clock.clone(), Arc::new(AtomicBool::new(false)));
+    let hangs = abandoned.clone();
+    let mut scene = Scene::new(&clock, move |values| {
+        time.advance(Duration::from_millis(7));
+        hangs.store(true, Ordering::SeqCst);
+        Ok(values.to_vec())
+    });
+    scene.abandoned = abandoned;
+    let (mut queued, answer) = scene.queued(&[1.0], FAR);
+    let meter = Meter::put(&mut queued);
+    scene.run(vec![queued]);
+    drop(answer);
+    assert_eq!(meter.paid().as_millis(), 7);
 }

@@ -23,6 +23,7 @@ use crate::{
     ordering::Reply,
     pulse::Pulse,
     shared::Queued,
+    tests::metered::Meter,
 };
 
 type Behaviour = Arc<dyn Fn(&Requests<'_>, &mut dyn AnswerSink) -> Result<(), BackendError> + Send + Sync>;
@@ -112,6 +113,7 @@ impl Scene {
             sequence: None,
             answers: Some(sender),
             trace: TraceContext::default(),
+            meter: None,
         };
         let (reply, end) = Reply::channel();
         let arrived = self.clock.now();
@@ -449,4 +451,42 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn who_is_open_pays_for_the_device_and_who_has_ended_does_not_pay_for_who_goes_on() {
+    let scene = Scene::new();
+    let (mut queued, mut askers) = scene.asked(&[1.0, 2.0, 3.0]);
+    let meters: Vec<Arc<Meter>> = queued.iter_mut().map(Meter::put).collect();
+    let leaver = std::sync::Mutex::new(Some(askers.remove(2)));
+    let (clock, told) = (scene.clock.clone(), meters.clone());
+    scene.run(queued, move |_, answers| {
+        assert!(told.iter().all(|meter| meter.has_begun()), "they wait no longer");
+        clock.advance(Duration::from_millis(30));
+        answers.end(0);
+        drop(leaver.lock().unwrap().take());
+        clock.advance(Duration::from_millis(8));
+        assert_eq!(answers.answer(2, value(3.0)), Next::Stop);
+        clock.advance(Duration::from_millis(100));
+        Ok(())
+    });
+    let paid: Vec<_> = meters.iter().map(|meter| meter.paid().as_millis()).collect();
+    assert_eq!(paid, [10, 114, 14], "138 between them");
+}
+
+#[test]
+fn a_generation_that_is_run_again_is_paid_for_twice() {
+    let scene = Scene::new();
+    let (mut queued, _askers) = scene.asked(&[1.0, 2.0]);
+    let meters: Vec<Arc<Meter>> = queued.iter_mut().map(Meter::put).collect();
+    let clock = scene.clock.clone();
+    scene.run(queued, move |requests, _| {
+        clock.advance(Duration::from_millis(6));
+        if requests.rows.len() > 1 {
+            return Err(BackendError::Execution("only alone".into()));
+        }
+        Ok(())
+    });
+    let paid: Vec<_> = meters.iter().map(|meter| meter.paid().as_millis()).collect();
+    assert_eq!(paid, [9, 9]);
 }

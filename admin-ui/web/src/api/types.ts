@@ -42,10 +42,24 @@ export interface Rate {
   per_second: number;
   burst: number;
 }
+export type Unit = "requests" | "rows" | "input_bytes" | "device_ms";
+export type Limits = { [unit in Unit]?: Rate } & {
+  enforce?: "refuse" | "shadow";
+  concurrency?: number;
+  queued_rows?: number;
+  queued_bytes?: number;
+};
+export type Budget = { [unit in Unit]?: { soft?: number; hard?: number } };
+export interface Budgets {
+  enforce?: "refuse" | "shadow";
+  daily?: Budget;
+  monthly?: Budget;
+}
 export interface TenantSpec {
   display_name?: string;
   weight: number;
-  limits?: { requests?: Rate; concurrency?: number };
+  limits?: Limits;
+  budgets?: Budgets;
   suspended: boolean;
   isolation?: "shared" | "isolated";
 }

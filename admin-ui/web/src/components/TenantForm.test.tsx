@@ -40,6 +40,29 @@ describe("the tenant form", () => {
     await userEvent.setup().click(screen.getByRole("button", { name: "Save" }));
     expect(sent.map((tenant) => tenant.spec)).toEqual([of_a_newer_mesh]);
   });
+  it("writes limits of every unit and budgets, and leaves the marks that it does not show", async () => {
+    const user = userEvent.setup();
+    const budgets = { daily: { requests: { soft: 5 } } };
+    const sent = show({ ...SPEC, budgets });
+    await user.type(screen.getByLabelText("Rows per second"), "7");
+    await user.type(screen.getByLabelText("Daily requests"), "9");
+    await user.type(screen.getByLabelText("Monthly device milliseconds"), "3");
+    await user.click(screen.getByRole("switch", { name: /^Limits in shadow/ }));
+    await user.click(screen.getByRole("button", { name: "Save" }));
+    expect(sent[0]?.spec.limits).toEqual({ ...SPEC.limits, rows: { per_second: 7, burst: 7 }, enforce: "shadow" });
+    expect(sent[0]?.spec.budgets).toEqual({
+      daily: { requests: { soft: 5, hard: 9 } },
+      monthly: { device_ms: { hard: 3 } },
+    });
+  });
+  it("takes a limit away that is emptied", async () => {
+    const user = userEvent.setup();
+    const sent = show(SPEC);
+    await user.clear(screen.getByLabelText("Requests per second"));
+    await user.clear(screen.getByLabelText("Requests at once"));
+    await user.click(screen.getByRole("button", { name: "Save" }));
+    expect(sent[0]?.spec.limits).toEqual({});
+  });
   it("switches isolation", async () => {
     const user = userEvent.setup();
     const sent = show(SPEC);

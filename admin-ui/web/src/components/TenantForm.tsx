@@ -4,8 +4,9 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 
 import { call, paths } from "../api/client";
-import type { Tenant, TenantSpec } from "../api/types";
+import type { Budgets, Limits, Tenant, TenantSpec } from "../api/types";
 import { Curl } from "./Copy";
+import { LimitsFields } from "./LimitsFields";
 import { Failure } from "./states";
 
 type Amount = number | string;
@@ -22,18 +23,12 @@ export function TenantForm({ tenant, readOnly, done }: Props) {
   const [name, setName] = useState(tenant?.metadata.name ?? "");
   const [title, setTitle] = useState(was?.display_name ?? "");
   const [weight, setWeight] = useState<Amount>(was?.weight ?? 1);
-  const [perSecond, setPerSecond] = useState<Amount>(was?.limits?.requests?.per_second ?? "");
-  const [burst, setBurst] = useState<Amount>(was?.limits?.requests?.burst ?? "");
-  const [concurrency, setConcurrency] = useState<Amount>(was?.limits?.concurrency ?? "");
+  const [limits, setLimits] = useState<Limits>(was?.limits ?? {});
+  const [budgets, setBudgets] = useState<Budgets>(was?.budgets ?? {});
   const [suspended, setSuspended] = useState(was?.suspended ?? false);
   const [isolated, setIsolated] = useState(was?.isolation === "isolated");
   const client = useQueryClient();
 
-  const limits: NonNullable<TenantSpec["limits"]> = { ...was?.limits };
-  delete limits.requests;
-  delete limits.concurrency;
-  if (filled(perSecond)) limits.requests = { per_second: perSecond, burst: filled(burst) ? burst : perSecond };
-  if (filled(concurrency)) limits.concurrency = concurrency;
   // A PUT writes all of it: what this form does not know stays as it was.
   const spec: TenantSpec = {
     ...was,
@@ -42,6 +37,8 @@ export function TenantForm({ tenant, readOnly, done }: Props) {
     suspended,
     isolation: isolated ? "isolated" : "shared",
   };
+  if (Object.keys(budgets).length > 0) spec.budgets = budgets;
+  else delete spec.budgets;
   if (title) spec.display_name = title;
   else delete spec.display_name;
   const body: Tenant = { apiVersion: "mesh/v1", kind: "Tenant", metadata: { name }, spec };
@@ -97,35 +94,13 @@ export function TenantForm({ tenant, readOnly, done }: Props) {
             disabled={readOnly}
           />
         </div>
-        <div className="fields">
-          <NumberInput
-            label="Requests per second"
-            description="Empty: no limit"
-            value={perSecond}
-            onChange={setPerSecond}
-            min={1}
-            allowDecimal={false}
-            disabled={readOnly}
-          />
-          <NumberInput
-            label="Burst"
-            description="Empty: the same"
-            value={burst}
-            onChange={setBurst}
-            min={1}
-            allowDecimal={false}
-            disabled={readOnly || !filled(perSecond)}
-          />
-          <NumberInput
-            label="Requests at once"
-            description="Empty: no limit"
-            value={concurrency}
-            onChange={setConcurrency}
-            min={1}
-            allowDecimal={false}
-            disabled={readOnly}
-          />
-        </div>
+        <LimitsFields
+          limits={limits}
+          budgets={budgets}
+          readOnly={readOnly}
+          onLimits={setLimits}
+          onBudgets={setBudgets}
+        />
         <Switch
           label="Isolated"
           description="Its rows are never in one batch with another tenant's; that costs throughput where traffic is thin"

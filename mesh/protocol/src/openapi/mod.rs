@@ -129,7 +129,7 @@ fn written(info: &Value, paths: &Map<String, Value>, mut schemas: Value) -> Vec<
 fn keep_used(paths: &Map<String, Value>, schemas: &mut Value) {
     let Some(all) = schemas.as_object_mut() else { return };
     // Errors are referred to by answers that stand outside of the paths.
-    let mut used = vec!["Error".to_owned()];
+    let mut used = vec!["Error".to_owned(), "Problem".to_owned()];
     for path in paths.values() {
         referred(path, &mut used);
     }

@@ -46,7 +46,7 @@ const ERRORS: &[(u16, &str, &str)] = &[
     (
         429,
         "TooManyRequests",
-        "A limit of the tenant's own; Retry-After says when to come back.",
+        "A limit of the caller's own, named in the text; Retry-After says when to come back.",
     ),
     (499, "ClientClosedRequest", "The caller left."),
     (500, "InternalServerError", "The model failed, or the server did."),
@@ -88,11 +88,13 @@ pub(crate) fn responses() -> Value {
             429 | 503 => {
                 add("Retry-After", "RetryAfter");
                 add("retry-after-ms", "RetryAfterMs");
+                add("RateLimit", "RateLimit");
+                add("RateLimit-Policy", "RateLimitPolicy");
             }
             _ => {}
         }
         let body = json!({"description": about, "headers": headers,
-            "content": {"application/json": {"schema": schema("Error")}}});
+            "content": {"application/json": {"schema": schema("Error")}, "application/problem+json": {"schema": schema("Problem")}}});
         ((*name).to_owned(), body)
     };
     Value::Object(ERRORS.iter().map(answer).collect())
@@ -109,6 +111,8 @@ pub(crate) fn headers() -> Value {
             and 403 only where that is the reason.", "schema": text},
         "RetryAfter": {"description": "Seconds until the call may succeed.", "schema": number(1)},
         "RetryAfterMs": {"description": "The same in milliseconds, where it is known so exactly.", "schema": number(1)},
+        "RateLimit": {"description": "What is left of the caller's limits, if it has some (RFC 9651).", "schema": text},
+        "RateLimitPolicy": {"description": "The caller's limits, if it has some (RFC 9651).", "schema": text},
         "ModelVersion": {"description": "The version that answered.", "required": true, "schema": number(1)},
         "Arm": {"description": "The arm of the endpoint's split that answered.", "schema": text},
         "Cache": {"description": "Where the answer of an endpoint with a response cache came from: `hit` or `miss`.", "schema": text},
@@ -161,6 +165,12 @@ pub(crate) fn shared() -> Value {
     let mut all = json!({
         "Error": {"type": "object", "required": ["error"], "additionalProperties": false,
             "description": "What was wrong, and what would be right.", "properties": {"error": text()}},
+        "Problem": {"type": "object", "required": ["type", "title", "status", "detail", "instance", "code", "request_id"],
+            "description": "The same as problem details (RFC 9457), for who accepts them.",
+            "properties": {"type": text(), "title": text(), "status": {"type": "integer"}, "detail": text(), "instance": text(),
+                "code": {"type": "string", "description": "The class of the error, for programs."},
+                "request_id": {"type": "string", "description": "As in x-request-id."},
+                "violated-policies": {"type": "array", "items": text(), "description": "The limit that refused."}}},
         "Anything": {"description": "Read and thrown away."},
         "Document": object(&["openapi", "info", "paths"], &json!({"openapi": text()})),
         "Alive": object(&["status"], &json!({"status": {"const": "alive"}})),

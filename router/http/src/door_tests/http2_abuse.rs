@@ -183,11 +183,11 @@ fn code(frame: &Came) -> u32 {
 
 /// A bed whose tenant may have so few requests under way that one that is not given back is missed.
 fn narrow() -> Bed {
-    let limits = TenantLimits {
+    let limits = Limits {
         concurrency: Some(4),
-        ..TenantLimits::default()
+        ..Limits::default()
     };
-    bed_with(limits, |_| {})
+    bed_with(limits.into(), |_| {})
 }
 
 async fn all_given_back(bed: &Bed) {

@@ -1,0 +1,113 @@
+//! What tenants have used today and this month, beside the marks of their budgets.
+
+use actix_web::HttpResponse;
+use jiff::Timestamp;
+use mesh_policies::limits::Usage;
+use mesh_resources::{BudgetsSpec, Kind, Resource, ResourceKey, Spec};
+use mesh_types::TenantId;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    AdminState,
+    auth::Caller,
+    error::ApiError,
+    resources::{ListQuery, page},
+};
+
+/// What was used of each unit.
+#[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
+pub(crate) struct Used {
+    /// Requests that were let through.
+    requests: u64,
+    /// Their rows.
+    rows: u64,
+    /// Bytes of their inputs.
+    input_bytes: u64,
+    /// Milliseconds of devices.
+    device_ms: u64,
+}
+
+impl From<[u64; 4]> for Used {
+    fn from([requests, rows, input_bytes, device]: [u64; 4]) -> Self {
+        Self {
+            requests,
+            rows,
+            input_bytes,
+            device_ms: device / 1_000,
+        }
+    }
+}
+
+/// One tenant's use, in days and months of UTC.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct UsageView {
+    /// Whose.
+    #[schema(value_type = String)]
+    tenant: TenantId,
+    /// Requests that are running now.
+    in_flight: u32,
+    /// The day, such as `2026-11-26`.
+    day: String,
+    /// What was used in it.
+    daily: Used,
+    /// The month, such as `2026-11`.
+    month: String,
+    /// What was used in it.
+    monthly: Used,
+    /// The marks, as they are declared.
+    budgets: BudgetsSpec,
+}
+
+/// Tenants with what they have used, and where to go on.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct UsageList {
+    items: Vec<UsageView>,
+    /// The cursor of the rest, if there is one.
+    next: Option<String>,
+}
+
+fn view(state: &AdminState, tenant: TenantId, budgets: BudgetsSpec) -> UsageView {
+    let limiter = &state.inner.parts.limiter;
+    let Usage { daily, monthly, .. } = limiter.usage(&tenant).unwrap_or_default();
+    let now = Timestamp::from_second(state.now_unix()).unwrap_or_default();
+    UsageView {
+        in_flight: limiter.in_flight(&tenant),
+        day: now.strftime("%Y-%m-%d").to_string(),
+        daily: daily.into(),
+        month: now.strftime("%Y-%m").to_string(),
+        monthly: monthly.into(),
+        tenant,
+        budgets,
+    }
+}
+
+fn view_of(state: &AdminState, resource: &Resource) -> Option<UsageView> {
+    let Spec::Tenant(spec) = &resource.spec else {
+        return None;
+    };
+    let tenant = TenantId::parse(&resource.metadata.name).ok()?;
+    Some(view(state, tenant, spec.budgets.clone()))
+}
+
+/// One tenant's use.
+pub(crate) fn get(state: &AdminState, tenant: &TenantId) -> Result<HttpResponse, ApiError> {
+    let key = ResourceKey::tenant(tenant);
+    let resource = state.inner.parts.registry.get(&key)?;
+    let found = resource.and_then(|resource| view_of(state, &resource));
+    let found = found.ok_or_else(|| ApiError::not_found(&key))?;
+    Ok(HttpResponse::Ok().json(found))
+}
+
+/// That of every tenant that the caller may read.
+pub(crate) fn list(state: &AdminState, caller: &Caller, query: &ListQuery) -> Result<HttpResponse, ApiError> {
+    let page = page(state, caller, Kind::Tenant, query)?;
+    Ok(HttpResponse::Ok().json(UsageList {
+        items: page
+            .items
+            .iter()
+            .filter_map(|resource| view_of(state, resource))
+            .collect(),
+        next: page.next.map(|key| key.to_string()),
+    }))
+}

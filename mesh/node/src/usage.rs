@@ -1,0 +1,332 @@
+//! What tenants have used of their budgets, kept over restarts.
+//!
+//! Owns a file of lines in the data folder, apart from the records: a line for each tenant whose use has changed, written every
+//! [`KEEP_EVERY`] and when the node stops, never on a request's way. The newest line of a tenant counts. A file that has grown to several
+//! times what it holds is written anew beside itself and takes its own place in one step.
+//!
+//! Invariants: a crash loses at most what was used in the last [`KEEP_EVERY`]; a line carries its checksum, so half a line at the end, or
+//! a damaged one, is left out and told, and stops no start; what cannot be written is tried again with the next.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_actors::Tasks;
+use mesh_policies::limits::{Limiter, TenantUsage, Usage};
+use mesh_types::TenantId;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+/// How often use is kept; a crash loses no more than this.
+const KEEP_EVERY: Duration = Duration::from_secs(5);
+/// A file smaller than this is not written anew.
+const SMALL: u64 = 1 << 20;
+/// A file is written anew when it is so many times as large as it was after that was done last.
+const GROWTH: u64 = 4;
+/// The longest line that is read; what we write is far shorter.
+const MAX_LINE: u64 = 4_096;
+const OWNER_ONLY: u32 = 0o600;
+
+/// One line.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    tenant: TenantId,
+    day: i64,
+    month: i64,
+    daily: [u64; 4],
+    monthly: [u64; 4],
+}
+
+fn written(usage: &TenantUsage) -> Option<String> {
+    let TenantUsage { tenant, usage } = usage;
+    let line = Line {
+        tenant: tenant.clone(),
+        day: usage.day,
+        month: usage.month,
+        daily: usage.daily,
+        monthly: usage.monthly,
+    };
+    let text = serde_json::to_string(&line).ok()?;
+    Some(format!("{:08x} {text}\n", crc32fast::hash(text.as_bytes())))
+}
+
+fn read(line: &str) -> Option<TenantUsage> {
+    let (sum, text) = line.strip_suffix('\n')?.split_once(' ')?;
+    if u32::from_str_radix(sum, 16).ok()? != crc32fast::hash(text.as_bytes()) {
+        return None;
+    }
+    let line: Line = serde_json::from_str(text).ok()?;
+    Some(TenantUsage {
+        tenant: line.tenant,
+        usage: Usage {
+            day: line.day,
+            month: line.month,
+            daily: line.daily,
+            monthly: line.monthly,
+        },
+    })
+}
+
+/// The file, and what it holds.
+#[derive(Debug)]
+struct Book {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    /// Its size after it was last written anew, or read.
+    settled: u64,
+    newest: BTreeMap<TenantId, Usage>,
+}
+
+impl Book {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(OWNER_ONLY)
+            .open(path)?;
+        let mut book = Self {
+            path: path.to_path_buf(),
+            file,
+            bytes: 0,
+            settled: 0,
+            newest: BTreeMap::new(),
+        };
+        let damaged = book.read_all()?;
+        if damaged > 0 {
+            tracing::warn!(
+                lines = damaged,
+                "lines of the tenants' use cannot be read and are left out"
+            );
+        }
+        // Half a line must not become the beginning of the next.
+        book.write_anew()?;
+        Ok(book)
+    }
+
+    fn read_all(&mut self) -> io::Result<usize> {
+        let mut reader = BufReader::new(&self.file);
+        let (mut bytes, mut damaged) = (Vec::new(), 0);
+        loop {
+            bytes.clear();
+            if io::Read::take(&mut reader, MAX_LINE).read_until(b'\n', &mut bytes)? == 0 {
+                return Ok(damaged);
+            }
+            match std::str::from_utf8(&bytes).ok().and_then(read) {
+                Some(TenantUsage { tenant, usage }) => drop(self.newest.insert(tenant, usage)),
+                None => damaged += 1,
+            }
+        }
+    }
+
+    fn keep(&mut self, usages: &[TenantUsage]) -> io::Result<()> {
+        let text: String = usages.iter().filter_map(written).collect();
+        self.file.write_all(text.as_bytes())?;
+        self.file.sync_data()?;
+        self.bytes += text.len() as u64;
+        for TenantUsage { tenant, usage } in usages {
+            self.newest.insert(tenant.clone(), *usage);
+        }
+        if self.bytes > SMALL.max(self.settled.saturating_mul(GROWTH)) {
+            self.write_anew()?;
+        }
+        Ok(())
+    }
+
+    fn write_anew(&mut self) -> io::Result<()> {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".new");
+        let new = PathBuf::from(name);
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(OWNER_ONLY)
+            .open(&new)?;
+        let lines = self.newest.iter().filter_map(|(tenant, usage)| {
+            written(&TenantUsage {
+                tenant: tenant.clone(),
+                usage: *usage,
+            })
+        });
+        let text: String = lines.collect();
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
+        // Else a power loss could bring the former file back, without what comes after this.
+        if let Some(folder) = self.path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        self.file = file;
+        (self.bytes, self.settled) = (text.len() as u64, text.len() as u64);
+        Ok(())
+    }
+
+    /// Leaves out tenants that are gone.
+    fn retain(&mut self, mut keep: impl FnMut(&TenantId) -> bool) {
+        self.newest.retain(|tenant, _| keep(tenant));
+    }
+}
+
+/// Keeps use. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct UsageKeeper(Arc<Mutex<Book>>);
+
+impl UsageKeeper {
+    /// Opens the file and takes over what it holds.
+    pub(crate) fn open(path: &Path, limiter: &Limiter) -> io::Result<Self> {
+        let book = Book::open(path)?;
+        let usages = book.newest.iter().map(|(tenant, usage)| TenantUsage {
+            tenant: tenant.clone(),
+            usage: *usage,
+        });
+        limiter.restore_usage(usages);
+        Ok(Self(Arc::new(Mutex::new(book))))
+    }
+
+    /// Keeps what has changed. Blocks on the disk.
+    pub(crate) fn keep(&self, limiter: &Limiter) {
+        let changed = limiter.changed_usage();
+        if changed.is_empty() {
+            return;
+        }
+        let mut book = self.0.lock();
+        // Those that are gone and forgotten take no room.
+        book.retain(|tenant| limiter.usage(tenant).is_some());
+        if let Err(error) = book.keep(&changed) {
+            tracing::error!(%error, "what tenants have used cannot be kept: it is tried again");
+            limiter.keep_again(&changed);
+        }
+    }
+
+    /// Keeps what changes from now on, and once more at the end.
+    pub(crate) fn follow(&self, limiter: Arc<Limiter>, tasks: &Tasks) {
+        let keeper = self.clone();
+        tasks.spawn("usage", move |mut signal| async move {
+            let mut ended = false;
+            while !ended {
+                tokio::select! {
+                    () = signal.ended() => ended = true,
+                    () = tokio::time::sleep(KEEP_EVERY) => {}
+                }
+                let (keeper, limiter) = (keeper.clone(), limiter.clone());
+                if tokio::task::spawn_blocking(move || keeper.keep(&limiter))
+                    .await
+                    .is_err()
+                {
+                    tracing::error!("keeping what tenants have used panicked");
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_policies::limits::{Charge, TenantLimits};
+    use mesh_types::{ManualClock, ModelId};
+
+    use super::*;
+
+    fn limiter() -> Limiter {
+        Limiter::new(Arc::new(ManualClock::at(1_000_000)))
+    }
+
+    fn ask(limiter: &Limiter, tenant: &str) {
+        let (tenant, model) = (TenantId::parse(tenant).unwrap(), ModelId::parse("m").unwrap());
+        let charge = Charge {
+            endpoint: None,
+            model: (&tenant, &model),
+            rows: 2,
+            input_bytes: 3,
+        };
+        let caller = limiter.caller(&tenant, &TenantLimits::default(), "").unwrap();
+        let admission = caller.admit(limiter.now()).unwrap();
+        drop(admission.charge(&charge, limiter.now()).unwrap());
+    }
+
+    fn used(limiter: &Limiter, tenant: &str) -> Option<[u64; 4]> {
+        let usage = limiter.usage(&TenantId::parse(tenant).unwrap())?;
+        Some(usage.daily)
+    }
+
+    #[test]
+    fn use_is_taken_over_and_counted_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage");
+        for round in 1..=3 {
+            let limiter = limiter();
+            let keeper = UsageKeeper::open(&path, &limiter).unwrap();
+            ask(&limiter, "acme");
+            keeper.keep(&limiter);
+            assert_eq!(used(&limiter, "acme"), Some([round, 2 * round, 3 * round, 0]));
+            ask(&limiter, "globex");
+            // What was not kept is lost, and nothing else.
+        }
+        assert_eq!(used(&limiter(), "globex"), None);
+    }
+
+    #[test]
+    fn a_torn_or_damaged_line_is_left_out_and_the_rest_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage");
+        let first = limiter();
+        let keeper = UsageKeeper::open(&path, &first).unwrap();
+        ask(&first, "acme");
+        ask(&first, "globex");
+        keeper.keep(&first);
+        let whole = fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = whole.split_inclusive('\n').collect();
+        let acme = lines.iter().find(|line| line.contains("acme")).unwrap();
+        let damaged = lines
+            .iter()
+            .find(|line| line.contains("globex"))
+            .unwrap()
+            .replace("[1,2,3,0]", "[0,2,3,0]");
+        let torn = &acme[..acme.len() / 2];
+        fs::write(&path, format!("{acme}{damaged}{}\n{torn}", "x".repeat(10_000))).unwrap();
+        let second = limiter();
+        let keeper = UsageKeeper::open(&path, &second).unwrap();
+        assert_eq!(
+            (used(&second, "acme"), used(&second, "globex")),
+            (Some([1, 2, 3, 0]), None)
+        );
+        ask(&second, "acme");
+        keeper.keep(&second);
+        let third = limiter();
+        UsageKeeper::open(&path, &third).unwrap();
+        assert_eq!(used(&third, "acme"), Some([2, 4, 6, 0]));
+    }
+
+    #[test]
+    fn the_file_is_written_anew_once_it_has_grown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage");
+        let limiter = limiter();
+        let keeper = UsageKeeper::open(&path, &limiter).unwrap();
+        let mut largest = 0;
+        for _ in 0..10 {
+            let mut book = keeper.0.lock();
+            let usages: Vec<TenantUsage> = (0..2_000)
+                .map(|index| TenantUsage {
+                    tenant: TenantId::parse(&format!("tenant-{index}")).unwrap(),
+                    usage: Usage::default(),
+                })
+                .collect();
+            book.keep(&usages).unwrap();
+            largest = largest.max(fs::metadata(&path).unwrap().len());
+        }
+        assert!(largest <= SMALL + 300_000, "{largest}");
+        assert!(fs::metadata(&path).unwrap().len() < SMALL);
+    }
+}

@@ -1,0 +1,429 @@
+//! The account of one tenant: what of its limits, and of those of its keys, endpoints and models, is taken.
+//!
+//! Owns the counters and the decision over all of a request's limits at once: under one lock they are all looked at before
+//! the first is taken from, so a refusal takes nothing and no two threads let the same unit through. Does not know where limits come
+//! from, and reads no clock.
+//!
+//! Invariants: at most [`MAX_SUBJECTS`] keys, endpoints and models have an account, and those of which nothing is taken make
+//! room for others; a subject in shadow refuses nobody, and takes nothing of what it would have refused.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::{
+    bucket::{Bucket, Short},
+    declared::{BySubject, Limits, SetBudgets, Subject, SubjectId, amount, as_shown},
+    rule::{Amounts, LimitError, ROOM_RETRY, Rule, Scope, Unit, What},
+    usage::Counts,
+};
+
+/// Keys, endpoints and models of one tenant with counters at any time.
+pub const MAX_SUBJECTS: usize = 10_000;
+/// What a row is taken to cost a device before any has been measured.
+const UNMEASURED: u64 = 1_000;
+/// A measurement moves the mean by one part in so many.
+const WEIGHT: u64 = 8;
+
+/// When, for counters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At {
+    /// Nanoseconds since the limiter was made.
+    pub(super) nanos: u64,
+    /// Seconds since the Unix epoch.
+    pub(super) unix: i64,
+}
+
+/// What a request asks of one subject.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) subject: &'a Subject,
+    pub(super) amounts: Amounts,
+    /// A place among those at once.
+    pub(super) place: bool,
+    /// Room among those that wait.
+    pub(super) room: bool,
+}
+
+/// The parts of a request; the tenant's own is the first.
+pub(super) type Parts<'a> = SmallVec<[Part<'a>; 4]>;
+
+/// Subjects by their scope, a bit each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Scopes(u8);
+
+impl Scopes {
+    pub(super) fn add(&mut self, scope: Scope) {
+        self.0 |= 1 << scope as u8;
+    }
+
+    pub(super) fn has(self, scope: Scope) -> bool {
+        self.0 & (1 << scope as u8) != 0
+    }
+}
+
+/// What is worth telling of a request that was let through.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Rules in shadow that would have refused it.
+    pub shadowed: SmallVec<[Rule; 2]>,
+    /// Budgets whose soft mark was found passed for the first time in their window.
+    pub passed: SmallVec<[Rule; 2]>,
+}
+
+/// The counters of one subject.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cells {
+    buckets: [Bucket; 4],
+    pub(super) in_flight: u32,
+    queued_rows: u64,
+    queued_bytes: u64,
+    /// What a row costs a device, in microseconds; zero before the first.
+    mean: u64,
+}
+
+impl Cells {
+    fn bucket(&mut self, unit: Unit) -> Option<&mut Bucket> {
+        self.buckets.get_mut(unit as usize)
+    }
+
+    fn check(&mut self, part: &Part<'_>, now: u64) -> Result<(), LimitError> {
+        let (limits, scope) = (&part.subject.limits, part.subject.id.scope);
+        let reached = |what, limit, retry_after| LimitError::Reached {
+            rule: Rule { scope, what },
+            limit,
+            retry_after,
+        };
+        if let Some(limit) = limits
+            .concurrency
+            .filter(|limit| part.place && self.in_flight >= *limit)
+        {
+            return Err(reached(What::Concurrency, u64::from(limit), ROOM_RETRY));
+        }
+        if part.room {
+            self.check_room(part)?;
+        }
+        for ((unit, rate), asked) in Unit::ALL.into_iter().zip(limits.rates).zip(part.amounts) {
+            let (Some(rate), Some(bucket)) = (rate, self.bucket(unit)) else {
+                continue;
+            };
+            bucket.follow(rate, now);
+            if asked == 0 {
+                continue;
+            }
+            let what = What::rate(unit);
+            match bucket.fits(asked, rate) {
+                Ok(()) => {}
+                Err(Short::Until(nanos)) => {
+                    let limit = as_shown(unit, rate.per_second());
+                    return Err(reached(what, limit, Duration::from_nanos(nanos)));
+                }
+                Err(Short::Never) => {
+                    return Err(LimitError::Beyond {
+                        rule: Rule { scope, what },
+                        limit: as_shown(unit, rate.burst()),
+                        asked: as_shown(unit, asked),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_room(&self, part: &Part<'_>) -> Result<(), LimitError> {
+        let (limits, scope) = (&part.subject.limits, part.subject.id.scope);
+        let rows = (What::QueuedRows, limits.queued_rows, self.queued_rows, Unit::Rows);
+        let bytes = (
+            What::QueuedBytes,
+            limits.queued_bytes,
+            self.queued_bytes,
+            Unit::InputBytes,
+        );
+        for (what, limit, queued, unit) in [rows, bytes] {
+            let (Some(limit), asked) = (limit, amount(&part.amounts, unit)) else {
+                continue;
+            };
+            let rule = Rule { scope, what };
+            if asked > limit {
+                return Err(LimitError::Beyond { rule, limit, asked });
+            }
+            if queued.saturating_add(asked) > limit {
+                return Err(LimitError::Reached {
+                    rule,
+                    limit,
+                    retry_after: ROOM_RETRY,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, part: &Part<'_>) {
+        self.in_flight += u32::from(part.place);
+        if part.room {
+            self.queued_rows = self.queued_rows.saturating_add(amount(&part.amounts, Unit::Rows));
+            self.queued_bytes = (self.queued_bytes).saturating_add(amount(&part.amounts, Unit::InputBytes));
+        }
+        for ((rate, bucket), asked) in part
+            .subject
+            .limits
+            .rates
+            .iter()
+            .zip(&mut self.buckets)
+            .zip(part.amounts)
+        {
+            if rate.is_some() && asked > 0 {
+                bucket.take(asked);
+            }
+        }
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    pub(super) fn leave_queue(&mut self, rows: u64, bytes: u64) {
+        self.queued_rows = self.queued_rows.saturating_sub(rows);
+        self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
+    }
+
+    /// A request's token comes back.
+    pub(super) fn forgive_request(&mut self, limits: &Limits) {
+        if limits.rate(Unit::Requests).is_some()
+            && let Some(bucket) = self.bucket(Unit::Requests)
+        {
+            bucket.give_back(1);
+        }
+    }
+
+    /// What was taken for the device becomes what it was.
+    fn true_up(&mut self, subject: &Subject, bill: &Bill, now: u64) {
+        if bill.ran > 0 {
+            let measured = bill.ran / bill.rows.max(1);
+            self.mean = match self.mean {
+                0 => measured.max(1),
+                mean => (mean * (WEIGHT - 1) + measured).div_ceil(WEIGHT).max(1),
+            };
+        }
+        if subject.limits.rate(Unit::DeviceTime).is_none() {
+            return;
+        }
+        let Some(bucket) = self.bucket(Unit::DeviceTime) else {
+            return;
+        };
+        if bill.ran >= bill.reserved {
+            bucket.take_at(bill.ran - bill.reserved, now);
+        } else {
+            bucket.give_back(bill.reserved - bill.ran);
+        }
+    }
+
+    fn is_at_rest(&mut self, now: u64) -> bool {
+        let quiet = self.in_flight == 0 && self.queued_rows == 0 && self.queued_bytes == 0;
+        quiet && self.buckets.iter_mut().all(|bucket| bucket.is_full(now))
+    }
+
+    /// What is left of each rule, and the seconds until it is whole again.
+    pub(super) fn left(&mut self, subject: &Subject, now: u64, mut tell: impl FnMut(What, u64, Option<u64>)) {
+        let limits = &subject.limits;
+        for (unit, rate) in Unit::ALL.into_iter().zip(limits.rates) {
+            if let (Some(rate), Some(bucket)) = (rate, self.bucket(unit)) {
+                bucket.follow(rate, now);
+                let (left, nanos) = bucket.left(rate);
+                tell(
+                    What::rate(unit),
+                    as_shown(unit, left),
+                    Some(nanos.div_ceil(1_000_000_000)),
+                );
+            }
+        }
+        let rooms = [
+            (
+                What::Concurrency,
+                limits.concurrency.map(u64::from),
+                u64::from(self.in_flight),
+            ),
+            (What::QueuedRows, limits.queued_rows, self.queued_rows),
+            (What::QueuedBytes, limits.queued_bytes, self.queued_bytes),
+        ];
+        for (what, limit, taken) in rooms {
+            if let Some(limit) = limit {
+                tell(what, limit.saturating_sub(taken), None);
+            }
+        }
+    }
+}
+
+/// What a request's device time was taken for, and what it came to; microseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bill {
+    pub(super) rows: u64,
+    pub(super) reserved: u64,
+    pub(super) ran: u64,
+}
+
+/// All counters of a tenant.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) own: Cells,
+    others: BySubject<Cells>,
+    pub(super) counts: Counts,
+}
+
+impl State {
+    /// A subject's counters, made if they are not there; nothing where there is no room.
+    fn cells(&mut self, id: &SubjectId, now: u64) -> Result<&mut Cells, LimitError> {
+        if id.scope == Scope::Tenant {
+            return Ok(&mut self.own);
+        }
+        if !self.others.contains_key(id) {
+            if self.others.len() >= MAX_SUBJECTS {
+                self.tidy(now);
+            }
+            if self.others.len() >= MAX_SUBJECTS {
+                return Err(LimitError::Full("limited keys, endpoints and models"));
+            }
+        }
+        Ok(self.others.entry(id.clone()).or_default())
+    }
+
+    /// A subject's counters, if there are any.
+    pub(super) fn known(&mut self, id: &SubjectId) -> Option<&mut Cells> {
+        match id.scope {
+            Scope::Tenant => Some(&mut self.own),
+            _ => self.others.get_mut(id),
+        }
+    }
+
+    /// Forgets subjects of which nothing is taken: they begin anew as they are.
+    pub(super) fn tidy(&mut self, now: u64) {
+        self.others.retain(|_, cells| !cells.is_at_rest(now));
+    }
+
+    /// How many subjects besides the tenant have counters.
+    pub(super) fn subjects(&self) -> usize {
+        self.others.len()
+    }
+
+    /// What so many rows will cost a device, by what is known closest to them; no more than any burst.
+    pub(super) fn estimate<'a>(&mut self, rows: u64, subjects: impl Iterator<Item = &'a Subject> + Clone) -> u64 {
+        let means = subjects
+            .clone()
+            .filter_map(|subject| self.known(&subject.id).map(|cells| cells.mean));
+        let mean = means.filter(|mean| *mean > 0).last().unwrap_or(UNMEASURED);
+        let bursts = subjects.filter_map(|subject| subject.limits.rate(Unit::DeviceTime));
+        let estimate = mean.saturating_mul(rows);
+        bursts.fold(estimate, |estimate, rate| estimate.min(rate.burst()))
+    }
+
+    /// Takes all of a request's parts, or none of them. Scopes that would have refused in shadow are added to `spared`.
+    pub(super) fn take(
+        &mut self,
+        parts: &Parts<'_>,
+        budgets: SetBudgets<'_>,
+        at: At,
+        spared: &mut Scopes,
+    ) -> Result<Told, LimitError> {
+        let mut told = Told::default();
+        for part in parts {
+            if spared.has(part.subject.id.scope) {
+                continue;
+            }
+            let checked = self.cells(&part.subject.id, at.nanos)?.check(part, at.nanos);
+            match checked.map_err(|error| (error.rule().filter(|_| part.subject.limits.shadow), error)) {
+                Ok(()) => {}
+                Err((Some(rule), _)) => {
+                    spared.add(part.subject.id.scope);
+                    told.shadowed.push(rule);
+                }
+                Err((None, error)) => return Err(error),
+            }
+        }
+        self.counts.follow(at.unix);
+        let used = parts.first().map(|own| own.amounts).unwrap_or_default();
+        if let Err(error) = self.check_budgets(budgets, &used, at.unix) {
+            match error.rule().filter(|_| budgets.shadow) {
+                Some(rule) => told.shadowed.push(rule),
+                None => return Err(error),
+            }
+        }
+        for part in parts.iter().filter(|part| !spared.has(part.subject.id.scope)) {
+            self.cells(&part.subject.id, at.nanos)?.take(part);
+        }
+        self.counts.add(&used);
+        self.pass_marks(budgets, &mut told);
+        Ok(told)
+    }
+
+    fn check_budgets(&self, budgets: SetBudgets<'_>, asked: &Amounts, unix: i64) -> Result<(), LimitError> {
+        for budget in budgets.all {
+            let Some(hard) = budget.marks.hard else { continue };
+            let (unit, of_month) = (budget.unit, budget.of_month);
+            // An estimate refuses nobody for good.
+            let asked = match unit {
+                Unit::DeviceTime => amount(asked, unit).min(hard),
+                _ => amount(asked, unit),
+            };
+            let rule = Rule::of_tenant(budget.what());
+            if asked > hard {
+                return Err(LimitError::Beyond {
+                    rule,
+                    limit: as_shown(unit, hard),
+                    asked: as_shown(unit, asked),
+                });
+            }
+            if asked > 0 && self.counts.used(of_month, unit).saturating_add(asked) > hard {
+                return Err(LimitError::Reached {
+                    rule,
+                    limit: as_shown(unit, hard),
+                    retry_after: Duration::from_secs(self.counts.ends_in(of_month, unix)),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the soft marks that are passed and were not before in this window.
+    fn pass_marks(&mut self, budgets: SetBudgets<'_>, told: &mut Told) {
+        for budget in budgets.all {
+            let Some(soft) = budget.marks.soft else { continue };
+            // Days' marks have the lower eight bits, and months' the upper.
+            let bit = 1_u16 << (budget.unit as usize + if budget.of_month { 8 } else { 0 });
+            let passed = self.counts.used(budget.of_month, budget.unit) >= soft;
+            if passed && self.counts.told & bit == 0 {
+                self.counts.told |= bit;
+                told.passed.push(Rule::of_tenant(budget.what()));
+            }
+        }
+    }
+
+    /// A request's device time is known.
+    pub(super) fn true_up<'a>(
+        &mut self,
+        subjects: impl Iterator<Item = &'a Subject>,
+        bill: &Bill,
+        at: At,
+        spared: Scopes,
+    ) {
+        for subject in subjects {
+            let spared = spared.has(subject.id.scope);
+            let bill = if spared {
+                Bill {
+                    reserved: bill.ran,
+                    ..*bill
+                }
+            } else {
+                *bill
+            };
+            if let Some(cells) = self.known(&subject.id) {
+                cells.true_up(subject, &bill, at.nanos);
+            }
+        }
+        self.counts.follow(at.unix);
+        if bill.ran >= bill.reserved {
+            self.counts.add(&[0, 0, 0, bill.ran - bill.reserved]);
+        } else {
+            self.counts.take_back(&[0, 0, 0, bill.reserved - bill.ran]);
+        }
+    }
+}

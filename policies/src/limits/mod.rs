@@ -1,0 +1,329 @@
+//! Limits: how much a tenant, a key, an endpoint and a model may be asked for.
+//!
+//! Owns the counters, in one [`Limiter`] that all routers share and that outlives snapshots; the limits themselves come with
+//! each call from the snapshot. Knows nothing of queues or devices: that a request waits no longer, and what it has cost, is told
+//! by whoever runs it ([`DeviceMeter`]). Time comes with the calls, and for what ends later from the mesh's clock.
+//!
+//! A request is let through in two steps: [`Caller::admit`] takes what is known of it at the door, and
+//! [`Admission::charge`] the rest once its rows and its model are known. Device time is estimated there, and trued up when the last
+//! of the request's jobs is gone: a caller that leaves pays for what ran.
+//!
+//! Invariants: a snapshot that leaves a limit alone leaves its bucket alone, and a changed limit takes over the share that was left,
+//! so no change refills a spent bucket; places are given back when the [`Admission`] drops, and a refusal takes nothing; at
+//! most [`MAX_TENANTS`] tenants are tracked.
+
+mod bucket;
+mod declared;
+mod ledger;
+mod notice;
+mod rule;
+mod ticket;
+mod usage;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mesh_types::{Clock, ModelId, TenantId};
+use parking_lot::{Mutex, RwLock};
+use smallvec::{SmallVec, smallvec};
+
+use self::ledger::{At, Part, Parts, Scopes, State};
+pub use self::{
+    declared::{Budgets, Limits, MAX_AMOUNT, Marks, Rate, Subject, SubjectId, TenantLimits},
+    ledger::{MAX_SUBJECTS, Told},
+    notice::Notice,
+    rule::{Amounts, LimitError, ROOM_RETRY, Rule, Scope, Unit, What},
+    ticket::Admission,
+    usage::{TenantUsage, Usage},
+};
+
+/// Tenants with counters at any time.
+pub const MAX_TENANTS: usize = 100_000;
+
+/// The time of a call, as its caller has read it.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For rates.
+    pub instant: Instant,
+    /// For budgets: seconds since the Unix epoch.
+    pub unix_seconds: i64,
+}
+
+/// The mesh's clock, counted from when the limiter was made.
+struct Time {
+    clock: Arc<dyn Clock>,
+    epoch: Instant,
+}
+
+impl Time {
+    fn now(&self) -> Now {
+        Now {
+            instant: self.clock.now(),
+            unix_seconds: self.clock.unix_seconds(),
+        }
+    }
+
+    fn at(&self, now: Now) -> At {
+        let since: Duration = now.instant.saturating_duration_since(self.epoch);
+        At {
+            nanos: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+            unix: now.unix_seconds,
+        }
+    }
+}
+
+/// One tenant's account.
+struct Ledger {
+    time: Arc<Time>,
+    state: Mutex<State>,
+}
+
+/// Every tenant's counters. One for all routers, living longer than any snapshot.
+pub struct Limiter {
+    time: Arc<Time>,
+    tenants: RwLock<HashMap<TenantId, Arc<Ledger>>>,
+}
+
+impl fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limiter").field("tenants", &self.tracked()).finish()
+    }
+}
+
+/// A caller, and the limits that its request meets. Clones are the same caller.
+#[derive(Clone)]
+pub struct Caller {
+    ledger: Arc<Ledger>,
+    limits: TenantLimits,
+    /// The subjects besides the tenant, in the order of their scopes.
+    others: SmallVec<[Arc<Subject>; 3]>,
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller")
+            .field("subjects", &self.others)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Caller {
+    /// The same, once it is known what it calls: limits of the endpoint, if it is one, and of the model are met too.
+    pub fn meets(&mut self, endpoint: Option<&str>, (owner, model): (&TenantId, &ModelId)) {
+        let endpoint = endpoint.and_then(|endpoint| self.limits.endpoint(endpoint));
+        let model = self.limits.model(owner, model);
+        self.others.extend([endpoint, model].into_iter().flatten().cloned());
+    }
+
+    fn subjects(&self) -> impl Iterator<Item = &Subject> + Clone {
+        let others = self.others.iter().map(|subject| &**subject);
+        std::iter::once(&**self.limits.own()).chain(others)
+    }
+
+    /// Lets one request in, or says which limit is used up and for how long.
+    pub fn admit(self, now: Now) -> Result<Admission, LimitError> {
+        let at = self.ledger.time.at(now);
+        let mut spared = Scopes::default();
+        let parts: Parts<'_> = self
+            .subjects()
+            .map(|subject| Part {
+                subject,
+                amounts: [1, 0, 0, 0],
+                place: true,
+                room: false,
+            })
+            .collect();
+        let told = (self.ledger.state.lock()).take(&parts, self.limits.budgets(), at, &mut spared)?;
+        drop(parts);
+        Ok(Admission::new(self, spared, told))
+    }
+}
+
+/// What a request is, once that is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Charge<'a> {
+    /// The endpoint that was called, if it was one.
+    pub endpoint: Option<&'a str>,
+    /// The model that answers.
+    pub model: (&'a TenantId, &'a ModelId),
+    /// Its rows.
+    pub rows: u32,
+    /// The bytes of its inputs.
+    pub input_bytes: u64,
+}
+
+impl Admission {
+    /// Takes what the request is, or says which limit is used up and for how long; then what was taken before is given back.
+    pub fn charge(mut self, charge: &Charge<'_>, now: Now) -> Result<Self, LimitError> {
+        let known = self.caller.others.len();
+        self.caller.meets(charge.endpoint, charge.model);
+        let (caller, mut spared) = (&self.caller, self.spared);
+        let (at, rows) = (caller.ledger.time.at(now), u64::from(charge.rows));
+        let mut state = caller.ledger.state.lock();
+        let reserved = state.estimate(rows, caller.subjects());
+        let part = |(index, subject)| {
+            // The tenant and the key have let the request in already.
+            let first = index > known;
+            Part {
+                subject,
+                amounts: [u64::from(first), rows, charge.input_bytes, reserved],
+                place: first,
+                room: true,
+            }
+        };
+        let parts: Parts<'_> = caller.subjects().enumerate().map(part).collect();
+        let taken = state.take(&parts, caller.limits.budgets(), at, &mut spared);
+        drop(parts);
+        let before = self.spared;
+        // What has let the request in, and now refuses it, or would in shadow, has taken nothing of it.
+        let (refused, admitted) = (taken.is_err(), caller.subjects().take(known + 1));
+        for subject in admitted.filter(|subject| !before.has(subject.id.scope)) {
+            let spared = !refused && spared.has(subject.id.scope);
+            let Some(cells) = state.known(&subject.id).filter(|_| refused || spared) else {
+                continue;
+            };
+            cells.forgive_request(&subject.limits);
+            if spared {
+                cells.leave();
+            }
+        }
+        if refused {
+            state.counts.take_back(&[1, 0, 0, 0]);
+        }
+        drop(state);
+        match taken {
+            Ok(told) => {
+                self.told.shadowed.extend(told.shadowed);
+                self.told.passed.extend(told.passed);
+                self.charged(spared, (rows, charge.input_bytes), reserved);
+                Ok(self)
+            }
+            Err(error) => {
+                self.caller.others.truncate(known);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Limiter {
+    /// A limiter that has let nobody in yet.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let epoch = clock.now();
+        Self {
+            time: Arc::new(Time { clock, epoch }),
+            tenants: RwLock::new(HashMap::new()),
+        }
+    }
+
+    /// Now, by its clock.
+    pub fn now(&self) -> Now {
+        self.time.now()
+    }
+
+    /// A tenant's caller, by what it is known by. It has taken nothing yet.
+    pub fn caller(&self, tenant: &TenantId, limits: &TenantLimits, credential: &str) -> Result<Caller, LimitError> {
+        let others = match limits.key(credential) {
+            None => SmallVec::new(),
+            Some(key) => smallvec![key.clone()],
+        };
+        Ok(Caller {
+            ledger: self.ledger(tenant)?,
+            limits: limits.clone(),
+            others,
+        })
+    }
+
+    fn ledger(&self, tenant: &TenantId) -> Result<Arc<Ledger>, LimitError> {
+        if let Some(ledger) = self.tenants.read().get(tenant) {
+            return Ok(Arc::clone(ledger));
+        }
+        let mut tenants = self.tenants.write();
+        if tenants.len() >= MAX_TENANTS && !tenants.contains_key(tenant) {
+            return Err(LimitError::Full("tenants"));
+        }
+        let ledger = tenants.entry(tenant.clone()).or_insert_with(|| {
+            Arc::new(Ledger {
+                time: self.time.clone(),
+                state: Mutex::default(),
+            })
+        });
+        Ok(Arc::clone(ledger))
+    }
+
+    /// Requests of the tenant that are running now.
+    pub fn in_flight(&self, tenant: &TenantId) -> u32 {
+        let tenants = self.tenants.read();
+        tenants
+            .get(tenant)
+            .map_or(0, |ledger| ledger.state.lock().own.in_flight)
+    }
+
+    /// How many tenants have counters.
+    pub fn tracked(&self) -> usize {
+        self.tenants.read().len()
+    }
+
+    /// What a tenant has used today and this month; none if it has not called since the counts began.
+    pub fn usage(&self, tenant: &TenantId) -> Option<Usage> {
+        let unix = self.time.now().unix_seconds;
+        let ledger = self.tenants.read().get(tenant).cloned()?;
+        let mut state = ledger.state.lock();
+        state.counts.follow(unix);
+        Some(state.counts.usage)
+    }
+
+    /// What has changed of tenants' use since this was last asked, for keeping.
+    pub fn changed_usage(&self) -> Vec<TenantUsage> {
+        let tenants = self.tenants.read();
+        let changed = tenants.iter().filter_map(|(tenant, ledger)| {
+            let mut state = ledger.state.lock();
+            std::mem::take(&mut state.counts.changed).then(|| TenantUsage {
+                tenant: tenant.clone(),
+                usage: state.counts.usage,
+            })
+        });
+        changed.collect()
+    }
+
+    /// What could not be kept has changed still.
+    pub fn keep_again(&self, usages: &[TenantUsage]) {
+        let tenants = self.tenants.read();
+        for ledger in usages.iter().filter_map(|usage| tenants.get(&usage.tenant)) {
+            ledger.state.lock().counts.changed = true;
+        }
+    }
+
+    /// Takes over what was kept; what has been used since is counted besides. Tenants past the bound are left out.
+    pub fn restore_usage(&self, usages: impl IntoIterator<Item = TenantUsage>) {
+        for TenantUsage { tenant, usage } in usages {
+            if let Ok(ledger) = self.ledger(&tenant) {
+                ledger.state.lock().counts.restore(usage);
+            }
+        }
+    }
+
+    /// Forgets tenants that are not to be kept and have nothing running; those that have go at a later call. Of the others,
+    /// subjects go of which nothing is taken.
+    pub fn retain(&self, mut keep: impl FnMut(&TenantId) -> bool) {
+        let at = self.time.at(self.time.now());
+        self.tenants.write().retain(|tenant, ledger| {
+            // With the map locked, a count of one means that nobody holds or is about to take an admission.
+            let kept = keep(tenant) || Arc::strong_count(ledger) > 1;
+            if kept {
+                let mut state = ledger.state.lock();
+                if state.subjects() > 0 {
+                    state.tidy(at.nanos);
+                }
+            }
+            kept
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
