@@ -34,8 +34,7 @@ use crate::{
     repository::{self, RepositoryError},
     tls::DoorsTls,
     triton::TritonReadings,
-    uses,
-    usage::UsageKeeper,
+    usage, uses,
 };
 
 /// How long the parts behind the doors may take to end, each.
@@ -349,7 +348,7 @@ impl Behind<'_> {
     /// Starts control and opens the doors.
     fn open(self, models: ReadinessGuard, groups: &Groups) -> Result<Doors, StartError> {
         let snapshots = uses::start(&DataFolder::open(&self.config.data)?, &groups.control);
-        let limiter = self.limiter(&groups.records)?;
+        let limiter = usage::limiter(&self.config.data, self.clock.clone(), &groups.records)?;
         let regions = Arc::new(doors::regions(self.config));
         let cache = Arc::new(ResponseCache::new(self.config.cache));
         let control = self.start_control(models, &snapshots, (&limiter, &regions, &cache), &groups.control)?;
@@ -425,18 +424,6 @@ impl Behind<'_> {
             ready: models,
         };
         Ok(Controller::start(parts, tasks))
-    }
-
-    /// The limiter, with what was used before; what is used from now on is kept until the records end.
-    fn limiter(&self, tasks: &Tasks) -> Result<Arc<Limiter>, StartError> {
-        let limiter = Arc::new(Limiter::new(self.clock.clone()));
-        let path = DataFolder::open(&self.config.data)?.usage();
-        let keeper = UsageKeeper::open(&path, &limiter).map_err(|source| DataError::Usage {
-            path: path.display().to_string(),
-            source,
-        })?;
-        keeper.follow(limiter.clone(), tasks);
-        Ok(limiter)
     }
 
     /// The repository whose models are loaded on demand, if there is one.

@@ -19,9 +19,11 @@ use std::{
 
 use mesh_actors::Tasks;
 use mesh_policies::limits::{Limiter, TenantUsage, Usage};
-use mesh_types::TenantId;
+use mesh_types::{Clock, TenantId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+
+use crate::data::{DataError, DataFolder};
 
 /// How often use is kept; a crash loses no more than this.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
@@ -229,6 +231,18 @@ impl UsageKeeper {
             }
         });
     }
+}
+
+/// The limiter, with what was used before; what is used from now on is kept until the tasks end.
+pub(crate) fn limiter(data: &Path, clock: Arc<dyn Clock>, tasks: &Tasks) -> Result<Arc<Limiter>, DataError> {
+    let limiter = Arc::new(Limiter::new(clock));
+    let path = DataFolder::open(data)?.usage();
+    let keeper = UsageKeeper::open(&path, &limiter).map_err(|source| DataError::Usage {
+        path: path.display().to_string(),
+        source,
+    })?;
+    keeper.follow(limiter.clone(), tasks);
+    Ok(limiter)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod callgrind;
 mod compiled;
 mod json;
+mod limits;
 mod load;
 mod loading;
 mod memory;
@@ -49,6 +50,8 @@ pub(crate) enum Group {
     Wires,
     /// Reading and writing a large tensor in JSON; needs no mesh.
     Json,
+    /// What limits cost a request and a tenant; needs no mesh.
+    Limits,
     /// Where a request's time goes.
     Stages,
     /// Two polite tenants beside one that asks for three times what the device can do.
@@ -125,6 +128,10 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<()> {
         let rows = json::rows(&environment, arguments.rounds)?;
         return told(arguments, &rows);
     }
+    if arguments.only.as_slice() == [Group::Limits] {
+        let rows = limits::rows(&environment)?;
+        return told(arguments, &rows);
+    }
     let programs = if arguments.no_build {
         Programs::built(environment)?
     } else {
@@ -185,6 +192,9 @@ fn measure(bench: &Bench, only: &[Group], rows: &mut Vec<table::Row>) -> anyhow:
     }
     if wanted(Group::Json) {
         rows.extend(json::rows(&bench.programs.environment, bench.rounds)?);
+    }
+    if wanted(Group::Limits) {
+        rows.extend(limits::rows(&bench.programs.environment)?);
     }
     if wanted(Group::Instructions) {
         rows.push(callgrind::row(bench)?);

@@ -119,7 +119,7 @@ fn control(arguments: &[&str], pid: u32) -> anyhow::Result<()> {
 }
 
 /// The sum over a dump: the lines `totals:` of its parts.
-fn total(dump: &Path) -> anyhow::Result<f64> {
+pub(crate) fn total(dump: &Path) -> anyhow::Result<f64> {
     let text = std::fs::read_to_string(dump).with_context(|| format!("callgrind wrote no {}", dump.display()))?;
     totals(&text).context("callgrind wrote no totals")
 }
