@@ -101,6 +101,7 @@ fn known(kind: &str, tenants: usize, subject: (&TenantId, &ModelId)) -> Result<K
                 scopes,
                 expires: None,
                 revoked: false,
+                groups: Default::default(),
             });
         }
         let key = keys.first().map(|key| format!("key:{}", key.id)).unwrap_or_default();

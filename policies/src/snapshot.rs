@@ -107,7 +107,17 @@ impl MeshSnapshot {
     ///
     /// A credential whose tenant is gone is as good as none; that of a suspended tenant says so.
     pub fn caller(&self, presented: Presented<'_>, now_unix: i64) -> Result<(Principal, &Arc<TenantEntry>), AuthError> {
-        let principal = self.credentials.authenticate(presented, now_unix)?;
+        self.caller_if(presented, now_unix, &|| Ok(()))
+    }
+
+    /// The same, where a token that has to be checked is checked only if this lets it.
+    pub fn caller_if(
+        &self,
+        presented: Presented<'_>,
+        now_unix: i64,
+        may_check: &dyn Fn() -> Result<(), AuthError>,
+    ) -> Result<(Principal, &Arc<TenantEntry>), AuthError> {
+        let principal = self.credentials.authenticate_if(presented, now_unix, may_check)?;
         let tenant = self.tenant(principal.tenant.as_str()).ok_or(AuthError::Invalid)?;
         if tenant.suspended {
             return Err(AuthError::TenantSuspended);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use actix::System;
-use mesh_policies::Limiter;
+use mesh_policies::{Limiter, access::Attempts};
 use mesh_telemetry::Telemetry;
 use mesh_types::{
     Clock, DeviceId, Fault, FaultClass, FaultSource, InferJob, InferRequest, ManualClock, RequestId, Retry,
@@ -71,6 +71,7 @@ impl Bed {
         });
         let telemetry = Telemetry::local();
         let router = RouterActor::start_here(RouterParts {
+            attempts: Arc::new(Attempts::new(clock.clone())),
             cache: Arc::default(),
             sequences: Arc::default(),
             regions: Arc::default(),

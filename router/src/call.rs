@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,6 +21,7 @@ use crate::{
 pub struct Credential {
     shown: Shown,
     certificate: Option<Arc<PeerCertificate>>,
+    from: Option<IpAddr>,
 }
 
 #[derive(Clone, Default)]
@@ -39,6 +41,7 @@ impl Credential {
         Self {
             shown: value.map_or(Shown::Nothing, |value| Shown::Header(value.to_owned())),
             certificate: None,
+            from: None,
         }
     }
 
@@ -49,11 +52,23 @@ impl Credential {
         self
     }
 
+    /// The same from this address.
+    #[must_use]
+    pub fn from_address(mut self, address: Option<IpAddr>) -> Self {
+        self.from = address;
+        self
+    }
+
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.from
+    }
+
     /// Somebody on this machine who shows nothing.
     pub(crate) fn local(principal: Arc<Principal>) -> Self {
         Self {
             shown: Shown::Local(principal),
             certificate: None,
+            from: None,
         }
     }
 

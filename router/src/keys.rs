@@ -51,7 +51,11 @@ pub(crate) fn prove<'a>(
     unix_seconds: i64,
 ) -> Result<Proven<'a>, Fault> {
     let presented = credential.presented();
-    match snapshot.caller(presented, unix_seconds) {
+    let may_check = || match credential.address() {
+        Some(from) => parts.attempts.take(from).map_err(AuthError::TooManyTokens),
+        None => Ok(()),
+    };
+    match snapshot.caller_if(presented, unix_seconds, &may_check) {
         Ok((principal, tenant)) => Ok(Proven::Caller(principal, tenant)),
         Err(refused) => {
             let book = snapshot.credentials.book_for(presented, refused);

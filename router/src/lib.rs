@@ -52,7 +52,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 pub use mesh_policies::PeerCertificate;
-use mesh_policies::{MeshSnapshot, limits::Limiter};
+use mesh_policies::{MeshSnapshot, access::Attempts, limits::Limiter};
 use mesh_telemetry::Telemetry;
 use mesh_types::{Clock, DeviceId, Fault, InferJob, JobOutcome, ModelVersionKey, VersionStatistics};
 
@@ -102,6 +102,8 @@ pub struct RouterParts {
     pub snapshots: Arc<ArcSwap<MeshSnapshot>>,
     /// Limits' state; it outlives snapshots.
     pub limiter: Arc<Limiter>,
+    /// How many tokens addresses may have checked.
+    pub attempts: Arc<Attempts>,
     /// The devices.
     pub workers: Arc<dyn Workers>,
     /// Bounds on requests in a step of an ensemble; they outlive snapshots.

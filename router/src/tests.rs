@@ -10,7 +10,7 @@ use actix::System;
 use bytes::Bytes;
 use mesh_policies::{
     ApiKeyEntry, Arm, Credentials, Limiter, Limits, MeshSnapshot, ModelEntry, Pepper, Rate, Route, Scope, Target,
-    TenantEntry, TenantLimits, VersionEntry, generate_api_key, limits::Unit,
+    TenantEntry, TenantLimits, VersionEntry, access::Attempts, generate_api_key, limits::Unit,
 };
 use mesh_telemetry::{LiveSeries, Telemetry};
 use mesh_types::{
@@ -203,6 +203,7 @@ impl Bed {
         });
         let clock = Arc::new(SystemClock);
         let parts = RouterParts {
+            attempts: Arc::new(Attempts::new(clock.clone())),
             cache: Arc::default(),
             sequences: Arc::default(),
             regions: Arc::default(),

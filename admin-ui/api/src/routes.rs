@@ -208,14 +208,6 @@ async fn undrain(state: State, caller: Caller, request: HttpRequest) -> Answer {
     devices::drain(&state, &caller, device, false).await
 }
 
-async fn usage_list(state: State, caller: Caller, query: Query<ListQuery>) -> Answer {
-    usage::list(&state, &caller, &query)
-}
-
-async fn tenant_usage(state: State, request: HttpRequest) -> Answer {
-    usage::get(&state, &tenant_of(&request)?)
-}
-
 async fn download_backup(state: State, caller: Caller) -> Answer {
     backup::download(&state, &caller).await
 }
@@ -409,20 +401,6 @@ fn issuer_route() -> Entry {
     .answers("IssuerKeysView")
 }
 
-fn usage_routes() -> [Entry; 2] {
-    let all = "What every tenant has used today and this month.";
-    let one = "What a tenant has used today and this month, and the marks of its budgets.";
-    [
-        Entry::get("/usage", "listUsage", all, web::get().to(usage_list))
-            .query(&["limit", "cursor"])
-            .needs(Needs::Handler)
-            .answers("UsageList"),
-        Entry::get("/tenants/{tenant}/usage", "getUsage", one, web::get().to(tenant_usage))
-            .takes_right(Action::TenantRead, ObjectKind::Tenant)
-            .answers("UsageView"),
-    ]
-}
-
 fn backup_route() -> Entry {
     let about =
         "A copy of everything as a tar archive, secrets included; for who may do mesh:backup. `mesh restore` takes it.";
@@ -446,7 +424,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries.push(issuer_route());
     entries.extend(policies::routes().map(|entry| entry.tag("policies")));
     entries.extend(key_uses::entries());
-    entries.extend(usage_routes().map(|entry| entry.tag("live")));
+    entries.extend(usage::entries());
     entries.push(backup_route());
     entries.extend(device_routes().map(|entry| entry.tag("devices")));
     entries.extend(audit::routes().map(|entry| entry.tag("audit")));

@@ -1,8 +1,14 @@
 //! What tenants have used today and this month, beside the marks of their budgets.
 
-use actix_web::HttpResponse;
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{self, Data, Query},
+};
 use jiff::Timestamp;
-use mesh_policies::limits::Usage;
+use mesh_policies::{
+    authorization::{Action, ObjectKind},
+    limits::Usage,
+};
 use mesh_resources::{BudgetsSpec, Kind, Resource, ResourceKey, Spec};
 use mesh_types::TenantId;
 use serde::Serialize;
@@ -11,8 +17,10 @@ use utoipa::ToSchema;
 use crate::{
     AdminState,
     auth::Caller,
+    authz::Needs,
+    entry::Entry,
     error::ApiError,
-    resources::{ListQuery, page},
+    resources::{ListQuery, page, tenant_of},
 };
 
 /// What was used of each unit.
@@ -110,4 +118,28 @@ pub(crate) fn list(state: &AdminState, caller: &Caller, query: &ListQuery) -> Re
             .collect(),
         next: page.next.map(|key| key.to_string()),
     }))
+}
+
+/// Its routes.
+pub(crate) fn entries() -> [Entry; 2] {
+    let all = web::get().to(
+        |state: Data<AdminState>, caller: Caller, query: Query<ListQuery>| async move { list(&state, &caller, &query) },
+    );
+    let one = web::get().to(|state: Data<AdminState>, request: HttpRequest| async move {
+        let tenant = tenant_of(&request)?;
+        get(&state, &tenant)
+    });
+    let about_all = "What every tenant has used today and this month.";
+    let about = "What a tenant has used today and this month, and the marks of its budgets.";
+    let entries = [
+        Entry::get("/usage", "listUsage", about_all, all)
+            .query(&["limit", "cursor"])
+            // As of every list: what the caller may not read is left out.
+            .needs(Needs::Handler)
+            .answers("UsageList"),
+        Entry::get("/tenants/{tenant}/usage", "getUsage", about, one)
+            .takes_right(Action::TenantRead, ObjectKind::Tenant)
+            .answers("UsageView"),
+    ];
+    entries.map(|entry| entry.tag("live"))
 }

@@ -11,7 +11,7 @@ use mesh_admin_api::{AdminDoor, AdminDoorConfig, AdminParts, SignIn};
 use mesh_backend::Backend;
 use mesh_control::{Controller, ControllerHandle, ControllerParts};
 use mesh_jwks::{Keeper, KeeperError};
-use mesh_policies::{KeyBook, Limiter, MeshSnapshot, Pepper};
+use mesh_policies::{KeyBook, Limiter, MeshSnapshot, Pepper, access::Attempts};
 use mesh_registry::{Files, Registry, RegistryError};
 use mesh_router::{ModelControl, Regions, ResponseCache, RouterParts};
 use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor};
@@ -361,6 +361,7 @@ impl Behind<'_> {
             &groups.metrics,
         )?;
         let router = RouterParts {
+            attempts: Arc::new(Attempts::new(self.clock.clone())),
             cache,
             sequences: Arc::default(),
             regions,

@@ -8,6 +8,7 @@
 //! Invariants: nothing known means nobody in; a refusal never says which part failed, only that a proven credential has
 //! expired; every cost before a credential is proven is bounded.
 
+mod attempts;
 mod book;
 mod cache;
 mod certificate;
@@ -16,6 +17,7 @@ mod identity;
 mod jwt;
 mod keyset;
 mod recent;
+mod scope;
 mod secret;
 mod uses;
 
@@ -33,6 +35,7 @@ use mesh_types::{Fault, FaultClass, FaultSource, KeyId, Retry, TenantId};
 use smallvec::SmallVec;
 
 pub use self::{
+    attempts::{Attempts, BURST, MAX_ADDRESSES, PER_SECOND},
     book::{
         ASK_REST, BookView, DEFAULT_MAX_AGE, KeyBook, KeyLocation, KeyWait, MAX_KEY_WAITERS, MAX_MAX_AGE, MAX_STALE,
         MIN_MAX_AGE, Moment,
@@ -45,6 +48,7 @@ pub use self::{
         TenantBinding, TokenProfile,
     },
     keyset::{KeySet, KeySetError, LeftOut, MAX_KEY_SET_BYTES, WhyLeftOut},
+    scope::{Scope, Scopes},
     secret::{
         GeneratedKey, Pepper, SecretHash, SecretHashError, admin_token_id, generate_admin_token,
         generate_admin_token_as, generate_api_key, generate_api_key_as, hash_secret, verify_admin_token,
@@ -137,6 +141,9 @@ pub enum AuthError {
     /// None of the issuer's published keys is known, so that nothing of its can be checked.
     #[error("the keys of the token's issuer cannot be fetched at the moment: try again")]
     KeysUnavailable,
+    /// Its address has had so many tokens checked that the next has to wait so long.
+    #[error("too many tokens of this address had to be checked: try again in {} ms", .0.as_nanos().div_ceil(1_000_000))]
+    TooManyTokens(Duration),
     /// Proven, but out of date.
     #[error("expired credential")]
     Expired,
@@ -160,6 +167,10 @@ impl From<AuthError> for Fault {
                 let later = Retry::After(KEYS_RETRY);
                 return Self::unavailable(FaultSource::Mesh, error.to_string()).with_retry(later);
             }
+            AuthError::TooManyTokens(wait) => {
+                let limited = Self::new(FaultClass::RateLimited, FaultSource::Client, error.to_string());
+                return limited.with_retry(Retry::After(wait));
+            }
             AuthError::TenantSuspended => FaultClass::PermissionDenied,
             AuthError::InsufficientScope(_) => FaultClass::InsufficientScope,
             AuthError::Malformed => FaultClass::MalformedCredential,
@@ -170,57 +181,6 @@ impl From<AuthError> for Fault {
             | AuthError::Disagreeing => FaultClass::Unauthenticated,
         };
         Self::new(class, FaultSource::Client, error.to_string())
-    }
-}
-
-/// A right that a credential carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// To call models and endpoints.
-    Infer,
-}
-
-impl Scope {
-    /// Every scope.
-    pub const ALL: [Self; 1] = [Self::Infer];
-
-    /// The name in keys and tokens.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Infer => "infer",
-        }
-    }
-
-    const fn bit(self) -> u8 {
-        match self {
-            Self::Infer => 1,
-        }
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The scopes of a credential.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Scopes(u8);
-
-impl Scopes {
-    /// No right at all.
-    pub const NONE: Self = Self(0);
-
-    /// Whether the scope is among them.
-    pub const fn contains(self, scope: Scope) -> bool {
-        self.0 & scope.bit() != 0
-    }
-}
-
-impl FromIterator<Scope> for Scopes {
-    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
-        Self(scopes.into_iter().fold(0, |bits, scope| bits | scope.bit()))
     }
 }
 
@@ -404,25 +364,41 @@ impl Credentials {
 
     /// Who this is, at this Unix second.
     pub fn authenticate(&self, presented: Presented<'_>, now_unix: i64) -> Result<Principal, AuthError> {
+        self.authenticate_if(presented, now_unix, &|| Ok(()))
+    }
+
+    /// The same, where a token that has to be checked is checked only if this lets it.
+    pub fn authenticate_if(
+        &self,
+        presented: Presented<'_>,
+        now_unix: i64,
+        may_check: &dyn Fn() -> Result<(), AuthError>,
+    ) -> Result<Principal, AuthError> {
         match presented {
             Presented::None => Err(AuthError::Missing),
             Presented::Malformed => Err(AuthError::Malformed),
             Presented::Local(principal) => Ok(principal.clone()),
-            Presented::Bearer(text) => self.by_bearer(text, None, now_unix),
+            Presented::Bearer(text) => self.by_bearer(text, None, now_unix, may_check),
             Presented::Certificate(peer) => self.certificates.authenticate(peer, now_unix),
             Presented::BearerWith(text, peer) => {
-                let principal = self.by_bearer(text, Some(peer), now_unix)?;
+                let principal = self.by_bearer(text, Some(peer), now_unix, may_check)?;
                 self.certificates.agree(peer, &principal)?;
                 Ok(principal)
             }
         }
     }
 
-    fn by_bearer(&self, text: &str, peer: Option<&PeerCertificate>, now_unix: i64) -> Result<Principal, AuthError> {
+    fn by_bearer(
+        &self,
+        text: &str,
+        peer: Option<&PeerCertificate>,
+        now_unix: i64,
+        may_check: &dyn Fn() -> Result<(), AuthError>,
+    ) -> Result<Principal, AuthError> {
         if text.starts_with(API_KEY_PREFIX) {
             self.by_key(text, now_unix)
         } else {
-            self.by_token(text, peer, now_unix)
+            self.by_token(text, peer, now_unix, may_check)
         }
     }
 
@@ -481,7 +457,13 @@ impl Credentials {
         found.ok_or(AuthError::Invalid)
     }
 
-    fn by_token(&self, token: &str, peer: Option<&PeerCertificate>, now_unix: i64) -> Result<Principal, AuthError> {
+    fn by_token(
+        &self,
+        token: &str,
+        peer: Option<&PeerCertificate>,
+        now_unix: i64,
+        may_check: &dyn Fn() -> Result<(), AuthError>,
+    ) -> Result<Principal, AuthError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(AuthError::Invalid);
         }
@@ -490,6 +472,7 @@ impl Credentials {
         let verified = if let Some(verified) = known.filter(|verified| verified.is_alive(now_unix)) {
             verified
         } else {
+            may_check()?;
             let verified = Arc::new(jwt::verify(&self.issuers, token, now_unix)?);
             // One that is not in time is not worth remembering.
             verified.window.check(now_unix)?;

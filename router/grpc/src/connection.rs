@@ -7,6 +7,7 @@ use std::{
     cell::RefCell,
     convert::Infallible,
     future::{Future, poll_fn},
+    net::IpAddr,
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
     rc::Rc,
@@ -43,11 +44,16 @@ pub(crate) struct Caller {
     pub(crate) local: Option<LocalTenant>,
     /// What it has shown in the handshake.
     pub(crate) certificate: Option<Arc<PeerCertificate>>,
+    /// Where it is.
+    pub(crate) address: Option<IpAddr>,
 }
 
 impl Caller {
     /// Notes it on a call.
     fn mark<B>(&self, request: &mut Request<B>) {
+        if let Some(address) = self.address {
+            request.extensions_mut().insert(address);
+        }
         if let Some(local) = &self.local {
             request.extensions_mut().insert(local.clone());
         }

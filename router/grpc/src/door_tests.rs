@@ -8,7 +8,7 @@ use futures::StreamExt;
 use mesh_actors::{Readiness, Tasks};
 use mesh_policies::{
     ApiKeyEntry, Credentials, Limiter, MeshSnapshot, ModelEntry, Pepper, Scope, Target, TenantEntry, TenantLimits,
-    VersionEntry, generate_api_key,
+    VersionEntry, access::Attempts, generate_api_key,
 };
 use mesh_protocol::grpc::messages::*;
 use mesh_router::{RouterParts, WorkerReply, Workers};
@@ -163,6 +163,7 @@ fn bed_with(change: impl FnOnce(&mut GrpcDoorConfig)) -> Bed {
     });
     let clock = Arc::new(SystemClock);
     let parts = RouterParts {
+        attempts: Arc::new(Attempts::new(clock.clone())),
         cache: Arc::default(),
         sequences: Arc::default(),
         regions: Arc::default(),
@@ -831,6 +832,7 @@ async fn an_address_that_is_taken_is_named() {
         ..GrpcDoorConfig::default()
     };
     let parts = RouterParts {
+        attempts: Arc::new(Attempts::new(Arc::new(SystemClock))),
         cache: Arc::default(),
         sequences: Arc::default(),
         regions: Arc::default(),

@@ -1,6 +1,6 @@
 //! What a call says beside its message: who calls, how long it waits, its trace, and how its messages are packed.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderName, Request,
@@ -111,7 +111,10 @@ pub(crate) fn credential<B>(request: &Request<B>) -> Credential {
     } else {
         first
     };
-    Credential::from_header(only).over(certificate.cloned())
+    let address = request.extensions().get::<IpAddr>().copied();
+    Credential::from_header(only)
+        .over(certificate.cloned())
+        .from_address(address)
 }
 
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Fault> {

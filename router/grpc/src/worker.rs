@@ -70,17 +70,27 @@ pub(crate) async fn run(mut arriving: mpsc::Receiver<Arrived>, service: Rc<Servi
 
 async fn serve(arrived: Arrived, service: Rc<Service>) {
     let Arrived { socket, place } = arrived;
-    let here = socket.peer_addr().is_ok_and(|peer| LocalTenant::is_here(peer.ip()));
+    let address = socket.peer_addr().ok().map(|peer| peer.ip());
+    let here = address.is_some_and(LocalTenant::is_here);
     let local = service.config.local_tenant.clone().filter(|_| here);
     match (tokio::net::TcpStream::from_std(socket), service.tls.clone()) {
         (Ok(socket), None) => {
-            let certificate = None;
-            connection::serve(socket, Caller { local, certificate }, service).await;
+            let caller = Caller {
+                local,
+                certificate: None,
+                address,
+            };
+            connection::serve(socket, caller, service).await;
         }
         (Ok(socket), Some(acceptor)) => {
             if let Some(secured) = tls::shake_hands(&acceptor, socket).await {
                 let certificate = peer_of(secured.get_ref().1).map(Arc::new);
-                connection::serve(secured, Caller { local, certificate }, service).await;
+                let caller = Caller {
+                    local,
+                    certificate,
+                    address,
+                };
+                connection::serve(secured, caller, service).await;
             }
         }
         (Err(error), _) => tracing::debug!(%error, "a connection could not be taken over"),

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use mesh_actors::{Readiness, Tasks};
 use mesh_policies::{
     ApiKeyEntry, Arm, Credentials, GeneratedKey, Limiter, Limits, MeshSnapshot, ModelEntry, Pepper, Rate, Route, Scope,
-    Target, TenantEntry, TenantLimits, VersionEntry, generate_api_key,
+    Target, TenantEntry, TenantLimits, VersionEntry,
+    access::Attempts,
+    generate_api_key,
     limits::{Budgets, Unit},
 };
 use mesh_router::{RouterParts, WorkerReply, Workers};
@@ -189,6 +191,7 @@ fn bed_by(
     });
     let telemetry = Telemetry::local();
     let parts = RouterParts {
+        attempts: Arc::new(Attempts::new(clock.clone())),
         cache: Arc::default(),
         sequences: Arc::default(),
         regions: Arc::default(),

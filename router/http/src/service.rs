@@ -267,7 +267,8 @@ pub(crate) fn credential(request: &HttpRequest) -> Credential {
     } else {
         first
     };
-    Credential::from_header(only).over(certificate)
+    let address = request.peer_addr().map(|peer| peer.ip());
+    Credential::from_header(only).over(certificate).from_address(address)
 }
 
 /// What the client of the request's connection has shown in the handshake: noted on the connection over HTTP/1.1, and on each of

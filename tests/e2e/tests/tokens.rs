@@ -513,3 +513,42 @@ async fn two_keys_of_a_tenant_work_at_once_and_a_revoked_one_ends_within_a_secon
     bed.refuses("revoked", &old).await?;
     bed.takes(&new).await
 }
+
+#[tokio::test]
+async fn forged_tokens_of_an_address_are_checked_up_to_a_bound_and_cost_others_nothing() -> anyhow::Result<()> {
+    let bed = Bed::start(Algorithm::EdDSA).await?;
+    let right = bed.signer.token(&claims(ISSUER))?;
+    bed.takes(&right).await?;
+    let forged = |number: u32| -> anyhow::Result<String> {
+        let claims = with("jti", json!(number.to_string()));
+        let token = bed.signer.token(&claims)?;
+        let (rest, _) = token.rsplit_once('.').context("no signature")?;
+        Ok(format!("{rest}.{}", base64(&[0; 64])))
+    };
+    // More than the bound even if 200 more a second come meanwhile.
+    let mut refused = None;
+    for hundred in 0..100 {
+        let tokens = (0..100).map(|number| forged(hundred * 100 + number));
+        let tokens = tokens.collect::<anyhow::Result<Vec<_>>>()?;
+        let answers = futures::future::try_join_all(tokens.iter().map(|token| bed.http(token))).await?;
+        let wrong = answers
+            .iter()
+            .find(|answer| !matches!(answer.status.as_u16(), 401 | 429));
+        ensure!(wrong.is_none(), "{:?}", wrong.map(|answer| answer.status));
+        refused = answers.into_iter().find(|answer| answer.status == 429);
+        if refused.is_some() {
+            break;
+        }
+        ensure!(hundred < 99, "10,000 forged tokens were checked");
+    }
+    let refused = refused.context("none was refused")?;
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert!(
+        refused.error().contains("too many tokens of this address"),
+        "{}",
+        refused.error()
+    );
+    // What is remembered, and keys, are not concerned.
+    bed.takes(&right).await?;
+    bed.takes(bed.caller.key()).await
+}
