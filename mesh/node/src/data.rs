@@ -5,9 +5,9 @@
 //! follows from the pepper; the audit log's does not, because it stays what it is while a pepper may change.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions},
-    io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fs::{self, File, Permissions},
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -15,12 +15,11 @@ use mesh_policies::{Pepper, PublicKey, SigningKey, generate_admin_token, hash_se
 use mesh_registry::{Author, Change, Expected, RegistryConfig, RegistryError, RegistryHandle, SealKey};
 use mesh_resources::{AdminRole, AdminTokenSpec, Kind, Resource, ResourceKey};
 
-use crate::sent;
+use crate::{sent, whole::write_whole};
 
 const PEPPER_BYTES: usize = 32;
 /// The audit log's private key, and what a backup calls it.
 pub(crate) const AUDIT_KEY: &str = "audit-key";
-const OWNER_ONLY: u32 = 0o600;
 pub(crate) const OWNERS_FOLDER: u32 = 0o700;
 pub(crate) const REGISTRY: &str = "registry";
 pub(crate) const ARTIFACTS: &str = "artifacts";
@@ -150,7 +149,7 @@ impl DataFolder {
         let path = self.root.join(AUDIT_KEY);
         if !path.exists() {
             let seed: [u8; SEED_BYTES] = rand::random();
-            write_secret(&path, &seed).map_err(failed("write the audit log's key", &path))?;
+            write_whole(&path, &seed).map_err(failed("write the audit log's key", &path))?;
         }
         let seed = read_secret(&path).map_err(failed("read the audit log's key", &path))?;
         SigningKey::from_seed(&seed).map_err(|_| DataError::AuditKey(path.display().to_string()))
@@ -183,7 +182,7 @@ impl DataFolder {
                     return Err(DataError::PepperMissing(path.display().to_string()));
                 }
                 let bytes: [u8; PEPPER_BYTES] = rand::random();
-                write_secret(&path, &bytes).map_err(failed("write the pepper", &path))?;
+                write_whole(&path, &bytes).map_err(failed("write the pepper", &path))?;
                 Ok(Pepper::from_bytes(bytes))
             }
             Err(error) => Err(failed("read the pepper", &path)(error)),
@@ -218,25 +217,6 @@ fn read_pepper(file: File, path: &Path) -> Result<Pepper, DataError> {
     pepper_of(&bytes).ok_or_else(|| DataError::Pepper(path.display().to_string()))
 }
 
-/// Writes a new file that only its owner can read; nobody ever sees half of it.
-pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let new = PathBuf::from(name);
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(OWNER_ONLY)
-        .open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)
-}
-
 /// Makes the first admin token if there is none; its text is answered once and never kept.
 pub(crate) async fn first_admin_token(
     registry: &RegistryHandle,
@@ -249,7 +229,7 @@ pub(crate) async fn first_admin_token(
     let token = generate_admin_token(&mut rand::rng());
     if let Some(path) = file {
         let line = format!("{}\n", token.text);
-        write_secret(path, line.as_bytes()).map_err(failed("write the admin token to", path))?;
+        write_whole(path, line.as_bytes()).map_err(failed("write the admin token to", path))?;
     }
     let spec = AdminTokenSpec {
         hash: hash_secret(pepper, &token.secret),
@@ -275,6 +255,7 @@ pub(crate) async fn first_admin_token(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::whole::OWNER_ONLY;
 
     #[test]
     fn the_pepper_is_made_once_and_only_its_owner_reads_it() {
@@ -328,14 +309,5 @@ mod tests {
         fs::create_dir(folder.path().join(RESTORING)).unwrap();
         let refused = DataFolder::open(folder.path());
         assert!(matches!(refused, Err(DataError::HalfRestored(_))), "{refused:?}");
-    }
-
-    #[test]
-    fn a_half_written_secret_does_not_stand_in_the_way() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("token");
-        fs::write(folder.path().join("token.new"), "half").unwrap();
-        write_secret(&path, b"whole").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"whole");
     }
 }

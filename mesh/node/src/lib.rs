@@ -31,6 +31,7 @@ mod triton;
 mod turns;
 mod usage;
 mod uses;
+mod whole;
 
 pub use audit::{AuditError, AuditSource, AuditVerdict, verify_audit};
 pub use code::{CodeConfig, CodeOptions};

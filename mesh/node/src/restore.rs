@@ -15,8 +15,9 @@ use std::{
 use clap::Args;
 use mesh_registry::{BackupError, NamedSecret, RegistryConfig, SealKey, Unpacked, unpack};
 
-use crate::data::{
-    ARTIFACTS, AUDIT_KEY, OWNERS_FOLDER, PEPPER, REGISTRY, RESTORING, pepper_of, seal_key, write_secret,
+use crate::{
+    data::{ARTIFACTS, AUDIT_KEY, OWNERS_FOLDER, PEPPER, REGISTRY, RESTORING, pepper_of, seal_key},
+    whole::write_whole,
 };
 
 /// How much of the backup is read at once.
@@ -149,7 +150,7 @@ fn fill(backup: File, file: &Path, staging: &Path, data: &Path) -> Result<Unpack
     let ours = |(name, _): &&NamedSecret| [PEPPER, AUDIT_KEY].contains(&name.as_str());
     for (name, bytes) in found.secrets.iter().filter(ours) {
         let path = staging.join(name);
-        write_secret(&path, bytes).map_err(failed("write", &path))?;
+        write_whole(&path, bytes).map_err(failed("write", &path))?;
     }
     let sync = |folder: &Path| File::open(folder).and_then(|folder| folder.sync_all());
     sync(staging).map_err(failed("fsync", staging))?;

@@ -9,7 +9,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -23,7 +23,10 @@ use mesh_types::{Clock, TenantId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{DataError, DataFolder};
+use crate::{
+    data::{DataError, DataFolder},
+    whole::{OWNER_ONLY, write_whole},
+};
 
 /// How often use is kept; a crash loses no more than this.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
@@ -33,7 +36,6 @@ const SMALL: u64 = 1 << 20;
 const GROWTH: u64 = 4;
 /// The longest line that is read; what we write is far shorter.
 const MAX_LINE: u64 = 4_096;
-const OWNER_ONLY: u32 = 0o600;
 
 /// One line.
 #[derive(Serialize, Deserialize)]
@@ -143,18 +145,6 @@ impl Book {
     }
 
     fn write_anew(&mut self) -> io::Result<()> {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push(".new");
-        let new = PathBuf::from(name);
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .mode(OWNER_ONLY)
-            .open(&new)?;
         let lines = self.newest.iter().filter_map(|(tenant, usage)| {
             written(&TenantUsage {
                 tenant: tenant.clone(),
@@ -162,14 +152,8 @@ impl Book {
             })
         });
         let text: String = lines.collect();
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)?;
-        // Else a power loss could bring the former file back, without what comes after this.
-        if let Some(folder) = self.path.parent() {
-            File::open(folder)?.sync_all()?;
-        }
-        self.file = file;
+        // What comes after this is appended to the new file: a power loss must not bring the former one back.
+        self.file = write_whole(&self.path, text.as_bytes())?;
         (self.bytes, self.settled) = (text.len() as u64, text.len() as u64);
         Ok(())
     }
@@ -247,6 +231,8 @@ pub(crate) fn limiter(data: &Path, clock: Arc<dyn Clock>, tasks: &Tasks) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use mesh_policies::limits::{Charge, TenantLimits};
     use mesh_types::{ManualClock, ModelId};
 

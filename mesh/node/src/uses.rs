@@ -21,7 +21,7 @@ use mesh_policies::{
 };
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::data::{DataFolder, write_secret};
+use crate::{data::DataFolder, whole::write_whole};
 
 /// The most that is forgotten of a node that is killed.
 const WRITE_INTERVAL: Duration = Duration::from_secs(60);
@@ -98,8 +98,8 @@ fn write(file: &Path, snapshot: &MeshSnapshot, before: Vec<u8>) -> Vec<u8> {
     if bytes == before {
         return before;
     }
-    match write_secret(file, &bytes) {
-        Ok(()) => bytes,
+    match write_whole(file, &bytes) {
+        Ok(_) => bytes,
         Err(error) => {
             tracing::warn!(%error, "the last uses of API keys cannot be written; they are tried again in a minute");
             before

@@ -1,5 +1,6 @@
 //! Policies: what they keep a tenant's callers from, at every door, and how soon; what is refused; what the command line says.
 
+use anyhow::bail;
 use clap::Parser as _;
 use mesh_cli::{Cli, Terminal, run_with};
 use mesh_e2e::Load;
@@ -7,9 +8,10 @@ use mesh_harness::{
     Admin, Answer, Caller, GrpcCaller, Mesh, MeshOptions, ServeOptions, Text, eventually, identity, repeat_int32,
 };
 use mesh_protocol::grpc::messages::{
-    ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelMetadataRequest, ModelMetadataResponse,
-    ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse, RepositoryIndexRequest,
-    RepositoryIndexResponse, TraceSettingRequest, TraceSettingResponse, model_infer_request::InferInputTensor,
+    ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
+    ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
+    RepositoryIndexRequest, RepositoryIndexResponse, TraceSettingRequest, TraceSettingResponse,
+    model_infer_request::InferInputTensor,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -163,8 +165,23 @@ fn infer(name: &str) -> ModelInferRequest {
     }
 }
 
+/// A call, and how it was refused.
+type Told = (&'static str, Code, String);
+
+/// How a call that takes a name is refused, without the name.
+async fn refusal<Q, R>(grpc: &GrpcCaller, call: &'static str, name: &str, message: Q) -> anyhow::Result<Told>
+where
+    Q: prost::Message + Send + Sync + 'static,
+    R: prost::Message + Default + Send + Sync + 'static,
+{
+    match grpc.ask::<Q, R>(call, message).await {
+        Ok(_) => bail!("{call} of {name} was answered"),
+        Err(status) => Ok((call, status.code(), status.message().replace(name, "NAME"))),
+    }
+}
+
 /// Every call of the service that takes a name.
-async fn refusals(grpc: &GrpcCaller, name: &str) -> anyhow::Result<Vec<(&'static str, Code, String)>> {
+async fn refusals(grpc: &GrpcCaller, name: &str) -> anyhow::Result<Vec<Told>> {
     let (of, version) = (name.to_owned(), String::new());
     let metadata = ModelMetadataRequest {
         name: of.clone(),
@@ -186,37 +203,14 @@ async fn refusals(grpc: &GrpcCaller, name: &str) -> anyhow::Result<Vec<(&'static
         model_name: of,
         ..TraceSettingRequest::default()
     };
-    let asked = [
-        ("ModelInfer", grpc.infer(infer(name)).await.map(drop)),
-        (
-            "ModelReady",
-            (grpc.ask::<_, ModelReadyResponse>("ModelReady", ready).await).map(drop),
-        ),
-        (
-            "ModelMetadata",
-            (grpc.ask::<_, ModelMetadataResponse>("ModelMetadata", metadata).await).map(drop),
-        ),
-        (
-            "ModelConfig",
-            (grpc.ask::<_, ModelConfigResponse>("ModelConfig", config).await).map(drop),
-        ),
-        (
-            "ModelStatistics",
-            (grpc
-                .ask::<_, ModelStatisticsResponse>("ModelStatistics", statistics)
-                .await)
-                .map(drop),
-        ),
-        (
-            "TraceSetting",
-            (grpc.ask::<_, TraceSettingResponse>("TraceSetting", setting).await).map(drop),
-        ),
+    let mut told = vec![
+        refusal::<_, ModelInferResponse>(grpc, "ModelInfer", name, infer(name)).await?,
+        refusal::<_, ModelReadyResponse>(grpc, "ModelReady", name, ready).await?,
+        refusal::<_, ModelMetadataResponse>(grpc, "ModelMetadata", name, metadata).await?,
+        refusal::<_, ModelConfigResponse>(grpc, "ModelConfig", name, config).await?,
+        refusal::<_, ModelStatisticsResponse>(grpc, "ModelStatistics", name, statistics).await?,
+        refusal::<_, TraceSettingResponse>(grpc, "TraceSetting", name, setting).await?,
     ];
-    let told = asked.into_iter().map(|(call, answer)| {
-        let status = answer.expect_err(call);
-        (call, status.code(), status.message().replace(name, "NAME"))
-    });
-    let mut told: Vec<_> = told.collect();
     let streamed = grpc.stream(vec![infer(name)]).await?.message().await?;
     let streamed = streamed.unwrap_or_default();
     assert!(streamed.infer_response.is_none_or(|answer| answer.outputs.is_empty()));

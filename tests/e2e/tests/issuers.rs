@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 mod identity {
     pub(crate) mod provider;
     pub(crate) mod signer;
+    pub(crate) mod wire;
 }
 use self::identity::{
     provider::{Manner, Provider},

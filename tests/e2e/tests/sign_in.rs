@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 mod identity {
     pub(crate) mod people;
     pub(crate) mod signer;
+    pub(crate) mod wire;
 }
 use self::identity::{
     people::{CLIENT, People, SECRET},

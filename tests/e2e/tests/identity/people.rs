@@ -1,24 +1,20 @@
 //! An identity provider that people sign in with: discovery, keys, an authorization endpoint that takes everybody for the person it
 //! is set to, and a token endpoint that checks client, code, redirect and PKCE's verifier as a provider must.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use parking_lot::Mutex;
 use reqwest::Url;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
-};
+use tokio::net::TcpListener;
 
-use super::signer::{Signer, base64, now};
+use super::{
+    signer::{Signer, base64, now},
+    wire::{self, Answer, Asked, Serving},
+};
 
 pub(crate) const CLIENT: &str = "mesh-admin";
 /// With all that forms and Basic must escape.
@@ -32,7 +28,7 @@ struct Grant {
 }
 
 /// How an identity token is made of the right claims.
-pub(crate) type Forge = Box<dyn Fn(&Signer, Value) -> anyhow::Result<String> + Send>;
+pub(crate) type Forge = Box<dyn Fn(&Signer, &Value) -> anyhow::Result<String> + Send>;
 
 struct Shared {
     address: SocketAddr,
@@ -50,17 +46,11 @@ struct Shared {
 /// Serves until it is dropped.
 pub(crate) struct People {
     shared: Arc<Shared>,
-    serving: JoinHandle<()>,
-}
-
-impl Drop for People {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
+    _serving: Serving,
 }
 
 /// A right identity token.
-fn right(signer: &Signer, claims: Value) -> anyhow::Result<String> {
+fn right(signer: &Signer, claims: &Value) -> anyhow::Result<String> {
     let header = json!({"alg": format!("{:?}", signer.algorithm), "typ": "JWT", "kid": signer.kid});
     signer.raw(&header.to_string(), &claims.to_string())
 }
@@ -80,18 +70,8 @@ impl People {
             iss: Mutex::new(says_iss.then(|| format!("http://{address}"))),
             says_iss,
         });
-        let (of_all, mut open) = (shared.clone(), tokio::task::JoinSet::new());
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a server of a test, aborted when it is dropped"
-        )]
-        let serving = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                open.spawn(answer(of_all.clone(), stream));
-                while open.try_join_next().is_some() {}
-            }
-        });
-        Ok(Self { shared, serving })
+        let _serving = wire::serve(listener, shared.clone(), answer);
+        Ok(Self { shared, _serving })
     }
 
     pub(crate) fn issuer(&self) -> String {
@@ -100,32 +80,33 @@ impl People {
 
     /// Sends browsers back to this address and to no other.
     pub(crate) fn allow(&self, redirect_uri: &str) {
-        redirect_uri.clone_into(&mut self.shared.allowed.lock().unwrap());
+        redirect_uri.clone_into(&mut self.shared.allowed.lock());
     }
 
     /// Takes everybody for the person of these claims.
     pub(crate) fn is(&self, claims: Value) {
-        *self.shared.claims.lock().unwrap() = claims;
+        *self.shared.claims.lock() = claims;
     }
 
     /// Makes its tokens otherwise from now on.
-    pub(crate) fn forges(&self, forge: impl Fn(&Signer, Value) -> anyhow::Result<String> + Send + 'static) {
-        *self.shared.forge.lock().unwrap() = Box::new(forge);
+    pub(crate) fn forges(&self, forge: impl Fn(&Signer, &Value) -> anyhow::Result<String> + Send + 'static) {
+        *self.shared.forge.lock() = Box::new(forge);
     }
 
     /// Makes right tokens of these claims in the place of its own.
     pub(crate) fn claims_instead(&self, changes: Value) {
-        self.forges(move |signer, mut claims| {
+        self.forges(move |signer, claims| {
+            let mut claims = claims.clone();
             for (name, value) in changes.as_object().context("no object")? {
                 claims[name] = value.clone();
             }
-            right(signer, claims)
+            right(signer, &claims)
         });
     }
 
     /// Says that a code is of this issuer.
     pub(crate) fn says(&self, iss: Option<&str>) {
-        *self.shared.iss.lock().unwrap() = iss.map(str::to_owned);
+        *self.shared.iss.lock() = iss.map(str::to_owned);
     }
 }
 
@@ -135,28 +116,8 @@ fn pairs(query: &str) -> anyhow::Result<HashMap<String, String>> {
     Ok(url.query_pairs().into_owned().collect())
 }
 
-async fn answer(shared: Arc<Shared>, mut stream: TcpStream) -> anyhow::Result<()> {
-    let mut request = Vec::new();
-    let head = loop {
-        if let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") {
-            break String::from_utf8_lossy(&request[..end]).into_owned();
-        }
-        if stream.read_buf(&mut request).await? == 0 {
-            return Ok(());
-        }
-    };
-    let header = |wanted: &str| {
-        head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case(wanted).then(|| value.trim().to_owned())
-        })
-    };
-    let length: usize = header("content-length").unwrap_or_default().parse().unwrap_or(0);
-    let whole = head.len() + 4 + length;
-    while request.len() < whole && stream.read_buf(&mut request).await? > 0 {}
-    let form = String::from_utf8_lossy(&request[head.len() + 4..]).into_owned();
-    let target = head.split(' ').nth(1).context("no path")?;
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+async fn answer(shared: Arc<Shared>, asked: Asked) -> anyhow::Result<Answer> {
+    let (path, query) = asked.target()?;
     let own = format!("http://{}", shared.address);
     let (status, more, body) = match path {
         "/.well-known/openid-configuration" => {
@@ -172,7 +133,7 @@ async fn answer(shared: Arc<Shared>, mut stream: TcpStream) -> anyhow::Result<()
             Ok(place) => ("302 Found", format!("location: {place}\r\n"), Value::Null),
             Err(error) => ("400 Bad Request", String::new(), json!(error.to_string())),
         },
-        "/token" => match token(&shared, &form, &header("authorization").unwrap_or_default()) {
+        "/token" => match token(&shared, &asked.form, asked.header("authorization")) {
             Ok(token) => {
                 let body = json!({"id_token": token, "access_token": "unused", "token_type": "Bearer"});
                 ("200 OK", String::new(), body)
@@ -181,12 +142,7 @@ async fn answer(shared: Arc<Shared>, mut stream: TcpStream) -> anyhow::Result<()
         },
         _ => ("404 Not Found", String::new(), Value::Null),
     };
-    let body = body.to_string();
-    let length = body.len();
-    let answer = format!("HTTP/1.1 {status}\r\n{more}content-length: {length}\r\nconnection: close\r\n\r\n{body}");
-    stream.write_all(answer.as_bytes()).await?;
-    stream.shutdown().await?;
-    Ok(())
+    Ok((status, more, body.to_string().into_bytes()))
 }
 
 /// The address to send the browser back to, with a new code.
@@ -202,10 +158,7 @@ fn authorize(shared: &Shared, query: &str) -> anyhow::Result<String> {
         of("scope").split(' ').any(|scope| scope == "openid"),
         "not OpenID Connect"
     );
-    ensure!(
-        of("redirect_uri") == *shared.allowed.lock().unwrap(),
-        "another redirect"
-    );
+    ensure!(of("redirect_uri") == *shared.allowed.lock(), "another redirect");
     ensure!(
         of("code_challenge_method") == "S256" && of("code_challenge").len() == 43,
         "no PKCE"
@@ -220,12 +173,12 @@ fn authorize(shared: &Shared, query: &str) -> anyhow::Result<String> {
         redirect_uri: of("redirect_uri").to_owned(),
         nonce: of("nonce").to_owned(),
     };
-    shared.codes.lock().unwrap().insert(code.clone(), grant);
+    shared.codes.lock().insert(code.clone(), grant);
     let mut back = Url::parse(of("redirect_uri"))?;
     back.query_pairs_mut()
         .append_pair("code", &code)
         .append_pair("state", of("state"));
-    if let Some(iss) = &*shared.iss.lock().unwrap() {
+    if let Some(iss) = &*shared.iss.lock() {
         back.query_pairs_mut().append_pair("iss", iss);
     }
     Ok(back.into())
@@ -241,12 +194,7 @@ fn token(shared: &Shared, form: &str, authorization: &str) -> anyhow::Result<Str
     let shown = pairs(&format!("client={client}&secret={secret}"))?;
     ensure!(shown["client"] == CLIENT && shown["secret"] == SECRET, "another client");
     ensure!(of("grant_type") == "authorization_code", "another grant");
-    let grant = shared
-        .codes
-        .lock()
-        .unwrap()
-        .remove(of("code"))
-        .context("no such code")?;
+    let grant = shared.codes.lock().remove(of("code")).context("no such code")?;
     ensure!(grant.redirect_uri == of("redirect_uri"), "another redirect");
     let verifier = of("code_verifier");
     ensure!(
@@ -257,9 +205,9 @@ fn token(shared: &Shared, form: &str, authorization: &str) -> anyhow::Result<Str
         "iss": format!("http://{}", shared.address), "aud": CLIENT, "sub": "anna", "nonce": grant.nonce,
         "iat": now(), "exp": now() + 300,
     });
-    for (name, value) in shared.claims.lock().unwrap().as_object().context("no object")? {
+    for (name, value) in shared.claims.lock().as_object().context("no object")? {
         claims[name] = value.clone();
     }
-    let forge = shared.forge.lock().unwrap();
-    forge(&shared.signer, claims)
+    let forge = shared.forge.lock();
+    forge(&shared.signer, &claims)
 }

@@ -7,19 +7,18 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
-use anyhow::Context;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{Mutex, Notify},
-    task::JoinHandle,
 };
 
-use super::signer::{Signer, claims};
+use super::{
+    signer::{Signer, claims},
+    wire::{self, Answer, Asked, Serving},
+};
 
 /// What the key set's address answers.
 #[derive(Clone)]
@@ -47,13 +46,7 @@ pub(crate) struct Shared {
 /// Serves until it is dropped.
 pub(crate) struct Provider {
     pub(crate) shared: Arc<Shared>,
-    serving: JoinHandle<()>,
-}
-
-impl Drop for Provider {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
+    _serving: Serving,
 }
 
 impl Provider {
@@ -67,18 +60,8 @@ impl Provider {
             elsewhere: AtomicUsize::new(0),
             address: listener.local_addr()?,
         });
-        let (of_all, mut open) = (shared.clone(), tokio::task::JoinSet::new());
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a server of a test, aborted when it is dropped"
-        )]
-        let serving = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                open.spawn(answer(of_all.clone(), stream));
-                while open.try_join_next().is_some() {}
-            }
-        });
-        Ok(Self { shared, serving })
+        let _serving = wire::serve(listener, shared.clone(), answer);
+        Ok(Self { shared, _serving })
     }
 
     /// Its own `iss`.
@@ -110,26 +93,9 @@ impl Provider {
     }
 }
 
-async fn answer(shared: Arc<Shared>, mut stream: TcpStream) -> anyhow::Result<()> {
-    let mut request = Vec::new();
-    let head = loop {
-        if let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") {
-            break String::from_utf8_lossy(&request[..end]).into_owned();
-        }
-        if stream.read_buf(&mut request).await? == 0 {
-            return Ok(());
-        }
-    };
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length")
-            .then(|| value.trim().parse::<usize>().ok())?
-    });
-    let whole = head.len() + 4 + length.unwrap_or_default();
-    while request.len() < whole && stream.read_buf(&mut request).await? > 0 {}
-    let form = String::from_utf8_lossy(request.get(head.len() + 4..).unwrap_or_default()).into_owned();
-    let path = head.split(' ').nth(1).context("no path")?;
-    let (status, header, body) = match path {
+async fn answer(shared: Arc<Shared>, asked: Asked) -> anyhow::Result<Answer> {
+    let (path, _) = asked.target()?;
+    Ok(match path {
         "/.well-known/openid-configuration" => {
             let own = format!("http://{}", shared.address);
             let issuer = shared.issuer.lock().await.clone().unwrap_or_else(|| own.clone());
@@ -151,24 +117,16 @@ async fn answer(shared: Arc<Shared>, mut stream: TcpStream) -> anyhow::Result<()
                 }
             }
         }
-        "/token" => token(&shared, &form).await?,
+        "/token" => token(&shared, &asked.form).await?,
         _ => {
             shared.elsewhere.fetch_add(1, Ordering::SeqCst);
             ("404 Not Found", String::new(), Vec::new())
         }
-    };
-    let head = format!(
-        "HTTP/1.1 {status}\r\n{header}content-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(&body).await?;
-    tokio::time::timeout(Duration::from_secs(1), stream.shutdown()).await??;
-    Ok(())
+    })
 }
 
 /// The token endpoint: `client_credentials` of the one client that there is.
-async fn token(shared: &Shared, form: &str) -> anyhow::Result<(&'static str, String, Vec<u8>)> {
+async fn token(shared: &Shared, form: &str) -> anyhow::Result<Answer> {
     let has = |pair: &str| form.split('&').any(|one| one == pair);
     let known = has("grant_type=client_credentials") && has("client_id=batch") && has("client_secret=s3cret");
     let signer = shared.signer.lock().await;
