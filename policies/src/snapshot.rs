@@ -17,7 +17,7 @@ use mesh_types::{
 };
 
 use crate::{
-    access::{AuthError, Credentials, Presented, Principal, Scope},
+    access::{AuthError, Credentials, Origin, Presented, Principal, Scope},
     authorization::{Action, Authorization},
     graph::Plan,
     limits::TenantLimits,
@@ -107,17 +107,17 @@ impl MeshSnapshot {
     ///
     /// A credential whose tenant is gone is as good as none; that of a suspended tenant says so.
     pub fn caller(&self, presented: Presented<'_>, now_unix: i64) -> Result<(Principal, &Arc<TenantEntry>), AuthError> {
-        self.caller_if(presented, now_unix, &|| Ok(()))
+        self.caller_from(presented, now_unix, None)
     }
 
-    /// The same, where a token that has to be checked is checked only if this lets it.
-    pub fn caller_if(
+    /// The same, where wrong tokens are counted for where they come from, and not checked beyond a bound.
+    pub fn caller_from(
         &self,
         presented: Presented<'_>,
         now_unix: i64,
-        may_check: &dyn Fn() -> Result<(), AuthError>,
+        origin: Option<Origin<'_>>,
     ) -> Result<(Principal, &Arc<TenantEntry>), AuthError> {
-        let principal = self.credentials.authenticate_if(presented, now_unix, may_check)?;
+        let principal = self.credentials.authenticate_from(presented, now_unix, origin)?;
         let tenant = self.tenant(principal.tenant.as_str()).ok_or(AuthError::Invalid)?;
         if tenant.suspended {
             return Err(AuthError::TenantSuspended);

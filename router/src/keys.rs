@@ -12,7 +12,11 @@ use std::{
 };
 
 use mesh_actors::Permit;
-use mesh_policies::{AuthError, MeshSnapshot, Principal, access::KeyWait, snapshot::TenantEntry};
+use mesh_policies::{
+    AuthError, MeshSnapshot, Principal,
+    access::{KeyWait, Origin},
+    snapshot::TenantEntry,
+};
 use mesh_types::Fault;
 
 use crate::{Call, Credential, RouterHandle, RouterParts, flight::InFlight};
@@ -51,11 +55,9 @@ pub(crate) fn prove<'a>(
     unix_seconds: i64,
 ) -> Result<Proven<'a>, Fault> {
     let presented = credential.presented();
-    let may_check = || match credential.address() {
-        Some(from) => parts.attempts.take(from).map_err(AuthError::TooManyTokens),
-        None => Ok(()),
-    };
-    match snapshot.caller_if(presented, unix_seconds, &may_check) {
+    let attempts = &*parts.attempts;
+    let origin = credential.address().map(|address| Origin { attempts, address });
+    match snapshot.caller_from(presented, unix_seconds, origin) {
         Ok((principal, tenant)) => Ok(Proven::Caller(principal, tenant)),
         Err(refused) => {
             let book = snapshot.credentials.book_for(presented, refused);

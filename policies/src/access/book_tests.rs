@@ -10,14 +10,14 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto::sign};
-use mesh_types::{MAX_ISSUER_KEYS, TenantId};
+use mesh_types::{MAX_ISSUER_KEYS, ManualClock, TenantId};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::access::{
-    AuthError, Credentials, IssuerEntry, IssuerKeys, KeySetError, MAX_KEY_SET_BYTES, Presented, TenantBinding,
-    TokenProfile, WhyLeftOut,
+    Attempts, AuthError, BURST, Credentials, IssuerEntry, IssuerKeys, KeySetError, MAX_KEY_SET_BYTES, Origin,
+    Presented, TenantBinding, TokenProfile, WhyLeftOut,
 };
 
 const ISSUER: &str = "https://login.acme.example/";
@@ -46,7 +46,12 @@ impl Signer {
     }
 
     fn token(&self) -> String {
-        let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": self.0}).to_string();
+        self.headed(&json!({"alg": "EdDSA", "typ": "at+jwt", "kid": self.0}))
+    }
+
+    /// A token with this header.
+    fn headed(&self, header: &Value) -> String {
+        let header = header.to_string();
         let claims = json!({
             "iss": ISSUER, "aud": "mesh", "sub": "alice", "client_id": "batch", "jti": "1",
             "iat": NOW - 300, "exp": NOW + 1_000_000,
@@ -291,6 +296,35 @@ fn rotation_takes_a_new_key_with_the_fetch_that_has_it_and_drops_the_old_one_wit
     let again = Signer::new("new");
     bed.fetched(&[&again], None);
     assert_eq!((bed.ask(&new), bed.ask(&again)), (Err(AuthError::Invalid), Ok(())));
+}
+
+#[test]
+fn a_token_that_no_key_is_there_for_counts_as_a_wrong_one_only_where_one_was_tried() {
+    let (bed, known, new) = (Bed::new(), Signer::new("known"), Signer::new("new"));
+    let attempts = Attempts::new(Arc::new(ManualClock::at(NOW)));
+    let ask = |token: &str| {
+        let origin = Origin {
+            attempts: &attempts,
+            address: [10, 0, 0, 1].into(),
+        };
+        let shown = Presented::Bearer(token);
+        bed.known
+            .authenticate_from(shown, NOW, Some(origin))
+            .map(|principal| principal.subject)
+    };
+    for _ in 0..=BURST {
+        assert_eq!(ask(&new.token()), Err(AuthError::KeysUnavailable));
+    }
+    bed.fetched(&[&known], None);
+    for _ in 0..=BURST {
+        assert_eq!(ask(&new.token()), Err(AuthError::UnknownKey));
+    }
+    // It names none, and so may mean the only one.
+    let unnamed = new.headed(&json!({"alg": "EdDSA", "typ": "at+jwt"}));
+    for _ in 0..BURST {
+        assert_eq!(ask(&unnamed), Err(AuthError::UnknownKey));
+    }
+    assert!(matches!(ask(&unnamed), Err(AuthError::TooManyTokens(_))));
 }
 
 #[test]

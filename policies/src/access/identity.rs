@@ -7,7 +7,7 @@
 //! Invariants: keys are the issuer's published ones, so a shared secret never signs and `none` is no algorithm; a token that is
 //! typed for another end, such as an access token, is none of these; nothing is believed before the signature holds.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 
@@ -167,6 +167,7 @@ impl IdentityRules {
             header: &header,
             message,
             signature,
+            is_tried: &Cell::default(),
         };
         self.entry.verify(&signed, now_unix).map_err(|error| match error {
             AuthError::UnknownKey => IdentityError::UnknownKey,

@@ -7,7 +7,7 @@
 //! Invariants: the algorithm is the key's own, and a token may only agree with it; a key is chosen among those of the very
 //! issuer that the token names; nothing of a token is believed before its signature holds, and its window is checked last.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -278,10 +278,13 @@ pub(super) struct Signed<'a> {
     pub(super) header: &'a TokenHeader,
     pub(super) message: &'a str,
     pub(super) signature: &'a str,
+    /// Whether a key was tried on it, which is what a token costs.
+    pub(super) is_tried: &'a Cell<bool>,
 }
 
 impl Signed<'_> {
     fn is_by(&self, key: &IssuerKey) -> bool {
+        self.is_tried.set(true);
         key.verifies(self.header, self.message, self.signature)
     }
 }
@@ -336,8 +339,13 @@ pub(super) fn book_of<'a>(issuers: &'a Issuers, token: &str) -> Option<&'a Arc<K
     }
 }
 
-/// Proves a token of at most [`MAX_TOKEN_BYTES`]; the caller checks its window.
-pub(super) fn verify(issuers: &Issuers, token: &str, now_unix: i64) -> Result<VerifiedToken, AuthError> {
+/// Proves a token of at most [`MAX_TOKEN_BYTES`]; the caller checks its window. `is_tried` is set where a key was tried on it.
+pub(super) fn verify(
+    issuers: &Issuers,
+    token: &str,
+    now_unix: i64,
+    is_tried: &Cell<bool>,
+) -> Result<VerifiedToken, AuthError> {
     // Three parts: two are unsigned, five are encrypted.
     let (message, signature) = token.rsplit_once('.').ok_or(AuthError::Invalid)?;
     let (header, payload) = message.split_once('.').ok_or(AuthError::Invalid)?;
@@ -360,6 +368,7 @@ pub(super) fn verify(issuers: &Issuers, token: &str, now_unix: i64) -> Result<Ve
         header: &header,
         message,
         signature,
+        is_tried,
     };
     let key = issuer
         .verify(&signed, now_unix)

@@ -1,21 +1,21 @@
 //! Tokens: one test per rule, named by its section of RFC 8725 or its CVE where it has one.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use jsonwebtoken::{Algorithm, EncodingKey, crypto::sign};
-use mesh_types::{MAX_ISSUER_KEYS, TenantId};
+use mesh_types::{MAX_ISSUER_KEYS, ManualClock, TenantId};
 use proptest::prelude::*;
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
 use super::{
-    AuthError, Credentials, IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys, KeyAlgorithm, KeyMaterial,
-    MAX_TOKEN_BYTES, MAX_VERIFIED_TOKENS, PeerCertificate, Presented, Principal, Scope, TenantBinding, TokenProfile,
-    cache, jwt::VerifiedToken, jwt::Window,
+    Attempts, AuthError, BURST, Credentials, IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys, KeyAlgorithm,
+    KeyMaterial, MAX_TOKEN_BYTES, MAX_VERIFIED_TOKENS, Origin, PeerCertificate, Presented, Principal, Scope,
+    TenantBinding, TokenProfile, cache, jwt::VerifiedToken, jwt::Window,
 };
 
 const NOW: i64 = 1_800_000_000;
@@ -768,7 +768,7 @@ fn a_verified_token_is_remembered_but_never_beyond_its_time_or_its_issuer() {
 fn a_memory_of_n_tokens_takes_one_more_and_stays_within_n() {
     let memory = cache::VerifiedTokens::default();
     let verified = |index: usize| {
-        std::sync::Arc::new(VerifiedToken {
+        Arc::new(VerifiedToken {
             principal: Principal {
                 id: super::PrincipalId::fresh(),
                 groups: [].into(),
@@ -870,4 +870,49 @@ fn rfc8705_3_1_a_token_that_is_bound_in_a_way_that_nobody_here_checks_is_refused
             "{confirmation}"
         );
     }
+}
+
+#[test]
+fn right_tokens_in_any_number_count_for_nobody_and_wrong_ones_up_to_the_bound() {
+    let clock = Arc::new(ManualClock::at(NOW));
+    let (credentials, attempts) = (mesh(), Attempts::new(clock.clone()));
+    let from = |address: [u8; 4], token: &str| {
+        let origin = Origin {
+            attempts: &attempts,
+            address: address.into(),
+        };
+        credentials.authenticate_from(Presented::Bearer(token), NOW, Some(origin))
+    };
+    const HERE: [u8; 4] = [10, 0, 0, 1];
+    let (signer, forger) = (hmac(SECRET), hmac(b"thirty-two bytes of wrong secret"));
+    let right = |number: u32| signer.token(&with("jti", json!(number.to_string())));
+    for number in 0..2 * BURST {
+        assert!(from(HERE, &right(number)).is_ok(), "{number}");
+    }
+    let late = signer.token(&with("exp", json!(NOW)));
+    let wrong = [
+        (forger.token(&claims()), AuthError::Invalid),
+        (late, AuthError::Expired),
+        ("no token".to_owned(), AuthError::Invalid),
+        (signer.token(&with("aud", json!("another"))), AuthError::Invalid),
+    ];
+    for number in 0..BURST {
+        let (token, refusal) = &wrong[number as usize % wrong.len()];
+        assert!(from(HERE, &right(10 * BURST + number)).is_ok(), "{number}");
+        assert_eq!(from(HERE, token), Err(*refusal), "{number}");
+    }
+    let each = Duration::from_millis(5);
+    for (token, _) in &wrong {
+        assert_eq!(from(HERE, token), Err(AuthError::TooManyTokens(each)));
+    }
+    // Whether a new one is right cannot be known without checking it; what is remembered is let in.
+    assert_eq!(from(HERE, &right(0xffff)), Err(AuthError::TooManyTokens(each)));
+    assert!(from(HERE, &right(11 * BURST - 1)).is_ok());
+    assert!(from([10, 0, 0, 2], &right(0xffff)).is_ok());
+    clock.advance(each);
+    for number in 0..BURST {
+        assert!(from(HERE, &right(20 * BURST + number)).is_ok(), "{number}");
+    }
+    assert_eq!(from(HERE, &wrong[0].0), Err(AuthError::Invalid));
+    assert_eq!(from(HERE, &wrong[0].0), Err(AuthError::TooManyTokens(each)));
 }

@@ -22,6 +22,7 @@ mod secret;
 mod uses;
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     fmt,
     sync::{
@@ -35,7 +36,7 @@ use mesh_types::{Fault, FaultClass, FaultSource, KeyId, Retry, TenantId};
 use smallvec::SmallVec;
 
 pub use self::{
-    attempts::{Attempts, BURST, MAX_ADDRESSES, PER_SECOND},
+    attempts::{Attempts, BURST, MAX_ADDRESSES, Origin, PER_SECOND, Taken},
     book::{
         ASK_REST, BookView, DEFAULT_MAX_AGE, KeyBook, KeyLocation, KeyWait, MAX_KEY_WAITERS, MAX_MAX_AGE, MAX_STALE,
         MIN_MAX_AGE, Moment,
@@ -141,8 +142,8 @@ pub enum AuthError {
     /// None of the issuer's published keys is known, so that nothing of its can be checked.
     #[error("the keys of the token's issuer cannot be fetched at the moment: try again")]
     KeysUnavailable,
-    /// Its address has had so many tokens checked that the next has to wait so long.
-    #[error("too many tokens of this address had to be checked: try again in {} ms", .0.as_nanos().div_ceil(1_000_000))]
+    /// Its address has had so many wrong tokens checked that the next has to wait so long.
+    #[error("too many wrong tokens of this address had to be checked: try again in {} ms", .0.as_nanos().div_ceil(1_000_000))]
     TooManyTokens(Duration),
     /// Proven, but out of date.
     #[error("expired credential")]
@@ -364,24 +365,24 @@ impl Credentials {
 
     /// Who this is, at this Unix second.
     pub fn authenticate(&self, presented: Presented<'_>, now_unix: i64) -> Result<Principal, AuthError> {
-        self.authenticate_if(presented, now_unix, &|| Ok(()))
+        self.authenticate_from(presented, now_unix, None)
     }
 
-    /// The same, where a token that has to be checked is checked only if this lets it.
-    pub fn authenticate_if(
+    /// The same, where wrong tokens are counted for where they come from, and not checked beyond a bound.
+    pub fn authenticate_from(
         &self,
         presented: Presented<'_>,
         now_unix: i64,
-        may_check: &dyn Fn() -> Result<(), AuthError>,
+        origin: Option<Origin<'_>>,
     ) -> Result<Principal, AuthError> {
         match presented {
             Presented::None => Err(AuthError::Missing),
             Presented::Malformed => Err(AuthError::Malformed),
             Presented::Local(principal) => Ok(principal.clone()),
-            Presented::Bearer(text) => self.by_bearer(text, None, now_unix, may_check),
+            Presented::Bearer(text) => self.by_bearer(text, None, now_unix, origin),
             Presented::Certificate(peer) => self.certificates.authenticate(peer, now_unix),
             Presented::BearerWith(text, peer) => {
-                let principal = self.by_bearer(text, Some(peer), now_unix, may_check)?;
+                let principal = self.by_bearer(text, Some(peer), now_unix, origin)?;
                 self.certificates.agree(peer, &principal)?;
                 Ok(principal)
             }
@@ -393,12 +394,12 @@ impl Credentials {
         text: &str,
         peer: Option<&PeerCertificate>,
         now_unix: i64,
-        may_check: &dyn Fn() -> Result<(), AuthError>,
+        origin: Option<Origin<'_>>,
     ) -> Result<Principal, AuthError> {
         if text.starts_with(API_KEY_PREFIX) {
             self.by_key(text, now_unix)
         } else {
-            self.by_token(text, peer, now_unix, may_check)
+            self.by_token(text, peer, now_unix, origin)
         }
     }
 
@@ -462,7 +463,7 @@ impl Credentials {
         token: &str,
         peer: Option<&PeerCertificate>,
         now_unix: i64,
-        may_check: &dyn Fn() -> Result<(), AuthError>,
+        origin: Option<Origin<'_>>,
     ) -> Result<Principal, AuthError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(AuthError::Invalid);
@@ -472,16 +473,32 @@ impl Credentials {
         let verified = if let Some(verified) = known.filter(|verified| verified.is_alive(now_unix)) {
             verified
         } else {
-            may_check()?;
-            let verified = Arc::new(jwt::verify(&self.issuers, token, now_unix)?);
-            // One that is not in time is not worth remembering.
-            verified.window.check(now_unix)?;
+            let verified = Arc::new(self.check(token, now_unix, origin)?);
             self.verified.insert(fingerprint, Arc::clone(&verified));
             verified
         };
         verified.window.check(now_unix)?;
         certificate::check_bound(verified.bound, peer, now_unix)?;
         Ok(verified.principal.clone())
+    }
+
+    /// Checks a token that is not remembered; one that is not in time is not worth remembering. What turns out wrong counts for its origin,
+    /// and what no key is there for does not, as long as none was tried.
+    fn check(&self, token: &str, now_unix: i64, origin: Option<Origin<'_>>) -> Result<jwt::VerifiedToken, AuthError> {
+        let taken = origin.map(|origin| origin.attempts.take(origin.address));
+        let taken = taken.transpose().map_err(AuthError::TooManyTokens)?;
+        let is_tried = Cell::new(false);
+        let checked = jwt::verify(&self.issuers, token, now_unix, &is_tried);
+        let checked = checked.and_then(|verified| verified.window.check(now_unix).map(|()| verified));
+        let is_wrong = match &checked {
+            Ok(_) => false,
+            Err(AuthError::UnknownKey | AuthError::KeysUnavailable) => is_tried.get(),
+            Err(_) => true,
+        };
+        if !is_wrong && let Some(taken) = taken {
+            taken.give_back();
+        }
+        checked
     }
 }
 
