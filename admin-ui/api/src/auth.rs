@@ -23,6 +23,7 @@ use mesh_types::{KeyId, RequestId};
 
 use crate::{
     AdminState, SESSION_SECONDS,
+    door::Here,
     error::ApiError,
     sessions::{Owner, SessionKey, digest},
     wire::{LoginBody, SessionView},
@@ -258,7 +259,7 @@ pub(crate) fn sign_in(state: &AdminState, request: &HttpRequest, body: &LoginBod
     state.inner.throttle.succeeded(address);
     tracing::info!(who = %name, "signed in");
     let hash = spec.hash;
-    let secure = request.app_config().secure();
+    let secure = Here::of(request).secure;
     let session = open_session(state, request, Owner::Token { name, hash }, secure);
     Ok(HttpResponse::NoContent().cookie(session).finish())
 }
@@ -277,7 +278,7 @@ pub(crate) fn sign_out(state: &AdminState, request: &HttpRequest) -> HttpRespons
     if let Some(cookie) = request.cookie(COOKIE) {
         state.inner.sessions.close(&digest(cookie.value()));
     }
-    let secure = request.app_config().secure();
+    let secure = Here::of(request).secure;
     HttpResponse::NoContent().cookie(cookie("", 0, secure)).finish()
 }
 

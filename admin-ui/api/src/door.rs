@@ -1,9 +1,13 @@
 //! The admin listener: the API, the web app, and the headers that every answer carries.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use actix_web::{
-    App, Error, HttpMessage as _, HttpServer,
+    App, Error, HttpMessage as _, HttpRequest,
     body::{BoxBody, EitherBody, MessageBody},
     dev::{ServerHandle, ServiceRequest, ServiceResponse},
     http::header::{self, HeaderName, HeaderValue},
@@ -11,17 +15,23 @@ use actix_web::{
     web,
 };
 use mesh_actors::Tasks;
-use mesh_tls::{HANDSHAKE_TIMEOUT, ServerConfig};
+use mesh_tls::ServerConfig;
 use mesh_types::RequestId;
+use mesh_wire::{Bounds, Http1Door, keep, serve};
 
 use crate::{AdminParts, AdminState, Assets, configure, error::Details, static_files};
 
 /// Connections at once; the door is for people and their tools, not for traffic.
 const MAX_CONNECTIONS: usize = 512;
 const WORKERS: usize = 2;
-/// How long a client may take to send its headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const NAME: &str = "admin door";
+/// How long a client may take for the head of a request, and how long a connection is kept that nobody uses.
+const BOUNDS: Bounds = Bounds {
+    head: Duration::from_secs(5),
+    still: Duration::from_secs(60),
+};
+/// How long a stop waits for what is being answered, if nobody says otherwise.
+const GRACE: Duration = Duration::from_secs(30);
 /// Scripts only from our own files. Styles may be inline, because the app's widgets place themselves by style attributes.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
 object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
@@ -35,6 +45,26 @@ pub struct AdminDoorConfig {
     pub listen: SocketAddr,
     /// How it speaks TLS; absent: it does not.
     pub tls: Option<ServerConfig>,
+}
+
+/// The door that a request came to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Here {
+    /// Whether it speaks TLS.
+    pub(crate) secure: bool,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+impl Here {
+    /// As the application of the request was told; without a door, as actix has it.
+    pub(crate) fn of(request: &HttpRequest) -> Self {
+        let config = request.app_config();
+        request.app_data::<Self>().copied().unwrap_or_else(|| Self {
+            secure: config.secure(),
+            address: config.local_addr(),
+        })
+    }
 }
 
 /// A listening admin door.
@@ -55,13 +85,21 @@ impl AdminDoor {
     ) -> std::io::Result<Self> {
         // Streams of events end when this door stops, before the other tasks do: a server waits for its connections.
         let streams = Tasks::new();
+        let listener = TcpListener::bind(config.listen)?;
+        let here = Here {
+            secure: config.tls.is_some(),
+            address: listener.local_addr()?,
+        };
+        let telemetry = parts.telemetry.clone();
         let state = web::Data::new(AdminState::start(parts, &streams));
         let assets = web::Data::new(assets);
         let app = move || {
             App::new()
                 .app_data(state.clone())
                 .app_data(assets.clone())
+                .app_data(here)
                 .wrap(from_fn(frame))
+                .wrap(from_fn(keep))
                 .configure(configure)
                 .service(
                     web::scope("")
@@ -69,27 +107,23 @@ impl AdminDoor {
                         .default_service(web::to(static_files::serve)),
                 )
         };
-        let server = HttpServer::new(app)
-            .workers(WORKERS)
-            .max_connections(MAX_CONNECTIONS)
-            .client_request_timeout(HEADER_TIMEOUT)
-            .keep_alive(KEEP_ALIVE)
-            .tls_handshake_timeout(HANDSHAKE_TIMEOUT)
-            .disable_signals();
-        let server = match config.tls {
-            Some(tls) => server.bind_rustls_0_23(config.listen, tls)?,
-            None => server.bind(config.listen)?,
+        let door = Http1Door {
+            name: NAME,
+            workers: WORKERS,
+            max_connections: MAX_CONNECTIONS,
+            bounds: BOUNDS,
+            grace: GRACE,
+            tls: config.tls,
         };
-        let addr = server.addrs().first().copied().unwrap_or(config.listen);
-        let server = server.run();
+        let server = serve(door, listener, telemetry, app)?;
         let handle = server.handle();
-        tasks.spawn("admin door", |_| async move {
+        tasks.spawn(NAME, |_| async move {
             if let Err(error) = server.await {
                 tracing::error!(%error, "the admin door ended");
             }
         });
         Ok(Self {
-            addr,
+            addr: here.address,
             server: handle,
             streams,
         })
@@ -117,7 +151,7 @@ async fn frame(
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let id = RequestId(rand::random());
     request.extensions_mut().insert(id);
-    let secure = request.app_config().secure();
+    let secure = Here::of(request.request()).secure;
     let mut response = next.call(request).await?;
     let problem = response.response_mut().extensions_mut().remove::<Details>();
     let problem = problem.and_then(|details| details.body(response.request().headers(), &id.to_string()));

@@ -3,9 +3,9 @@
 //! Without TLS its first bytes are looked at, once and without taking them; with TLS it was agreed on in the handshake (ALPN).
 //! HTTP/1.1 is served by actix, HTTP/2 by [`crate::http2`], both by the same handlers.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc};
 
-use actix_http::{Extensions, HttpServiceBuilder, KeepAlive, Request, error::DispatchError};
+use actix_http::{Extensions, Request, error::DispatchError};
 use actix_server::GracefulShutdownSignal;
 use actix_service::{ServiceFactory, fn_factory, fn_service, map_config};
 use actix_web::{
@@ -16,6 +16,7 @@ use actix_web::{
 };
 use mesh_router::PeerCertificate;
 use mesh_tls::peer_of;
+use mesh_wire::{Bounds, Paced, Pulse, peer, told};
 use rustix::net::{RecvFlags, recv};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest},
@@ -26,15 +27,12 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use crate::{
     config::HttpDoorConfig,
     http2::{self, Far, Limits},
-    pace::{Paced, Pulse},
     service::Service,
     tls,
 };
 
 /// What an HTTP/2 connection begins with, and no request of HTTP/1.1 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long the end of an HTTP/1.1 connection may take.
-const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +53,7 @@ pub(crate) fn plain(serving: Rc<Serving>) -> impl ServiceFactory<TcpStream, Conf
     fn_factory(move || {
         let serving = serving.clone();
         async move {
-            let http1 = Rc::new(serving.http1::<TcpStream>(|_| None).new_service(()).await?);
+            let http1 = Rc::new(serving.http1::<TcpStream>(|_, _| ()).new_service(()).await?);
             let http2 = Rc::new(serving.http2(serving.app().new_service(()).await?));
             Ok::<_, ()>(fn_service::<_, _, TcpStream, _, _, ()>(move |socket: TcpStream| {
                 let (serving, http1, http2) = (serving.clone(), http1.clone(), http2.clone());
@@ -84,7 +82,7 @@ pub(crate) fn secured(serving: Rc<Serving>, acceptor: TlsAcceptor) -> impl Servi
     fn_factory(move || {
         let (serving, acceptor) = (serving.clone(), acceptor.clone());
         async move {
-            let http1 = Rc::new(serving.http1(certificate).new_service(()).await?);
+            let http1 = Rc::new(serving.http1(noted).new_service(()).await?);
             let http2 = Rc::new(serving.http2(serving.app().new_service(()).await?));
             Ok::<_, ()>(fn_service::<_, _, TcpStream, _, _, ()>(move |socket: TcpStream| {
                 let (serving, http1, http2) = (serving.clone(), http1.clone(), http2.clone());
@@ -110,22 +108,15 @@ pub(crate) fn secured(serving: Rc<Serving>, acceptor: TlsAcceptor) -> impl Servi
     })
 }
 
-/// The other end, where it is known; small answers are not held back from here on.
-fn peer(socket: &TcpStream) -> Option<SocketAddr> {
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "a connection holds small answers back");
-    }
-    socket.peer_addr().ok()
-}
-
 /// What the client has shown in the handshake.
 fn certificate(secured: &TlsStream<TcpStream>) -> Option<Arc<PeerCertificate>> {
     peer_of(secured.get_ref().1).map(Arc::new)
 }
 
-fn told(ended: Result<(), DispatchError>) {
-    if let Err(error) = ended {
-        tracing::debug!(%error, "an HTTP/1.1 connection broke");
+/// Notes it on the connection.
+fn noted(secured: &TlsStream<TcpStream>, data: &mut Extensions) {
+    if let Some(certificate) = certificate(secured) {
+        data.insert(certificate);
     }
 }
 
@@ -148,10 +139,7 @@ impl Serving {
                     return service.answer(request, payload).await;
                 };
                 let answer = match under_way.too_long(&request) {
-                    Some(refusal) => {
-                        service.refused("http1_long_head", service.ids.next());
-                        refusal
-                    }
+                    Some(refusal) => refusal,
                     None => service.answer(request, payload).await,
                 };
                 under_way.end_with(answer)
@@ -165,10 +153,9 @@ impl Serving {
         map_config(app, |()| AppConfig::default())
     }
 
-    /// `certificate` is asked once for each connection.
     fn http1<IO: AsyncRead + AsyncWrite + Unpin + 'static>(
         &self,
-        certificate: fn(&IO) -> Option<Arc<PeerCertificate>>,
+        knows: fn(&IO, &mut Extensions),
     ) -> impl ServiceFactory<
         (Paced<IO>, Option<SocketAddr>),
         Config = (),
@@ -176,29 +163,16 @@ impl Serving {
         Error = DispatchError,
         InitError = (),
     > + use<IO> {
-        let ending = self.ending.clone();
-        HttpServiceBuilder::<Paced<IO>, _>::default()
-            // How long it may take is seen to by `Paced`.
-            .keep_alive(KeepAlive::Os)
-            .client_request_timeout(Duration::ZERO)
-            .on_connect_ext(move |socket: &Paced<IO>, data: &mut Extensions| {
-                data.insert(socket.pulse());
-                if let Some(certificate) = certificate(socket.paced()) {
-                    data.insert(certificate);
-                }
-            })
-            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-            // A caller that leaves must not keep a place: its call is dropped with the connection.
-            .h1_allow_half_closed(false)
-            .graceful_shutdown_signal(move || {
-                let ending = ending.clone();
-                async move { ending.notified().await }
-            })
-            .h1(self.app())
+        // A caller that leaves must not keep a place: its call is dropped with the connection.
+        mesh_wire::http1(self.app(), self.ending.clone(), true, knows)
     }
 
     fn paced<IO>(&self, socket: IO) -> Paced<IO> {
-        Paced::new(socket, &self.config, self.service.telemetry.clone())
+        let bounds = Bounds {
+            head: self.config.head_timeout,
+            still: self.config.keep_alive,
+        };
+        Paced::new(socket, bounds, self.service.telemetry.clone())
     }
 
     fn http2<S>(&self, app: S) -> http2::Thread<S> {

@@ -1,19 +1,25 @@
 //! The operators' door: metrics for Prometheus and health for probes, on a port of its own and without credentials.
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    time::Duration,
+};
 
 use actix_web::{
-    App, HttpRequest, HttpResponse, HttpServer,
+    App, HttpRequest, HttpResponse,
     http::{
         Method, StatusCode,
         header::{ALLOW, CONTENT_TYPE, HeaderValue},
     },
+    middleware::from_fn,
     web,
 };
 use mesh_actors::{Readiness, Tasks};
 use mesh_protocol::{live_body, ready_body};
 use mesh_telemetry::Telemetry;
-use mesh_tls::{HANDSHAKE_TIMEOUT, ServerConfig};
+use mesh_tls::ServerConfig;
+use mesh_wire::{Bounds, Http1Door, keep, serve};
 
 use crate::{
     door::{DoorError, RunningServer},
@@ -22,10 +28,16 @@ use crate::{
 
 /// The text format that the metrics are written in.
 const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const NAME: &str = "metrics door";
 /// Scrapers and probes are few.
 const MAX_CONNECTIONS: usize = 256;
 /// The longest that a stop waits for a scrape.
-const STOP_SECONDS: u64 = 1;
+const GRACE: Duration = Duration::from_secs(1);
+/// How long a caller may take for the head of a request, and how long a connection is kept that nobody uses.
+const BOUNDS: Bounds = Bounds {
+    head: Duration::from_secs(5),
+    still: Duration::from_secs(60),
+};
 
 /// The open operators' door.
 #[derive(Debug, Clone)]
@@ -42,30 +54,31 @@ impl MetricsDoor {
         readiness: Readiness,
         tasks: &Tasks,
     ) -> Result<Self, DoorError> {
+        let of_all = telemetry.clone();
         let make = move || {
-            let shared = Rc::new((telemetry.clone(), readiness.clone()));
+            let shared = Rc::new((of_all.clone(), readiness.clone()));
             let answer = move |request: HttpRequest| {
                 let shared = shared.clone();
                 async move { answer(&request, &shared.0, &shared.1) }
             };
-            App::new().default_service(web::to(answer))
+            App::new().wrap(from_fn(keep)).default_service(web::to(answer))
         };
-        let server = HttpServer::new(make)
-            .workers(1)
-            .max_connections(MAX_CONNECTIONS)
-            .shutdown_timeout(STOP_SECONDS)
-            .tls_handshake_timeout(HANDSHAKE_TIMEOUT)
-            .disable_signals();
-        let server = match tls {
-            Some(tls) => server.bind_rustls_0_23(listen, tls),
-            None => server.bind(listen),
+        let door = Http1Door {
+            name: NAME,
+            workers: 1,
+            max_connections: MAX_CONNECTIONS,
+            bounds: BOUNDS,
+            grace: GRACE,
+            tls,
         };
-        let server = server.map_err(|source| DoorError::Bind {
+        let taken = |source| DoorError::Bind {
             address: listen,
             source,
-        })?;
-        let address = server.addrs().first().copied().unwrap_or(listen);
-        let server = RunningServer::start("metrics door", server.run(), address, tasks);
+        };
+        let listener = TcpListener::bind(listen).map_err(taken)?;
+        let address = listener.local_addr().map_err(taken)?;
+        let server = serve(door, listener, telemetry, make).map_err(taken)?;
+        let server = RunningServer::start(NAME, server, address, tasks);
         Ok(Self { server })
     }
 

@@ -42,6 +42,7 @@ use crate::{
     AdminState,
     auth::{address_of, open_session, request_id},
     authz::Needs,
+    door::Here,
     entry::Entry,
     error::ApiError,
     sessions::{Owner, random_text},
@@ -175,11 +176,11 @@ fn page(to: Option<&str>) -> String {
 
 /// Where the provider sends browsers back to: as configured, or the address that this connection came to.
 fn redirect_uri(sign_in: &SignIn, request: &HttpRequest) -> String {
-    let config = request.app_config();
-    let scheme = if config.secure() { "https" } else { "http" };
+    let here = Here::of(request);
+    let scheme = if here.secure { "https" } else { "http" };
     match &sign_in.url {
         Some(url) => format!("{}{CALLBACK}", url.trim_end_matches('/')),
-        None => format!("{scheme}://{}{CALLBACK}", config.local_addr()),
+        None => format!("{scheme}://{}{CALLBACK}", here.address),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::*;
-use crate::pace::MAX_HEAD_BYTES;
+use mesh_wire::MAX_HEAD_BYTES;
 
 const HEAD: Duration = Duration::from_millis(300);
 const LIVE: &str = "GET /v2/health/live HTTP/1.1\r\nhost: mesh\r\n";

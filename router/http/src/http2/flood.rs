@@ -17,12 +17,11 @@ use std::{
     task::{Context, Poll},
 };
 
+use mesh_wire::Linger;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
 };
-
-use crate::linger::Linger;
 
 /// What may be spent at once.
 pub(super) const ALLOWANCE: u32 = 2_000;
@@ -161,7 +160,7 @@ impl<IO> Counted<IO> {
             socket,
             heads,
             flood,
-            linger: Linger::new(),
+            linger: Linger::default(),
         }
     }
 }

@@ -26,23 +26,25 @@ const PIECE_BYTES: usize = 4 * 1024;
 
 /// How far the end has come.
 #[derive(Debug)]
-pub(crate) struct Linger {
+pub struct Linger {
     left: usize,
     is_closed: bool,
     over: Option<Pin<Box<Sleep>>>,
 }
 
-impl Linger {
-    pub(crate) fn new() -> Self {
+impl Default for Linger {
+    fn default() -> Self {
         Self {
             left: MAX_BYTES,
             is_closed: false,
             over: None,
         }
     }
+}
 
+impl Linger {
     /// Closes our side, and waits for the other.
-    pub(crate) fn poll<IO: AsyncRead + AsyncWrite + Unpin>(
+    pub fn poll<IO: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         socket: &mut IO,
         context: &mut Context<'_>,
@@ -83,7 +85,7 @@ mod tests {
         let (mut ours, mut theirs) = duplex(2 * MAX_BYTES);
         ours.write_all(b"farewell").await.unwrap();
         theirs.write_all(&vec![0; MAX_BYTES - 1]).await.unwrap();
-        let mut linger = Linger::new();
+        let mut linger = Linger::default();
         let early = tokio::time::timeout(LONGEST / 10, poll_fn(|context| linger.poll(&mut ours, context))).await;
         assert!(early.is_err(), "waits for the other side");
         let mut heard = Vec::new();
@@ -97,7 +99,7 @@ mod tests {
     #[actix_web::test]
     async fn the_other_side_is_waited_for_until_it_closes_and_not_for_ever() {
         let (mut ours, theirs) = duplex(64);
-        let mut linger = Linger::new();
+        let mut linger = Linger::default();
         assert!(
             poll_fn(|context| linger.poll(&mut ours, context))
                 .now_or_never()
@@ -110,7 +112,7 @@ mod tests {
                 .is_some()
         );
         let (mut ours, _theirs) = duplex(64);
-        let mut linger = Linger::new();
+        let mut linger = Linger::default();
         let ended = poll_fn(|context| linger.poll(&mut ours, context));
         tokio::time::timeout(20 * LONGEST, ended)
             .await

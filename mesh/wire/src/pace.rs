@@ -11,7 +11,6 @@
 //! It costs a request no timer: one per connection is set anew only when it fires or a shorter time begins.
 
 use std::{
-    cell::Cell,
     io,
     pin::Pin,
     rc::Rc,
@@ -19,12 +18,7 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    body::{BodySize, BoxBody, MessageBody},
-    http::{ConnectionType, StatusCode},
-};
-use bytes::Bytes;
+use actix_web::http::StatusCode;
 use mesh_protocol::error_body;
 use mesh_telemetry::Telemetry;
 use tokio::{
@@ -32,114 +26,18 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::{config::HttpDoorConfig, linger::Linger, reply};
+use crate::{linger::Linger, pulse::Pulse};
 
 /// The longest head of a request; what HTTP/2 has for a list of headers.
-pub(crate) const MAX_HEAD_BYTES: usize = 16 * 1024;
+pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// What the handlers say of a connection.
-#[derive(Debug)]
-pub(crate) struct Pulse {
-    under_way: Cell<usize>,
-    /// How many requests have begun.
-    begun: Cell<u64>,
-    /// When something last went out, or a request ended.
-    still_since: Cell<Instant>,
-    /// Whether an answer has said that it is the last.
-    is_last: Cell<bool>,
-    /// Whether more has come since the last request began than a head may have.
-    is_much: Cell<bool>,
-}
-
-/// A request under way; over when it is dropped.
-#[derive(Debug)]
-pub(crate) struct UnderWay(Rc<Pulse>);
-
-impl Pulse {
-    fn new(now: Instant) -> Rc<Self> {
-        Rc::new(Self {
-            under_way: Cell::new(0),
-            begun: Cell::new(0),
-            still_since: Cell::new(now),
-            is_last: Cell::new(false),
-            is_much: Cell::new(false),
-        })
-    }
-
-    /// Begins a request, on a connection that has a pulse.
-    pub(crate) fn begin(request: &HttpRequest) -> Option<UnderWay> {
-        let pulse = request.conn_data::<Rc<Self>>()?.clone();
-        pulse.under_way.set(pulse.under_way.get() + 1);
-        pulse.begun.set(pulse.begun.get().wrapping_add(1));
-        Some(UnderWay(pulse))
-    }
-}
-
-/// The bytes of a head, as one would write it.
-fn head_bytes(request: &HttpRequest) -> usize {
-    let line = request.method().as_str().len() + request.uri().to_string().len() + "  HTTP/1.1\r\n\r\n".len();
-    let fields = request.headers().iter();
-    line + fields
-        .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
-        .sum::<usize>()
-}
-
-impl UnderWay {
-    /// The answer to a request whose head is too long; none for all others. It is counted only where enough came for one.
-    pub(crate) fn too_long(&self, request: &HttpRequest) -> Option<HttpResponse> {
-        if !self.0.is_much.replace(false) || head_bytes(request) <= MAX_HEAD_BYTES {
-            return None;
-        }
-        let mut answer = reply::refusal(End::Long.status().as_u16(), &End::Long.message());
-        answer.head_mut().set_connection_type(ConnectionType::Close);
-        Some(answer)
-    }
-
-    /// Ends it with the answer: at once where that is whole, else with the last of it.
-    pub(crate) fn end_with(self, answer: HttpResponse) -> HttpResponse {
-        if answer.head().connection_type() == ConnectionType::Close {
-            self.0.is_last.set(true);
-        }
-        match answer.body().size() {
-            BodySize::Stream => answer.map_body(|_, body| BoxBody::new(Parts { body, _until: self })),
-            BodySize::None | BodySize::Sized(_) => answer,
-        }
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        let left = self.0.under_way.get().saturating_sub(1);
-        self.0.under_way.set(left);
-        if left == 0 {
-            self.0.still_since.set(Instant::now());
-        }
-    }
-}
-
-/// A body of unknown length, whose request lasts as long.
-struct Parts {
-    body: BoxBody,
-    _until: UnderWay,
-}
-
-impl MessageBody for Parts {
-    type Error = <BoxBody as MessageBody>::Error;
-
-    fn size(&self) -> BodySize {
-        self.body.size()
-    }
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.body).poll_next(context)
-    }
-}
-
-/// The bounds.
+/// How long things may take.
 #[derive(Debug, Clone, Copy)]
-struct Bounds {
-    head: Duration,
-    still: Duration,
+pub struct Bounds {
+    /// A head, from its first byte to its last; a connection's first, from when it was accepted.
+    pub head: Duration,
+    /// A connection on which nothing goes in or out; an answer of which nothing is taken.
+    pub still: Duration,
 }
 
 /// A head that is not known to be whole.
@@ -153,27 +51,27 @@ struct Head {
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     Late,
     Long,
 }
 
 impl End {
-    fn reason(self) -> &'static str {
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Late => "http1_slow_head",
             Self::Long => "http1_long_head",
         }
     }
 
-    fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::Late => StatusCode::REQUEST_TIMEOUT,
             Self::Long => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }
     }
 
-    fn message(self) -> String {
+    pub(crate) fn message(self) -> String {
         match self {
             Self::Late => "the head of the request took too long".to_owned(),
             Self::Long => format!("the head of the request has more than {MAX_HEAD_BYTES} bytes"),
@@ -201,7 +99,7 @@ struct Farewell {
 
 /// A socket that ends when its other end takes too long.
 #[derive(Debug)]
-pub(crate) struct Paced<IO> {
+pub struct Paced<IO> {
     socket: IO,
     pulse: Rc<Pulse>,
     bounds: Bounds,
@@ -215,19 +113,15 @@ pub(crate) struct Paced<IO> {
     stuck_since: Option<Instant>,
     end: Option<End>,
     farewell: Option<Farewell>,
-    telemetry: Telemetry,
 }
 
 impl<IO> Paced<IO> {
-    pub(crate) fn new(socket: IO, config: &HttpDoorConfig, telemetry: Telemetry) -> Self {
+    /// Paces a connection that was just accepted, and counts those that are sent away.
+    pub fn new(socket: IO, bounds: Bounds, telemetry: Telemetry) -> Self {
         let now = Instant::now();
-        let bounds = Bounds {
-            head: config.head_timeout,
-            still: config.keep_alive,
-        };
         Self {
             socket,
-            pulse: Pulse::new(now),
+            pulse: Pulse::new(now, telemetry),
             // Who has connected owes a head.
             head: Some(Head {
                 since: now,
@@ -241,17 +135,16 @@ impl<IO> Paced<IO> {
             stuck_since: None,
             end: None,
             farewell: None,
-            telemetry,
         }
     }
 
     /// What the handlers speak to.
-    pub(crate) fn pulse(&self) -> Rc<Pulse> {
+    pub fn pulse(&self) -> Rc<Pulse> {
         self.pulse.clone()
     }
 
     /// The connection itself.
-    pub(crate) fn paced(&self) -> &IO {
+    pub fn paced(&self) -> &IO {
         &self.socket
     }
 
@@ -333,7 +226,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Paced<IO> {
         if self.farewell.is_none() {
             let has_begun = self.awaited().is_some_and(|head| head.bytes > 0) && !self.pulse.is_last.get();
             if has_begun {
-                self.telemetry.metrics().refused(end.reason());
+                self.pulse.refused(end);
             }
             if !has_begun || !self.is_said {
                 return Poll::Ready(Ok(()));
@@ -342,7 +235,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Paced<IO> {
         let farewell = self.farewell.get_or_insert_with(|| Farewell {
             text: end.answer(),
             said: 0,
-            linger: Linger::new(),
+            linger: Linger::default(),
         });
         while let Some(left) = farewell.text.get(farewell.said..).filter(|left| !left.is_empty()) {
             match Pin::new(&mut self.socket).poll_write(context, left) {
@@ -403,73 +296,5 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-
-    use super::*;
-
-    const STILL: Duration = Duration::from_millis(200);
-
-    fn paced(room: usize) -> (Paced<DuplexStream>, DuplexStream) {
-        let (ours, theirs) = duplex(room);
-        let config = HttpDoorConfig {
-            head_timeout: Duration::from_secs(60),
-            keep_alive: STILL,
-            ..HttpDoorConfig::default()
-        };
-        (Paced::new(ours, &config, Telemetry::local()), theirs)
-    }
-
-    fn begin(of: &Paced<DuplexStream>) -> UnderWay {
-        let pulse = of.pulse();
-        pulse.under_way.set(1);
-        pulse.begun.set(1);
-        UnderWay(pulse)
-    }
-
-    #[actix_web::test]
-    async fn an_answer_of_which_nothing_is_taken_ends_and_one_that_is_taken_slowly_does_not() {
-        let (mut ours, mut theirs) = paced(4);
-        let _under_way = begin(&ours);
-        let said = async { ours.write_all(b"0123456789abcdef").await.map(|()| ours) };
-        let heard = async {
-            let mut heard = [0; 12];
-            for four in heard.chunks_exact_mut(4) {
-                tokio::time::sleep(STILL / 2).await;
-                theirs.read_exact(four).await.unwrap();
-            }
-            heard
-        };
-        let (said, heard) = futures::join!(said, heard);
-        assert_eq!(heard, *b"0123456789ab");
-        let mut ours = said.unwrap();
-        let late = tokio::time::timeout(20 * STILL, ours.write_all(b"more")).await;
-        let late = late.expect("waits for ever").unwrap_err();
-        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
-    }
-
-    #[actix_web::test]
-    async fn nothing_is_said_into_the_middle_of_an_answer() {
-        let (mut ours, mut theirs) = paced(64);
-        ours.bounds.head = STILL;
-        drop(begin(&ours));
-        ours.write_all(b"half of an ").await.unwrap();
-        theirs.write_all(b"GET /v2").await.unwrap();
-        let mut read = [0; 64];
-        assert_eq!(ours.read(&mut read).await.unwrap(), 7);
-        // It waits without having said all: `flush` is not called.
-        poll_fn(|context| {
-            ours.look(context);
-            Poll::Ready(())
-        })
-        .await;
-        let ended = tokio::time::timeout(20 * STILL, ours.read(&mut read)).await;
-        assert_eq!(ended.expect("waits for ever").unwrap(), 0);
-        drop(ours);
-        let mut heard = String::new();
-        theirs.read_to_string(&mut heard).await.unwrap();
-        assert_eq!(heard, "half of an ");
-    }
-}
+#[path = "pace_tests.rs"]
+mod tests;
