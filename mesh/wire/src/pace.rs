@@ -3,7 +3,9 @@
 //! The library that reads HTTP/1.1 bounds the time of a connection's first head, and then the time in which nothing comes: a caller
 //! who sends a byte of a second head now and then would keep its place for ever (slow loris), and a head may have 128 KiB. So the
 //! socket is handed to the library in a [`Paced`], which knows when bytes come, and learns from the handlers when a request is under
-//! way. It reads no head itself: what is under way when the library has looked at all that came is a head that is not whole.
+//! way. It reads no head itself: what is under way when the library has looked at all that came is a head that is not whole. But it follows
+//! their lines, since the library takes a line feed alone for a line's end ([`Lines`]): in the place of such a one it hands on what the
+//! library refuses with 400, after what came before it was answered, and nothing more.
 //!
 //! Invariants: with no request under way a head is whole within `head_timeout` of its first byte, and a connection on which nothing
 //! goes in or out ends after `keep_alive`; a head has [`MAX_HEAD_BYTES`] at most. Whoever is sent away with a head begun is told why,
@@ -26,10 +28,13 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::{linger::Linger, pulse::Pulse};
+use crate::{lines::Lines, linger::Linger, pulse::Pulse};
 
 /// The longest head of a request; what HTTP/2 has for a list of headers.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// What no line may hold: a carriage return, and no line feed behind it.
+const BROKEN_LINE: &[u8] = b"\rx";
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +59,8 @@ struct Head {
 pub(crate) enum End {
     Late,
     Long,
+    /// A line ends in a line feed alone. The library says so.
+    Broken,
 }
 
 impl End {
@@ -61,6 +68,7 @@ impl End {
         match self {
             Self::Late => "http1_slow_head",
             Self::Long => "http1_long_head",
+            Self::Broken => "http1_bare_line_feed",
         }
     }
 
@@ -68,6 +76,7 @@ impl End {
         match self {
             Self::Late => StatusCode::REQUEST_TIMEOUT,
             Self::Long => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Broken => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -75,6 +84,7 @@ impl End {
         match self {
             Self::Late => "the head of the request took too long".to_owned(),
             Self::Long => format!("the head of the request has more than {MAX_HEAD_BYTES} bytes"),
+            Self::Broken => "a line ends in a line feed alone".to_owned(),
         }
     }
 
@@ -113,6 +123,9 @@ pub struct Paced<IO> {
     stuck_since: Option<Instant>,
     end: Option<End>,
     farewell: Option<Farewell>,
+    lines: Lines,
+    /// What is left to hand on of a line that is broken; nothing more is read.
+    broken: Option<&'static [u8]>,
 }
 
 impl<IO> Paced<IO> {
@@ -135,6 +148,8 @@ impl<IO> Paced<IO> {
             stuck_since: None,
             end: None,
             farewell: None,
+            lines: Lines::new(),
+            broken: None,
         }
     }
 
@@ -165,6 +180,25 @@ impl<IO> Paced<IO> {
             Some(head) => head.since + self.bounds.head,
             None => self.pulse.still_since.get() + self.bounds.still,
         })
+    }
+
+    /// Follows the lines of what was read into the buffer behind `before`, and breaks the first that ends in a line feed alone.
+    fn follow(&mut self, into: &mut ReadBuf<'_>, before: usize) {
+        let read = into.filled().get(before..).unwrap_or_default();
+        if let Some(at) = self.lines.alone(read) {
+            self.pulse.refused(End::Broken);
+            into.set_filled(before + at);
+            self.broken = Some(BROKEN_LINE);
+            self.hand_on(into);
+        }
+    }
+
+    /// Hands on as much as there is room for of what stands for a broken line.
+    fn hand_on(&mut self, into: &mut ReadBuf<'_>) {
+        let left = self.broken.unwrap_or_default();
+        let (now, later) = left.split_at(left.len().min(into.remaining()));
+        into.put_slice(now);
+        self.broken = Some(later);
     }
 
     /// Notes what came while no request was under way.
@@ -258,7 +292,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Paced<IO> {
             return this.poll_end(end, context);
         }
         let before = into.filled().len();
-        ready!(Pin::new(&mut this.socket).poll_read(context, into))?;
+        match this.broken {
+            // The library has all that it needs to refuse the rest.
+            Some([]) => return Poll::Pending,
+            Some(_) => this.hand_on(into),
+            None => {
+                ready!(Pin::new(&mut this.socket).poll_read(context, into))?;
+                this.follow(into, before);
+            }
+        }
         this.came(into.filled().len() - before);
         Poll::Ready(Ok(()))
     }

@@ -127,6 +127,48 @@ async fn rfc_9112_2_2_a_carriage_return_alone_ends_nothing() {
 }
 
 #[actix_web::test]
+async fn rfc_9112_2_2_a_line_feed_alone_ends_no_line() {
+    let bed = bed();
+    let chunked = "transfer-encoding: chunked\r\n";
+    let hostile = [
+        "GET /v2 HTTP/1.1\nhost: mesh\r\n\r\n".to_owned(),
+        "GET /v2 HTTP/1.1\r\nhost: mesh\n\r\n".to_owned(),
+        "GET /v2 HTTP/1.1\r\nhost: mesh\r\n\n".to_owned(),
+        "GET /v2 HTTP/1.1\nhost: mesh\n\n".to_owned(),
+        "\nGET /v2 HTTP/1.1\r\nhost: mesh\r\n\r\n".to_owned(),
+        post("x-a: 1\ncontent-length: 5\r\n", "hello"),
+        post("content-length: 5\nx-a: 1\r\n", "hello"),
+        post("x-a: 1\ntransfer-encoding: chunked\r\n", "0\r\n\r\n"),
+        post(chunked, "5\nhello\r\n0\r\n\r\n"),
+        post(chunked, "5;a=b\nhello\r\n0\r\n\r\n"),
+        post(chunked, "5\r\nhello\n0\r\n\r\n"),
+        post(chunked, "5\r\nhello\r\n0\n\r\n"),
+        post(chunked, "5\r\nhello\r\n0\r\n\n"),
+        post(chunked, "5\r\nhello\r\n0\r\nx: y\n\r\n"),
+        post(chunked, "5\r\nhello\r\n0\r\nx: y\r\n\n"),
+    ];
+    for hostile in &hostile {
+        is_refused_and_closed(&bed, hostile).await;
+    }
+    // Behind a request with a body that holds some, and one line at a time.
+    let length = GOOD.len() + 4;
+    for line in ["GET /v2 HTTP/1.1\n", "GET /v2 HTTP/1.1\r\nhost: mesh\n"] {
+        let mut client = Client::new(&bed).await;
+        let authorized = format!("authorization: Bearer {}\r\ncontent-length: {length}\r\n", client.key);
+        let good = post(&authorized, &format!("\n\n{GOOD}\n\n"));
+        let answer = client.raw(format!("{good}{line}").as_bytes()).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+        assert_eq!(client.reply().await.status, 400, "{line:?}");
+        client.is_closed().await;
+    }
+    let text = bed.telemetry.metrics().encode_prometheus().unwrap();
+    assert!(
+        text.contains("mesh_refused_total{reason=\"http1_bare_line_feed\"}"),
+        "{text}"
+    );
+}
+
+#[actix_web::test]
 async fn rfc_9112_3_2_hosts_are_one() {
     let bed = bed();
     for hostile in [
