@@ -1,7 +1,8 @@
 //! One connection: HTTP/2, and the calls on it, all driven by one future. Whoever drops it drops its calls.
 //!
 //! The HTTP library starts a future for each call on an executor that it is given; here that is a list which the connection's
-//! own future drives, so that no call outlives its connection and none moves to another thread.
+//! own future drives, so that no call outlives its connection and none moves to another thread. What a caller sends that is no work is
+//! counted below the library ([`Flood`]); too much of it ends the connection and all its calls.
 
 use std::{
     cell::RefCell,
@@ -21,6 +22,7 @@ use http::Request;
 use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_router::{LocalTenant, PeerCertificate};
+use mesh_wire::{Counted, Flood};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
@@ -101,8 +103,9 @@ fn protocol(calls: Calls, config: &GrpcDoorConfig) -> http2::Builder<Calls> {
 /// Serves a connection until either side ends it; when the door is ending, or no call has come for long, what is under way is
 /// finished and nothing new taken.
 pub(crate) async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin + 'static, caller: Caller, service: Rc<Service>) {
-    let config = service.config.clone();
-    let calls = Calls::default();
+    let (config, telemetry) = (service.config.clone(), service.telemetry.clone());
+    let (calls, flood) = (Calls::default(), Flood::new(Instant::now()));
+    let socket = Counted::new(socket, flood.clone());
     let mut told = pin!(service.ended());
     let answer = {
         let calls = calls.clone();
@@ -117,7 +120,7 @@ pub(crate) async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin + 'static,
     let mut running = FuturesUnordered::new();
     // How long the connection may go on without a call.
     let mut patience = pin!(tokio::time::sleep(config.first_call_timeout));
-    let (mut busy, mut leaving) = (false, false);
+    let (mut busy, mut leaving, mut broken) = (false, false, false);
     let drive = |context: &mut Context<'_>| {
         if !leaving && told.as_mut().poll(context).is_ready() {
             leaving = true;
@@ -127,8 +130,21 @@ pub(crate) async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin + 'static,
         loop {
             // Answers first, so that the connection sends them in the same turn.
             while let Poll::Ready(Some(())) = running.poll_next_unpin(context) {}
-            if let Poll::Ready(ended) = connection.as_mut().poll(context) {
-                return Poll::Ready(ended);
+            let ended = connection.as_mut().poll(context);
+            if flood.is_over() && !broken {
+                broken = true;
+                telemetry.metrics().refused("http2_flood");
+                // Which gives back what they hold.
+                running.clear();
+                patience.as_mut().reset(Instant::now() + FAREWELL);
+            }
+            if ended.is_ready() {
+                return ended;
+            }
+            if broken {
+                calls.0.borrow_mut().clear();
+                // Who does not take the farewell is not waited for.
+                return patience.as_mut().poll(context).map(Ok);
             }
             let begun = std::mem::take(&mut *calls.0.borrow_mut());
             if begun.is_empty() {

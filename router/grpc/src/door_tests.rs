@@ -32,6 +32,7 @@ use tonic_prost::ProstCodec;
 
 use crate::{DoorError, GrpcDoor, GrpcDoorConfig};
 
+mod flood;
 mod serving;
 
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -93,6 +94,7 @@ struct Bed {
     workers: Arc<FakeWorkers>,
     readiness: Readiness,
     tasks: Tasks,
+    telemetry: Telemetry,
 }
 
 fn model(name: &str) -> Arc<ModelEntry> {
@@ -161,7 +163,7 @@ fn bed_with(change: impl FnOnce(&mut GrpcDoorConfig)) -> Bed {
         cancelled: watch::Sender::new(0),
         release: watch::Sender::new(false),
     });
-    let clock = Arc::new(SystemClock);
+    let (clock, telemetry) = (Arc::new(SystemClock), Telemetry::local());
     let parts = RouterParts {
         attempts: Arc::new(Attempts::new(clock.clone())),
         cache: Arc::default(),
@@ -172,7 +174,7 @@ fn bed_with(change: impl FnOnce(&mut GrpcDoorConfig)) -> Bed {
         limiter: Arc::new(Limiter::new(clock.clone())),
         workers: workers.clone(),
         gates: Arc::default(),
-        telemetry: Telemetry::local(),
+        telemetry: telemetry.clone(),
         clock,
         default_timeout: Duration::from_secs(30),
         max_in_flight: 100,
@@ -192,6 +194,7 @@ fn bed_with(change: impl FnOnce(&mut GrpcDoorConfig)) -> Bed {
         workers,
         readiness,
         tasks,
+        telemetry,
     }
 }
 

@@ -22,7 +22,6 @@ use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 
 use super::{
     Far, Thread,
-    flood::Flood,
     request::{self, Unreadable},
 };
 use crate::reply;
@@ -52,7 +51,6 @@ pub(super) struct Caller {
     pub(super) request: http::Request<RecvStream>,
     pub(super) respond: SendResponse<Bytes>,
     pub(super) far: Far,
-    pub(super) flood: Flood,
 }
 
 /// Answers a call.
@@ -64,7 +62,6 @@ where
         request,
         mut respond,
         far,
-        flood,
     } = caller;
     let is_head = request.method() == http::Method::HEAD;
     let response = match request::read(request, far) {
@@ -91,9 +88,8 @@ where
         respond.send_response(head, true)?;
     } else {
         let stream = respond.send_response(head, false)?;
-        send(stream, body, thread.limits.stall, &flood).await?;
+        send(stream, body, thread.limits.stall).await?;
     }
-    flood.answered();
     Ok(())
 }
 
@@ -123,7 +119,7 @@ fn head(response: &HttpResponse<()>, size: BodySize, date: &http::HeaderValue) -
 }
 
 /// Sends a body piece by piece, as the caller takes it.
-async fn send(mut stream: SendStream<Bytes>, body: BoxBody, stall: Duration, flood: &Flood) -> Result<(), Unsent> {
+async fn send(mut stream: SendStream<Bytes>, body: BoxBody, stall: Duration) -> Result<(), Unsent> {
     let mut left = match body.size() {
         BodySize::Sized(bytes) => Some(bytes),
         BodySize::None | BodySize::Stream => None,
@@ -150,7 +146,6 @@ async fn send(mut stream: SendStream<Bytes>, body: BoxBody, stall: Duration, flo
             let part = piece.split_to(room.min(piece.len()));
             let is_last = piece.is_empty() && left == Some(0);
             stream.send_data(part, is_last)?;
-            flood.sent();
             if is_last {
                 return Ok(());
             }

@@ -19,6 +19,7 @@ use h2::{
     Ping, PingPong, Reason, RecvStream,
     server::{self, SendResponse},
 };
+use mesh_wire::{Counted, Flood};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep, sleep},
@@ -27,7 +28,6 @@ use tokio::{
 use super::{
     Far, Thread,
     call::{self, Caller},
-    flood::{Counted, Flood},
 };
 
 /// How long a client without calls may take to close its side once it was told that the connection ends.
@@ -143,7 +143,6 @@ where
             request,
             respond,
             far: self.far.clone(),
-            flood: self.flood.clone(),
         };
         let call = AssertUnwindSafe(call::answer(self.thread.clone(), caller)).catch_unwind();
         self.calls.push(Box::pin(call.map(|ended| match ended {
@@ -181,12 +180,11 @@ where
         }
     }
 
-    /// Ends all calls, which gives back what they hold, and says why.
+    /// Ends all calls, which gives back what they hold; the socket says why.
     fn break_off(&mut self) {
         self.stage = Stage::Broken;
         self.count_flood();
         self.calls.clear();
-        self.wire.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         self.bear(FAREWELL);
     }
 

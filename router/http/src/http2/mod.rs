@@ -2,7 +2,7 @@
 //!
 //! Owns the protocol's bounds and what follows from them; the handlers are those of HTTP/1.1, asked with the same request and
 //! answering with the same response. The HTTP/2 library keeps streams, windows and the size of headers within what it is told;
-//! what it leaves open, frames that are no work, is counted in [`flood`].
+//! what it leaves open, frames that are no work, is counted in [`Flood`].
 //!
 //! Invariants: a call that is taken back is dropped, which cancels it in the mesh; nothing is spawned; streams, headers, frames
 //! without work, unread bytes and every wait have bounds; a panic ends its call and no other. What is kept of a connection: at
@@ -13,7 +13,6 @@
 
 mod call;
 mod connection;
-mod flood;
 mod request;
 
 use std::{
@@ -34,12 +33,13 @@ use h2::server::Builder;
 use mesh_router::PeerCertificate;
 use mesh_telemetry::Telemetry;
 use mesh_types::Clock;
+use mesh_wire::{Counted, Flood};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
 };
 
-use self::{connection::Connection, flood::Flood};
+use self::connection::Connection;
 use crate::config::HttpDoorConfig;
 
 /// What a caller may send of one call, and of all of a connection, before it is read.
@@ -129,7 +129,7 @@ where
     S: Service<actix_http::Request, Response = ServiceResponse<BoxBody>, Error = actix_web::Error> + 'static,
 {
     let flood = Flood::new(Instant::now());
-    let counted = flood::Counted::new(socket, flood.clone());
+    let counted = Counted::new(socket, flood.clone());
     let begun = protocol(&thread.limits).handshake::<_, Bytes>(counted);
     match tokio::time::timeout(thread.limits.beginning, begun).await {
         Ok(Ok(wire)) => Connection::new(wire, far, thread, flood).run(ending).await,
