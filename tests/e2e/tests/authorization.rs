@@ -13,9 +13,18 @@ use mesh_protocol::grpc::messages::{
     RepositoryIndexRequest, RepositoryIndexResponse, TraceSettingRequest, TraceSettingResponse,
     model_infer_request::InferInputTensor,
 };
+use mesh_protocol::serving::{
+    MODELS, PREDICTIONS,
+    messages::{
+        DataType as Dtype, Example, Feature, Features, FloatList, TensorProto, TensorShapeProto,
+        feature::Kind,
+        serving::{model_spec::VersionChoice, *},
+        tensor_shape_proto::Dim,
+    },
+};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tonic::Code;
+use tonic::{Code, Status};
 
 fn policy(name: &str, cedar: &str) -> Value {
     json!({"apiVersion": "mesh/v1", "kind": "Policy", "metadata": {"name": name}, "spec": {"cedar": cedar}})
@@ -25,13 +34,15 @@ fn one() -> Value {
     json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}]})
 }
 
+/// What differs from request to request.
+const VARIES: [&str; 3] = ["date", "x-request-id", "traceparent"];
+
 /// An answer without what differs from request to request.
 fn shape(answer: &Answer, name: &str) -> (u16, Vec<(String, String)>, String) {
-    let varies = ["date", "x-request-id", "traceparent"];
     let headers = answer
         .headers
         .iter()
-        .filter(|(name, _)| !varies.contains(&name.as_str()));
+        .filter(|(name, _)| !VARIES.contains(&name.as_str()));
     let mut headers: Vec<(String, String)> = headers
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
@@ -165,19 +176,100 @@ fn infer(name: &str) -> ModelInferRequest {
     }
 }
 
-/// A call, and how it was refused.
-type Told = (&'static str, Code, String);
+/// A call, and how it was refused: status, message and metadata.
+type Told = (&'static str, Code, String, Vec<(String, String)>);
 
-/// How a call that takes a name is refused, without the name.
+/// How a call that takes a name is refused, without the name and what differs from call to call.
+fn refused<R>(call: &'static str, name: &str, answer: Result<R, Status>) -> anyhow::Result<Told> {
+    let Err(status) = answer else {
+        bail!("{call} of {name} was answered")
+    };
+    let metadata = status.metadata().clone().into_headers();
+    let mut told: Vec<(String, String)> = metadata
+        .iter()
+        .filter(|(name, _)| !VARIES.contains(&name.as_str()))
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
+    told.sort();
+    Ok((call, status.code(), status.message().replace(name, "NAME"), told))
+}
+
+/// The same of a call of version 2.
 async fn refusal<Q, R>(grpc: &GrpcCaller, call: &'static str, name: &str, message: Q) -> anyhow::Result<Told>
 where
     Q: prost::Message + Send + Sync + 'static,
     R: prost::Message + Default + Send + Sync + 'static,
 {
-    match grpc.ask::<Q, R>(call, message).await {
-        Ok(_) => bail!("{call} of {name} was answered"),
-        Err(status) => Ok((call, status.code(), status.message().replace(name, "NAME"))),
+    refused(call, name, grpc.ask::<Q, R>(call, message).await)
+}
+
+/// Every call of TensorFlow Serving's that takes a name.
+async fn serving_refusals(grpc: &GrpcCaller, name: &str, version: Option<i64>) -> anyhow::Result<Vec<Told>> {
+    let model_spec = Some(ModelSpec {
+        name: name.to_owned(),
+        version_choice: version.map(VersionChoice::Version),
+        ..ModelSpec::default()
+    });
+    let predict = PredictRequest {
+        model_spec: model_spec.clone(),
+        inputs: [("x".to_owned(), numbers())].into(),
+        ..PredictRequest::default()
+    };
+    let classify = ClassificationRequest {
+        model_spec: model_spec.clone(),
+        input: example(),
+    };
+    let regress = RegressionRequest {
+        model_spec: model_spec.clone(),
+        input: example(),
+    };
+    let metadata = GetModelMetadataRequest {
+        model_spec: model_spec.clone(),
+        metadata_field: vec!["signature_def".to_owned()],
+    };
+    let status = GetModelStatusRequest { model_spec };
+    let predict = grpc.ask_of::<_, PredictResponse>(PREDICTIONS, "Predict", predict);
+    let classify = grpc.ask_of::<_, ClassificationResponse>(PREDICTIONS, "Classify", classify);
+    let regress = grpc.ask_of::<_, RegressionResponse>(PREDICTIONS, "Regress", regress);
+    let metadata = grpc.ask_of::<_, GetModelMetadataResponse>(PREDICTIONS, "GetModelMetadata", metadata);
+    let status = grpc.ask_of::<_, GetModelStatusResponse>(MODELS, "GetModelStatus", status);
+    Ok(vec![
+        refused("Predict", name, predict.await)?,
+        refused("Classify", name, classify.await)?,
+        refused("Regress", name, regress.await)?,
+        refused("GetModelMetadata", name, metadata.await)?,
+        refused("GetModelStatus", name, status.await)?,
+    ])
+}
+
+/// Two numbers, as TensorFlow Serving's clients send them.
+fn numbers() -> TensorProto {
+    let dim = |size| Dim { size, ..Dim::default() };
+    TensorProto {
+        dtype: Dtype::DtFloat.into(),
+        tensor_shape: Some(TensorShapeProto {
+            dim: vec![dim(1), dim(2)],
+            unknown_rank: false,
+        }),
+        float_val: vec![1.0, 2.0],
+        ..TensorProto::default()
     }
+}
+
+fn example() -> Option<Input> {
+    let numbers = FloatList { value: vec![1.0, 2.0] };
+    let feature = Feature {
+        kind: Some(Kind::FloatList(numbers)),
+    };
+    let features = Features {
+        feature: [("x".to_owned(), feature)].into(),
+    };
+    let examples = vec![Example {
+        features: Some(features),
+    }];
+    Some(Input {
+        kind: Some(input::Kind::ExampleList(ExampleList { examples })),
+    })
 }
 
 /// Every call of the service that takes a name.
@@ -218,13 +310,14 @@ async fn refusals(grpc: &GrpcCaller, name: &str) -> anyhow::Result<Vec<Told>> {
         "ModelStreamInfer",
         Code::Ok,
         streamed.error_message.replace(name, "NAME"),
+        Vec::new(),
     ));
     Ok(told)
 }
 
 async fn denied_over_grpc(grpc: &GrpcCaller) -> anyhow::Result<()> {
     let unknown = refusals(grpc, "absent-").await?;
-    for (call, code, message) in &unknown {
+    for (call, code, message, _) in &unknown {
         assert!(*code == Code::NotFound || *call == "ModelStreamInfer", "{call}: {code}");
         assert!(
             message.contains("Request for unknown model: 'NAME' is not found"),
@@ -233,6 +326,20 @@ async fn denied_over_grpc(grpc: &GrpcCaller) -> anyhow::Result<()> {
     }
     for name in ["model-a", "front-a", "model-r"] {
         assert_eq!(refusals(grpc, name).await?, unknown, "{name}");
+    }
+    for (version, words) in [
+        (None, "Latest(NAME)"),
+        (Some(1), "Specific(NAME, 1)"),
+        (Some(9), "Specific(NAME, 9)"),
+    ] {
+        let unknown = serving_refusals(grpc, "absent-", version).await?;
+        for (call, code, message, _) in &unknown {
+            assert_eq!(*code, Code::NotFound, "{call}");
+            assert_eq!(*message, format!("Servable not found for request: {words}"), "{call}");
+        }
+        for name in ["model-a", "front-a", "model-r"] {
+            assert_eq!(serving_refusals(grpc, name, version).await?, unknown, "{name}");
+        }
     }
     grpc.infer(infer("model-b")).await?;
     let answered = grpc.stream(vec![infer("model-b")]).await?.message().await?;

@@ -80,7 +80,16 @@ impl GrpcCaller {
         Q: prost::Message + Send + Sync + 'static,
         R: prost::Message + Default + Send + Sync + 'static,
     {
-        let path = format!("/{SERVICE}/{call}").parse();
+        self.ask_of(SERVICE, call, message).await
+    }
+
+    /// Makes a call of another service.
+    pub async fn ask_of<Q, R>(&self, service: &str, call: &str, message: Q) -> Result<Response<R>, Status>
+    where
+        Q: prost::Message + Send + Sync + 'static,
+        R: prost::Message + Default + Send + Sync + 'static,
+    {
+        let path = format!("/{service}/{call}").parse();
         let path = path.map_err(|_| Status::internal("no path"))?;
         let codec = ProstCodec::<Q, R>::default();
         self.ready().await?.unary(self.request(message), path, codec).await
