@@ -93,7 +93,7 @@ impl Bed {
     }
 
     async fn http(&self, token: &str) -> anyhow::Result<Answer> {
-        self.mesh.caller(token).infer("m", &row()).await
+        self.caller.showing(token).infer("m", &row()).await
     }
 
     async fn grpc(&self, token: &str) -> anyhow::Result<Code> {

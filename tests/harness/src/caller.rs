@@ -84,6 +84,15 @@ impl Caller {
         }
     }
 
+    /// The same client with another credential: to make one takes longer than most calls.
+    #[must_use]
+    pub fn showing(&self, key: &str) -> Self {
+        Self {
+            key: Some(key.to_owned()),
+            ..self.clone()
+        }
+    }
+
     /// The key, for other clients.
     pub fn key(&self) -> &str {
         self.key.as_deref().unwrap_or_default()
