@@ -5,7 +5,7 @@
 //! socket is handed to the library in a [`Paced`], which knows when bytes come, and learns from the handlers when a request is under
 //! way. It reads no head itself: what is under way when the library has looked at all that came is a head that is not whole. But it follows
 //! their lines, since the library takes a line feed alone for a line's end ([`Lines`]): in the place of such a one it hands on what the
-//! library refuses with 400, after what came before it was answered, and nothing more.
+//! library refuses, as it refuses every other head that is none, and nothing more.
 //!
 //! Invariants: with no request under way a head is whole within `head_timeout` of its first byte, and a connection on which nothing
 //! goes in or out ends after `keep_alive`; a head has [`MAX_HEAD_BYTES`] at most. Whoever is sent away with a head begun is told why,

@@ -22,6 +22,7 @@ use http::Request;
 use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_router::{LocalTenant, PeerCertificate};
+use mesh_telemetry::Telemetry;
 use mesh_wire::{Counted, Flood};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -100,6 +101,13 @@ fn protocol(calls: Calls, config: &GrpcDoorConfig) -> http2::Builder<Calls> {
     protocol
 }
 
+/// Ends all calls of a connection that has sent too much which is no work, and so gives back what they hold; until when it is waited for.
+fn break_off(running: &mut FuturesUnordered<Call>, telemetry: &Telemetry) -> Instant {
+    telemetry.metrics().refused("http2_flood");
+    running.clear();
+    Instant::now() + FAREWELL
+}
+
 /// Serves a connection until either side ends it; when the door is ending, or no call has come for long, what is under way is
 /// finished and nothing new taken.
 pub(crate) async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin + 'static, caller: Caller, service: Rc<Service>) {
@@ -107,16 +115,13 @@ pub(crate) async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin + 'static,
     let (calls, flood) = (Calls::default(), Flood::new(Instant::now()));
     let socket = Counted::new(socket, flood.clone());
     let mut told = pin!(service.ended());
-    let answer = {
-        let calls = calls.clone();
-        service_fn(move |mut request: Request<Incoming>| {
-            caller.mark(&mut request);
-            let (service, calls) = (service.clone(), calls.clone());
-            async move { Ok::<_, Infallible>(service.answer(request, &calls).await) }
-        })
-    };
-    let connection = protocol(calls.clone(), &config).serve_connection(TokioIo::new(socket), answer);
-    let mut connection = pin!(connection);
+    let of_all = calls.clone();
+    let answer = service_fn(move |mut request: Request<Incoming>| {
+        caller.mark(&mut request);
+        let (service, calls) = (service.clone(), of_all.clone());
+        async move { Ok::<_, Infallible>(service.answer(request, &calls).await) }
+    });
+    let mut connection = pin!(protocol(calls.clone(), &config).serve_connection(TokioIo::new(socket), answer));
     let mut running = FuturesUnordered::new();
     // How long the connection may go on without a call.
     let mut patience = pin!(tokio::time::sleep(config.first_call_timeout));
@@ -131,12 +136,8 @@ pub(crate) async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin + 'static,
             // Answers first, so that the connection sends them in the same turn.
             while let Poll::Ready(Some(())) = running.poll_next_unpin(context) {}
             let ended = connection.as_mut().poll(context);
-            if flood.is_over() && !broken {
-                broken = true;
-                telemetry.metrics().refused("http2_flood");
-                // Which gives back what they hold.
-                running.clear();
-                patience.as_mut().reset(Instant::now() + FAREWELL);
+            if flood.is_over() && !std::mem::replace(&mut broken, true) {
+                patience.as_mut().reset(break_off(&mut running, &telemetry));
             }
             if ended.is_ready() {
                 return ended;
