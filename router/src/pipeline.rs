@@ -18,8 +18,8 @@ use mesh_policies::{
     snapshot::{Target, TenantEntry, VersionEntry},
 };
 use mesh_types::{
-    Classes, Deadline, EndpointId, Fault, FaultSource, InferJob, InferRequest, InferResponse, Parameters, SequenceStep,
-    ServiceClass, Standing, TraceContext,
+    Classes, Deadline, EndpointId, Fault, FaultSource, InferJob, InferRequest, InferResponse, ModelParameters,
+    Parameters, SequenceStep, ServiceClass, Standing, TraceContext,
 };
 
 mod arm;
@@ -155,6 +155,8 @@ struct Versioned {
 struct Checked {
     versioned: Versioned,
     rows: u32,
+    /// What the model is given of its parameters.
+    given: Option<Arc<ModelParameters>>,
     deadline: Deadline,
     standing: Standing,
     /// Where outputs go that are not answered with.
@@ -314,6 +316,7 @@ impl Versioned {
         };
         let (config, model) = (&self.entry.config, &self.entry.key.model);
         let rows = config.check_inputs(model, &mut self.call.request.inputs)?;
+        let given = config.model_parameters(model, &self.call.request.parameters)?;
         config.check_outputs(model, &self.call.request.outputs)?;
         config.check_classes(&self.call.request.classes)?;
         let step = self.sequence.as_ref().map(|sequence| &sequence.step);
@@ -325,6 +328,7 @@ impl Versioned {
         Ok(Checked {
             versioned: self,
             rows,
+            given,
             deadline,
             standing,
             landing,
@@ -356,6 +360,7 @@ impl Checked {
         let Self {
             versioned,
             rows,
+            given,
             deadline,
             standing,
             landing,
@@ -382,6 +387,7 @@ impl Checked {
             inputs,
             outputs: outputs.clone(),
             rows,
+            parameters: given,
             deadline,
             standing,
             sequence: None,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs};
 use mesh_scheduler::{ShapeKey, ShapePart};
-use mesh_types::{DataType, ModelConfig, Shape, Tensor, TensorSpec};
+use mesh_types::{DataType, ModelConfig, ModelParameters, Shape, Tensor, TensorSpec};
 
 use crate::order::Member;
 
@@ -39,7 +39,13 @@ pub(crate) fn gather<'a>(config: &'a ModelConfig, members: &[&'a Member], rows: 
     BatchInputs {
         rows,
         inputs: config.input.iter().map(input).collect(),
+        parameters: parameters_of(members),
     }
+}
+
+/// What all members say by parameters: who says something else is in another batch (see `dispatch`).
+pub(crate) fn parameters_of<'a>(members: &[&'a Member]) -> Option<&'a ModelParameters> {
+    members.first().and_then(|member| member.job.parameters.as_deref())
 }
 
 /// Splits the outputs by rows; slices of the batch's own bytes, nothing is copied.

@@ -49,7 +49,8 @@ impl DeviceActor {
                 shape: match particular {
                     None => shape_of(&queued.job.inputs),
                     Some(config) => shape_beside(&config, &queued.job.inputs),
-                },
+                }
+                .with(queued.job.parameters.clone()),
                 arrived: queued.arrived,
                 deadline: queued.job.deadline.instant(),
                 payload: queued,

@@ -102,9 +102,7 @@ impl Memory {
     /// Takes over what the scheduler has learnt of a model.
     pub(crate) fn learn(&mut self, model: &ModelVersionKey, scheduler: &Scheduler<Arc<ModelVersionKey>, Queued>) {
         let of_model = scheduler.learnt().filter(|(key, ..)| key.as_ref() == model);
-        let shapes: Shapes = of_model
-            .map(|(_, shape, latency)| (shape.clone(), latency.clone()))
-            .collect();
+        let shapes: Shapes = of_model.map(|(_, shape, latency)| (shape, latency.clone())).collect();
         if shapes.is_empty() {
             return;
         }

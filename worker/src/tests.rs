@@ -70,6 +70,7 @@ pub(crate) fn job(builtin: &str, values: &[f32], timeout: Duration) -> InferJob 
         answers: None,
         trace: TraceContext::default(),
         meter: None,
+        parameters: None,
     }
 }
 

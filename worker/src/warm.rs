@@ -248,6 +248,7 @@ fn batch_of<'a>(config: &'a ModelConfig, rows: u32, data: &'a [(Shape, Vec<u8>)]
     BatchInputs {
         rows,
         inputs: inputs.collect(),
+        parameters: None,
     }
 }
 
@@ -273,6 +274,7 @@ fn records(stove: &Stove<'_>, model: &mut dyn LoadedModel, config: &ModelConfig)
         let inputs = BatchInputs {
             rows: record.rows(),
             inputs: inputs.collect(),
+            parameters: None,
         };
         for _ in 0..record.runs() {
             if !(stove.step)(Step::Record(&record.name)) {

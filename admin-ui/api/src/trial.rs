@@ -97,6 +97,7 @@ async fn infer(
         inputs,
         outputs: request.outputs.clone(),
         rows,
+        parameters: config.model_parameters(&version.model, &request.parameters)?,
         deadline: Deadline::after(state.inner.parts.clock.now(), TIMEOUT),
         standing: Standing::default(),
         sequence: config.sequence_batching.is_some().then(|| alone(caller)),

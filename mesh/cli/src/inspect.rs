@@ -45,6 +45,11 @@ fn shown(args: &InspectArgs, read: &dyn ModelFiles, terminal: &mut Terminal<'_>)
 fn arguments(signature: &Signature) -> String {
     let mut table = table::new(&["argument", "input", "type", "may be left out"]);
     for argument in &signature.arguments {
+        if argument.value.is_parameters() {
+            let of = "the request's parameters".to_owned();
+            table.add_row([argument.name.clone(), of, argument.value.to_string(), "yes".to_owned()]);
+            continue;
+        }
         for (name, value) in argument.value.leaves(&argument.name) {
             let left_out = match &argument.default {
                 Some(default) => format!("yes, then {default}"),
@@ -80,12 +85,11 @@ fn results(signature: &Signature) -> String {
 
 /// A configuration that fits, as YAML with remarks.
 fn configuration(signature: &Signature) -> String {
-    let tensors = || {
-        signature
-            .arguments
-            .iter()
-            .flat_map(|argument| argument.value.leaves(&argument.name))
+    let of_inputs = || {
+        let arguments = signature.arguments.iter();
+        arguments.filter(|argument| !argument.value.is_parameters())
     };
+    let tensors = || of_inputs().flat_map(|argument| argument.value.leaves(&argument.name));
     // A batch dimension that is fixed is none.
     let fixed = tensors().any(|(_, value)| matches!(known_dims(value), Some([rows, ..]) if *rows != -1));
     let rows = if fixed {
@@ -93,8 +97,16 @@ fn configuration(signature: &Signature) -> String {
     } else {
         signature.max_rows.unwrap_or(ROWS).min(ROWS)
     };
-    let mut text = format!("max_batch_size: {rows}\ninput:\n");
-    for argument in &signature.arguments {
+    let mut text = format!("max_batch_size: {rows}\n");
+    if signature
+        .arguments
+        .iter()
+        .any(|argument| argument.value.is_parameters())
+    {
+        text.push_str("request_parameters: {} # all; or names: [..]\n");
+    }
+    text.push_str("input:\n");
+    for argument in of_inputs() {
         let optional = argument.default.is_some() || argument.value.may_be_none();
         for (name, value) in argument.value.leaves(&argument.name) {
             text.push_str(&tensor(&name, value, rows > 0, optional));
@@ -194,6 +206,10 @@ mod tests {
             item: Box::new(ValueType::tensor()),
             length: Some(2),
         };
+        let texts = ValueType::Dict {
+            value: Box::new(ValueType::Other("str".into())),
+            keys: Vec::new(),
+        };
         let keyed = ValueType::Dict {
             value: Box::new(ValueType::tensor()),
             keys: vec!["y".into()],
@@ -204,6 +220,7 @@ mod tests {
                 argument("k", ValueType::Int, Some("3")),
                 argument("xs", tensors, None),
                 argument("on", ValueType::Other("Device".into()), Some("cpu")),
+                argument("given", texts, None),
             ],
             result: keyed,
             max_rows: None,
@@ -217,6 +234,12 @@ mod tests {
             text.contains("{name: xs__1, datatype: FP32, dims: [-1]}  # a guess: datatype, dims"),
             "{text}"
         );
+        assert!(
+            text.contains("request_parameters: {}") && !text.contains("given"),
+            "{text}"
+        );
+        let table = arguments(&signature);
+        assert!(table.contains("the request's parameters"), "{table}");
         assert!(text.contains("# on is Device: it can only be left out"), "{text}");
         assert!(text.contains("{name: \"y\", "), "{text}");
         let config: ModelConfig = serde_yaml_ng::from_str(&text).unwrap();

@@ -45,6 +45,13 @@ fn complete_with(
     rows_said: bool,
     probe: &Probe<'_>,
 ) -> Result<(), String> {
+    if signature
+        .arguments
+        .iter()
+        .any(|argument| argument.value.is_parameters())
+    {
+        config.request_parameters.get_or_insert_default();
+    }
     let mut inputs = inputs(signature)?;
     let mut outputs = outputs(signature);
     leave_out_own(config, &mut inputs, &mut outputs);
@@ -115,7 +122,11 @@ fn leave_out_own(config: &ModelConfig, inputs: &mut Vec<Known>, outputs: &mut Ve
 
 fn inputs(signature: &Signature) -> Result<Vec<Known>, String> {
     let mut found = Vec::new();
-    for argument in &signature.arguments {
+    for argument in signature
+        .arguments
+        .iter()
+        .filter(|argument| !argument.value.is_parameters())
+    {
         let optional = argument.default.is_some() || argument.value.may_be_none();
         for (name, value) in argument.value.leaves(&argument.name) {
             match value.present() {
@@ -222,6 +233,23 @@ mod tests {
             datatype: Some(DataType::Fp32),
             dims: Some(dims.to_vec()),
         }
+    }
+
+    #[test]
+    fn a_dictionary_of_texts_becomes_the_requests_parameters() {
+        let mut signature = signature(tensor(&[-1, 30]), tensor(&[-1, 2]));
+        signature.arguments.push(Argument {
+            name: "given".into(),
+            value: ValueType::Dict {
+                value: Box::new(ValueType::Other("str".into())),
+                keys: Vec::new(),
+            },
+            default: None,
+        });
+        let mut config = ModelConfig::default();
+        complete(&mut config, &signature, false).unwrap();
+        assert_eq!(config.input, [TensorSpec::new("x", DataType::Fp32, &[30])]);
+        assert!(config.request_parameters.is_some() && config.problems().is_empty());
     }
 
     #[test]

@@ -25,10 +25,14 @@ pub(crate) type DataReader<'a> = dyn Fn(&str, &str, usize) -> Result<Vec<u8>, St
 /// What the files of warm-up inputs and of initial states lie in.
 const WARMUP_FOLDER: &str = "warmup";
 const STATE_FOLDER: &str = "initial_state";
+/// The parameter of a configuration that says which of a request's parameters its model is given: names with commas between them,
+/// or `*` for all.
+const REQUEST_PARAMETERS: &str = "REQUEST_PARAMETERS";
 /// What only devices and their backends read, and an ensemble has none of.
 const OF_BACKENDS: &[&str] = &[
     "instance_group",
     "parameters",
+    "request_parameters",
     "model_warmup",
     "dynamic_batching",
     "sequence_batching",
@@ -142,6 +146,7 @@ impl Desk<'_> {
         self.warmups(&mut object);
         self.sequences(&mut object);
         self.steps(&object);
+        Self::request_parameters(&mut object);
         self.parameters(&mut object, runtime);
         if runtime == Some(Runtime::Ensemble) {
             for name in OF_BACKENDS.iter().filter(|name| object.remove(**name).is_some()) {
@@ -391,6 +396,18 @@ impl Desk<'_> {
                 );
             }
         }
+    }
+
+    /// The mesh's own parameter [`REQUEST_PARAMETERS`] becomes the field that Triton has no word for.
+    fn request_parameters(object: &mut Map<String, Json>) {
+        let parameters = object.get_mut("parameters").and_then(Json::as_object_mut);
+        let Some(value) = parameters.and_then(|parameters| parameters.remove(REQUEST_PARAMETERS)) else {
+            return;
+        };
+        let text = value.get("string_value").and_then(Json::as_str).unwrap_or_default();
+        let names = text.split(',').map(str::trim).filter(|name| !matches!(*name, "" | "*"));
+        let names: Vec<Json> = names.map(Json::from).collect();
+        object.insert("request_parameters".to_owned(), serde_json::json!({ "names": names }));
     }
 
     /// `{ string_value: "x" }` is the text; the built-in models read numbers as such.

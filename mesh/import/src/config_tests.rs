@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use mesh_types::RequestParameters;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -51,6 +52,19 @@ fn refused(folder: &str, text: &str) -> Vec<String> {
     let came = read(folder, text);
     assert!(came.refused, "{:?}", came.converted.map(|converted| converted.config));
     came.said
+}
+
+#[test]
+fn a_parameter_says_which_parameters_of_requests_a_model_is_given() {
+    let text = |said: &str| {
+        let key = "key: 'REQUEST_PARAMETERS'";
+        format!("platform: 'pytorch_libtorch' {SIMPLE} parameters {{ {key} value: {{ string_value: '{said}' }} }}")
+    };
+    let (_, json, said) = taken("m", &text("scale, language"));
+    assert_eq!(json["request_parameters"], json!({"names": ["scale", "language"]}));
+    assert!(said.is_empty() && json.get("parameters").is_none(), "{said:?} {json}");
+    let (converted, _, _) = taken("m", &text("*"));
+    assert_eq!(converted.config.request_parameters, Some(RequestParameters::default()));
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub(crate) const BUILTINS: &[&str] = &[
     "oom_above",
     "repeat_int32",
     "mock_llm",
+    "echo_parameters",
 ];
 
 /// Triton's backends that are a built-in model of another name here.

@@ -1,28 +1,12 @@
 //! Names of request parameters that are not a caller's to choose.
 
-use mesh_types::Parameters;
+use mesh_types::{Parameters, has_meaning, is_reserved};
 
 use crate::error::{DecodeError, quoted};
 
-/// What the protocol and Triton say by parameters of a request, and what the mesh does.
-const MEANINGFUL: [&str; 7] = [
-    "sequence_id",
-    "sequence_start",
-    "sequence_end",
-    "priority",
-    "timeout",
-    "binary_data_output",
-    "service_class",
-];
-
-/// A name that stands for nothing in a request and may not be made up: those that begin so are Triton's own, in responses.
-fn is_reserved(name: &str) -> bool {
-    name == "headers" || name.starts_with("triton_")
-}
-
 /// Whether a header of this name must not become a parameter.
 pub(crate) fn is_reserved_for_headers(name: &str) -> bool {
-    is_reserved(name) || MEANINGFUL.contains(&name)
+    is_reserved(name) || has_meaning(name)
 }
 
 /// Refuses parameters whose names are reserved.

@@ -364,6 +364,12 @@ impl ModelVersionSpec {
                 "an ensemble keeps no state: its stateful steps get its requests' sequences, leave it out",
             );
         }
+        if config.request_parameters.is_some() {
+            say(
+                "request_parameters",
+                "an ensemble is given none: its steps' models say this, leave it out",
+            );
+        }
         if !config.parameters.is_empty() {
             say("parameters", "an ensemble has no backend: leave it out");
         }

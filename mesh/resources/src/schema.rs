@@ -36,6 +36,9 @@ pub struct ModelConfigSchema {
     /// What an ensemble is made of, in the mesh's own form.
     #[schema(value_type = Option<Object>)]
     pub graph: Option<BTreeMap<String, String>>,
+    /// Which of a request's parameters it is given; absent: none.
+    #[schema(nullable)]
+    pub request_parameters: Option<RequestParametersSchema>,
     /// The backend's own settings: texts, numbers and booleans by name.
     #[schema(value_type = BTreeMap<String, Object>)]
     pub parameters: BTreeMap<String, String>,
@@ -74,6 +77,16 @@ pub struct DynamicBatchingSchema {
 pub struct TransactionPolicySchema {
     /// Any number, none included, each when it is there; else exactly one.
     pub decoupled: bool,
+}
+
+/// Which of a request's parameters a model is given.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[schema(as = RequestParameters)]
+pub struct RequestParametersSchema {
+    /// Their names; none means all that mean nothing to the protocol or the mesh.
+    pub names: Vec<String>,
+    /// What a request is taken to say that does not say otherwise.
+    pub defaults: BTreeMap<String, String>,
 }
 
 /// When a model is in memory.

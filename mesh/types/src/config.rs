@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DataType, DynamicBatching, EnsembleScheduling, ExecutionPolicy, Graph, ModelWarmup, Optimization, Parameters,
-    ResidencyPolicy, SequenceBatching, batching::MAX_MICROSECONDS, residency,
+    RequestParameters, ResidencyPolicy, SequenceBatching, batching::MAX_MICROSECONDS, residency,
 };
 
 /// The largest `max_batch_size` and the most inputs or outputs: nothing a configuration says may be without bound.
@@ -158,6 +158,9 @@ pub struct ModelConfig {
     /// What an ensemble is made of, in the mesh's own form. (An addition.)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub graph: Option<Graph>,
+    /// Which of a request's parameters it is given; absent: none. (An addition.)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_parameters: Option<RequestParameters>,
     /// The backend's own settings.
     #[serde(skip_serializing_if = "Parameters::is_empty")]
     pub parameters: Parameters,
@@ -275,6 +278,9 @@ impl ModelConfig {
                 say(format!("model_warmup{place}"), problem);
             },
         );
+        if let Some(rule) = &self.request_parameters {
+            rule.check(|field, problem| say(format!("request_parameters{field}"), problem));
+        }
         self.check_decoupled(&mut say);
         for (index, group) in self.instance_group.iter().enumerate() {
             if group.count > MAX_INSTANCES {

@@ -5,7 +5,9 @@
 
 use std::fmt::Write as _;
 
-use crate::{DataType, Fault, ModelConfig, ModelId, Tensor, TensorSpec};
+use crate::{
+    DataType, Fault, MAX_MODEL_PARAMETER_BYTES, MAX_MODEL_PARAMETERS, ModelConfig, ModelId, Tensor, TensorSpec,
+};
 
 /// Why inputs do not fit a model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +67,19 @@ pub enum InputError {
         got: usize,
         /// How many may.
         max: usize,
+        /// The model.
+        model: ModelId,
+    },
+    /// Too many or too long parameters for a model that is given them.
+    #[error(
+        "{got} parameters of {bytes} bytes, but they are compared with other requests' for model '{model}': at most \
+         {MAX_MODEL_PARAMETERS} of {MAX_MODEL_PARAMETER_BYTES} bytes, names included"
+    )]
+    Parameters {
+        /// How many came.
+        got: usize,
+        /// Bytes of their names and texts.
+        bytes: usize,
         /// The model.
         model: ModelId,
     },

@@ -4,7 +4,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AnswerSender, Deadline, ModelVersionKey, RequestId, SequenceStep, TenantId, Tensor, TraceContext};
+use crate::{
+    AnswerSender, Deadline, ModelParameters, ModelVersionKey, RequestId, SequenceStep, TenantId, Tensor, TraceContext,
+};
 
 /// What a tenant is entitled to on a busy device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +84,8 @@ pub struct InferJob {
     pub outputs: Vec<String>,
     /// Rows along the batch dimension; 1 where the model does not batch.
     pub rows: u32,
+    /// What the model is given of the request's parameters; none where that is what holds anyway.
+    pub parameters: Option<Arc<ModelParameters>>,
     /// After this the answer is worthless.
     pub deadline: Deadline,
     /// How it stands among the others.

@@ -15,6 +15,7 @@ mod infer;
 mod inputs;
 mod issuer;
 mod job;
+mod model_parameters;
 mod optimization;
 mod parameters;
 mod regions;
@@ -50,10 +51,11 @@ pub use infer::{InferRequest, InferResponse};
 pub use inputs::InputError;
 pub use issuer::{FetchUrlError, MAX_FETCH_URL_BYTES, MAX_ISSUER_KEYS, check_fetch_url};
 pub use job::{DeviceMeter, InferJob, JobOutcome, ServiceClass, StageTimings, Standing, TenantShare};
+pub use model_parameters::{MAX_MODEL_PARAMETER_BYTES, MAX_MODEL_PARAMETERS, ModelParameters, RequestParameters};
 pub use optimization::{
     Attempt, Difference, LoadReport, Optimization, Precision, Variant, VariantReport, VariantTime, Verdict,
 };
-pub use parameters::{ParameterValue, Parameters};
+pub use parameters::{ParameterValue, Parameters, has_meaning, is_reserved};
 pub use regions::{InRegions, MAX_REGION_NAME_BYTES, RegionInput, RegionOutput, RegionSpan};
 pub use residency::{
     Base64Bytes, LoadPolicy, LoadProgress, LoadStage, MAX_WARMUP_BYTES, MAX_WARMUP_COUNT, MAX_WARMUPS, ModelWarmup,

@@ -3,6 +3,27 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+/// What the protocol and Triton say by parameters of a request, and what the mesh does.
+const MEANINGFUL: [&str; 7] = [
+    "sequence_id",
+    "sequence_start",
+    "sequence_end",
+    "priority",
+    "timeout",
+    "binary_data_output",
+    "service_class",
+];
+
+/// A name that stands for nothing in a request and may not be made up: those that begin so are Triton's own, in responses.
+pub fn is_reserved(name: &str) -> bool {
+    name == "headers" || name.starts_with("triton_")
+}
+
+/// Whether a request's parameter of this name means something to the protocol or the mesh, so that it is no caller's own.
+pub fn has_meaning(name: &str) -> bool {
+    MEANINGFUL.contains(&name)
+}
+
 /// One value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]

@@ -295,6 +295,7 @@ impl Whole {
                 span_id: 0,
                 sampled: false,
             },
+            parameters: None,
         };
         let parameters: Parameters = (self.parameters.iter())
             .map(|(name, value)| (name.clone(), ParameterValue::Bool(*value)))

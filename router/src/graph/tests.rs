@@ -575,6 +575,7 @@ fn an_ensemble_is_also_run_for_an_admins_trial() {
             answers: None,
             trace: TraceContext::default(),
             meter: None,
+            parameters: None,
         };
         let reply = crate::infer_ensemble(&bed.parts, &entry, job.clone(), Parameters::default()).unwrap();
         let (answered, ()) = tokio::join!(reply, async {

@@ -1,6 +1,6 @@
 //! One execution's inputs, gathered by reference, and its outputs.
 
-use mesh_types::{Shape, Tensor, TensorSpec};
+use mesh_types::{ModelParameters, Shape, Tensor, TensorSpec};
 
 /// One input of a batch: the requests' raw bytes in order; put together they are the batch's tensor.
 #[derive(Debug, Clone)]
@@ -51,6 +51,9 @@ pub struct BatchInputs<'a> {
     pub rows: u32,
     /// The inputs.
     pub inputs: Vec<BatchInput<'a>>,
+    /// What the requests say by parameters, all the same; none where they say nothing: then the defaults of the model's
+    /// configuration hold.
+    pub parameters: Option<&'a ModelParameters>,
 }
 
 /// All outputs of one execution, in the configuration's order, each for the whole batch.

@@ -6,6 +6,8 @@
 //! 3. every name ends in `__<index>`: the place among the arguments;
 //! 4. the configuration's order is that of the arguments.
 //!
+//! An argument of type `Dict[str, str]` is no input's: it is the request's parameters, where the configuration hands them on.
+//!
 //! For outputs: keys of a dictionary, then `<any>__<index>` (and what follows inside containers), then the order.
 //!
 //! Invariants: an argument that is not bound has a default or may be none; every problem says what would be right.
@@ -25,6 +27,8 @@ pub enum Source {
     Input(usize),
     /// Left out: its default, or none.
     Absent,
+    /// Of the request's parameters.
+    Parameters,
     /// A list of these.
     List(Vec<Source>),
     /// A tuple of these.
@@ -59,6 +63,10 @@ impl Binding {
         let mut problems = Vec::new();
         let mut plain = Vec::new();
         let arguments = bind_arguments(signature, config, &mut plain, &mut problems);
+        if config.request_parameters.is_some() && !arguments.contains(&Source::Parameters) {
+            let problem = "request_parameters are given to an argument of type Dict[str, str], and there is none";
+            problems.push(problem.to_owned());
+        }
         let results = bind_results(&signature.result, &config.output, &mut problems);
         for (rows, most) in signature.max_rows.iter().map(|most| (config.max_batch_size, *most)) {
             if rows > most {
@@ -156,7 +164,30 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn argument(&mut self, argument: &Argument, part: Part) -> Source {
         let may_lack = argument.default.is_some() || argument.value.may_be_none();
+        if argument.value.is_parameters() {
+            let input = part.input.and_then(|input| self.config.input.get(input));
+            if let Some(spec) = input {
+                let problem = format!(
+                    "input '{}' is argument '{}' ({}), which is the request's parameters and no input",
+                    spec.name, argument.name, argument.value
+                );
+                self.problems.push(problem);
+            }
+            return self.parameters(&argument.name, &argument.value, may_lack);
+        }
         self.source(&argument.name, &argument.value, part, may_lack)
+    }
+
+    fn parameters(&mut self, name: &str, value: &ValueType, may_lack: bool) -> Source {
+        if self.config.request_parameters.is_some() {
+            return Source::Parameters;
+        }
+        if !may_lack {
+            self.problems.push(format!(
+                "argument '{name}' ({value}) is the request's parameters: add request_parameters: {{}} to the configuration"
+            ));
+        }
+        Source::Absent
     }
 
     fn source(&mut self, name: &str, value: &ValueType, mut part: Part, may_lack: bool) -> Source {

@@ -197,6 +197,57 @@ fn numbers_have_types_and_no_rows() {
 }
 
 #[test]
+fn a_dictionary_of_texts_is_the_requests_parameters_and_no_input() {
+    let texts = || ValueType::Dict {
+        value: Box::new(ValueType::Other("str".into())),
+        keys: vec!["scale".into()],
+    };
+    let asking = |names: &[&str]| ModelConfig {
+        request_parameters: Some(mesh_types::RequestParameters::default()),
+        ..config(names, &["y"])
+    };
+    let between = signature(
+        &[("a", tensor(), None), ("given", texts(), None), ("b", tensor(), None)],
+        tensor(),
+    );
+    let expected = [Source::Input(0), Source::Parameters, Source::Input(1)];
+    // By names, by places (of all arguments), and in order (of those that inputs stand for).
+    for names in [["a", "b"], ["X__0", "X__2"], ["one", "two"]] {
+        assert_eq!(
+            Binding::of(&between, &asking(&names)).unwrap().arguments,
+            expected,
+            "{names:?}"
+        );
+    }
+    let beside = signature(&[("given", texts(), None), ("all", dict(&["h"]), None)], tensor());
+    let keyed = Source::Dict(vec![("h".into(), Source::Input(0))]);
+    assert_eq!(
+        Binding::of(&beside, &asking(&["h"])).unwrap().arguments,
+        [Source::Parameters, keyed]
+    );
+    let text = refusal(&between, &config(&["a", "b"], &["y"]));
+    assert!(
+        text.contains("argument 'given' (Dict[str, str]) is the request's parameters: add request_parameters: {}"),
+        "{text}"
+    );
+    let text = refusal(&between, &asking(&["X__0", "X__1"]));
+    assert!(
+        text.contains("input 'X__1' is argument 'given'") && text.contains("no input"),
+        "{text}"
+    );
+    assert!(refusal(&between, &asking(&["a", "b", "c"])).contains("3 inputs for 2 arguments"));
+    let maybe = signature(
+        &[("x", tensor(), None), ("given", optional(texts()), Some("None"))],
+        tensor(),
+    );
+    let bound = |config| Binding::of(&maybe, &config).unwrap().arguments;
+    assert_eq!(bound(config(&["x"], &["y"])), [Source::Input(0), Source::Absent]);
+    assert_eq!(bound(asking(&["x"])), [Source::Input(0), Source::Parameters]);
+    let without = signature(&[("x", tensor(), None)], tensor());
+    assert!(refusal(&without, &asking(&["x"])).contains("an argument of type Dict[str, str], and there is none"));
+}
+
+#[test]
 fn an_argument_that_no_tensor_can_be_needs_a_default() {
     let other = ValueType::Other("Device".into());
     let without = signature(&[("x", tensor(), None), ("on", other.clone(), None)], tensor());

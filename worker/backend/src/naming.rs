@@ -18,11 +18,16 @@ pub(crate) fn places_of(arguments: &[Argument], inputs: &[TensorSpec]) -> Result
     if named.iter().all(Option::is_some) {
         return Ok(named.into_iter().flatten().collect());
     }
-    if let [only] = arguments
+    // Those that inputs stand for.
+    let of_inputs = arguments.iter().enumerate();
+    let of_inputs: Vec<(usize, &Argument)> = of_inputs
+        .filter(|(_, argument)| !argument.value.is_parameters())
+        .collect();
+    if let [(place, only)] = of_inputs.as_slice()
         && matches!(only.value.present(), ValueType::Dict { .. } | ValueType::Record(_))
     {
         let key = |spec: &TensorSpec| way_into(&only.value, &format!(".{}", spec.name));
-        let keyed: Option<Vec<Place>> = inputs.iter().map(|spec| key(spec).map(|path| (0, path))).collect();
+        let keyed: Option<Vec<Place>> = inputs.iter().map(|spec| key(spec).map(|path| (*place, path))).collect();
         if let Some(keyed) = keyed {
             return Ok(keyed);
         }
@@ -44,14 +49,20 @@ pub(crate) fn places_of(arguments: &[Argument], inputs: &[TensorSpec]) -> Result
             }
         });
     }
-    in_order(arguments, inputs, &named)
+    let places: Vec<usize> = of_inputs.iter().map(|(place, _)| *place).collect();
+    in_order(arguments, &places, inputs, &named)
 }
 
 /// The configuration's order, where no name says anything else.
-fn in_order(arguments: &[Argument], inputs: &[TensorSpec], named: &[Option<Place>]) -> Result<Vec<Place>, String> {
+fn in_order(
+    arguments: &[Argument],
+    places: &[usize],
+    inputs: &[TensorSpec],
+    named: &[Option<Place>],
+) -> Result<Vec<Place>, String> {
     let misplaced = named.iter().enumerate().find_map(|(input, place)| {
         let (argument, path) = place.as_ref()?;
-        (*argument != input || !path.is_empty()).then_some(input)
+        (places.get(input) != Some(argument) || !path.is_empty()).then_some(input)
     });
     let unknown = inputs.iter().zip(named).find(|(_, place)| place.is_none());
     if let (Some(_), Some((spec, _))) = (misplaced, unknown) {
@@ -61,20 +72,25 @@ fn in_order(arguments: &[Argument], inputs: &[TensorSpec], named: &[Option<Place
             names(arguments)
         ));
     }
-    if inputs.len() > arguments.len() {
+    if inputs.len() > places.len() {
         return Err(format!(
             "{} inputs for {} arguments, which are {}",
             inputs.len(),
-            arguments.len(),
+            places.len(),
             names(arguments)
         ));
     }
-    Ok((0..inputs.len()).map(|index| (index, Vec::new())).collect())
+    Ok(places
+        .iter()
+        .take(inputs.len())
+        .map(|place| (*place, Vec::new()))
+        .collect())
 }
 
 fn names(arguments: &[Argument]) -> String {
     let leaves = arguments
         .iter()
+        .filter(|argument| !argument.value.is_parameters())
         .flat_map(|argument| argument.value.leaves(&argument.name));
     let names: Vec<String> = leaves.map(|(name, _)| name).collect();
     if names.is_empty() {

@@ -104,6 +104,14 @@ impl ValueType {
         }
     }
 
+    /// Whether it is what a request's parameters become: texts by name, `Dict[str, str]`. No input stands for it.
+    pub fn is_parameters(&self) -> bool {
+        match self.present() {
+            Self::Dict { value, .. } => matches!(&**value, Self::Other(text) if text == "str"),
+            _ => false,
+        }
+    }
+
     /// Whether one input or output stands for the whole of it.
     pub fn is_leaf(&self) -> bool {
         self.is_plain() || matches!(self.present(), Self::Tensor { .. })

@@ -1,18 +1,59 @@
 //! What waits and what comes out: requests, batches, refusals and charges.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use mesh_types::{Standing, TenantId};
+use mesh_types::{ModelParameters, Standing, TenantId};
 use smallvec::SmallVec;
 
 use crate::sequences::{Aborted, Seat};
 
 /// What must be equal for two requests to share a batch: for each input its number of extents, and the extents, but for the
-/// rows. The extents themselves and no hash of them, so that nobody can make two shapes look alike.
+/// rows; and the parameters that the model is given. These themselves and no hash of them, so that nobody can make two look alike.
+///
+/// It is written and read back without parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
-pub struct ShapeKey(SmallVec<[u64; 6]>);
+#[serde(from = "Extents", into = "Extents")]
+pub struct ShapeKey {
+    extents: Extents,
+    parameters: Option<Arc<ModelParameters>>,
+}
+
+/// A shape without parameters: what is learnt of latencies is learnt of these. Parameters are callers' to choose, and what is
+/// known of a model must not be lost to who sends others with each request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Extents(SmallVec<[u64; 6]>);
+
+impl From<Extents> for ShapeKey {
+    fn from(extents: Extents) -> Self {
+        Self {
+            extents,
+            parameters: None,
+        }
+    }
+}
+
+impl From<ShapeKey> for Extents {
+    fn from(key: ShapeKey) -> Self {
+        key.extents
+    }
+}
 
 impl ShapeKey {
+    /// The same for requests whose model is given these parameters.
+    #[must_use]
+    pub fn with(mut self, parameters: Option<Arc<ModelParameters>>) -> Self {
+        self.parameters = parameters;
+        self
+    }
+
+    /// The same without parameters.
+    pub(crate) fn extents(&self) -> &Extents {
+        &self.extents
+    }
+
     /// The key of inputs with these extents, the first of each being its rows.
     pub fn of<'a>(inputs: impl Iterator<Item = &'a [u64]>) -> Self {
         let mut key = SmallVec::new();
@@ -21,7 +62,7 @@ impl ShapeKey {
             key.push(u64::try_from(rest.len()).unwrap_or(u64::MAX));
             key.extend_from_slice(rest);
         }
-        Self(key)
+        Extents(key).into()
     }
 
     /// The key of inputs that may be left out, or stand for a whole batch.
@@ -49,7 +90,7 @@ impl ShapeKey {
                 }
             }
         }
-        Self(key)
+        Extents(key).into()
     }
 }
 

@@ -9,7 +9,11 @@ use ahash::AHashMap as HashMap;
 use smallvec::SmallVec;
 
 use crate::{
-    BatchRules, Latency, ShapeKey, admission::Caution, item::RefusedFor, latency::Enough, tenants::TenantIx,
+    BatchRules, Latency, ShapeKey,
+    admission::Caution,
+    item::{Extents, RefusedFor},
+    latency::Enough,
+    tenants::TenantIx,
     waiting::ModelIx,
 };
 
@@ -37,10 +41,10 @@ pub(crate) struct Known {
     used: u64,
 }
 
-/// Latencies by shape.
+/// Latencies by shape; parameters are no part of it.
 #[derive(Debug, Default)]
 pub(crate) struct Latencies {
-    by_shape: HashMap<ShapeKey, Known>,
+    by_shape: HashMap<Extents, Known>,
     uses: u64,
 }
 
@@ -72,12 +76,13 @@ pub(crate) struct Model<K> {
 
 impl Latencies {
     pub(crate) fn get(&self, shape: &ShapeKey) -> Option<&Latency> {
-        let known = self.by_shape.get(shape);
+        let known = self.by_shape.get(shape.extents());
         known.map(|known| &known.latency).filter(|latency| latency.is_known())
     }
 
     /// What is known of a shape, made if need be.
     fn of(&mut self, shape: &ShapeKey) -> &mut Known {
+        let shape = shape.extents();
         self.uses += 1;
         if self.by_shape.len() >= MAX_SHAPES && !self.by_shape.contains_key(shape) {
             let oldest = self.by_shape.iter().min_by_key(|(_, known)| known.used);
@@ -90,8 +95,9 @@ impl Latencies {
         known
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ShapeKey, &Latency)> {
-        self.by_shape.iter().map(|(shape, known)| (shape, &known.latency))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ShapeKey, &Latency)> {
+        let all = self.by_shape.iter();
+        all.map(|(shape, known)| (shape.clone().into(), &known.latency))
     }
 
     #[cfg(test)]
@@ -175,7 +181,7 @@ impl<K> Model<K> {
 
     /// What is known of batches of this shape, for one tenant or for several that use the device together.
     pub(crate) fn sizing(&self, shape: &ShapeKey, company: bool) -> Sizing<'_> {
-        let known = self.latencies.by_shape.get(shape);
+        let known = self.latencies.by_shape.get(shape.extents());
         let largest = self.rules.largest();
         let most = known
             .and_then(|known| known.fitting)
@@ -229,7 +235,7 @@ impl<K> Model<K> {
     /// A batch of this shape went well.
     pub(crate) fn went_well(&mut self, shape: &ShapeKey) {
         let largest = self.rules.largest();
-        let Some(known) = self.latencies.by_shape.get_mut(shape) else {
+        let Some(known) = self.latencies.by_shape.get_mut(shape.extents()) else {
             return;
         };
         let Some(fitting) = known.fitting else { return };

@@ -148,7 +148,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     }
 
     /// What has been learnt.
-    pub fn learnt(&self) -> impl Iterator<Item = (&K, &ShapeKey, &Latency)> {
+    pub fn learnt(&self) -> impl Iterator<Item = (&K, ShapeKey, &Latency)> {
         self.models.iter().flat_map(|model| {
             let learnt = model.latencies.iter();
             learnt.map(move |(shape, latency)| (&model.key, shape, latency))

@@ -8,7 +8,10 @@ use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs};
 use mesh_types::{ModelConfig, Shape, Tensor, TensorSpec};
 
 use super::{Plan, StateTensor, Step, plan::StatePlan};
-use crate::{batch::rows_of, order::Member};
+use crate::{
+    batch::{parameters_of, rows_of},
+    order::Member,
+};
 
 /// What a batch of steps needs besides its callers' tensors.
 pub(crate) struct Prepared {
@@ -171,6 +174,7 @@ impl Prepared {
         BatchInputs {
             rows: u32::try_from(self.rows.len()).unwrap_or(u32::MAX),
             inputs: config.input.iter().enumerate().map(input).collect(),
+            parameters: parameters_of(members),
         }
     }
 }

@@ -81,6 +81,7 @@ pub(crate) fn job(tenant: &str, id: CorrelationId, flags: (bool, bool), values: 
         answers: None,
         trace: TraceContext::default(),
         meter: None,
+        parameters: None,
     }
 }
 

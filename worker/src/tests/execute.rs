@@ -106,6 +106,7 @@ impl Scene {
             answers: None,
             trace: TraceContext::default(),
             meter: None,
+            parameters: None,
         };
         let (reply, answer) = Reply::channel();
         let arrived = self.clock.now();

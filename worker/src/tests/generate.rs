@@ -114,6 +114,7 @@ impl Scene {
             answers: Some(sender),
             trace: TraceContext::default(),
             meter: None,
+            parameters: None,
         };
         let (reply, end) = Reply::channel();
         let arrived = self.clock.now();

@@ -98,6 +98,26 @@ fn who_leaves_out_others_or_gives_another_value_does_not_share_a_batch() {
 }
 
 #[test]
+fn a_batch_is_given_what_its_members_say() {
+    let config = config();
+    let said = mesh_types::ModelParameters::from(std::collections::BTreeMap::from([("a".to_owned(), "1".to_owned())]));
+    let said = Arc::new(said);
+    let member = |parameters: Option<Arc<mesh_types::ModelParameters>>| Member {
+        job: InferJob {
+            inputs: inputs(true, 7),
+            parameters,
+            ..job("identity", &[1.0], Duration::from_secs(1))
+        },
+        arrived: SystemClock.now(),
+        step: None,
+    };
+    let (one, other) = (member(Some(said.clone())), member(Some(said.clone())));
+    assert_eq!(batch::gather(&config, &[&one, &other], 2).parameters, Some(&*said));
+    let plain = member(None);
+    assert_eq!(batch::gather(&config, &[&plain], 1).parameters, None);
+}
+
+#[test]
 fn samples_are_numbers_of_their_type_and_the_same_each_time() {
     let mut config = config();
     for (spec, datatype) in config

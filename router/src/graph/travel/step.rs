@@ -152,11 +152,15 @@ impl Travel {
                 Fault::new(FaultClass::Internal, FaultSource::Model, error.to_string())
             }
         })?;
+        let parameters = entry
+            .config
+            .model_parameters(&entry.key.model, &self.manner.parameters)?;
         Ok(InferJob {
             version: entry.key.clone(),
             inputs,
             outputs: call.ask.clone(),
             rows,
+            parameters,
             trace,
             ..self.job.clone()
         })

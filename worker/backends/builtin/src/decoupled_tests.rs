@@ -119,6 +119,7 @@ fn ask(config: &ModelConfig, given: &[Option<Vec<u8>>], mut heard: Heard) -> Hea
     let inputs = BatchInputs {
         rows: 1,
         inputs: config.input.iter().zip(given).map(input).collect(),
+        parameters: None,
     };
     let requests = Requests {
         inputs: &inputs,

@@ -3,7 +3,7 @@
 //! The configuration's parameter `builtin` names the model. Models with faults on purpose (`fail_on_negative`,
 //! `panic_on_negative`, `hang_on_negative`, `nan_on_negative`, `oom_above`) are real models too: they prove that a fault
 //! stays with the request that causes it. Stateful ones (`sequence`, `sequence_sum`, `sum_state`, `join_state`) show whose
-//! state is whose. Decoupled ones (`repeat_int32`, `mock_llm`) give any number of answers to a request. Models of the first kind
+//! state is whose. `echo_parameters` answers with the parameters of its requests. Decoupled ones (`repeat_int32`, `mock_llm`) give any number of answers to a request. Models of the first kind
 //! may hold memory (`weights_bytes`), take some for each execution (`scratch_bytes`) and time to load (`load_ms`) on purpose: they
 //! show how models come and go in bounded memory.
 
@@ -12,6 +12,7 @@ mod decoupled;
 mod gate;
 mod llm;
 mod model;
+mod parameters;
 mod sequence;
 
 use std::sync::Arc;
@@ -68,6 +69,13 @@ impl Backend for BuiltinBackend {
         }
         if let Some(model) = decoupled::DecoupledModel::named(name.unwrap_or_default(), spec) {
             return Ok(Box::new(model?));
+        }
+        if let Some(model) = parameters::EchoParameters::named(name.unwrap_or_default(), spec) {
+            return Ok(Box::new(model?));
+        }
+        if spec.config.request_parameters.is_some() {
+            let problem = format!("only {} is given request_parameters: leave them out", parameters::NAME);
+            return Err(BackendError::Load(problem));
         }
         if spec.config.is_decoupled() {
             let problem = format!(

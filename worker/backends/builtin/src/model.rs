@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs, LoadSpec, LoadedModel};
 use mesh_types::{DataType, LoadReport, ModelConfig, Tensor, TensorSpec};
 
-use crate::{arithmetic, decoupled, gate::Gate, sequence};
+use crate::{arithmetic, decoupled, gate::Gate, parameters, sequence};
 
 /// The longest that `busy` may take for one batch.
 const MAX_BUSY: Duration = Duration::from_secs(10);
@@ -116,8 +116,10 @@ fn kind_of(config: &ModelConfig) -> Result<Kind, BackendError> {
             let known = "identity, add_sub, fail_on_negative, panic_on_negative, hang_on_negative, nan_on_negative, \
                          oom_above, busy";
             let (stateful, decoupled) = (sequence::NAMES.join(", "), decoupled::NAMES.join(", "));
-            let problem =
-                format!("no built-in model '{other}'; parameter 'builtin' is one of {known}, {stateful}, {decoupled}");
+            let problem = format!(
+                "no built-in model '{other}'; parameter 'builtin' is one of {known}, {stateful}, {decoupled}, {}",
+                parameters::NAME
+            );
             return Err(BackendError::Load(problem));
         }
     })

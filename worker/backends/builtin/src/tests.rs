@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use mesh_backend::{BatchInput, BatchInputs};
 use mesh_types::{
-    DataType, ModelConfig, ModelId, ModelVersionKey, ParameterValue, Shape, TenantId, TensorSpec, Version,
+    DataType, ModelConfig, ModelId, ModelParameters, ModelVersionKey, ParameterValue, RequestParameters, Shape,
+    TenantId, TensorSpec, Version,
 };
 
 use super::*;
@@ -63,6 +64,7 @@ fn add_sub_adds_and_subtracts() {
         .execute(&BatchInputs {
             rows: 1,
             inputs: vec![input(&config.input[0], &a[..]), input(&config.input[1], &b[..])],
+            parameters: None,
         })
         .unwrap()
         .outputs;
@@ -81,6 +83,7 @@ fn identity_gives_strings_back_and_fail_on_negative_fails() {
     let batch = BatchInputs {
         rows: 1,
         inputs: vec![input(&strings.input[0], &data[..])],
+        parameters: None,
     };
     assert_eq!(
         load(&strings).unwrap().execute(&batch).unwrap().outputs[0].data,
@@ -97,9 +100,54 @@ fn identity_gives_strings_back_and_fail_on_negative_fails() {
         let batch = BatchInputs {
             rows: 1,
             inputs: vec![input(&failing.input[0], &data[..])],
+            parameters: None,
         };
         assert_eq!(model.execute(&batch).is_err(), fails);
     }
+}
+
+#[test]
+fn parameters_are_answered_as_they_were_given_and_defaults_where_there_are_none() {
+    let tensor = |name: &str, datatype| TensorSpec::new(name, datatype, &[1]);
+    let mut echo = config(
+        "echo_parameters",
+        vec![spec("x", DataType::Fp32)],
+        vec![tensor("said", DataType::Bytes), tensor("rows", DataType::Int32)],
+    );
+    assert!(load(&echo).err().unwrap().to_string().contains("request_parameters"));
+    echo.request_parameters = Some(RequestParameters {
+        names: Vec::new(),
+        defaults: [("tone".to_owned(), "plain".to_owned())].into(),
+    });
+    let mut model = load(&echo).unwrap();
+    let texts = [("n", "7"), ("q", "\"\n")].map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let given = ModelParameters::from(std::collections::BTreeMap::from(texts));
+    let mut run = |parameters, rows: u32| {
+        let data = vec![0; 4 * rows as usize];
+        let inputs = vec![BatchInput {
+            spec: &echo.input[0],
+            shape: Shape::from_slice(&[u64::from(rows), 1]),
+            parts: vec![&data],
+        }];
+        let batch = BatchInputs {
+            rows,
+            inputs,
+            parameters,
+        };
+        model.execute(&batch).unwrap().outputs
+    };
+    let text = br#"{"n":"7","q":"\"\n"}"#;
+    let element = [&(text.len() as u32).to_le_bytes(), &text[..]].concat();
+    let outputs = run(Some(&given), 2);
+    assert_eq!(outputs[0].data, element.repeat(2));
+    assert_eq!(outputs[0].shape.as_slice(), [2, 1]);
+    assert_eq!(outputs[1].data, 2_u32.to_le_bytes().repeat(2));
+    assert_eq!(&run(None, 1)[0].data[4..], br#"{"tone":"plain"}"#);
+    let other = ModelConfig {
+        request_parameters: echo.request_parameters.clone(),
+        ..fp32("identity", None)
+    };
+    assert!(load(&other).err().unwrap().to_string().contains("only echo_parameters"));
 }
 
 #[test]
@@ -133,6 +181,7 @@ fn run(model: &mut dyn LoadedModel, config: &ModelConfig, rows: u32, value: f32)
             shape: Shape::from_slice(&[u64::from(rows), 1]),
             parts: vec![&data],
         }],
+        parameters: None,
     };
     let outputs = model.execute(&batch)?.outputs;
     Ok(f32::from_le_bytes(outputs[0].data[..4].try_into().unwrap()))

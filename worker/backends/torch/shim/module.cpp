@@ -36,25 +36,25 @@ c10::IValue plain_of(const c10::TypePtr& type, const at::Tensor& tensor) {
 
 }  // namespace
 
-c10::IValue Source::make(const at::Tensor* const* inputs, std::optional<at::ScalarType> precision) const {
+c10::IValue Source::make(const Given& given) const {
   switch (kind) {
     case Kind::Absent:
       return fallback;
     case Kind::Input: {
-      const at::Tensor* tensor = inputs[input];
+      const at::Tensor* tensor = given.inputs[input];
       if (tensor == nullptr) {
         return fallback;
       }
       if (type->kind() != c10::TypeKind::TensorType) {
         return plain_of(type, *tensor);
       }
-      return precision && tensor->is_floating_point() ? tensor->to(*precision) : *tensor;
+      return given.precision && tensor->is_floating_point() ? tensor->to(*given.precision) : *tensor;
     }
     case Kind::List: {
       c10::impl::GenericList list(type->expect<c10::ListType>()->getElementType());
       list.reserve(members.size());
       for (const Source& member : members) {
-        list.push_back(member.make(inputs, precision));
+        list.push_back(member.make(given));
       }
       return list;
     }
@@ -62,11 +62,23 @@ c10::IValue Source::make(const at::Tensor* const* inputs, std::optional<at::Scal
       std::vector<c10::IValue> values;
       values.reserve(members.size());
       for (const Source& member : members) {
-        values.push_back(member.make(inputs, precision));
+        values.push_back(member.make(given));
       }
       const auto tuple = type->expect<c10::TupleType>();
       return tuple->schema() ? c10::ivalue::Tuple::createNamed(std::move(values), tuple)
                              : c10::ivalue::Tuple::create(std::move(values));
+    }
+    case Kind::Parameters: {
+      if (optional && given.text_count == 0) {
+        return fallback;
+      }
+      c10::impl::GenericDict dict(c10::StringType::get(), c10::StringType::get());
+      for (size_t index = 0; index + 1 < given.text_count; index += 2) {
+        const Bytes& name = given.texts[index];
+        const Bytes& text = given.texts[index + 1];
+        dict.insert(std::string(name.data, name.size), std::string(text.data, text.size));
+      }
+      return dict;
     }
     case Kind::Dict:
       break;
@@ -74,7 +86,7 @@ c10::IValue Source::make(const at::Tensor* const* inputs, std::optional<at::Scal
   const auto dict_type = type->expect<c10::DictType>();
   c10::impl::GenericDict dict(dict_type->getKeyType(), dict_type->getValueType());
   for (size_t index = 0; index < members.size(); ++index) {
-    c10::IValue value = members[index].make(inputs, precision);
+    c10::IValue value = members[index].make(given);
     if (!value.isNone()) {
       dict.insert(keys[index], std::move(value));
     }
@@ -105,14 +117,15 @@ struct Reader {
 };
 
 Source read_source(Reader& reader, c10::TypePtr type, const c10::IValue& fallback) {
+  Source source;
   if (const auto optional = type->cast<c10::OptionalType>()) {
     type = optional->getElementType();
+    source.optional = true;
   }
-  Source source;
   source.kind = static_cast<Source::Kind>(reader.number());
   source.type = type;
   source.fallback = fallback;
-  if (source.kind == Source::Kind::Absent) {
+  if (source.kind == Source::Kind::Absent || source.kind == Source::Kind::Parameters) {
     return source;
   }
   const auto count = static_cast<size_t>(reader.number());
@@ -240,8 +253,8 @@ const char* mesh_torch_text(const std::string* text) noexcept { return text->c_s
 void mesh_torch_text_free(std::string* text) noexcept { delete text; }
 
 // Says how the module is called from now on. The numbers are, for each argument and then within it: 0 and the input's place,
-// 1 for left out, 2, 3 or 4 and a count for a list, tuple or dictionary (with a key before each of its values); then the
-// number of outputs and for each the number of steps and these, -1 standing for the next key.
+// 1 for left out, 2, 3 or 4 and a count for a list, tuple or dictionary (with a key before each of its values), 5 for the request's
+// parameters; then the number of outputs and for each the number of steps and these, -1 standing for the next key.
 bool mesh_torch_module_plan(
     mesh::Module* module, const int64_t* numbers, size_t number_count, const char* const* keys, size_t key_count) noexcept {
   return mesh::guarded(false, [&] {
@@ -258,14 +271,20 @@ bool mesh_torch_module_plan(
   });
 }
 
-// Calls the module as planned. An input that is null is left out. Writes as many new tensors as the plan has outputs, or
-// nothing and false.
-bool mesh_torch_module_call(const mesh::Module* module, const at::Tensor* const* inputs, at::Tensor** outputs) noexcept {
+// Calls the module as planned. An input that is null is left out; of the texts, each second one is the value of the name before it.
+// Writes as many new tensors as the plan has outputs, or nothing and false.
+bool mesh_torch_module_call(
+    const mesh::Module* module,
+    const at::Tensor* const* inputs,
+    const mesh::Bytes* texts,
+    size_t text_count,
+    at::Tensor** outputs) noexcept {
   return mesh::guarded(false, [&] {
+    const mesh::Given given{inputs, texts, text_count, module->precision};
     std::vector<c10::IValue> arguments;
     arguments.reserve(module->arguments.size());
     for (const mesh::Source& source : module->arguments) {
-      arguments.push_back(source.make(inputs, module->precision));
+      arguments.push_back(source.make(given));
     }
     auto callee = module->module;
     const c10::IValue result = callee.forward(std::move(arguments));

@@ -57,6 +57,7 @@ fn run(model: &mut dyn LoadedModel, config: &ModelConfig, rows: u32, data: &[Vec
     let batch = BatchInputs {
         rows,
         inputs: inputs.collect(),
+        parameters: None,
     };
     model
         .execute(&batch)
@@ -90,7 +91,14 @@ fn two_requests_in_one_batch_are_gathered_and_computed() {
                 parts: vec![&other],
             },
         ];
-        let outputs = model.execute(&BatchInputs { rows: 3, inputs }).unwrap().outputs;
+        let outputs = model
+            .execute(&BatchInputs {
+                rows: 3,
+                inputs,
+                parameters: None,
+            })
+            .unwrap()
+            .outputs;
         assert_eq!(floats(&outputs[0].data), [11.0, 22.0, 33.0, 44.0, 55.0, 66.0], "{end}");
         assert_eq!(
             floats(&outputs[1].data),
@@ -287,6 +295,7 @@ fn memory_is_known_and_an_executions_peak_is_measured() {
                 shape: Shape::from_slice(&[64, 30]),
                 parts: vec![&data],
             }],
+            parameters: None,
         };
         let (_, peak) = model.execute_measured(&batch).unwrap();
         let least = 64 * (30 + 64) * 4;
@@ -422,6 +431,7 @@ fn extents_that_a_package_was_not_compiled_for_are_refused_at_load_and_at_the_ca
             shape: Shape::from_slice(&[2, 31]),
             parts: vec![&data],
         }],
+        parameters: None,
     };
     let error = model.execute(&batch).unwrap_err();
     assert!(matches!(error, BackendError::InvalidInput(_)), "{error}");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs, Binding, LoadSpec, LoadedModel};
-use mesh_types::{ArtifactFormat, Clock, DeviceId, DeviceKind, LoadReport, ModelConfig, Variant};
+use mesh_types::{ArtifactFormat, Clock, DeviceId, DeviceKind, LoadReport, ModelConfig, ModelParameters, Variant};
 use tch::{Device, Tensor};
 
 use crate::{
@@ -31,9 +31,9 @@ pub(crate) enum Runner {
 }
 
 impl Runner {
-    pub(crate) fn call(&self, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Failure> {
+    pub(crate) fn call(&self, inputs: &[Option<Tensor>], parameters: &ModelParameters) -> Result<Vec<Tensor>, Failure> {
         match self {
-            Self::Module(module, _) => module.call(inputs),
+            Self::Module(module, _) => module.call(inputs, parameters),
             Self::Package(package) => package.call(inputs),
         }
     }
@@ -73,6 +73,8 @@ pub(crate) struct Way {
     pub(crate) config: Arc<ModelConfig>,
     /// The inputs that are numbers: they stay with the host.
     plain: Vec<usize>,
+    /// What holds for requests without parameters.
+    parameters: ModelParameters,
 }
 
 impl TorchModel {
@@ -138,6 +140,7 @@ impl Way {
         Self {
             device,
             lane,
+            parameters: config.default_parameters(),
             config,
             plain: Vec::new(),
         }
@@ -198,7 +201,7 @@ impl Way {
         if inputs.len() != self.config.input.len() {
             return Err(BackendError::InvalidInput("an input is missing".to_owned()));
         }
-        let called = runner.call(&inputs);
+        let called = runner.call(&inputs, batch.parameters.unwrap_or(&self.parameters));
         let mut tensors = called.map_err(|failure| fault::call(&failure, &self.config))?;
         if runner.converts() {
             tensors = outputs::in_their_own_type(tensors, &self.config)?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use mesh_backend::{Binding, Signature, Source, Step};
-use mesh_types::Variant;
+use mesh_types::{ModelParameters, Variant};
 use tch::{Device, Tensor};
 
 use crate::schema;
@@ -20,6 +20,22 @@ struct RawModule {
 #[repr(C)]
 struct RawText {
     _private: [u8; 0],
+}
+
+/// Bytes that somebody else holds.
+#[repr(C)]
+struct RawBytes {
+    data: *const c_char,
+    size: usize,
+}
+
+impl RawBytes {
+    fn of(text: &str) -> Self {
+        Self {
+            data: text.as_ptr().cast(),
+            size: text.len(),
+        }
+    }
 }
 
 // SAFETY: the signatures are those of shim/*.cpp, which are compiled with this crate; none of the functions throws.
@@ -41,6 +57,8 @@ unsafe extern "C" {
     fn mesh_torch_module_call(
         module: *const RawModule,
         inputs: *const *const torch_sys::C_tensor,
+        texts: *const RawBytes,
+        text_count: usize,
         outputs: *mut *mut torch_sys::C_tensor,
     ) -> bool;
     fn mesh_torch_module_turn(module: *mut RawModule, form: c_int) -> bool;
@@ -175,16 +193,27 @@ impl Module {
         planned.then_some(()).ok_or_else(Failure::last)
     }
 
-    /// Calls it as planned, with an input for each of the configuration; one that is none is left out.
-    pub(crate) fn call(&self, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Failure> {
+    /// Calls it as planned, with an input for each of the configuration (one that is none is left out) and the request's parameters.
+    pub(crate) fn call(&self, inputs: &[Option<Tensor>], parameters: &ModelParameters) -> Result<Vec<Tensor>, Failure> {
         let inputs: Vec<*const torch_sys::C_tensor> = inputs
             .iter()
             .map(|input| input.as_ref().map_or(ptr::null(), |tensor| tensor.as_ptr()))
             .collect();
+        let texts = parameters.iter().flat_map(|(name, text)| [name, text]);
+        let texts: Vec<RawBytes> = texts.map(RawBytes::of).collect();
         let mut outputs = vec![ptr::null_mut(); self.outputs];
         // SAFETY: the module is alive; the plan speaks of the configuration's inputs only, each of which has a place in
-        // `inputs` with a live tensor or null, and of as many outputs as `outputs` has places for.
-        let called = unsafe { mesh_torch_module_call(self.module.as_ptr(), inputs.as_ptr(), outputs.as_mut_ptr()) };
+        // `inputs` with a live tensor or null, and of as many outputs as `outputs` has places for; the texts are alive, as many as
+        // is said, and only read during the call.
+        let called = unsafe {
+            mesh_torch_module_call(
+                self.module.as_ptr(),
+                inputs.as_ptr(),
+                texts.as_ptr(),
+                texts.len(),
+                outputs.as_mut_ptr(),
+            )
+        };
         if !called {
             return Err(Failure::last());
         }
@@ -269,6 +298,7 @@ impl Plan {
                 self.count(*input);
             }
             Source::Absent => self.numbers.push(1),
+            Source::Parameters => self.numbers.push(5),
             Source::List(members) | Source::Tuple(members) => {
                 self.numbers.push(if matches!(source, Source::List(_)) { 2 } else { 3 });
                 self.count(members.len());

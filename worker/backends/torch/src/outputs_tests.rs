@@ -31,6 +31,7 @@ fn execute(model: &mut dyn LoadedModel, config: &ModelConfig, value: f32) -> Vec
             shape: Shape::from_slice(&[1, 8_192]),
             parts: vec![&data],
         }],
+        parameters: None,
     };
     let outputs = model.execute(&batch).unwrap().outputs;
     outputs.into_iter().map(|output| output.data).collect()

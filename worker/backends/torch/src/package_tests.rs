@@ -52,6 +52,7 @@ fn call(
     let batch = BatchInputs {
         rows,
         inputs: inputs.collect(),
+        parameters: None,
     };
     model.execute(&batch).map(|outputs| outputs.outputs)
 }

@@ -85,7 +85,9 @@ fn run(way: &Way, runner: &Runner, rows: u32, open: i64) -> Result<Vec<Seen>, Ba
     };
     let inputs = config.input.iter().map(|spec| zeros(spec).map(Some));
     let inputs: Vec<Option<Tensor>> = inputs.collect::<Result<_, _>>()?;
-    let outputs = runner.call(&inputs).map_err(|failure| fault::call(&failure, config))?;
+    let outputs = runner
+        .call(&inputs, &config.default_parameters())
+        .map_err(|failure| fault::call(&failure, config))?;
     let seen = |tensor: Tensor| {
         let kind = tensor.f_kind().map_err(failed)?;
         // Asking the kind first has shown that the tensor is a real one, whose size cannot fail.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mesh_backend::{BatchInput, BatchInputs};
-use mesh_types::{DataType, ModelConfig, Shape, TensorSpec};
+use mesh_types::{DataType, ModelConfig, ModelParameters, RequestParameters, Shape, TensorSpec};
 use tempfile::TempDir;
 
 use super::*;
@@ -47,6 +47,7 @@ fn run(model: &mut dyn LoadedModel, config: &ModelConfig, data: &[Option<Vec<u8>
     let batch = BatchInputs {
         rows: 1,
         inputs: inputs.collect(),
+        parameters: None,
     };
     let outputs = model.execute(&batch).map_err(|error| error.to_string())?.outputs;
     Ok(outputs.iter().map(|output| floats(&output.data)).collect())
@@ -219,9 +220,109 @@ fn nested_results_and_numbers_come_out_and_none_is_named() {
             shape: Shape::from_slice(&[2]),
             parts: vec![data[0].as_deref().unwrap()],
         }],
+        parameters: None,
     };
     let outputs = model.execute(&batch).unwrap().outputs;
     assert_eq!(outputs[1].data.as_ref(), 2.5f64.to_le_bytes());
+}
+
+/// Scales by the parameter `scale` if it is there, and adds the length of `note`.
+const SCALING: &str = concat!(
+    "    if torch.__contains__(given, \"scale\"):\n      y = torch.mul(x, float(given[\"scale\"]))\n    else:\n      y = x\n",
+    "    if torch.__contains__(given, \"note\"):\n      z = torch.add(y, torch.len(given[\"note\"]))\n    else:\n      z = y\n",
+    "    return z\n",
+);
+
+fn said(texts: &[(&str, &str)]) -> ModelParameters {
+    let texts = texts
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    texts.collect::<std::collections::BTreeMap<_, _>>().into()
+}
+
+fn one_row(
+    model: &mut dyn LoadedModel,
+    config: &ModelConfig,
+    parameters: Option<&ModelParameters>,
+) -> Result<Vec<f32>, String> {
+    let data = raw(&[1.0, 2.0]);
+    let batch = BatchInputs {
+        rows: 1,
+        inputs: vec![BatchInput {
+            spec: &config.input[0],
+            shape: Shape::from_slice(&[1, 2]),
+            parts: vec![&data],
+        }],
+        parameters,
+    };
+    let outputs = model.execute(&batch).map_err(|error| error.to_string())?.outputs;
+    Ok(floats(&outputs[0].data))
+}
+
+#[test]
+fn parameters_reach_an_argument_that_is_a_dictionary_of_texts() {
+    let (_folder, path) = scripted("x: Tensor, given: Dict[str, str]", "Tensor", SCALING);
+    let found = signature(&path, ArtifactFormat::TorchScript).unwrap();
+    assert_eq!(found.to_string(), "forward(x: Tensor, given: Dict[str, str]) -> Tensor");
+    assert!(found.arguments[1].value.is_parameters());
+    let mut with = config(vec![spec("x", DataType::Fp32, &[2])], &["y"]);
+    let refused = load(Some(path.clone()), with.clone()).err().unwrap().to_string();
+    assert!(refused.contains("add request_parameters: {}"), "{refused}");
+    with.request_parameters = Some(RequestParameters {
+        names: Vec::new(),
+        defaults: [("scale".to_owned(), "10".to_owned())].into(),
+    });
+    let mut model = load(Some(path.clone()), with.clone()).unwrap();
+    // Before and after the file was put into another form.
+    for _ in 0..2 {
+        let mut ask = |texts: &[(&str, &str)]| one_row(model.as_mut(), &with, Some(&said(texts)));
+        assert_eq!(ask(&[("scale", "2.5")]).unwrap(), [2.5, 5.0]);
+        // A text is its bytes, with a zero among them, and counted by letters where the module does so.
+        assert_eq!(ask(&[("note", "a\0b"), ("scale", "1")]).unwrap(), [4.0, 5.0]);
+        assert_eq!(ask(&[]).unwrap(), [1.0, 2.0]);
+        let refused = ask(&[("scale", "much")]).unwrap_err();
+        assert!(refused.contains("model execution failed"), "{refused}");
+        assert_eq!(
+            one_row(model.as_mut(), &with, None).unwrap(),
+            [10.0, 20.0],
+            "the defaults"
+        );
+        let (shape, data) = (Shape::from_slice(&[1, 2]), raw(&[1.0, 2.0]));
+        let sample = BatchInputs {
+            rows: 1,
+            inputs: vec![BatchInput {
+                spec: &with.input[0],
+                shape,
+                parts: vec![&data],
+            }],
+            parameters: None,
+        };
+        model.optimize(&[sample], &mesh_types::SystemClock);
+    }
+    let outputs = probe(&path, ArtifactFormat::TorchScript, &with).unwrap();
+    assert_eq!(outputs[0].dims, [2]);
+}
+
+#[test]
+fn parameters_that_may_be_none_are_none_where_there_are_none() {
+    let (_folder, path) = scripted(
+        "x: Tensor, given: Optional[Dict[str, str]]=None",
+        "Tensor",
+        concat!(
+            "    if torch.__isnot__(given, None):\n      g = unchecked_cast(Dict[str, str], given)\n",
+            "      y = torch.add(x, torch.len(g))\n",
+            "    else:\n      y = torch.neg(x)\n",
+            "    return y\n",
+        ),
+    );
+    let mut with = config(vec![spec("x", DataType::Fp32, &[2])], &["y"]);
+    let mut plain = load(Some(path.clone()), with.clone()).unwrap();
+    assert_eq!(one_row(plain.as_mut(), &with, None).unwrap(), [-1.0, -2.0]);
+    with.request_parameters = Some(RequestParameters::default());
+    let mut model = load(Some(path), with.clone()).unwrap();
+    assert_eq!(one_row(model.as_mut(), &with, None).unwrap(), [-1.0, -2.0]);
+    let two = said(&[("a", "1"), ("b", "2")]);
+    assert_eq!(one_row(model.as_mut(), &with, Some(&two)).unwrap(), [3.0, 4.0]);
 }
 
 #[test]
@@ -280,6 +381,7 @@ fn a_list_that_is_appended_to_has_no_length_and_lists_of_truth_values_come_out()
             shape: Shape::from_slice(&[1, 2]),
             parts: vec![data[0].as_deref().unwrap()],
         }],
+        parameters: None,
     };
     assert_eq!(model.execute(&batch).unwrap().outputs[0].data.as_ref(), [1, 0]);
 }

@@ -167,7 +167,14 @@ fn two_requests_in_one_batch_are_gathered_and_computed() {
             parts: vec![&b],
         },
     ];
-    let outputs = model.execute(&BatchInputs { rows: 3, inputs }).unwrap().outputs;
+    let outputs = model
+        .execute(&BatchInputs {
+            rows: 3,
+            inputs,
+            parameters: None,
+        })
+        .unwrap()
+        .outputs;
     assert_eq!(&*outputs[0].name, "sum");
     assert_eq!(floats(&outputs[0].data), [11.0, 22.0, 33.0, 44.0, 55.0, 66.0]);
     assert_eq!(floats(&outputs[1].data), [-9.0, -18.0, -27.0, -36.0, -45.0, -54.0]);
@@ -195,7 +202,14 @@ fn indices_in_names_place_inputs_and_outputs() {
             parts: vec![&first],
         },
     ];
-    let outputs = model.execute(&BatchInputs { rows: 1, inputs }).unwrap().outputs;
+    let outputs = model
+        .execute(&BatchInputs {
+            rows: 1,
+            inputs,
+            parameters: None,
+        })
+        .unwrap()
+        .outputs;
     assert_eq!(
         (&*outputs[0].name, floats(&outputs[0].data)),
         ("OUTPUT__1", vec![4.0, 6.0])
@@ -221,7 +235,13 @@ fn one_input(closure: &mut dyn FnMut(&[Tensor]) -> Vec<Tensor>, output: TensorSp
         shape: Shape::from_slice(&[1, 3]),
         parts: vec![&data],
     }];
-    let outputs = model.execute(&BatchInputs { rows: 1, inputs })?.outputs;
+    let outputs = model
+        .execute(&BatchInputs {
+            rows: 1,
+            inputs,
+            parameters: None,
+        })?
+        .outputs;
     Ok(floats(&outputs[0].data))
 }
 
@@ -321,7 +341,14 @@ fn every_supported_element_type_goes_through_unchanged() {
             shape: Shape::from_slice(&[1, 2]),
             parts: vec![&data],
         }];
-        let outputs = model.execute(&BatchInputs { rows: 1, inputs }).unwrap().outputs;
+        let outputs = model
+            .execute(&BatchInputs {
+                rows: 1,
+                inputs,
+                parameters: None,
+            })
+            .unwrap()
+            .outputs;
         assert_eq!(outputs[0].data, data, "{datatype}");
     }
 }
@@ -353,6 +380,7 @@ fn memory_is_what_loading_took_also_of_constants_and_an_executions_peak_is_measu
             shape: Shape::from_slice(&[8, 256]),
             parts: vec![&data],
         }],
+        parameters: None,
     };
     for _ in 0..4 {
         let (outputs, peak) = model.execute_measured(&batch).unwrap();

@@ -105,6 +105,7 @@ fn with_samples<T>(config: &ModelConfig, sizes: &[u32], then: impl FnOnce(&[Batc
                 shape: shape.clone(),
                 parts: vec![data],
             }],
+            parameters: None,
         })
         .collect();
     then(&samples)
@@ -263,6 +264,7 @@ fn whole_numbers_of_a_module_stay_such_in_another_precision() {
             shape: Shape::from_slice(&[1, 4]),
             parts: vec![&data],
         }],
+        parameters: None,
     };
     model.optimize(&[sample], &Told::by(|number| took(number, 10, [1, 1])));
     assert_eq!(model.report().chosen, Variant::Bf16, "{:?}", model.report());
@@ -399,6 +401,7 @@ fn one_form_at_a_time_is_in_memory_and_none_that_was_not_chosen_stays() {
             shape: Shape::from_slice(&[1, 4_096]),
             parts: vec![&data],
         }],
+        parameters: None,
     };
     // None is faster, so the original stays.
     model.optimize(&[sample], &Told::by(|_| 10));

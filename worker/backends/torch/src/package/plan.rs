@@ -96,7 +96,7 @@ impl Plan {
 fn flatten(source: &Source, inputs: &mut Vec<usize>) {
     match source {
         Source::Input(input) => inputs.push(*input),
-        Source::Absent => {}
+        Source::Absent | Source::Parameters => {}
         Source::List(members) | Source::Tuple(members) => members.iter().for_each(|member| flatten(member, inputs)),
         Source::Dict(members) => members.iter().for_each(|(_, member)| flatten(member, inputs)),
     }

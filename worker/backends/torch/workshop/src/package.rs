@@ -62,6 +62,7 @@ impl Package {
         let batch = BatchInputs {
             rows: self.rows,
             inputs: inputs.collect(),
+            parameters: None,
         };
         self.model.execute(&batch).map(drop).map_err(|error| anyhow!("{error}"))
     }
