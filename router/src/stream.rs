@@ -233,6 +233,24 @@ impl ManyAnswers {
         poll_fn(|context| self.poll_next(context)).await
     }
 
+    /// The answer, where there is exactly one. None at all, or more than one, is the caller's fault in the words of `told`, and
+    /// counts as one.
+    pub async fn only(&mut self, told: &'static str) -> Result<InferResponse, Fault> {
+        let first = poll_fn(|context| self.stream.poll(context)).await;
+        // Seen before the account is told that it has ended well.
+        let none = first.is_none() && matches!(self.stream.end, Some(Ok(_)));
+        self.stream.first = first;
+        if !none
+            && let Some(answer) = self.next().await.transpose()?
+            && self.next().await.transpose()?.is_none()
+        {
+            return Ok(answer);
+        }
+        let fault = Fault::new(FaultClass::InvalidArgument, FaultSource::Client, told);
+        self.failed(&fault);
+        Err(fault)
+    }
+
     /// Ends it early: an answer cannot be handed on.
     pub fn failed(&mut self, fault: &Fault) {
         self.end(Some(fault));

@@ -147,6 +147,48 @@ fn no_answer_is_a_stream_that_ends_and_a_fault_before_the_first_is_a_fault() {
 }
 
 #[test]
+fn who_takes_exactly_one_answer_fails_with_none_and_with_two_and_is_counted_so() {
+    run(async {
+        let bed = Bed::streaming();
+        for (count, fails) in [(0, false), (1, false), (2, false), (0, true), (1, true)] {
+            let began = bed.router.infer(bed.many("streams"));
+            let (answer, ()) = tokio::join!(began, async {
+                bed.some_job().await;
+                let job = bed.take_job();
+                (0..count).for_each(|_| give(&job));
+                let (job, _, end) = job;
+                let outcome = if fails {
+                    Err(Fault::internal("broken"))
+                } else {
+                    Ok(ended(&job))
+                };
+                end.send(outcome).unwrap();
+            });
+            let Ok(mut answers) = answer.into_many() else {
+                assert!(
+                    (count, fails) == (0, true),
+                    "a fault before the first answer is the call's"
+                );
+                continue;
+            };
+            let told = answers.only("exactly one").await;
+            match (count, fails) {
+                (1, false) => assert_eq!(told.unwrap().outputs.len(), 2),
+                (_, false) => assert_eq!(told.unwrap_err().message, "exactly one"),
+                (_, true) => assert_eq!(told.unwrap_err().message, "broken"),
+            }
+            assert!(answers.next().await.is_none() && bed.is_at_rest());
+        }
+        let text = bed.parts.telemetry.metrics().encode_prometheus().unwrap();
+        for (outcome, count) in [("ok", 1), ("client", 2)] {
+            let series = r#"mesh_requests_total{tenant="acme",endpoint="streams",arm="",version="1",outcome="#;
+            let line = format!("{series}\"{outcome}\"}} {count}\n");
+            assert!(text.contains(&line), "{line} is not in {text}");
+        }
+    });
+}
+
+#[test]
 fn a_fault_after_answers_is_the_last_thing_that_is_heard() {
     run(async {
         let bed = Bed::streaming();

@@ -23,7 +23,7 @@ use actix_web::{
 use bytes::Bytes;
 use mesh_protocol::{decode_generate, encode_generate, error_body};
 use mesh_router::{ManyAnswers, Notice, Room, View};
-use mesh_types::{Fault, FaultClass, FaultSource, InferRequest, InferResponse, RequestId, TraceContext};
+use mesh_types::{Fault, InferRequest, InferResponse, RequestId, TraceContext};
 use smallvec::smallvec;
 
 use crate::{
@@ -33,6 +33,10 @@ use crate::{
     reply,
     service::{Service, credential, is_presented, selector},
 };
+
+/// What a caller of `generate` is told of a model that gave it no answer, or several; Triton's words.
+const EXACTLY_ONE: &str = "generate expects model to produce exactly 1 response, use generate stream for model that generates various \
+                           number of responses";
 
 /// How a caller wants its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,18 +142,7 @@ fn events(body: BoxBody) -> HttpResponse {
 /// The one answer of a decoupled model, as an object.
 async fn only(mut answers: ManyAnswers, accepted: Accepted) -> Result<HttpResponse, Fault> {
     let said = answers.account().map(|account| (account.trace(), account.limits()));
-    let first = answers.next().await.transpose()?;
-    let second = match &first {
-        Some(_) => answers.next().await.transpose()?,
-        None => None,
-    };
-    let (Some(response), None) = (first, second) else {
-        let text = "generate expects model to produce exactly 1 response, use generate stream for model that generates various \
-                    number of responses";
-        let fault = Fault::new(FaultClass::InvalidArgument, FaultSource::Client, text);
-        answers.failed(&fault);
-        return Err(fault);
-    };
+    let response = answers.only(EXACTLY_ONE).await?;
     let object = encode_generate(&response)?;
     let mut reply = packing::answer(smallvec![object.into()], None, accepted).await?;
     tell_account(&mut reply, said);

@@ -318,6 +318,26 @@ async fn generate_stream_has_an_event_for_each_answer_and_generate_is_for_exactl
     Ok(())
 }
 
+#[tokio::test]
+async fn generate_with_no_answer_or_several_counts_as_refused_and_for_the_model_as_done() -> anyhow::Result<()> {
+    let (mesh, caller, _grpc) = mesh().await?;
+    for (tokens, status) in [(0, 400), (1, 200), (3, 400)] {
+        let body = json!({"text_input": "one two", "max_tokens": tokens, "stream": true});
+        let answer = Answer::of(caller.post("/v2/models/mock_llm/generate").json(&body)).await?;
+        assert_eq!(answer.status.as_u16(), status, "{tokens}");
+    }
+    let metrics = mesh.metrics().await?;
+    let of = |outcome: &str| {
+        let outcome = format!("outcome=\"{outcome}\"");
+        counted(&metrics, "mesh_requests_total", &["endpoint=\"mock_llm\"", &outcome])
+    };
+    assert_eq!((of("client"), of("ok")), (2.0, 1.0));
+    // The model has done what it should. Whom several answers were too many for leaves it, which may be after its last.
+    let told = statistics(&caller, "mock_llm", |told| told["inference_stats"]["success"]["count"] != 0).await?;
+    assert_eq!(told["inference_stats"]["fail"]["count"], 0);
+    Ok(())
+}
+
 /// A version's statistics, as they are once something holds of them.
 async fn statistics(caller: &Caller, model: &str, holds: fn(&Value) -> bool) -> anyhow::Result<Value> {
     eventually("the statistics", || async {
