@@ -189,7 +189,8 @@ fn check_repeat(config: &ModelConfig) -> Result<(), BackendError> {
 }
 
 /// `OUT` is the value and `IDX` its place. `DELAY` and `WAIT` are milliseconds; the instance is taken until both `WAIT` and all
-/// delays are over.
+/// delays are over, because an answer is given within the call that it answers: who pays, what hangs and who has left is asked of
+/// calls, and an answer that came from elsewhere would be none of theirs. The request's deadline bounds the whole.
 fn repeat(config: &ModelConfig, given: &Given<'_>, speaker: &mut Speaker<'_>) -> Result<(), BackendError> {
     let began = Instant::now();
     let (values, delays) = (given.numbers("IN"), given.numbers("DELAY"));
