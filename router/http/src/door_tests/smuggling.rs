@@ -196,3 +196,54 @@ async fn an_upgrade_to_http_2_is_not_taken_up_and_the_request_is_answered() {
     let reply = client.raw(upgrade.as_bytes()).await;
     assert_eq!((reply.status, reply.header("upgrade")), (200, None));
 }
+
+const UPGRADE: &str = "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n";
+/// How HTTP/2 begins, and an empty SETTINGS frame.
+const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+#[actix_web::test]
+async fn an_upgrade_to_http_2_hides_no_request() {
+    let bed = bed();
+    // With a body it is one request of HTTP/1.1, and what follows is the next.
+    let mut client = Client::new(&bed).await;
+    let first = client.post_bytes("/v2/models/echo/infer", UPGRADE, GOOD.as_bytes());
+    let reply = client.raw(&[&first[..], SECOND.as_bytes()].concat()).await;
+    assert_eq!((reply.status, reply.header("upgrade")), (200, None));
+    let second = client.reply().await;
+    assert_eq!((second.status, &second.body[..]), (200, &br#"{"live":true}"#[..]));
+    client.works().await;
+    // Who goes on as if it had been taken up, as a proxy may have been led to believe, is refused: no frame is read.
+    for path in ["/v2/health/live", "/v2"] {
+        let begin = format!("GET {path} HTTP/1.1\r\nhost: mesh\r\n{UPGRADE}\r\n");
+        let mut client = Client::new(&bed).await;
+        let reply = client
+            .raw(&[begin.as_bytes(), HTTP_2, SECOND.as_bytes()].concat())
+            .await;
+        assert_eq!((reply.status, reply.header("upgrade")), (200, None));
+        let refused = client.reply().await;
+        assert!((400..500).contains(&refused.status), "{}", refused.status);
+        let rest = async {
+            while client
+                .stream
+                .read_buf(&mut client.buffer)
+                .await
+                .is_ok_and(|read| read > 0)
+            {}
+        };
+        tokio::time::timeout(Duration::from_secs(20), rest)
+            .await
+            .expect("not closed within 20 s");
+        assert!(
+            client.buffer.is_empty(),
+            "{:?}",
+            String::from_utf8_lossy(&client.buffer)
+        );
+    }
+    // Two readers that do not agree on the upgrade agree on the lengths.
+    for headers in [
+        "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+        "content-length: 5\r\ncontent-length: 6\r\n",
+    ] {
+        is_refused_and_closed(&bed, &post(&format!("{UPGRADE}{headers}"), "0\r\n\r\n")).await;
+    }
+}
