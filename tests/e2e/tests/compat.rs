@@ -5,9 +5,11 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::Path,
+    process::Command,
 };
 
 use anyhow::Context;
+use mesh_e2e::python::{conformance, run};
 use mesh_harness::{Answer, Caller, GrpcCaller, Mesh, MeshOptions, ServeOptions, Text};
 use mesh_protocol::grpc::messages::{
     ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelRepositoryParameter,
@@ -489,5 +491,30 @@ async fn a_model_is_loaded_with_files_that_were_sent_and_an_ensemble_with_its_st
         0,
         "what was sent is gone"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unmodified_perf_analyzer_reports_over_both_wires_what_the_server_has_counted() -> anyhow::Result<()> {
+    let root = repository()?;
+    let mesh = start(serving(root.path())).await?;
+    let (http, grpc) = (mesh.addresses().http, mesh.addresses().grpc);
+    Caller::new(http, None).until_ready("simple").await?;
+    let told = tokio::task::spawn_blocking(move || {
+        // What it takes to run it outlives the build.
+        let folder = mesh_e2e::python::cache(Path::new(env!("CARGO_TARGET_TMPDIR")));
+        run(Command::new("python3")
+            .arg(conformance().join("perf_analyzer.py"))
+            .env("MESH_HTTP", http.to_string())
+            .env("MESH_GRPC", grpc.to_string())
+            .env("MESH_FOLDER", folder))
+    });
+    let told = told.await??;
+    let last = told.lines().last().context("it says nothing")?;
+    if last.starts_with("conformance: skipped") {
+        eprintln!("{last}");
+        return Ok(());
+    }
+    anyhow::ensure!(last.ends_with("checks hold"), "{told}");
     Ok(())
 }
