@@ -16,6 +16,20 @@ fn nothing_said_is_a_valid_configuration() {
 }
 
 #[test]
+fn the_doors_are_where_tritons_are() {
+    for compat in [None, text("triton")] {
+        let options = ServeOptions {
+            model_repository: compat.is_some().then(|| "/models".into()),
+            compat,
+            ..ServeOptions::default()
+        };
+        let config = NodeConfig::check(options).unwrap();
+        let ports = [config.http, config.grpc, config.metrics].map(|address| address.port());
+        assert_eq!(ports, [8000, 8001, 8002]);
+    }
+}
+
+#[test]
 fn every_mistake_is_told_at_once_with_what_would_be_right() {
     let options = ServeOptions {
         http_listen: text("localhost"),

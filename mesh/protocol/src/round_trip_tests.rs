@@ -33,7 +33,58 @@ fn read_back(response: &InferResponse, options: &OutputOptions) -> Vec<Tensor> {
         .inputs
 }
 
+/// The ends of each datatype's range, zeros of both signs, and what is no number.
+fn edges(datatype: DataType, finite: bool) -> Vec<Vec<u8>> {
+    let singles = [
+        0.0,
+        -0.0,
+        f32::MIN,
+        f32::MAX,
+        f32::MIN_POSITIVE,
+        f32::from_bits(1),
+        16_777_217.0,
+    ];
+    let odd = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    let doubles = [0.0, -0.0, f64::MIN, f64::MAX, f64::MIN_POSITIVE, f64::from_bits(1), 0.1];
+    match datatype {
+        DataType::Bool => vec![vec![0], vec![1]],
+        DataType::Fp32 => {
+            let odd = odd.into_iter().filter(|_| !finite);
+            singles
+                .into_iter()
+                .chain(odd)
+                .map(|x| x.to_le_bytes().to_vec())
+                .collect()
+        }
+        DataType::Fp64 => {
+            let odd = odd.into_iter().filter(|_| !finite).map(f64::from);
+            doubles
+                .into_iter()
+                .chain(odd)
+                .map(|x| x.to_le_bytes().to_vec())
+                .collect()
+        }
+        DataType::Bytes => ["", "\0", "a\0b", "\u{10ffff}\"\\\n", "\u{7f}\u{2028}"]
+            .map(|text| prefixed(text.as_bytes()))
+            .to_vec(),
+        // All bits, all but the highest, the highest alone, none: the ends of both kinds of whole numbers.
+        _ => {
+            let size = datatype.element_bytes().unwrap_or_default();
+            let ends = |last: u8, rest: u8| [vec![rest; size - 1], vec![last]].concat();
+            vec![ends(0xff, 0xff), ends(0x7f, 0xff), ends(0x80, 0), ends(0, 0)]
+        }
+    }
+}
+
 fn element(datatype: DataType, finite: bool) -> BoxedStrategy<Vec<u8>> {
+    prop_oneof![
+        proptest::sample::select(edges(datatype, finite)),
+        any_element(datatype, finite)
+    ]
+    .boxed()
+}
+
+fn any_element(datatype: DataType, finite: bool) -> BoxedStrategy<Vec<u8>> {
     match datatype {
         DataType::Bool => any::<bool>().prop_map(|value| vec![u8::from(value)]).boxed(),
         DataType::Fp32 if finite => any::<f32>()

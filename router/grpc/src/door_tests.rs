@@ -779,6 +779,25 @@ async fn a_connection_whose_call_takes_long_is_not_idle() {
     assert!(answer.is_ok());
 }
 
+#[actix_rt::test]
+async fn who_does_not_answer_pings_is_closed_and_who_does_keeps_its_call() {
+    let bed = bed_with(|config| {
+        config.ping_interval = Duration::from_millis(20);
+        config.ping_timeout = Duration::from_millis(400);
+    });
+    let client = Client::new(&bed).await;
+    let (answer, ()) = futures::join!(client.infer(ints("never", &[1])), async {
+        until(&bed.workers.waiting, 1).await;
+        // It reads and says nothing: nothing but a ping that is not answered ends it this early.
+        is_closed(&bed, PREFACE).await;
+        bed.workers.release.send_replace(true);
+    });
+    assert!(
+        answer.is_ok(),
+        "by then its connection has been asked as long as the other"
+    );
+}
+
 /// A connection that says this and no more is closed.
 async fn is_closed(bed: &Bed, said: &[u8]) {
     let mut silent = tokio::net::TcpStream::connect(bed.door.addr()).await.unwrap();

@@ -430,6 +430,73 @@ fn a_response_reads_back_through_the_generated_message() {
     check_response(&read);
 }
 
+/// A tensor's elements in the field of its datatype.
+fn contents_of(tensor: &Tensor) -> InferTensorContents {
+    fn each<T, const SIZE: usize>(data: &[u8], read: impl Fn([u8; SIZE]) -> T) -> Vec<T> {
+        data.as_chunks::<SIZE>().0.iter().map(|raw| read(*raw)).collect()
+    }
+    let data = &tensor.data;
+    typed(|contents| match tensor.datatype {
+        DataType::Bool => contents.bool_contents = each(data, |raw: [u8; 1]| raw[0] == 1),
+        DataType::Int8 => contents.int_contents = each(data, |raw| i8::from_le_bytes(raw).into()),
+        DataType::Int16 => contents.int_contents = each(data, |raw| i16::from_le_bytes(raw).into()),
+        DataType::Int32 => contents.int_contents = each(data, i32::from_le_bytes),
+        DataType::Int64 => contents.int64_contents = each(data, i64::from_le_bytes),
+        DataType::Uint8 => contents.uint_contents = each(data, |raw| u8::from_le_bytes(raw).into()),
+        DataType::Uint16 => contents.uint_contents = each(data, |raw| u16::from_le_bytes(raw).into()),
+        DataType::Uint32 => contents.uint_contents = each(data, u32::from_le_bytes),
+        DataType::Uint64 => contents.uint64_contents = each(data, u64::from_le_bytes),
+        DataType::Fp32 => contents.fp32_contents = each(data, f32::from_le_bytes),
+        DataType::Fp64 => contents.fp64_contents = each(data, f64::from_le_bytes),
+        DataType::Bytes => {
+            let mut rest = &data[..];
+            while let Some((length, after)) = rest.split_first_chunk::<4>() {
+                let (text, after) = after.split_at(u32::from_le_bytes(*length) as usize);
+                contents.bytes_contents.push(Bytes::copy_from_slice(text));
+                rest = after;
+            }
+        }
+        DataType::Fp16 | DataType::Bf16 => panic!("these have no field"),
+    })
+}
+
+fn input_of(tensor: &Tensor, contents: Option<InferTensorContents>) -> InferInputTensor {
+    let shape: Vec<i64> = tensor
+        .shape
+        .iter()
+        .map(|extent| i64::try_from(*extent).unwrap())
+        .collect();
+    input(&tensor.name, tensor.datatype.as_str(), &shape, contents)
+}
+
+proptest! {
+    #[test]
+    fn tensors_of_every_datatype_read_back_from_both_forms(
+        first in crate::round_trip_tests::tensor("first", false), second in crate::round_trip_tests::tensor("second", false)
+    ) {
+        let tensors = vec![first, second];
+        let inputs = tensors.iter().map(|tensor| input_of(tensor, None)).collect();
+        let raw = tensors.iter().map(|tensor| tensor.data.clone()).collect();
+        prop_assert_eq!(&decode(&request(inputs, raw)).unwrap().inputs, &tensors);
+        let with_fields = tensors.iter().filter(|tensor| !matches!(tensor.datatype, DataType::Fp16 | DataType::Bf16));
+        let with_fields: Vec<&Tensor> = with_fields.collect();
+        if !with_fields.is_empty() {
+            let inputs = with_fields.iter().map(|tensor| input_of(tensor, Some(contents_of(tensor)))).collect();
+            let read = decode(&request(inputs, vec![])).unwrap().inputs;
+            prop_assert_eq!(read.iter().collect::<Vec<_>>(), with_fields);
+        }
+        let response = InferResponse { outputs: tensors.clone(), ..response() };
+        let mut bytes = Vec::new();
+        write_message(&response, &mut bytes);
+        let read = ModelInferResponse::decode(&*bytes).unwrap();
+        for ((tensor, output), raw) in tensors.iter().zip(&read.outputs).zip(&read.raw_output_contents) {
+            prop_assert_eq!((&*tensor.name, tensor.datatype.as_str(), &tensor.data), (&*output.name, &*output.datatype, raw));
+            prop_assert!(tensor.shape.iter().map(|extent| *extent as i64).eq(output.shape.iter().copied()));
+        }
+        prop_assert_eq!(read.raw_output_contents.len(), tensors.len());
+    }
+}
+
 #[test]
 fn a_streams_answers_say_that_they_are_the_last_of_their_request() {
     let is_final = |response: &ModelInferResponse| {
