@@ -547,6 +547,51 @@ await step("a viewer sees everything and can change nothing", async () => {
     );
   }
 });
+await step("who is bound to a tenant sees that tenant, live, and no broken panel", async () => {
+  const made = await page.evaluate(async (tenant) => {
+    const answer = await fetch("/admin/v1/admin-tokens", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ role: "admin", tenant }),
+    });
+    return answer.json();
+  }, TENANT);
+  const other = await browser.newContext({ viewport: { width: 1360, height: 900 }, reducedMotion: "reduce" });
+  const view = await other.newPage();
+  const refused = [];
+  view.on("response", (response) => response.status() >= 400 && refused.push(`${response.status()} ${response.url()}`));
+  try {
+    await view.goto(base);
+    await view.getByLabel("Admin token", { exact: false }).first().fill(made.token);
+    await view.getByRole("button", { name: "Log in" }).click();
+    await view.getByRole("heading", { level: 1, name: "Overview", exact: true }).waitFor();
+    // What was asked before anybody was there does not count.
+    refused.length = 0;
+    await view.getByText("Live", { exact: true }).waitFor();
+    await view.getByText(`Requests of ${TENANT} alone`).waitFor();
+    const called = await view.getByRole("region", { name: "Traffic now" }).locator("tbody tr").allInnerTexts();
+    check(called.length > 0 && called.every((row) => row.startsWith(`${TENANT}/`)), `rows: ${called}`);
+    await view.getByRole("region", { name: "Devices and their models" }).getByText(`${TENANT}/${MODEL}`).first().waitFor();
+    for (const scheme of ["light", "dark"]) {
+      await view.emulateMedia({ colorScheme: scheme });
+      await view.waitForTimeout(1_500);
+      await view.screenshot({ path: join(out, `bound-${scheme}.png`), fullPage: true });
+    }
+    for (const [name, path, title] of PAGES.filter(([name]) => name !== "not-found")) {
+      await view.goto(base + path);
+      await view.getByRole("heading", { level: 1, name: title, exact: true }).waitFor();
+      await view.getByRole("status", { name: "Loading" }).waitFor({ state: "detached" });
+      check((await view.getByRole("alert").count()) === 0, `${name} shows a failure`);
+    }
+    check(refused.length === 0, `refused: ${refused.join(", ")}`);
+  } finally {
+    await other.close();
+    await page.evaluate(
+      (name) => fetch(`/admin/v1/admin-tokens/${name}`, { method: "DELETE" }),
+      made.resource.metadata.name,
+    );
+  }
+});
 if (process.env.MESH_URL && process.env.MESH_API_KEY) {
   await step("the inference door's documents are shown, a model's with a key that is not kept", () =>
     documents({ browser, url: process.env.MESH_URL, key: process.env.MESH_API_KEY, model: MODEL, out }),

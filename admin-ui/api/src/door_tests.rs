@@ -138,6 +138,28 @@ async fn events_come_at_once_with_an_id_and_end_when_the_door_closes() {
 }
 
 #[actix_web::test]
+async fn events_of_who_is_bound_to_a_tenant_are_that_tenants() {
+    let open = Open::new().await;
+    open.fixture.demo().await;
+    for (tenant, models) in [("acme", 1), ("globex", 0)] {
+        let put = crate::fixture_tests::tenant(tenant);
+        assert!(open.fixture.put(&format!("/tenants/{tenant}"), &put).await.status < 300);
+        let made = serde_json::json!({"role": "viewer", "tenant": tenant});
+        let made = open.fixture.post("/admin-tokens", &made).await.is(201).body;
+        let url = format!("http://{}/admin/v1/events", open.door.addr());
+        let events = open.client.get(url).bearer_auth(made["token"].as_str().unwrap());
+        let mut events = events.send().await.unwrap();
+        assert_eq!(events.status(), StatusCode::OK);
+        let first = events.chunk().await.unwrap().unwrap();
+        let text = std::str::from_utf8(&first).unwrap();
+        let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+        let seen: serde_json::Value = serde_json::from_str(data).unwrap();
+        assert_eq!(seen["tenant"], tenant);
+        assert_eq!(seen["devices"].as_array().unwrap().len(), models);
+    }
+}
+
+#[actix_web::test]
 async fn a_viewer_of_events_whose_token_goes_is_sent_away() {
     let open = Open::new().await;
     let made = open

@@ -1,7 +1,10 @@
 //! The numbers behind the overview page: what was counted since the last ten ticks, as rates and quantiles.
 //!
-//! Pure: fed with a snapshot of the metrics and the time, answers the overview. Only what changed in a tick is kept, so a
-//! series that rests costs nothing.
+//! Pure: fed with a snapshot of the metrics and the time, answers the overview, of the mesh or of one tenant. Only what changed in
+//! a tick is kept, so a series that rests costs nothing; a copy of the window shares all that was counted.
+//!
+//! Invariants: a tenant's overview holds only what was counted under its own name, and of devices only its own models; requests
+//! that are counted together because there are too many names (`other`) are no tenant's.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,20 +13,24 @@ use std::{
 };
 
 use jiff::Timestamp;
-use mesh_telemetry::{LatencySnapshot, LiveSeries, LiveSnapshot};
+use mesh_telemetry::{LatencySnapshot, LiveSeries, LiveSnapshot, OTHER};
+use mesh_types::TenantId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::DeviceView;
+use crate::{DeviceView, HeldModel, LoadState};
 
 /// Ticks in the sliding window; there is one a second.
 pub(crate) const WINDOW_TICKS: usize = 10;
 /// The most rows of endpoints in an overview; the busiest come first.
 pub(crate) const MAX_ROWS: usize = 500;
 
-/// How the mesh is doing.
+/// How the mesh is doing, or one tenant.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Overview {
+    /// The tenant whose numbers these are; null: the whole mesh.
+    #[schema(value_type = Option<String>)]
+    pub tenant: Option<TenantId>,
     /// When this was counted.
     #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,
@@ -39,8 +46,48 @@ pub struct Overview {
     pub latency_ms: LatencyMs,
     /// Each way that requests go, the busiest first.
     pub endpoints: Vec<EndpointRow>,
-    /// What devices hold.
+    /// What devices hold; of a tenant's, its own models.
     pub devices: Vec<DeviceView>,
+}
+
+/// What an overview says beside what was counted.
+#[derive(Debug, Clone)]
+pub(crate) struct Scene {
+    /// Now.
+    pub(crate) time: Timestamp,
+    /// Since the start of the admin door.
+    pub(crate) uptime_seconds: f64,
+    /// Requests being worked on.
+    pub(crate) in_flight: i64,
+    /// What devices hold.
+    pub(crate) devices: Vec<DeviceView>,
+}
+
+impl Scene {
+    /// What of it is a tenant's: its models on the devices, and so many requests. Why a model is not in memory is left out, which
+    /// can name the model of another that it made room for.
+    pub(crate) fn of_tenant(&self, tenant: &TenantId, in_flight: u32) -> Self {
+        let own = |held: &HeldModel| {
+            let told = matches!(held.state, LoadState::Failed | LoadState::Quarantined);
+            HeldModel {
+                reason: held.reason.clone().filter(|_| told),
+                ..held.clone()
+            }
+        };
+        let device = |device: &DeviceView| {
+            let models: Vec<_> = device.models.iter().filter(|held| held.tenant == *tenant).collect();
+            (!models.is_empty()).then(|| DeviceView {
+                device: device.device,
+                draining: device.draining,
+                models: models.into_iter().map(own).collect(),
+            })
+        };
+        Self {
+            in_flight: in_flight.into(),
+            devices: self.devices.iter().filter_map(device).collect(),
+            ..*self
+        }
+    }
 }
 
 /// Counted since the start.
@@ -151,17 +198,17 @@ impl Totals {
     }
 }
 
+#[derive(Debug)]
 struct Change {
     since: Instant,
     counted: Vec<(Names, Counted)>,
 }
 
 /// The sliding window.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Window {
-    before: Option<(Instant, HashMap<Names, Counted>)>,
-    changes: VecDeque<Change>,
-    in_flight: i64,
+    before: Option<(Instant, Arc<HashMap<Names, Counted>>)>,
+    changes: VecDeque<Arc<Change>>,
 }
 
 fn names(series: &LiveSeries) -> Names {
@@ -181,35 +228,37 @@ impl Window {
             .iter()
             .map(|series| (names(series), Counted::of(series)))
             .collect();
-        self.in_flight = live.in_flight;
         if let Some((since, before)) = self.before.take() {
             let none = Counted::default();
             let changed = counted.iter().filter_map(|(names, counted)| {
                 let change = counted.since(before.get(names).unwrap_or(&none));
                 (change.totals.all() > 0).then(|| (names.clone(), change))
             });
-            self.changes.push_back(Change {
+            self.changes.push_back(Arc::new(Change {
                 since,
                 counted: changed.collect(),
-            });
+            }));
             if self.changes.len() > WINDOW_TICKS {
                 self.changes.pop_front();
             }
         }
-        self.before = Some((now, counted));
+        self.before = Some((now, Arc::new(counted)));
     }
 
-    /// The overview at the last tick.
-    pub(crate) fn overview(&self, time: Timestamp, uptime_seconds: f64, devices: Vec<DeviceView>) -> Overview {
+    /// The overview at the last tick; of a tenant only what was counted under its name.
+    pub(crate) fn overview(&self, scene: Scene, whose: Option<&TenantId>) -> Overview {
         let seconds = self.seconds();
+        let theirs = |names: &Names| whose.is_none_or(|whose| *names.0 == *whose.as_str() && &*names.0 != OTHER);
         let mut recent: HashMap<&Names, Counted> = HashMap::new();
         let mut all_recent = Counted::default();
-        for (names, counted) in self.changes.iter().flat_map(|change| &change.counted) {
+        let changes = self.changes.iter().flat_map(|change| &change.counted);
+        for (names, counted) in changes.filter(|(names, _)| theirs(names)) {
             recent.entry(names).or_default().add(counted);
             all_recent.add(counted);
         }
         let (mut totals, mut endpoints) = (Totals::default(), Vec::new());
-        for (names, counted) in self.before.iter().flat_map(|(_, counted)| counted) {
+        let counted = self.before.iter().flat_map(|(_, counted)| &**counted);
+        for (names, counted) in counted.filter(|(names, _)| theirs(names)) {
             totals.ok += counted.totals.ok;
             totals.refused += counted.totals.refused;
             totals.errors += counted.totals.errors;
@@ -221,10 +270,17 @@ impl Window {
             by_rate.then_with(|| order(a).cmp(&order(b)))
         });
         endpoints.truncate(MAX_ROWS);
-        Overview {
+        let Scene {
             time,
             uptime_seconds,
-            in_flight: self.in_flight,
+            in_flight,
+            devices,
+        } = scene;
+        Overview {
+            tenant: whose.cloned(),
+            time,
+            uptime_seconds,
+            in_flight,
             totals,
             rates: Rates {
                 requests_per_second: rate(all_recent.totals.all(), seconds),
@@ -285,9 +341,13 @@ mod tests {
     use super::*;
 
     fn sample(telemetry: &Telemetry, target: &str, fault: Option<FaultSource>, milliseconds: u64) {
+        sample_of(telemetry, "acme", target, fault, milliseconds);
+    }
+
+    fn sample_of(telemetry: &Telemetry, tenant: &str, target: &str, fault: Option<FaultSource>, milliseconds: u64) {
         telemetry.metrics().request_started();
         telemetry.metrics().request_finished(&RequestSample {
-            tenant: "acme",
+            tenant,
             target,
             arm: "v1",
             version: 1,
@@ -316,8 +376,88 @@ mod tests {
         fn tick(&mut self) -> Overview {
             self.window.tick(&self.telemetry.metrics().live(), self.now);
             self.now += Duration::from_secs(1);
-            self.window.overview(Timestamp::UNIX_EPOCH, 0.0, Vec::new())
+            self.window.overview(scene(Vec::new()), None)
         }
+    }
+
+    fn scene(devices: Vec<DeviceView>) -> Scene {
+        Scene {
+            time: Timestamp::UNIX_EPOCH,
+            uptime_seconds: 0.0,
+            in_flight: 9,
+            devices,
+        }
+    }
+
+    fn held(tenant: &str, state: LoadState) -> HeldModel {
+        HeldModel {
+            tenant: TenantId::parse(tenant).unwrap(),
+            state,
+            reason: Some("left memory for 'cats'".into()),
+            ..crate::fixture_tests::held()
+        }
+    }
+
+    #[test]
+    fn a_tenants_overview_holds_its_own_numbers_and_models_only() {
+        let mut run = Run::new();
+        run.tick();
+        for (tenant, times) in [("acme", 3), ("globex", 5), (OTHER, 7)] {
+            for _ in 0..times {
+                sample_of(
+                    &run.telemetry,
+                    tenant,
+                    "digits",
+                    None,
+                    if tenant == "acme" { 2 } else { 900 },
+                );
+            }
+        }
+        assert_eq!(run.tick().totals.ok, 15);
+        let device = |number, models| DeviceView {
+            device: mesh_types::DeviceId::cpu(number),
+            draining: false,
+            models,
+        };
+        let devices = vec![
+            device(
+                0,
+                vec![held("globex", LoadState::Ready), held("acme", LoadState::Standby)],
+            ),
+            device(1, vec![held("globex", LoadState::Ready)]),
+            device(2, vec![held("acme", LoadState::Failed)]),
+        ];
+        let of = |name: &str| {
+            let tenant = TenantId::parse(name).unwrap();
+            run.window
+                .overview(scene(devices.clone()).of_tenant(&tenant, 1), Some(&tenant))
+        };
+        let acme = of("acme");
+        assert_eq!(
+            (acme.totals.ok, acme.rates.requests_per_second, acme.in_flight),
+            (3, 3.0, 1)
+        );
+        assert!(acme.latency_ms.p99.unwrap() < 3.0, "{:?}", acme.latency_ms);
+        assert_eq!(acme.endpoints.len(), 1);
+        let told: Vec<_> = acme
+            .devices
+            .iter()
+            .map(|one| (one.device.to_string(), &one.models))
+            .collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(
+            told.iter()
+                .all(|(_, models)| models.len() == 1 && models[0].tenant.as_str() == "acme")
+        );
+        // Whom it made room for is another's affair; why it does not load is not.
+        assert_eq!((&told[0].1[0].reason, told[1].1[0].reason.is_some()), (&None, true));
+        assert_eq!(of("globex").totals.ok, 5);
+        let other = of(OTHER);
+        assert_eq!(
+            (other.totals, other.endpoints.len()),
+            (Totals::default(), 0),
+            "what is counted together is nobody's"
+        );
     }
 
     #[test]

@@ -276,6 +276,38 @@ async fn policies_that_would_lock_everybody_out_are_refused() {
 }
 
 #[actix_web::test]
+async fn who_is_bound_to_a_tenant_is_shown_the_overview_of_that_tenant() {
+    let door = Fixture::new().await;
+    door.demo().await;
+    door.put("/tenants/globex", &tenant("globex")).await.is(201);
+    for (name, models) in [("acme", 1), ("globex", 0)] {
+        let bound = token_of(&door, name, AdminRole::Viewer, Some(name), &[]).await;
+        let seen = ask(&door, &bound, Method::GET, "/overview", json!({}))
+            .await
+            .is(200)
+            .body;
+        assert_eq!(seen["tenant"], *name);
+        let devices = seen["devices"].as_array().unwrap();
+        assert_eq!(devices.len(), models, "{devices:?}");
+        assert!(
+            devices.iter().all(|one| one["models"][0]["tenant"] == "acme"),
+            "{devices:?}"
+        );
+    }
+    assert_eq!(door.get("/overview").await.is(200).body["tenant"], Value::Null);
+    // Each needs the right to what it would be shown.
+    let text = "forbid (principal, action in [Mesh::Action::\"tenant:read\", Mesh::Action::\"mesh:read\"], resource)
+        unless { principal == Mesh::Admin::\"root\" };";
+    declare(&door, "blind", text).await.is(201);
+    for (name, bound, action) in [("ann", Some("acme"), "tenant:read"), ("ben", None, "mesh:read")] {
+        let token = token_of(&door, name, AdminRole::Admin, bound, &[]).await;
+        for path in ["/overview", "/events"] {
+            assert_eq!(refused(&ask(&door, &token, Method::GET, path, json!({})).await), action);
+        }
+    }
+}
+
+#[actix_web::test]
 async fn who_is_bound_to_a_tenant_sees_and_changes_nothing_else() {
     let door = Fixture::new().await;
     door.demo().await;
@@ -312,7 +344,6 @@ async fn who_is_bound_to_a_tenant_sees_and_changes_nothing_else() {
         "/tenants/globex/models/absent",
         "/devices",
         "/audit",
-        "/overview",
         "/admin-tokens",
         "/policies",
         "/issuers",

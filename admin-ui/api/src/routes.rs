@@ -186,8 +186,8 @@ async fn purge_cache(state: State, caller: Caller, request: HttpRequest) -> Answ
     cache::purge(&state, &caller, &tenant_of(&request)?, &endpoint).await
 }
 
-async fn overview(state: State) -> HttpResponse {
-    live::overview(&state)
+async fn overview(state: State, caller: Caller) -> Answer {
+    live::overview(&state, &caller)
 }
 
 async fn events(state: State, caller: Caller) -> Answer {
@@ -346,10 +346,11 @@ fn watching_routes() -> [Entry; 3] {
         Entry::get(
             "/overview",
             "getOverview",
-            "How the mesh is doing.",
+            "How the mesh is doing; for who is bound to a tenant, how that tenant is.",
             web::get().to(overview),
         )
-        .takes_right(Action::MeshRead, ObjectKind::Mesh)
+        // Whose overview it is decides which right it takes: `mesh:read`, or `tenant:read` of the caller's own.
+        .needs(Needs::Handler)
         .answers("Overview"),
         Entry::get(
             "/events",
@@ -357,7 +358,7 @@ fn watching_routes() -> [Entry; 3] {
             "The overview once a second.",
             web::get().to(events),
         )
-        .takes_right(Action::MeshRead, ObjectKind::Mesh)
+        .needs(Needs::Handler)
         .answer(Body::Events("Overview")),
         Entry::get("/openapi.json", "getOpenApi", "This document.", web::get().to(document))
             .needs(Needs::Nothing)

@@ -6,6 +6,7 @@ import { Route, Routes } from "react-router";
 
 import { ApiError, whenUnauthenticated } from "./api/client";
 import { session } from "./api/queries";
+import { OfMesh } from "./components/OfMesh";
 import { Shell } from "./components/Shell";
 import { Failure, Rows } from "./components/states";
 import { SessionContext } from "./lib/session";
@@ -57,11 +58,11 @@ export function App() {
               <Route path="endpoints" element={<Endpoints />} />
               <Route path="endpoints/new" element={<EndpointPage />} />
               <Route path="endpoints/:tenant/:endpoint" element={<EndpointPage />} />
-              <Route path="devices" element={<Devices />} />
+              <Route path="devices" element={<OfMesh title="Devices" page={<Devices />} />} />
               <Route path="tenants" element={<Tenants />} />
               <Route path="tenants/:tenant" element={<TenantPage />} />
-              <Route path="policies" element={<Policies />} />
-              <Route path="audit" element={<Audit />} />
+              <Route path="policies" element={<OfMesh title="Policies" page={<Policies />} />} />
+              <Route path="audit" element={<OfMesh title="Audit" page={<Audit />} />} />
               <Route path="*" element={<NotFound />} />
             </Routes>
           </Suspense>

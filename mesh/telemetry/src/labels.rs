@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
 /// What stands for every value past the bound.
-pub(crate) const OTHER: &str = "other";
+pub const OTHER: &str = "other";
 
 /// A label value that is cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -31,6 +31,7 @@ use std::sync::Arc;
 pub use answers::AnswersSample;
 pub use devices::{DeviceReading, DeviceSource, ModelReading, SequenceReading};
 pub use ensembles::{EnsembleMeter, EnsembleOutcome, EnsembleReading, MAX_ENSEMBLES, StepOutcome, StepReading};
+pub use labels::OTHER;
 pub use latency::{LatencyHistogram, LatencySnapshot};
 pub use limits::LimitEffect;
 pub use logs::{LogFormat, LogSetupError, Logs, init_logs, logs};

@@ -631,3 +631,55 @@ async fn an_admin_of_a_tenant_is_refused_with_the_action_by_name_beyond_it() -> 
     }
     Ok(())
 }
+
+/// An overview without what moves from second to second.
+fn told(overview: &Value) -> Value {
+    json!([overview["tenant"], overview["totals"], overview["devices"]])
+}
+
+#[tokio::test]
+async fn who_is_bound_to_a_tenant_is_shown_its_numbers_and_no_others() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let admin = mesh.admin()?;
+    for (tenant, model, requests) in [("acme", "ours", 3), ("globex", "theirs", 5)] {
+        let caller = mesh.tenant(tenant).await?;
+        admin.publish(tenant, model, &identity()).await?;
+        caller.until_ready(model).await?;
+        for _ in 0..requests {
+            caller.ask(model, &[1.0, 2.0]).await?.ok()?;
+        }
+    }
+    let all = eventually("all are counted", || async {
+        let seen = admin.get("/overview").await?;
+        Ok((seen["totals"]["ok"] == 8).then_some(seen))
+    })
+    .await?;
+    assert_eq!(all["tenant"], Value::Null);
+    let made = admin.request(Method::POST, "/admin-tokens");
+    let made: Value = made
+        .json(&json!({"role": "viewer", "tenant": "acme"}))
+        .send()
+        .await?
+        .json()
+        .await?;
+    let bound = Admin::new(mesh.addresses().admin, made["token"].as_str().unwrap_or_default());
+    let seen = bound.get("/overview").await?;
+    assert_eq!(
+        (&seen["tenant"], &seen["totals"]["ok"]),
+        (&json!("acme"), &json!(3)),
+        "{seen}"
+    );
+    assert_eq!(seen["endpoints"][0]["target"], "ours");
+    assert_eq!(seen["devices"][0]["models"][0]["model"], "ours");
+    assert!(seen["latency_ms"]["p50"].is_number(), "{seen}");
+    let mut events = bound.request(Method::GET, "/events").send().await?.error_for_status()?;
+    let first = events.chunk().await?.unwrap_or_default();
+    let first = std::str::from_utf8(&first)?;
+    let data = first.lines().find_map(|line| line.strip_prefix("data: "));
+    let streamed: Value = serde_json::from_str(data.unwrap_or_default())?;
+    assert_eq!(told(&streamed), told(&seen));
+    for text in [seen.to_string(), first.to_owned()] {
+        assert!(!text.contains("globex") && !text.contains("theirs"), "{text}");
+    }
+    Ok(())
+}

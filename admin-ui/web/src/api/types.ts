@@ -4,6 +4,8 @@ export type Role = "admin" | "operator" | "experimenter" | "viewer";
 export interface Session {
   who: string;
   role: Role;
+  /** The tenant that it is bound to; absent or null: none. */
+  tenant?: string | null;
 }
 
 /** The ways to sign in beside a token. */
@@ -278,6 +280,8 @@ export interface DeviceDetail {
   other_tenants_seconds: number;
 }
 export interface Overview {
+  /** Whose numbers these are; absent or null: the whole mesh's. */
+  tenant?: string | null;
   time: string | number;
   uptime_seconds: number;
   in_flight: number;

@@ -17,17 +17,19 @@ import { NavLink } from "react-router";
 
 import { call } from "../api/client";
 import { session as sessionQuery } from "../api/queries";
-import { useSession } from "../lib/session";
+import { useBound, useSession } from "../lib/session";
 import { useLive } from "../live/LiveProvider";
 import { Dot } from "./states";
 
-const PAGES: { to: string; label: string; icon: ReactNode }[] = [
+/** The pages; those `ofMesh` are not for who is bound to a tenant. */
+const PAGES: { to: string; label: string; icon: ReactNode; ofMesh?: boolean }[] = [
   { to: "/", label: "Overview", icon: <path d="M3 12h4l3-8 4 16 3-8h4" /> },
   { to: "/endpoints", label: "Endpoints", icon: <path d="M4 12h5m0 0 5-6h6M9 12l5 6h6" /> },
   { to: "/models", label: "Models", icon: <path d="m12 3 8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9" /> },
   {
     to: "/devices",
     label: "Devices",
+    ofMesh: true,
     icon: <path d="M7 7h10v10H7zM10 3v4M14 3v4M10 17v4M14 17v4M3 10h4M3 14h4M17 10h4M17 14h4" />,
   },
   {
@@ -35,8 +37,13 @@ const PAGES: { to: string; label: string; icon: ReactNode }[] = [
     label: "Tenants",
     icon: <path d="M9 11a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM2 21c0-4 3-6 7-6s7 2 7 6M16 4a4 4 0 0 1 0 7M19 15c2 1 3 3 3 6" />,
   },
-  { to: "/policies", label: "Policies", icon: <path d="M12 3 4 6v6c0 5 3 8 8 9 5-1 8-4 8-9V6zM9 12l2 2 4-4" /> },
-  { to: "/audit", label: "Audit", icon: <path d="M6 3h9l4 4v14H6zM9 12h7M9 16h7M9 8h3" /> },
+  {
+    to: "/policies",
+    label: "Policies",
+    ofMesh: true,
+    icon: <path d="M12 3 4 6v6c0 5 3 8 8 9 5-1 8-4 8-9V6zM9 12l2 2 4-4" />,
+  },
+  { to: "/audit", label: "Audit", ofMesh: true, icon: <path d="M6 3h9l4 4v14H6zM9 12h7M9 16h7M9 8h3" /> },
 ];
 
 export const Icon = ({ children }: { children: ReactNode }) => (
@@ -81,6 +88,7 @@ export function Shell({ children }: { children: ReactNode }) {
   const [open, { toggle, close }] = useDisclosure();
   const { stale, heard } = useLive();
   const who = useSession();
+  const bound = useBound();
   const client = useQueryClient();
   const logout = useMutation({
     mutationFn: () => call("/session", { method: "DELETE" }),
@@ -121,6 +129,11 @@ export function Shell({ children }: { children: ReactNode }) {
             <SchemeToggle />
             <Text size="sm" visibleFrom="sm">
               {who.who}
+              {bound !== null && (
+                <span className="chip" style={{ marginLeft: 8 }}>
+                  {bound}
+                </span>
+              )}
               {who.role === "viewer" && (
                 <span className="chip" style={{ marginLeft: 8 }}>
                   Read only
@@ -135,7 +148,7 @@ export function Shell({ children }: { children: ReactNode }) {
       </AppShell.Header>
       <AppShell.Navbar p="sm" style={{ background: "var(--surface)", borderColor: "var(--line)" }}>
         <nav className="nav" aria-label="Pages">
-          {PAGES.map((page) => (
+          {PAGES.filter((page) => bound === null || !page.ofMesh).map((page) => (
             <NavLink key={page.to} to={page.to} end={page.to === "/"} onClick={close}>
               <Icon>{page.icon}</Icon>
               {page.label}

@@ -14,7 +14,7 @@ import { Dot, Empty, Failure, PageHead, Reason, Rows, Scroll, stateTone, Surface
 import { documentsOf } from "../lib/door";
 import { bytes, when } from "../lib/format";
 import { heldBy, numberOf, versionsOf } from "../lib/models";
-import { useReadOnly } from "../lib/session";
+import { useBound, useReadOnly } from "../lib/session";
 import { useLive } from "../live/LiveProvider";
 
 const tensors = (list: TensorSpec[]) =>
@@ -67,6 +67,8 @@ function Version({ version, model, devices }: { version: ModelVersion; model: Mo
   const number = numberOf(version);
   const { spec, metadata } = version;
   const ensemble = spec.format === "ensemble";
+  // What loading came to is told with the devices, which are the mesh's.
+  const bound = useBound();
   const labels = Object.entries(model.spec.labels ?? {}).filter(([, to]) => to === number);
   const held = heldBy(devices, metadata.tenant ?? "", model.metadata.name).filter(
     (item) => Number(item.version) === number,
@@ -146,12 +148,14 @@ function Version({ version, model, devices }: { version: ModelVersion; model: Mo
                 {spec.config.max_batch_size === 0 ? "no batch dimension" : `up to ${spec.config.max_batch_size} rows`}
               </td>
             </tr>
-            <tr>
-              <th scope="row">Loaded</th>
-              <td>
-                <Loaded tenant={metadata.tenant ?? ""} model={model.metadata.name} version={number} />
-              </td>
-            </tr>
+            {bound === null && (
+              <tr>
+                <th scope="row">Loaded</th>
+                <td>
+                  <Loaded tenant={metadata.tenant ?? ""} model={model.metadata.name} version={number} />
+                </td>
+              </tr>
+            )}
             <tr>
               <th scope="row">Published</th>
               <td>

@@ -1,4 +1,4 @@
-/** How the mesh does right now. */
+/** How the mesh does right now; to who is bound to a tenant, how that tenant does. */
 import { Anchor, Stack } from "@mantine/core";
 import { useMemo } from "react";
 import { Link } from "react-router";
@@ -8,6 +8,7 @@ import { Chart } from "../components/Chart";
 import { LiveTable } from "../components/LiveTable";
 import { Dot, Empty, PageHead, Reason, Rows, Scroll, stateTone, Surface, type Tone } from "../components/states";
 import { bytes, count, duration, millis, rate } from "../lib/format";
+import { useBound } from "../lib/session";
 import { useLive } from "../live/LiveProvider";
 
 function Tile({ name, value, note, tone = "plain" }: { name: string; value: string; note?: string; tone?: Tone }) {
@@ -23,6 +24,7 @@ function Tile({ name, value, note, tone = "plain" }: { name: string; value: stri
 
 export function Overview() {
   const { latest, samples } = useLive();
+  const bound = useBound();
   const times = useMemo(() => samples.map((sample) => sample.time), [samples]);
   const traffic = useMemo(
     () => [
@@ -51,7 +53,7 @@ export function Overview() {
     <>
       <PageHead
         title="Overview"
-        note={`The last five minutes, a point a second. Up for ${duration(latest.uptime_seconds)}.`}
+        note={`${bound === null ? "" : `Requests of ${bound} alone. `}The last five minutes, a point a second. Up for ${duration(latest.uptime_seconds)}.`}
       />
       <Stack gap={14}>
         <dl className="tiles" style={{ margin: 0 }} aria-label="Now">
@@ -88,9 +90,18 @@ export function Overview() {
             <LiveTable rows={latest.endpoints} />
           )}
         </Surface>
-        <Surface title="Devices">
+        <Surface title={bound === null ? "Devices" : "Models on devices"}>
           {latest.devices.length === 0 ? (
-            <Empty title="No device has reported">A worker reports its devices when it starts.</Empty>
+            bound === null ? (
+              <Empty title="No device has reported">A worker reports its devices when it starts.</Empty>
+            ) : (
+              <Empty title="No device holds a model of yours">
+                <Anchor component={Link} to="/models">
+                  Models
+                </Anchor>{" "}
+                show what is published.
+              </Empty>
+            )
           ) : (
             <Devices devices={latest.devices} />
           )}
@@ -100,18 +111,25 @@ export function Overview() {
   );
 }
 
-const DeviceName = ({ device }: { device: Device }) => (
-  <>
-    <Anchor component={Link} to="/devices" className="mono">
-      {device.device}
-    </Anchor>
-    {device.draining && (
-      <div>
-        <Dot tone="warn">draining</Dot>
-      </div>
-    )}
-  </>
-);
+function DeviceName({ device }: { device: Device }) {
+  const bound = useBound();
+  return (
+    <>
+      {bound === null ? (
+        <Anchor component={Link} to="/devices" className="mono">
+          {device.device}
+        </Anchor>
+      ) : (
+        <span className="mono">{device.device}</span>
+      )}
+      {device.draining && (
+        <div>
+          <Dot tone="warn">draining</Dot>
+        </div>
+      )}
+    </>
+  );
+}
 
 function Devices({ devices }: { devices: Device[] }) {
   return (

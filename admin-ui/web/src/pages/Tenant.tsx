@@ -1,5 +1,5 @@
 /** One tenant: its limits and its API keys. */
-import { Stack } from "@mantine/core";
+import { Stack, Text } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { useParams } from "react-router";
 
@@ -7,12 +7,13 @@ import { tenant as tenantQuery } from "../api/queries";
 import { Keys } from "../components/Keys";
 import { Dot, Failure, PageHead, Rows, Surface } from "../components/states";
 import { TenantForm } from "../components/TenantForm";
-import { useReadOnly } from "../lib/session";
+import { useBound, useReadOnly } from "../lib/session";
 
 export default function TenantPage() {
   const { tenant: name = "" } = useParams();
   const found = useQuery(tenantQuery(name));
   const readOnly = useReadOnly();
+  const bound = useBound();
   if (found.isPending) return <Rows count={6} />;
   if (found.isError) return <Failure error={found.error} retry={() => void found.refetch()} />;
   const tenant = found.data;
@@ -26,7 +27,12 @@ export default function TenantPage() {
       />
       <Stack gap={14}>
         <Surface title="Limits and weight">
-          <TenantForm key={tenant.metadata.revision} tenant={tenant} readOnly={readOnly} />
+          {bound !== null && !readOnly && (
+            <Text size="sm" c="dimmed" mb="sm">
+              Whoever administers the mesh sets these.
+            </Text>
+          )}
+          <TenantForm key={tenant.metadata.revision} tenant={tenant} readOnly={readOnly || bound !== null} />
         </Surface>
         <Keys tenant={name} readOnly={readOnly} />
       </Stack>

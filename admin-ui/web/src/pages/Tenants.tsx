@@ -8,7 +8,7 @@ import { tenants } from "../api/queries";
 import type { Tenant } from "../api/types";
 import { Dot, Empty, Failure, PageHead, Rows, Scroll, Surface } from "../components/states";
 import { TenantForm } from "../components/TenantForm";
-import { useReadOnly } from "../lib/session";
+import { useBound, useReadOnly } from "../lib/session";
 
 const limitsOf = ({ spec }: Tenant): string => {
   const { requests, concurrency } = spec.limits ?? {};
@@ -22,7 +22,8 @@ const limitsOf = ({ spec }: Tenant): string => {
 export default function Tenants() {
   const list = useQuery(tenants);
   const [open, setOpen] = useState(false);
-  const readOnly = useReadOnly();
+  // A tenant's own admins make no others.
+  const readOnly = [useReadOnly(), useBound() !== null].some(Boolean);
   const items = list.data ?? [];
   return (
     <>
