@@ -45,6 +45,7 @@ const PAGES = [
   ["devices", "/devices", "Devices"],
   ["tenants", "/tenants", "Tenants"],
   ["tenant", `/tenants/${TENANT}`, TENANT],
+  ["certificates", "/certificates", "Certificates"],
   ["policies", "/policies", "Policies"],
   ["audit", "/audit", "Audit"],
   ["not-found", "/no-such-page", "Not found"],

@@ -29,8 +29,9 @@ use mesh_types::{
 use serde_json::{Value, json};
 
 use crate::{
-    AdminParts, AdminState, AnswerCache, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, KeyUseView,
-    LoadState, ModelFacts, ModelNumbers, Probe, Purged, SequenceNumbers, SignIn, configure, devices::MAX_TENANTS_SHOWN,
+    AdminParts, AdminState, AnswerCache, DeviceFacts, DeviceView, DoorsView, FleetView, HeldModel, IssuerView,
+    KeyUseView, LoadState, ModelFacts, ModelNumbers, Probe, Purged, SequenceNumbers, SignIn, configure,
+    devices::MAX_TENANTS_SHOWN,
 };
 
 /// One device with one model, used by more tenants than are named.
@@ -180,6 +181,36 @@ fn pipe(key: &ModelVersionKey) -> Arc<VersionEntry> {
 
 /// Answers each job with its first input as output `y`; version 9 is broken, and so is each with the parameter `broken`.
 pub(crate) struct Echo;
+
+/// An inference door whose certificate ends tomorrow, and two that speak no TLS.
+pub(crate) struct Doors(Arc<ManualClock>);
+
+impl DoorsView for Doors {
+    fn shown(&self) -> Vec<(&'static str, Option<mesh_tls::Shown>)> {
+        let (now, day) = (self.0.unix_seconds(), 86_400);
+        let facts = |name: &str, until| mesh_tls::CertificateFacts {
+            subject: format!("CN={name}"),
+            issuer: "CN=authority".into(),
+            names: vec![name.into()],
+            more_names: 0,
+            from: now - 60 * day,
+            until,
+            sha256: "0".repeat(64),
+        };
+        let shown = mesh_tls::Shown {
+            certificate: facts("mesh.test", now + day),
+            chain: 2,
+            since: now - 3_600,
+            renewals: 2,
+            refused: None,
+            oldest: mesh_tls::TlsVersion::V1_3,
+            asks: mesh_tls::Asks::Optional,
+            authorities: vec![facts("authority", now + 900 * day)],
+            more_authorities: 0,
+        };
+        vec![("inference", Some(shown)), ("admin", None), ("metrics", None)]
+    }
+}
 
 /// Remembers nothing but that three answers were forgotten.
 pub(crate) struct Empty;
@@ -352,6 +383,7 @@ impl Fixture {
             registry: registry.clone(),
             telemetry: Telemetry::local(),
             fleet: Arc::new(Fleet::default()),
+            doors: Arc::new(Doors(clock.clone())),
             issuers: Arc::new(Published),
             key_uses: Arc::new(Uses(clock.clone())),
             sign_in,

@@ -15,6 +15,7 @@ mod auth;
 mod authz;
 mod backup;
 mod cache;
+mod certificates;
 mod devices;
 mod door;
 mod entry;
@@ -47,8 +48,8 @@ pub use live::MAX_EVENT_CLIENTS;
 pub use openapi::document as openapi_document;
 pub use overview::Overview;
 pub use parts::{
-    AdminParts, AnswerCache, Asset, Assets, DeviceFacts, DeviceView, FleetView, HeldModel, IssuerView, KeyUseView,
-    LoadState, ModelFacts, ModelNumbers, Probe, Progress, Purged, SequenceNumbers,
+    AdminParts, AnswerCache, Asset, Assets, DeviceFacts, DeviceView, DoorsView, FleetView, HeldModel, IssuerView,
+    KeyUseView, LoadState, ModelFacts, ModelNumbers, Probe, Progress, Purged, SequenceNumbers,
 };
 pub use routes::configure;
 pub use sessions::{IDLE_SECONDS, MAX_SESSIONS, SESSION_SECONDS};

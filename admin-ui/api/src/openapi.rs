@@ -20,6 +20,7 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::{
     Overview,
     auth::COOKIE,
+    certificates::DoorView,
     devices::DeviceDetail,
     entry::{Body, Entry},
     error::ErrorBody,
@@ -196,6 +197,10 @@ impl Schemas {
     }
 }
 
+fn list_of(name: &str) -> Schema {
+    ArrayBuilder::new().items(reference(name)).build().into()
+}
+
 fn components() -> ComponentsBuilder {
     let mut components = ComponentsBuilder::new();
     for kind in Kind::ALL {
@@ -242,14 +247,15 @@ fn components() -> ComponentsBuilder {
         .with::<AuditPart>()
         .with::<Overview>()
         .with::<DeviceDetail>()
+        .with::<DoorView>()
         .with::<GraphView>()
         .with::<UsageView>()
         .with::<UsageList>();
-    let devices = ArrayBuilder::new().items(reference("DeviceDetail")).build();
     let document = ObjectBuilder::new().description(Some("An OpenAPI document."));
     components
         .schemas_from_iter(schemas.0)
-        .schema("DeviceList", devices)
+        .schema("DeviceList", list_of("DeviceDetail"))
+        .schema("DoorList", list_of("DoorView"))
         .schema("OpenApiDocument", document.build())
         .security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
         .security_scheme(

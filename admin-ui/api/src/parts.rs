@@ -24,6 +24,8 @@ pub struct AdminParts {
     pub telemetry: Telemetry,
     /// What devices hold.
     pub fleet: Arc<dyn FleetView>,
+    /// How the doors speak TLS.
+    pub doors: Arc<dyn DoorsView>,
     /// What issuers have published.
     pub issuers: Arc<dyn IssuerView>,
     /// When keys were last used.
@@ -69,6 +71,12 @@ pub trait FleetView: Send + Sync + 'static {
     fn drain(&self, device: DeviceId, draining: bool) -> BoxFuture<'static, Result<(), Fault>>;
     /// Brings a version into the memory of every device that has it; done once it is warm there, and which these are.
     fn warm_up(&self, version: ModelVersionKey) -> BoxFuture<'static, Result<Vec<DeviceId>, Fault>>;
+}
+
+/// Sees how the doors speak TLS.
+pub trait DoorsView: Send + Sync + 'static {
+    /// Every door by name, and what it serves with; none where it speaks none. Must not block.
+    fn shown(&self) -> Vec<(&'static str, Option<mesh_tls::Shown>)>;
 }
 
 /// Sees the keys of issuers that publish theirs.

@@ -18,7 +18,7 @@ use crate::{
     AdminState, apply, artifacts, audit,
     auth::{self, Caller},
     authz::{self, Needs},
-    backup, cache, devices,
+    backup, cache, certificates, devices,
     entry::{Body, Entry},
     error::ApiError,
     graph, issuers, key_uses, keys, live, openapi, policies, resources,
@@ -423,6 +423,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries.extend(model_routes().map(|entry| entry.tag("models")));
     entries.push(cache_route());
     entries.push(issuer_route());
+    entries.push(certificates::entry());
     entries.extend(policies::routes().map(|entry| entry.tag("policies")));
     entries.extend(key_uses::entries());
     entries.extend(usage::entries());

@@ -88,7 +88,7 @@ describe("who is bound to a tenant", () => {
     const models = within(screen.getByRole("region", { name: "Devices and their models" }));
     expect(models.getByRole("link", { name: "acme/digits" })).toBeTruthy();
     expect(models.queryByRole("link", { name: "cpu:0" })).toBeNull();
-    expect(pages()).toEqual(["Overview", "Endpoints", "Models", "Tenants"]);
+    expect(pages()).toEqual(["Overview", "Endpoints", "Models", "Tenants", "Certificates"]);
   });
   it("is told so where an address leads to such a page, and nothing is asked that would be refused", async () => {
     for (const path of ["/devices", "/policies", "/audit"]) {

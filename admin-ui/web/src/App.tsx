@@ -23,6 +23,7 @@ const Devices = lazy(() => import("./pages/Devices"));
 const Tenants = lazy(() => import("./pages/Tenants"));
 const TenantPage = lazy(() => import("./pages/Tenant"));
 const Policies = lazy(() => import("./pages/Policies"));
+const Certificates = lazy(() => import("./pages/Certificates"));
 const Audit = lazy(() => import("./pages/Audit"));
 const NotFound = lazy(() => import("./pages/NotFound"));
 
@@ -61,6 +62,7 @@ export function App() {
               <Route path="devices" element={<OfMesh title="Devices" page={<Devices />} />} />
               <Route path="tenants" element={<Tenants />} />
               <Route path="tenants/:tenant" element={<TenantPage />} />
+              <Route path="certificates" element={<Certificates />} />
               <Route path="policies" element={<OfMesh title="Policies" page={<Policies />} />} />
               <Route path="audit" element={<OfMesh title="Audit" page={<Audit />} />} />
               <Route path="*" element={<NotFound />} />

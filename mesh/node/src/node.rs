@@ -468,6 +468,7 @@ impl Behind<'_> {
                 telemetry: self.telemetry.clone(),
                 snapshots: router.snapshots.clone(),
             }),
+            doors: Arc::new(self.tls.view()),
             issuers: Arc::new(Issuers(router.snapshots.clone())),
             cache: Arc::new(Remembered(router.cache.clone(), self.telemetry.clone())),
             key_uses: Arc::new(KeyUses(router.snapshots.clone())),

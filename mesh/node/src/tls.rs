@@ -4,8 +4,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use mesh_actors::Tasks;
+use mesh_admin_api::DoorsView;
 use mesh_telemetry::Telemetry;
-use mesh_tls::{ClientAuth, Renewal, ServerConfig, ServerTls, TlsError, TlsSettings, TlsVersion, Warning};
+use mesh_tls::{ClientAuth, Renewal, ServerConfig, ServerTls, Shown, TlsError, TlsSettings, TlsVersion, Warning};
 use mesh_types::Clock;
 use serde::Deserialize;
 use tokio::{
@@ -17,6 +18,9 @@ use crate::options::Text;
 
 /// How often the files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The doors by name; the first stands for both inference doors.
+const DOORS: [&str; 3] = ["inference", "admin", "metrics"];
 
 /// What is asked of callers, once it is known of whose certificates.
 type Ask = fn(PathBuf) -> ClientAuth;
@@ -220,9 +224,10 @@ impl DoorsTls {
     /// Reads all files, before any door is opened.
     pub(crate) fn load(config: &TlsConfig, clock: &Arc<dyn Clock>) -> Result<Self, TlsError> {
         let mut doors = Self::default();
-        doors.inference = doors.add("inference", config.inference.as_ref(), clock)?;
-        doors.admin = doors.add("admin", config.admin.as_ref(), clock)?;
-        doors.metrics = doors.add("metrics", config.metrics.as_ref(), clock)?;
+        let [inference, admin, metrics] = DOORS;
+        doors.inference = doors.add(inference, config.inference.as_ref(), clock)?;
+        doors.admin = doors.add(admin, config.admin.as_ref(), clock)?;
+        doors.metrics = doors.add(metrics, config.metrics.as_ref(), clock)?;
         Ok(doors)
     }
 
@@ -241,6 +246,11 @@ impl DoorsTls {
         let config = tls.config(&[])?;
         self.served.push((door, Arc::new(tls)));
         Ok(Some(config))
+    }
+
+    /// What people are told of it.
+    pub(crate) fn view(&self) -> ShownDoors {
+        ShownDoors(self.served.clone())
     }
 
     /// Looks at the files now and then, and at SIGHUP, for as long as the tasks run.
@@ -273,6 +283,18 @@ impl DoorsTls {
                 }
             }
         });
+    }
+}
+
+/// The doors' TLS, for people to look at.
+#[derive(Debug)]
+pub(crate) struct ShownDoors(Vec<(&'static str, Arc<ServerTls>)>);
+
+impl DoorsView for ShownDoors {
+    fn shown(&self) -> Vec<(&'static str, Option<Shown>)> {
+        let of = |door| self.0.iter().find(|(name, _)| *name == door);
+        let shown = |door| (door, of(door).and_then(|(_, tls)| tls.shown()));
+        DOORS.map(shown).into()
     }
 }
 

@@ -14,12 +14,14 @@ mod handshake;
 mod material;
 mod peer;
 mod server;
+mod shown;
 
 pub use error::{Role, TlsError};
 pub use material::{MAX_FILE_BYTES, Warning};
 pub use peer::{MAX_NAMES, key_digest, peer_of};
 pub use rustls::{ServerConfig, ServerConnection};
 pub use server::{ClientAuth, HANDSHAKE_TIMEOUT, Renewal, ServerTls, TlsSettings, TlsVersion};
+pub use shown::{Asks, CertificateFacts, MAX_SHOWN_AUTHORITIES, MAX_SHOWN_NAMES, MAX_SHOWN_TEXT, Shown};
 
 #[cfg(test)]
 mod tests;

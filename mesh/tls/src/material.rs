@@ -16,7 +16,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::{Role, TlsError, TlsSettings};
+use crate::{Role, TlsError, TlsSettings, shown::CertificateFacts};
 
 /// The largest file that is read: some hundred certificates.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -85,14 +85,19 @@ pub(crate) struct Material {
     pub(crate) verifier: Option<Arc<dyn ClientCertVerifier>>,
     /// The Unix seconds between which the certificate holds.
     pub(crate) valid: (i64, i64),
+    /// The authorities of clients, those that are told and how many more.
+    pub(crate) authorities: (Vec<CertificateFacts>, usize),
+    /// The Unix second at which it was put in place.
+    pub(crate) since: i64,
 }
 
 impl Material {
-    /// Checks what was read.
+    /// Checks what was read, to serve from this Unix second on.
     pub(crate) fn of(
         settings: &TlsSettings,
         contents: &Contents,
         provider: &Arc<CryptoProvider>,
+        now: i64,
     ) -> Result<Self, TlsError> {
         let chain = certificates(Role::Certificate, &settings.certificate, &contents.certificate)?;
         let valid = chain.first().map(|leaf| validity(leaf)).transpose();
@@ -108,14 +113,20 @@ impl Material {
             }
             other => unusable(Role::Key, &settings.key, other.to_string()),
         })?;
-        let verifier = match (settings.client_auth.ca(), &contents.client_ca) {
-            (Some(path), Some(bytes)) => Some(verifier(path, bytes, provider)?),
-            _ => None,
+        let (verifier, authorities) = match (settings.client_auth.ca(), &contents.client_ca) {
+            (Some(path), Some(bytes)) => {
+                let trusted = certificates(Role::ClientCa, path, bytes)?;
+                let told = CertificateFacts::of_authorities(&trusted);
+                (Some(verifier(path, trusted, provider)?), told)
+            }
+            _ => (None, (Vec::new(), 0)),
         };
         Ok(Self {
             certified: Arc::new(certified),
             verifier,
             valid: valid.unwrap_or_default(),
+            authorities,
+            since: now,
         })
     }
 
@@ -196,11 +207,11 @@ fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsE
 
 fn verifier(
     path: &Path,
-    bytes: &[u8],
+    trusted: Vec<CertificateDer<'static>>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
-    for authority in certificates(Role::ClientCa, path, bytes)? {
+    for authority in trusted {
         let added = roots.add(authority);
         added.map_err(|error| unusable(Role::ClientCa, path, error.to_string()))?;
     }

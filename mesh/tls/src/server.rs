@@ -18,7 +18,7 @@ use rustls::{
 };
 
 use crate::{
-    TlsError, Warning,
+    Asks, CertificateFacts, Shown, TlsError, Warning,
     handshake::{Current, Now, Verifier},
     material::{Contents, Material},
 };
@@ -105,8 +105,12 @@ pub struct ServerTls {
 /// What was found at the last look.
 struct Seen {
     contents: Contents,
-    /// Said once, not at every look.
-    unreadable: Option<String>,
+    /// Said once, not at every look; with the Unix second since when.
+    unreadable: Option<(String, i64)>,
+    /// The Unix second at which contents were found that cannot serve.
+    refused: Option<i64>,
+    /// How often others were put in place.
+    renewals: u64,
 }
 
 // Keys are nobody's to print.
@@ -123,8 +127,9 @@ impl ServerTls {
     pub fn load(settings: TlsSettings, clock: Arc<dyn Clock>) -> Result<(Self, Vec<Warning>), TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let contents = Contents::read(&settings)?;
-        let material = Material::of(&settings, &contents, &provider)?;
-        let warnings = material.warnings(&settings, clock.unix_seconds());
+        let now = clock.unix_seconds();
+        let material = Material::of(&settings, &contents, &provider, now)?;
+        let warnings = material.warnings(&settings, now);
         let tls = Self {
             settings,
             provider,
@@ -133,6 +138,8 @@ impl ServerTls {
             seen: Mutex::new(Seen {
                 contents,
                 unreadable: None,
+                refused: None,
+                renewals: 0,
             }),
         };
         Ok((tls, warnings))
@@ -171,17 +178,46 @@ impl ServerTls {
         self.current.0.load().valid.1
     }
 
+    /// What people are told of it now; none where its certificate says nothing that can be read.
+    pub fn shown(&self) -> Option<Shown> {
+        let (refused, renewals) = {
+            let seen = self.seen.lock();
+            (
+                seen.unreadable.as_ref().map(|(_, at)| *at).or(seen.refused),
+                seen.renewals,
+            )
+        };
+        let serving = self.current.0.load();
+        let chain = &serving.certified.cert;
+        let (authorities, more_authorities) = serving.authorities.clone();
+        Some(Shown {
+            certificate: CertificateFacts::read(chain.first()?)?,
+            chain: chain.len(),
+            since: serving.since,
+            renewals,
+            refused,
+            oldest: self.settings.oldest,
+            asks: match self.settings.client_auth {
+                ClientAuth::Off => Asks::Off,
+                ClientAuth::Optional(_) => Asks::Optional,
+                ClientAuth::Required(_) => Asks::Required,
+            },
+            authorities,
+            more_authorities,
+        })
+    }
+
     /// Looks at the files again, and puts in place what they hold if it is new and fits. Blocks on the disk.
     pub fn renew(&self) -> Renewal {
-        let mut seen = self.seen.lock();
+        let (mut seen, now) = (self.seen.lock(), self.clock.unix_seconds());
         let contents = match Contents::read(&self.settings) {
             Ok(contents) => contents,
             Err(error) => {
                 let text = error.to_string();
-                if seen.unreadable.as_ref() == Some(&text) {
+                if seen.unreadable.as_ref().is_some_and(|(said, _)| *said == text) {
                     return Renewal::Unchanged;
                 }
-                seen.unreadable = Some(text);
+                seen.unreadable = Some((text, now));
                 return Renewal::Refused(error);
             }
         };
@@ -189,15 +225,19 @@ impl ServerTls {
         if contents == seen.contents {
             return Renewal::Unchanged;
         }
-        let material = Material::of(&self.settings, &contents, &self.provider);
+        let material = Material::of(&self.settings, &contents, &self.provider, now);
         seen.contents = contents;
         match material {
             Ok(material) => {
-                let warnings = material.warnings(&self.settings, self.clock.unix_seconds());
+                let warnings = material.warnings(&self.settings, now);
                 self.current.0.store(Arc::new(material));
+                (seen.refused, seen.renewals) = (None, seen.renewals + 1);
                 Renewal::Done(warnings)
             }
-            Err(error) => Renewal::Refused(error),
+            Err(error) => {
+                seen.refused = Some(now);
+                Renewal::Refused(error)
+            }
         }
     }
 }

@@ -137,6 +137,45 @@ fn a_renewal_is_taken_once_and_what_does_not_fit_is_refused_once() {
 }
 
 #[test]
+fn what_serves_is_told_with_when_it_came_and_what_was_refused_since() {
+    let files = Files::new();
+    let clock = Arc::new(ManualClock::at(NOW));
+    let settings = TlsSettings {
+        client_auth: ClientAuth::Optional(files.at("cert.pem")),
+        ..files.settings()
+    };
+    let (tls, _) = ServerTls::load(settings, clock.clone()).unwrap();
+    let first = tls.shown().unwrap();
+    assert_eq!(first.certificate.names, ["localhost"]);
+    assert_eq!(first.certificate.until, tls.expires());
+    assert_eq!(
+        (first.since, first.renewals, first.refused, first.chain),
+        (NOW, 0, None, 1)
+    );
+    assert_eq!((first.asks, first.authorities.len()), (Asks::Optional, 1));
+    let after = |seconds: u64| {
+        clock.advance(std::time::Duration::from_secs(seconds));
+        tls.renew();
+        tls.shown().unwrap()
+    };
+    let (new, old) = (pair(2050), fs::read(files.at("key.pem")).unwrap());
+    fs::write(files.at("key.pem"), &new.1).unwrap();
+    let refused = after(1);
+    assert_eq!((refused.since, refused.refused), (NOW, Some(NOW + 1)));
+    assert_eq!(refused.certificate, first.certificate);
+    fs::remove_file(files.at("key.pem")).unwrap();
+    assert_eq!(after(1).refused, Some(NOW + 2));
+    assert_eq!(after(1).refused, Some(NOW + 2), "since it was found");
+    // Readable again, and what it was before: that it served was never in doubt.
+    fs::write(files.at("key.pem"), &old).unwrap();
+    assert_eq!(after(1).refused, None);
+    files.put(&new);
+    let last = after(1);
+    assert_eq!((last.since, last.refused), (NOW + 5, None));
+    assert!(last.renewals > first.renewals && last.certificate.until > first.certificate.until);
+}
+
+#[test]
 fn where_clients_are_verified_no_session_is_resumed() {
     let files = Files::new();
     let settings = TlsSettings {

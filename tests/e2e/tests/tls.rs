@@ -122,6 +122,11 @@ async fn a_certificate_is_renewed_under_load_and_no_request_fails() -> anyhow::R
     })
     .await?;
     assert_eq!(bed.served().await?, first);
+    let shown = admin.get("/door-certificates").await?;
+    assert_eq!(shown[0]["door"], "inference");
+    assert!(shown[0]["tls"]["refused_since"].is_string(), "{shown}");
+    assert_eq!(shown[0]["tls"]["certificate"]["names"], json!(["127.0.0.1"]));
+    assert_eq!(shown[2], json!({"door": "metrics", "tls": null}));
     second.write(bed.folder.path(), "door")?;
     eventually("the new certificate serves", || async {
         Ok((bed.served().await? != first).then_some(()))
@@ -134,6 +139,10 @@ async fn a_certificate_is_renewed_under_load_and_no_request_fails() -> anyhow::R
         assert_eq!(seen.failures, [""; 0]);
         assert!(seen.ok >= 40);
     }
+    let renewed = admin.get("/door-certificates").await?;
+    let (before, after) = (&shown[0]["tls"], &renewed[0]["tls"]);
+    assert_eq!((&after["renewals"], &after["refused_since"]), (&json!(1), &json!(null)));
+    assert_ne!(after["certificate"]["sha256"], before["certificate"]["sha256"]);
     let metrics = bed.mesh.metrics().await?;
     for door in ["inference", "admin"] {
         let renewed = format!(r#"mesh_tls_renewals_total{{door="{door}",outcome="renewed"}} 1"#);

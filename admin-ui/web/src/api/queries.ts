@@ -4,7 +4,9 @@ import { queryOptions } from "@tanstack/react-query";
 import { call, listAll, paths } from "./client";
 import type {
   AuditPage,
+  ClientCertificate,
   DeviceDetail,
+  DoorView,
   Endpoint,
   GraphView,
   KeyUse,
@@ -43,6 +45,17 @@ export const keyUses = (name: string) =>
     queryFn: () => listAll<KeyUse>("key-uses", name),
     refetchInterval: USES_MS,
   });
+export const clientCertificates = queryOptions({
+  queryKey: ["certificates"],
+  queryFn: () => listAll<ClientCertificate>("certificates"),
+});
+/** How often the doors' certificates are asked for again. */
+const DOORS_MS = 30_000;
+export const doors = queryOptions({
+  queryKey: ["doors"],
+  queryFn: () => call<DoorView[]>("/door-certificates"),
+  refetchInterval: DOORS_MS,
+});
 export const models = queryOptions({ queryKey: ["models"], queryFn: () => listAll<Model>("models") });
 export const versions = queryOptions({ queryKey: ["versions"], queryFn: () => listAll<ModelVersion>("versions") });
 export const endpoints = queryOptions({ queryKey: ["endpoints"], queryFn: () => listAll<Endpoint>("endpoints") });

@@ -151,7 +151,22 @@ export interface EndpointSpec {
   cache?: { ttl_seconds: number; max_entry_bytes?: number };
 }
 
+/** Exactly one of these. */
+export interface CertificateIdentity {
+  spiffe?: string;
+  dns?: string;
+  spki_sha256?: string;
+}
+export interface ClientCertificateSpec {
+  identity: CertificateIdentity;
+  scopes: string[];
+  expires?: string;
+  revoked?: boolean;
+  description?: string;
+}
+
 export type Tenant = Resource<TenantSpec>;
+export type ClientCertificate = Resource<ClientCertificateSpec>;
 export type Policy = Resource<PolicySpec>;
 export type ApiKey = Resource<ApiKeySpec>;
 export type Model = Resource<ModelSpec>;
@@ -278,6 +293,32 @@ export interface DeviceDetail {
   models: ModelDetail[];
   tenants: { tenant: string; seconds: number }[];
   other_tenants_seconds: number;
+}
+export interface CertificateView {
+  subject: string;
+  issuer: string;
+  names: string[];
+  more_names: number;
+  not_before: string;
+  not_after: string;
+  standing: "not_yet" | "valid" | "ends_soon" | "ended";
+  sha256: string;
+}
+export interface DoorTls {
+  certificate: CertificateView;
+  chain: number;
+  since: string;
+  renewals: number;
+  refused_since: string | null;
+  oldest_version: string;
+  clients: "off" | "optional" | "required";
+  authorities: CertificateView[];
+  more_authorities: number;
+}
+export interface DoorView {
+  door: string;
+  /** Null: it speaks none. */
+  tls: DoorTls | null;
 }
 export interface Overview {
   /** Whose numbers these are; absent or null: the whole mesh's. */

@@ -38,6 +38,11 @@ const PAGES: { to: string; label: string; icon: ReactNode; ofMesh?: boolean }[] 
     icon: <path d="M9 11a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM2 21c0-4 3-6 7-6s7 2 7 6M16 4a4 4 0 0 1 0 7M19 15c2 1 3 3 3 6" />,
   },
   {
+    to: "/certificates",
+    label: "Certificates",
+    icon: <path d="M5 3h14v11H5zM8 7h8M8 10h5M12 17a3 3 0 1 0 0-6M10 14l-1 7 3-2 3 2-1-7" />,
+  },
+  {
     to: "/policies",
     label: "Policies",
     ofMesh: true,
