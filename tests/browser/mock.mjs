@@ -77,6 +77,11 @@ put("Endpoint", "acme", "digits", {
   sticky_by: "user",
   salt: "5f".repeat(16),
 });
+put("ClientCertificate", "acme", "billing", {
+  identity: { spiffe: "spiffe://example.org/ns/prod/sa/billing" },
+  scopes: ["infer"],
+  description: "invoices, at night",
+});
 put("ApiKey", "acme", "k1demo", {
   hash: "(redacted)",
   scopes: ["infer"],
@@ -174,7 +179,51 @@ function devices() {
     other_tenants_seconds: 0,
   }));
 }
-const KINDS = { tenants: "Tenant", keys: "ApiKey", models: "Model", versions: "ModelVersion", endpoints: "Endpoint" };
+/** One door whose certificate ends soon, one whose new files do not fit, and one without TLS. */
+function doors() {
+  const day = 86_400_000;
+  const at = (days) => new Date(Date.now() + days * day).toISOString();
+  const certificate = (subject, days, standing) => ({
+    subject,
+    issuer: "CN=Example authority, O=Example",
+    names: ["mesh.example.org", "10.0.0.7"],
+    more_names: 0,
+    not_before: at(-80),
+    not_after: at(days),
+    standing,
+    sha256: "ab".repeat(32),
+  });
+  const tls = (more) => ({
+    chain: 2,
+    since: at(-2),
+    renewals: 1,
+    refused_since: null,
+    oldest_version: "1.3",
+    clients: "off",
+    authorities: [],
+    more_authorities: 0,
+    ...more,
+  });
+  const callers = certificate("CN=Callers of Example", 900, "valid");
+  return [
+    {
+      door: "inference",
+      tls: tls({
+        certificate: certificate("CN=mesh.example.org", 9, "ends_soon"),
+        clients: "optional",
+        authorities: [callers],
+      }),
+    },
+    {
+      door: "admin",
+      tls: tls({ certificate: certificate("CN=admin.example.org", 70, "valid"), renewals: 0, refused_since: at(0) }),
+    },
+    { door: "metrics", tls: null },
+  ];
+}
+const KINDS = {
+  certificates: "ClientCertificate",
+  tenants: "Tenant", keys: "ApiKey", models: "Model", versions: "ModelVersion", endpoints: "Endpoint" };
 function softmax(pixels, version) {
   const scores = Array.from(
     { length: 10 },
@@ -237,6 +286,14 @@ async function api(request, response, path, query) {
       latest: audit.length,
       begins: 1,
     });
+  if (path === "/door-certificates") return send(200, doors());
+  if (path.endsWith("/cache/purge") && role === "admin") {
+    const [, , tenant, , name] = path.split("/");
+    const key = path.includes("/endpoints/") ? `Endpoint/${tenant}/${name}` : `Tenant/${tenant}`;
+    revision += 1;
+    audit.push({ ...audit.at(-1), revision, time: now(), changes: [], event: `purge cache of ${key}` });
+    return send(200, { entries: 12, bytes: 34_000 });
+  }
   if (path === "/audit/verify") return send(200, { valid: true, entries: audit.length, head: audit.at(-1).hash });
   if (request.method !== "GET" && role !== "admin") return send(403, { error: "this token may only look" });
   if (path === "/admin-tokens") return send(201, { token: VIEWER, resource: { metadata: { name: "viewer" } } });

@@ -340,6 +340,23 @@ await step("a key is shown once and then revoked", async () => {
   await sure.waitFor({ state: "hidden" });
   await page.getByRole("row").filter({ hasText: purpose }).getByText("revoked").waitFor();
 });
+await step("a tenant's cache is purged after a question, and what was forgotten is said", async () => {
+  await open(`/tenants/${TENANT}`, TENANT);
+  await page.getByRole("button", { name: "Purge cache" }).click();
+  const sure = page.getByRole("dialog", { name: `Purge the cache of ${TENANT}?` });
+  await sure.getByText("computed again").waitFor();
+  await settled();
+  await axe();
+  await page.screenshot({ path: join(out, "purge.png") });
+  await sure.getByRole("button", { name: "Purge", exact: true }).click();
+  // The demo's endpoint remembers nothing.
+  await sure.getByText(/^(No answer was remembered\.|Forgot .* in all\.)$/).waitFor();
+  await page.screenshot({ path: join(out, "purged.png") });
+  await sure.getByText("Close", { exact: true }).click();
+  await sure.waitFor({ state: "hidden" });
+  await open("/audit", "Audit");
+  await page.getByText(`purge cache of Tenant/${TENANT}`).first().waitFor();
+});
 await step("an endpoint is made, and deleted by typing its name", async () => {
   await open("/endpoints/new", "New endpoint");
   await page.getByLabel("Tenant").first().click();

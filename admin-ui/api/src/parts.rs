@@ -46,8 +46,8 @@ pub struct AdminParts {
 
 /// Answers that are remembered for endpoints that say so.
 pub trait AnswerCache: Send + Sync + 'static {
-    /// Forgets those of an endpoint. Must not block.
-    fn purge(&self, tenant: &TenantId, endpoint: &EndpointId) -> Purged;
+    /// Forgets those of an endpoint, or of all that the tenant has. Must not block.
+    fn purge(&self, tenant: &TenantId, endpoint: Option<&EndpointId>) -> Purged;
 }
 
 /// What was forgotten.

@@ -180,12 +180,6 @@ async fn try_endpoint(state: State, caller: Caller, request: HttpRequest, body: 
     trial::try_endpoint(&state, &caller, &tenant_of(&request)?, &endpoint, &body).await
 }
 
-async fn purge_cache(state: State, caller: Caller, request: HttpRequest) -> Answer {
-    let name = request.match_info().get("name").unwrap_or_default();
-    let endpoint = EndpointId::parse(name).map_err(|error| ApiError::invalid(error.to_string()))?;
-    cache::purge(&state, &caller, &tenant_of(&request)?, &endpoint).await
-}
-
 async fn overview(state: State, caller: Caller) -> Answer {
     live::overview(&state, &caller)
 }
@@ -329,18 +323,6 @@ fn model_routes() -> [Entry; 6] {
     ]
 }
 
-fn cache_route() -> Entry {
-    Entry::post(
-        "/tenants/{tenant}/endpoints/{name}/cache/purge",
-        "purgeCache",
-        "Forgets the answers that are remembered of an endpoint.",
-        web::post().to(purge_cache),
-    )
-    .tag("models")
-    .takes_right(Action::EndpointRoute, ObjectKind::Endpoint)
-    .answers("Purged")
-}
-
 fn watching_routes() -> [Entry; 3] {
     [
         Entry::get(
@@ -421,7 +403,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries.extend(sign_in::entries());
     entries.extend(making_routes());
     entries.extend(model_routes().map(|entry| entry.tag("models")));
-    entries.push(cache_route());
+    entries.extend(cache::entries());
     entries.push(issuer_route());
     entries.push(certificates::entry());
     entries.extend(policies::routes().map(|entry| entry.tag("policies")));

@@ -50,9 +50,12 @@ impl IssuerView for Issuers {
 pub(crate) struct Remembered(pub(crate) Arc<ResponseCache>, pub(crate) Telemetry);
 
 impl AnswerCache for Remembered {
-    fn purge(&self, tenant: &TenantId, endpoint: &EndpointId) -> Purged {
+    fn purge(&self, tenant: &TenantId, endpoint: Option<&EndpointId>) -> Purged {
         let Self(cache, telemetry) = self;
-        let purged = cache.purge(tenant, endpoint);
+        let purged = match endpoint {
+            Some(endpoint) => cache.purge(tenant, endpoint),
+            None => cache.purge_tenant(tenant),
+        };
         let held = cache.usage();
         telemetry.metrics().cache_holds(held.entries, held.bytes);
         Purged {

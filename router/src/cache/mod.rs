@@ -122,6 +122,11 @@ impl ResponseCache {
         self.store.lock().purge(tenant, endpoint)
     }
 
+    /// The same of all endpoints of a tenant.
+    pub fn purge_tenant(&self, tenant: &TenantId) -> CacheUse {
+        self.store.lock().purge_tenant(tenant)
+    }
+
     /// What is remembered now.
     pub fn usage(&self) -> CacheUse {
         self.store.lock().usage()

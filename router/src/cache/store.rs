@@ -182,6 +182,21 @@ impl Store {
         }
     }
 
+    /// The same of all endpoints of a tenant.
+    pub(crate) fn purge_tenant(&mut self, tenant: &TenantId) -> CacheUse {
+        self.epoch += 1;
+        let before = self.usage;
+        let of_tenant = self.tenants.get(tenant);
+        let names: Vec<_> = of_tenant.iter().flat_map(|of| of.buckets.keys().cloned()).collect();
+        for endpoint in names {
+            self.drop_bucket(tenant, &endpoint);
+        }
+        CacheUse {
+            entries: before.entries - self.usage.entries,
+            bytes: before.bytes - self.usage.bytes,
+        }
+    }
+
     /// Keeps the endpoints of which this is so, asked with their serial.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&TenantId, &EndpointId, u64) -> bool) {
         let mut gone = Vec::new();

@@ -206,6 +206,24 @@ fn a_purge_forgets_one_endpoint_and_what_is_being_computed() {
 }
 
 #[test]
+fn a_purge_of_a_tenant_forgets_all_its_endpoints_and_nobody_elses() {
+    let mut bed = Bed::new(10_000, 10_000);
+    for (who, name) in [("acme", "e"), ("acme", "f"), ("globex", "e")] {
+        assert!(bed.put(who, name, 1, 10));
+    }
+    let before = bed.store.epoch();
+    let both = CacheUse {
+        entries: 2,
+        bytes: 2 * taken(10),
+    };
+    assert_eq!(bed.store.purge_tenant(&tenant("acme")), both);
+    assert!(!bed.has("acme", "e", 1) && !bed.has("acme", "f", 1) && bed.has("globex", "e", 1));
+    assert!(bed.store.is_consistent());
+    assert_ne!(bed.store.epoch(), before, "what is being computed is not remembered");
+    assert_eq!(bed.store.purge_tenant(&tenant("acme")), CacheUse::default());
+}
+
+#[test]
 fn an_answer_keeps_no_batch_alive() {
     let batch = Bytes::from(vec![7; 1 << 16]);
     let row = Tensor {

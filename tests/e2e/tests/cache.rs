@@ -187,12 +187,18 @@ async fn a_label_that_moves_and_a_purge_forget() -> anyhow::Result<()> {
     assert_eq!(purge(&mesh, admin, "e").await?, 0);
     assert_eq!(outcome(&caller, "e", &[1.0, 2.0]).await?.as_deref(), Some("miss"));
     assert_eq!(purge(&mesh, admin, "no-such-endpoint").await?, 1);
-    let audit = admin.get("/audit?limit=100").await?;
-    ensure!(audit.to_string().contains("purge cache of Endpoint/acme/e"), "{audit}");
+    // All that the tenant has.
+    assert_eq!(outcome(&caller, "e", &[1.0, 2.0]).await?.as_deref(), Some("hit"));
+    assert_eq!(purge(&mesh, admin, "").await?, 0);
+    assert_eq!(outcome(&caller, "e", &[1.0, 2.0]).await?.as_deref(), Some("miss"));
+    let audit = admin.get("/audit?limit=100").await?.to_string();
+    for key in ["Endpoint/acme/e", "Tenant/acme"] {
+        ensure!(audit.contains(&format!("purge cache of {key}")), "{audit}");
+    }
     Ok(())
 }
 
-/// Runs `mesh cache purge`; answers its exit code.
+/// Runs `mesh cache purge`, of all that the tenant has where no endpoint is named; answers its exit code.
 async fn purge(mesh: &Mesh, admin: &Admin, endpoint: &str) -> anyhow::Result<u8> {
     let globals = mesh_cli::GlobalOptions {
         admin_url: format!("http://{}", mesh.addresses().admin),
@@ -203,8 +209,9 @@ async fn purge(mesh: &Mesh, admin: &Admin, endpoint: &str) -> anyhow::Result<u8>
         trust: mesh_cli::TrustOptions::default(),
     };
     let args = mesh_cli::CachePurgeArgs {
-        name: endpoint.to_owned(),
+        name: (!endpoint.is_empty()).then(|| endpoint.to_owned()),
         tenant: Some("acme".parse()?),
+        all: endpoint.is_empty(),
     };
     let run = move || {
         let (mut out, mut err) = (Vec::new(), Vec::new());

@@ -294,6 +294,11 @@ export interface DeviceDetail {
   tenants: { tenant: string; seconds: number }[];
   other_tenants_seconds: number;
 }
+/** What was forgotten of the response cache. */
+export interface Purged {
+  entries: number;
+  bytes: number;
+}
 export interface CertificateView {
   subject: string;
   issuer: string;

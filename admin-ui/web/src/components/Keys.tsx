@@ -8,7 +8,9 @@ import { keys, keyUses } from "../api/queries";
 import type { ApiKey, CreatedKey, KeyUse } from "../api/types";
 import { when } from "../lib/format";
 import { Code, Copy, Curl } from "./Copy";
-import { Dot, Empty, Failure, Rows, Scroll, Surface } from "./states";
+import { Dot, Empty, Failure, Surface } from "./states";
+import { Sure } from "./Sure";
+import { Listed, type Column } from "./Table";
 
 function State({ spec }: ApiKey) {
   if (spec.revoked) return <Dot tone="bad">revoked</Dot>;
@@ -28,7 +30,30 @@ export function Keys({ tenant, readOnly }: { tenant: string; readOnly: boolean }
   const uses = useQuery(keyUses(tenant));
   const [open, setOpen] = useState(false);
   const [leaving, setLeaving] = useState<ApiKey | null>(null);
-  const items = list.data ?? [];
+  const columns: Column<ApiKey>[] = [
+    { name: "Key", cell: ({ metadata }) => metadata.name, mono: true },
+    { name: "For", cell: ({ spec }) => spec.description ?? "–" },
+    { name: "State", cell: (key) => <State {...key} /> },
+    { name: "Created", cell: ({ metadata }) => when(metadata.created) },
+    { name: "Ends", cell: ({ spec }) => (spec.expires ? when(spec.expires) : "never") },
+    { name: "Last used", cell: ({ metadata }) => lastUse(uses.data, metadata.name) },
+    {
+      name: "Actions",
+      silent: true,
+      num: true,
+      cell: (key) =>
+        !readOnly && (
+          <Button
+            size="compact-xs"
+            variant="default"
+            aria-label={`${key.spec.revoked ? "Delete" : "Revoke"} key ${key.metadata.name}`}
+            onClick={() => setLeaving(key)}
+          >
+            {key.spec.revoked ? "Delete" : "Revoke"}
+          </Button>
+        ),
+    },
+  ];
   return (
     <Surface
       title="API keys"
@@ -40,56 +65,13 @@ export function Keys({ tenant, readOnly }: { tenant: string; readOnly: boolean }
         )
       }
     >
-      {list.isPending && <Rows count={2} />}
-      {list.isError && <Failure error={list.error} retry={() => void list.refetch()} />}
-      {list.isSuccess && items.length === 0 && (
-        <Empty title="No keys">Without one nobody can call as {tenant}, unless a token issuer says so.</Empty>
-      )}
-      {items.length > 0 && (
-        <Scroll label="API keys">
-          <table className="grid">
-            <thead>
-              <tr>
-                <th scope="col">Key</th>
-                <th scope="col">For</th>
-                <th scope="col">State</th>
-                <th scope="col">Created</th>
-                <th scope="col">Ends</th>
-                <th scope="col">Last used</th>
-                <th scope="col">
-                  <span className="sr">Actions</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {items.map((key) => (
-                <tr key={key.metadata.name}>
-                  <td className="mono">{key.metadata.name}</td>
-                  <td>{key.spec.description ?? "–"}</td>
-                  <td>
-                    <State {...key} />
-                  </td>
-                  <td>{when(key.metadata.created)}</td>
-                  <td>{key.spec.expires ? when(key.spec.expires) : "never"}</td>
-                  <td>{lastUse(uses.data, key.metadata.name)}</td>
-                  <td className="num">
-                    {!readOnly && (
-                      <Button
-                        size="compact-xs"
-                        variant="default"
-                        aria-label={`${key.spec.revoked ? "Delete" : "Revoke"} key ${key.metadata.name}`}
-                        onClick={() => setLeaving(key)}
-                      >
-                        {key.spec.revoked ? "Delete" : "Revoke"}
-                      </Button>
-                    )}
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </Scroll>
-      )}
+      <Listed
+        query={list}
+        label="API keys"
+        columns={columns}
+        id={({ metadata }) => metadata.name}
+        empty={<Empty title="No keys">Without one nobody can call as {tenant}, unless a token issuer says so.</Empty>}
+      />
       <Create tenant={tenant} open={open} close={() => setOpen(false)} />
       <Revoke key={leaving?.metadata.name ?? ""} tenant={tenant} leaving={leaving} close={() => setLeaving(null)} />
     </Surface>
@@ -185,27 +167,21 @@ function Revoke({ tenant, leaving, close }: { tenant: string; leaving: ApiKey | 
     },
   });
   return (
-    <Modal
-      opened={leaving !== null}
-      onClose={close}
+    <Sure
       title={gone ? "Delete this key?" : "Revoke this key?"}
-      closeButtonProps={{ "aria-label": "Close" }}
+      opened={leaving !== null}
+      close={close}
+      act={gone ? "Delete" : "Revoke"}
+      danger
+      mutation={revoke}
+      call={{ ...write, path: paths.key(tenant, name) }}
     >
-      <Stack>
-        <Text size="sm">
-          {gone
-            ? "It is revoked already. It leaves this list; the audit log keeps its trace: "
-            : "Calls are refused from then on with the key "}
-          <span className="mono">{name}</span>.
-        </Text>
-        {revoke.isError && <Failure error={revoke.error} />}
-        <Group justify="space-between">
-          <Curl call={{ ...write, path: paths.key(tenant, name) }} />
-          <Button color="red.9" loading={revoke.isPending} onClick={() => revoke.mutate()}>
-            {gone ? "Delete" : "Revoke"}
-          </Button>
-        </Group>
-      </Stack>
-    </Modal>
+      <Text size="sm">
+        {gone
+          ? "It is revoked already. It leaves this list; the audit log keeps its trace: "
+          : "Calls are refused from then on with the key "}
+        <span className="mono">{name}</span>.
+      </Text>
+    </Sure>
   );
 }

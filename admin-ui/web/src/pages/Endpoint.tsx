@@ -16,6 +16,7 @@ import { CallIt } from "../components/CallIt";
 import { Chart } from "../components/Chart";
 import { EndpointForm } from "../components/EndpointForm";
 import { LiveTable } from "../components/LiveTable";
+import { Purge } from "../components/Purge";
 import { TryIt } from "../components/TryIt";
 import { Empty, Failure, PageHead, Rows, Surface } from "../components/states";
 import { when } from "../lib/format";
@@ -63,6 +64,7 @@ function Existing({ tenant, name }: { tenant: string; name: string }) {
         title={name}
         note={`Endpoint of ${tenant}, revision ${found.data.metadata.revision ?? "–"}, changed ${when(found.data.metadata.updated)}. ${found.data.spec.description ?? ""}`}
       >
+        {!readOnly && found.data.spec.cache && <Purge tenant={tenant} endpoint={name} />}
         {!readOnly && <Remove endpoint={found.data} />}
       </PageHead>
       <Stack gap={14}>

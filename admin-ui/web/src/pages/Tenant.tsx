@@ -5,6 +5,7 @@ import { useParams } from "react-router";
 
 import { tenant as tenantQuery } from "../api/queries";
 import { Keys } from "../components/Keys";
+import { Purge } from "../components/Purge";
 import { Dot, Failure, PageHead, Rows, Surface } from "../components/states";
 import { TenantForm } from "../components/TenantForm";
 import { useBound, useReadOnly } from "../lib/session";
@@ -24,7 +25,9 @@ export default function TenantPage() {
         note={
           tenant.spec.suspended ? <Dot tone="bad">suspended: every call is refused</Dot> : <Dot tone="good">active</Dot>
         }
-      />
+      >
+        {!readOnly && <Purge tenant={name} />}
+      </PageHead>
       <Stack gap={14}>
         <Surface title="Limits and weight">
           {bound !== null && !readOnly && (
