@@ -154,12 +154,9 @@ impl View {
     }
 }
 
-/// Adds what was answered without the version: a success, but no inference.
+/// With what the cache has answered of it.
 fn with_cache(parts: &RouterParts, entry: &VersionEntry, mut numbers: VersionStatistics) -> VersionStatistics {
-    let [hit, miss] = parts.cache.times(&entry.key);
-    numbers.success.count += hit.count;
-    numbers.success.total += hit.total;
-    (numbers.cache_hit, numbers.cache_miss) = (hit, miss);
+    parts.cache.add_to(&entry.key, &mut numbers);
     numbers
 }
 

@@ -144,6 +144,7 @@ struct Behind<'a> {
     fleet: LocalFleet,
     tls: DoorsTls,
     sign_in: Option<(SignIn, Arc<KeyBook>)>,
+    cache: Arc<ResponseCache>,
 }
 
 impl Node {
@@ -183,9 +184,10 @@ impl Node {
             compat::open(&store.registry.handle(), tenant).await?;
         }
         let fleet = LocalFleet::follow(worker.handle(), &telemetry, &groups.devices).map_err(StartError::Devices)?;
+        let cache = Arc::new(ResponseCache::new(config.cache));
         let readings: Arc<dyn DeviceSource> = Arc::new(DeviceReadings(worker.handle()));
         telemetry.metrics().read_devices_from(&readings);
-        let triton: Arc<dyn TritonSource> = Arc::new(TritonReadings::new(worker.handle()));
+        let triton: Arc<dyn TritonSource> = Arc::new(TritonReadings::new(worker.handle(), cache.clone()));
         if let Some(tenant) = config.local_tenant.as_ref().filter(|_| config.as_triton) {
             telemetry.metrics().tell_as_triton(&triton, tenant.clone());
         }
@@ -199,6 +201,7 @@ impl Node {
             fleet,
             tls,
             sign_in,
+            cache,
         };
         let doors = behind.open(models, &groups)?;
         // Last, so that a token is never lost to a door that does not open.
@@ -350,8 +353,7 @@ impl Behind<'_> {
         let snapshots = uses::start(&DataFolder::open(&self.config.data)?, &groups.control);
         let limiter = usage::limiter(&self.config.data, self.clock.clone(), &groups.records)?;
         let regions = Arc::new(doors::regions(self.config));
-        let cache = Arc::new(ResponseCache::new(self.config.cache));
-        let control = self.start_control(models, &snapshots, (&limiter, &regions, &cache), &groups.control)?;
+        let control = self.start_control(models, &snapshots, (&limiter, &regions, &self.cache), &groups.control)?;
         let repository = self.repository(&control, &snapshots)?;
         let metrics = MetricsDoor::start(
             self.config.metrics,
@@ -362,7 +364,7 @@ impl Behind<'_> {
         )?;
         let router = RouterParts {
             attempts: Arc::new(Attempts::new(self.clock.clone())),
-            cache,
+            cache: self.cache.clone(),
             sequences: Arc::default(),
             regions,
             client_settings: self.config.allow_client_settings,

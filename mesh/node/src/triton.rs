@@ -1,14 +1,18 @@
-//! What devices and the machine say, for the metrics that have Triton's names.
+//! What devices, the response cache and the machine say, for the metrics that have Triton's names.
 
+use std::sync::Arc;
+
+use mesh_router::ResponseCache;
 use mesh_telemetry::{HostReading, TritonSource, VersionReading};
 use mesh_worker::{ModelStatistics, WorkerHandle};
 use parking_lot::Mutex;
 
 use crate::{memory, statistics};
 
-/// Reads the devices and the machine for telemetry.
+/// Reads the devices, the cache and the machine for telemetry.
 pub(crate) struct TritonReadings {
     worker: WorkerHandle,
+    cache: Arc<ResponseCache>,
     /// The processors' time when it was last asked.
     before: Mutex<Option<Ticks>>,
 }
@@ -21,10 +25,11 @@ struct Ticks {
 }
 
 impl TritonReadings {
-    pub(crate) fn new(worker: WorkerHandle) -> Self {
+    pub(crate) fn new(worker: WorkerHandle, cache: Arc<ResponseCache>) -> Self {
         Self {
             before: Mutex::new(ticks()),
             worker,
+            cache,
         }
     }
 }
@@ -33,12 +38,14 @@ impl TritonSource for TritonReadings {
     fn versions(&self) -> Vec<VersionReading> {
         let known = self.worker.statistics();
         let reading = |(model, numbers): (_, ModelStatistics)| {
+            let mut told = statistics::from(&numbers);
+            self.cache.add_to(&model, &mut told);
             let has = known.devices.iter().filter(|device| device.models.contains_key(&model));
             VersionReading {
                 devices: has.map(|device| device.device).collect(),
                 cancelled: numbers.cancelled,
                 rejected: numbers.rejected.saturating_add(numbers.expired),
-                numbers: statistics::from(&numbers),
+                numbers: told,
                 model,
             }
         };

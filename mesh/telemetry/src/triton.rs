@@ -2,7 +2,7 @@
 //!
 //! Owns the names, and the way from what devices counted to lines of text. Counts nothing: the numbers are those of the
 //! statistics of versions, read when somebody looks, so that the two cannot disagree. Only what there is a number for is
-//! written: nothing is said of a cache or of power.
+//! written: nothing is said of power, and of a cache only for versions that were asked for through one.
 //!
 //! In this format the lines of a counter end in `_total`, which these names do not, so they are of an unknown type; a reader
 //! takes them for the numbers that they are.
@@ -58,8 +58,8 @@ pub trait TritonSource: Send + Sync {
 /// One metric: its name, what it says, and whether it is a gauge.
 type Family = (&'static str, &'static str, bool);
 
-/// Every metric of models, in the order in which [`of`] gives their values; the failures come last, by reason.
-const FAMILIES: [Family; 10] = [
+/// Every metric of models, in the order in which [`of`] and [`of_cache`] give their values; between them the failures, by reason.
+const FAMILIES: [Family; 14] = [
     ("nv_inference_request_success", "Requests that were answered", false),
     ("nv_inference_count", "Rows that were answered", false),
     ("nv_inference_exec_count", "Executions of the model", false),
@@ -98,9 +98,30 @@ const FAMILIES: [Family; 10] = [
         "Requests that were not answered, by reason",
         false,
     ),
+    (
+        "nv_cache_num_hits_per_model",
+        "Requests that were answered from the response cache",
+        false,
+    ),
+    (
+        "nv_cache_num_misses_per_model",
+        "Requests that the response cache was asked for in vain",
+        false,
+    ),
+    (
+        "nv_cache_hit_duration_per_model",
+        "Time of answering from the response cache, in microseconds",
+        false,
+    ),
+    (
+        "nv_cache_miss_duration_per_model",
+        "Time of asking the response cache in vain and of remembering the answer, in microseconds",
+        false,
+    ),
 ];
 const PENDING: usize = 8;
 const FAILURE: usize = 9;
+const CACHE: usize = 10;
 
 /// From where they are read, if they are.
 #[derive(Default)]
@@ -177,6 +198,9 @@ impl Values {
         for (index, value) in of(&version.numbers).into_iter().enumerate() {
             *self.0.entry((index, labels.clone())).or_default() += value;
         }
+        for (index, value) in of_cache(&version.numbers).into_iter().flatten().enumerate() {
+            *self.0.entry((CACHE + index, labels.clone())).or_default() += value;
+        }
         // Those past the bound share one gauge, which tells of none of them.
         if named {
             let waiting = version
@@ -196,8 +220,18 @@ impl Values {
     }
 }
 
+fn micros(times: Times) -> u64 {
+    times.nanoseconds() / 1_000
+}
+
+/// None where the version was never asked for through a cache.
+fn of_cache(numbers: &VersionStatistics) -> Option<[u64; FAMILIES.len() - CACHE]> {
+    let (hit, miss) = (numbers.cache_hit, numbers.cache_miss);
+    let asked = hit.count > 0 || miss.count > 0;
+    asked.then(|| [hit.count, miss.count, micros(hit), micros(miss)])
+}
+
 fn of(numbers: &VersionStatistics) -> [u64; PENDING] {
-    let micros = |times: Times| times.nanoseconds() / 1_000;
     [
         numbers.success.count,
         numbers.inference_count,
@@ -285,8 +319,25 @@ mod tests {
         let models = ModelMetrics::default();
         models.set_queue_length(DeviceId::cpu(0), &reading("default", 1).model, 2);
         models.set_queue_length(DeviceId::cpu(1), &reading("default", 1).model, 3);
-        let text = text(vec![reading("default", 1), reading("acme", 1)], &models);
+        let mut cached = reading("default", 2);
+        let took = |count, micros| Times {
+            count,
+            total: Duration::from_micros(micros),
+        };
+        (cached.numbers.cache_hit, cached.numbers.cache_miss) = (took(7, 70), took(3, 60));
+        let text = text(vec![reading("default", 1), reading("acme", 1), cached], &models);
+        let of_cache = text.lines().filter(|line| line.starts_with("nv_cache_"));
+        assert_eq!(
+            of_cache.count(),
+            4,
+            "only of what was asked for through a cache: {text}"
+        );
         for line in [
+            "# TYPE nv_cache_num_hits_per_model unknown",
+            "nv_cache_num_hits_per_model{model=\"digits\",version=\"2\"} 7",
+            "nv_cache_num_misses_per_model{model=\"digits\",version=\"2\"} 3",
+            "nv_cache_hit_duration_per_model{model=\"digits\",version=\"2\"} 70",
+            "nv_cache_miss_duration_per_model{model=\"digits\",version=\"2\"} 60",
             "# TYPE nv_inference_request_success unknown",
             "nv_inference_request_success{model=\"digits\",version=\"1\"} 5",
             "nv_inference_request_success{model=\"digits\",version=\"1\",namespace=\"acme\"} 5",

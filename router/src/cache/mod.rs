@@ -21,7 +21,7 @@ use std::{
 
 use lru::LruCache;
 use mesh_policies::{MeshSnapshot, Target};
-use mesh_types::{EndpointId, ModelVersionKey, TenantId, Tensor, Times};
+use mesh_types::{EndpointId, ModelVersionKey, TenantId, Tensor, Times, VersionStatistics};
 use parking_lot::Mutex;
 
 use self::{
@@ -143,6 +143,14 @@ impl ResponseCache {
             };
             route.cache.as_ref().is_some_and(|rule| rule.serial <= serial)
         });
+    }
+
+    /// Adds what was answered without the version: a success, but no inference.
+    pub fn add_to(&self, version: &ModelVersionKey, numbers: &mut VersionStatistics) {
+        let [hit, miss] = self.times(version);
+        numbers.success.count += hit.count;
+        numbers.success.total += hit.total;
+        (numbers.cache_hit, numbers.cache_miss) = (hit, miss);
     }
 
     /// How often a version's answers were found and not found, and how long that took.

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use mesh_e2e::python::{conformance, run};
-use mesh_harness::{Answer, Caller, GrpcCaller, Mesh, MeshOptions, ServeOptions, Text};
+use mesh_harness::{Answer, Caller, GrpcCaller, Mesh, MeshOptions, ServeOptions, Text, eventually};
 use mesh_protocol::grpc::messages::{
     ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelRepositoryParameter,
     RepositoryModelLoadRequest, RepositoryModelLoadResponse, ServerMetadataRequest, ServerMetadataResponse,
@@ -244,7 +244,15 @@ async fn metrics_by_tritons_names_agree_with_the_statistics() -> anyhow::Result<
     let negative = json!({"inputs": [{"name": "INPUT", "datatype": "FP32", "shape": [1, 1], "data": [-1.0]}]});
     assert!(!local.infer("picky", &negative).await?.status.is_success());
 
-    let stats = send(local.get("/v2/models/stats")).await?.ok()?.json()?;
+    // A device counts after it has answered.
+    let stats = eventually("all four are counted", || async {
+        let stats = send(local.get("/v2/models/stats")).await?.ok()?.json()?;
+        let models = stats["model_stats"].as_array().context("no statistics")?;
+        let counted = models.iter().map(|model| &model["inference_stats"]);
+        let counted = counted.flat_map(|inference| ["success", "fail"].map(|part| inference[part]["count"].as_u64()));
+        Ok((counted.flatten().sum::<u64>() == 4).then_some(stats))
+    })
+    .await?;
     let metrics = mesh.metrics().await?;
     for model in stats["model_stats"].as_array().context("no statistics")? {
         let labels = format!("model=\"{}\",version=\"1\"", model["name"].as_str().context("no name")?);
@@ -284,6 +292,49 @@ async fn metrics_by_tritons_names_agree_with_the_statistics() -> anyhow::Result<
     .await?;
     assert!(!plain.metrics().await?.contains("nv_"));
     plain.stop().await.map(drop)
+}
+
+#[tokio::test]
+async fn a_caches_metrics_by_tritons_names_agree_with_the_statistics() -> anyhow::Result<()> {
+    let root = repository()?;
+    let mesh = start(serving(root.path())).await?;
+    let (local, admin) = (mesh.stranger(), mesh.admin()?);
+    assert!(
+        !mesh.metrics().await?.contains("\nnv_cache_num_hits_per_model{"),
+        "nobody has asked a cache"
+    );
+    let cached = json!({"cache": {"ttl_seconds": 600}});
+    admin
+        .endpoint_with("default", "cached", &[("only", "simple", "", 100.0)], cached)
+        .await?;
+    let tensor = |name: &str| json!({"name": name, "datatype": "INT32", "shape": [1, 16], "data": vec![1; 16]});
+    let body = json!({"inputs": [tensor("INPUT0"), tensor("INPUT1")]});
+    eventually("the endpoint has a cache", || async {
+        let answer = local.infer("cached", &body).await?;
+        Ok((answer.header("mesh-cache") == Some("miss")).then_some(()))
+    })
+    .await?;
+    for _ in 0..2 {
+        let answer = local.infer("cached", &body).await?.ok()?;
+        assert_eq!(answer.header("mesh-cache"), Some("hit"));
+    }
+    // A device counts after it has answered.
+    eventually("all three are counted", || async {
+        let stats = send(local.get("/v2/models/simple/stats")).await?.ok()?.json()?;
+        let (metrics, inference) = (mesh.metrics().await?, &stats["model_stats"][0]["inference_stats"]);
+        let of = |name: &str| value(&metrics, name, "model=\"simple\",version=\"1\"");
+        let micros = |part: &Value| part["ns"].as_u64().map(|ns| ns / 1_000);
+        assert_eq!(
+            (of("nv_cache_num_hits_per_model"), of("nv_cache_num_misses_per_model")),
+            (Some(2), Some(1))
+        );
+        assert_eq!(of("nv_cache_hit_duration_per_model"), micros(&inference["cache_hit"]));
+        assert_eq!(of("nv_cache_miss_duration_per_model"), micros(&inference["cache_miss"]));
+        let counted = inference["success"]["count"] == 3 && of("nv_inference_request_success") == Some(3);
+        Ok((counted && of("nv_inference_count") == Some(1)).then_some(()))
+    })
+    .await?;
+    mesh.stop().await.map(drop)
 }
 
 fn explicit(root: &Path) -> ServeOptions {
