@@ -6,12 +6,19 @@
 //! placement leads, and the device says if it must be started.
 //!
 //! Invariants: requests of one sequence travel one after the other, in the order in which they came, so that each step has them in
-//! that order; a sequence has its state in at most [`MAX_STATES`] models.
+//! that order; a sequence has its state in at most [`MAX_STATES`] models; one whose first request failed has not begun, and those that
+//! came behind it begin nothing in its place.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use mesh_policies::{VersionEntry, graph::MAX_TOTAL_STEPS, placement::device_of};
-use mesh_types::{DeviceId, Fault, FaultSource, ModelId, SequenceStep, Standing, TenantId};
+use mesh_types::{DeviceId, Fault, FaultSource, ModelId, Retry, SequenceStep, Standing, TenantId};
 use parking_lot::Mutex;
 
 use super::gates::{Gate, Pass};
@@ -27,6 +34,8 @@ pub(crate) struct Course {
     states: Mutex<BTreeMap<(TenantId, ModelId), State>>,
     /// Whether this process has seen it begin: then a model that has no state yet is one that its way has not led to.
     begun_here: bool,
+    /// Its first request has failed.
+    not_begun: AtomicBool,
 }
 
 /// Where a model has its state.
@@ -70,7 +79,13 @@ impl Course {
             turn: Arc::new(Gate::new(1)),
             states: Mutex::default(),
             begun_here,
+            not_begun: AtomicBool::new(false),
         }
+    }
+
+    /// Its first request has failed, and nothing of it goes on. To be said while that request still has its turn.
+    pub(crate) fn fail(&self) {
+        self.not_begun.store(true, Ordering::Release);
     }
 
     fn state(&self, entry: &VersionEntry) -> Option<State> {
@@ -91,10 +106,16 @@ impl InSequence {
     pub(super) async fn turn(&self, tenant: &TenantId) -> Result<Pass, Fault> {
         // Within a sequence no request overtakes another, whatever its class.
         let pass = self.course.turn.pass(tenant, &Standing::default()).await;
-        pass.map_err(|_| {
+        let pass = pass.map_err(|_| {
             let text = "as many requests of this sequence wait as may: wait for an answer first";
             Fault::unavailable(FaultSource::TenantLimit, text)
-        })
+        })?;
+        if self.course.not_begun.load(Ordering::Acquire) {
+            // As a device says of the steps behind one that did not run.
+            let text = "a request before it in its sequence was not run";
+            return Err(Fault::unavailable(FaultSource::Device, text).with_retry(Retry::No));
+        }
+        Ok(pass)
     }
 
     /// What a stateful step of this version is to run.

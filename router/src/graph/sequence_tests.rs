@@ -179,6 +179,56 @@ fn a_sequence_of_one_request_is_not_remembered() {
 }
 
 #[test]
+fn a_first_request_that_fails_leaves_nothing_behind_and_nothing_begins_in_its_place() {
+    run(async {
+        let bed = bed_of(stateful("sum", 3, &BOTH));
+        let mut first = Box::pin(bed.router.infer(step(&bed, 1, FIRST)));
+        assert!(settle(&mut first).await.is_none());
+        let mut behind = Box::pin(bed.router.infer(step(&bed, 1, NEXT)));
+        assert!(settle(&mut behind).await.is_none());
+        bed.end("plain");
+        assert!(settle(&mut first).await.is_none());
+        assert_eq!(bed.parts.sequences.len(), 1, "the next may come before the answer");
+        bed.fail("sum", Fault::unavailable(FaultSource::Device, "no memory"));
+        let answer = settle(&mut first).await.unwrap();
+        assert_eq!(answer.result.as_ref().unwrap_err().message, "step 'sum': no memory");
+        assert_eq!(bed.parts.sequences.len(), 0);
+        let refused = settle(&mut behind).await.unwrap();
+        let fault = refused.result.as_ref().unwrap_err();
+        assert_eq!(fault.message, "a request before it in its sequence was not run");
+        assert_eq!((bed.running(), fault.retry), (Vec::<String>::new(), Retry::No));
+        // Who goes on all the same is led where the placement leads, and the device is not told that it begins.
+        let (job, _) = bed.sums(step(&bed, 1, NEXT)).await;
+        assert_eq!(told(&job), is(1, NEXT));
+        let (job, _) = bed.sums(step(&bed, 1, FIRST)).await;
+        assert_eq!((told(&job), bed.parts.sequences.len()), (is(1, FIRST), 1));
+        drop((answer, refused));
+        assert!(bed.is_at_rest());
+    });
+}
+
+#[test]
+fn a_first_request_that_fails_leaves_who_has_begun_anew_alone() {
+    run(async {
+        let bed = bed_of(stateful("sum", 3, &BOTH));
+        let mut first = Box::pin(bed.router.infer(step(&bed, 1, FIRST)));
+        assert!(settle(&mut first).await.is_none());
+        let mut anew = Box::pin(bed.router.infer(step(&bed, 1, FIRST)));
+        assert!(settle(&mut anew).await.is_none());
+        bed.fail("plain", Fault::unavailable(FaultSource::Device, "no memory"));
+        assert!(settle(&mut first).await.unwrap().result.is_err());
+        assert_eq!(bed.parts.sequences.len(), 1);
+        bed.end("plain");
+        assert!(settle(&mut anew).await.is_none());
+        bed.end("sum");
+        assert!(settle(&mut anew).await.unwrap().result.is_ok());
+        let (job, _) = bed.sums(step(&bed, 1, LAST)).await;
+        assert_eq!((told(&job), bed.parts.sequences.len()), (is(1, LAST), 0));
+        assert!(bed.is_at_rest());
+    });
+}
+
+#[test]
 fn one_that_waits_for_its_turn_ends_at_its_deadline() {
     run(async {
         let bed = bed_of(stateful("sum", 3, &[DeviceId::cpu(0)]));

@@ -110,7 +110,7 @@ type Result<T> = std::result::Result<T, Fault>;
 
 impl Travel {
     async fn go(mut self) -> Result<JobOutcome> {
-        let result = self.in_turn().await.and_then(|()| self.outputs());
+        let result = self.in_turn().await;
         let total = self.now().saturating_duration_since(self.began);
         let path = self.run.critical_path();
         let (mut stages, mut steps) = (StageTimings::default(), Duration::ZERO);
@@ -180,10 +180,10 @@ impl Travel {
         self.manner.sequence.as_ref().filter(|_| self.alarm.is_some())
     }
 
-    async fn in_turn(&mut self) -> Result<()> {
+    async fn in_turn(&mut self) -> Result<Vec<Tensor>> {
         let manner = self.manner.clone();
         let (Some(sequence), Some(alarm)) = (&manner.sequence, self.alarm.as_mut()) else {
-            return self.until_over().await;
+            return self.answer().await;
         };
         let tenant = self.job.tenant.clone();
         let _turn = tokio::select! {
@@ -191,7 +191,17 @@ impl Travel {
             turn = sequence.turn(&tenant) => turn?,
             () = alarm => return Err(Fault::deadline("while an earlier request of its sequence ran")),
         };
-        self.until_over().await
+        let answer = self.answer().await;
+        if answer.is_err() && sequence.step.start {
+            // Before the next one has its turn.
+            self.pipeline.parts.sequences.not_begun(&tenant, sequence);
+        }
+        answer
+    }
+
+    async fn answer(&mut self) -> Result<Vec<Tensor>> {
+        self.until_over().await?;
+        self.outputs()
     }
 
     async fn until_over(&mut self) -> Result<()> {

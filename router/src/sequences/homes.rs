@@ -1,7 +1,8 @@
 //! Where open sequences have their state: remembered from the first request that goes to a device until the last has run.
 //!
 //! A home is kept from the moment that its sequence's START goes, because the next request may come before the answer does. It
-//! is forgotten once the END has run, or the START has not; an END that did not run leaves the sequence where it was. What
+//! is forgotten once the END has run, or the START has not, be it on a device or anywhere on its way through an ensemble; an END that did
+//! not run leaves the sequence where it was. What
 //! nobody ends is over when no request has come for as long as its model allows, counted from the last one's deadline.
 //!
 //! Invariants: a tenant meets only its own sequences; a remembered version is used only while the name that the caller uses
@@ -246,9 +247,19 @@ impl Homes {
 
     /// The last request of a sequence has come to the end of its way. One that has begun anew under the same name stays.
     pub(crate) fn arrived(&self, tenant: &TenantId, sequence: &InSequence) {
-        let Some(name) = sequence.name.as_ref().filter(|_| sequence.step.end) else {
-            return;
-        };
+        if sequence.step.end {
+            self.leave(tenant, sequence);
+        }
+    }
+
+    /// The first request of a sequence has failed on its way: whoever goes on with it starts it again.
+    pub(crate) fn not_begun(&self, tenant: &TenantId, sequence: &InSequence) {
+        sequence.course.fail();
+        self.leave(tenant, sequence);
+    }
+
+    fn leave(&self, tenant: &TenantId, sequence: &InSequence) {
+        let Some(name) = &sequence.name else { return };
         let mut known = self.known.lock();
         let place = known.get(tenant, name).map(|home| &home.place);
         if matches!(place, Some(Place::Steps(course)) if Arc::ptr_eq(course, &sequence.course)) {
