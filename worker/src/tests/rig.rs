@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use futures::FutureExt as _;
 use mesh_backend::{Backend, BackendError, BatchInputs, BatchOutputs, DeviceInfo, LoadedModel};
 use mesh_types::{ManualClock, Retry};
 use parking_lot::{Condvar, Mutex};
@@ -253,6 +254,16 @@ impl Rig {
         for _ in 0..2 {
             self.worker.unload(CPU, &key("nobody")).await.unwrap();
         }
+    }
+
+    /// Asks for a load that is held up or waits for one that is: the device has been asked once this returns. A task of its own
+    /// would ask whenever it has its turn, which on a busy machine is after what the test does next.
+    pub(super) fn ask_for(&self, spec: LoadSpec) -> impl Future<Output = Result<(), Fault>> + use<> {
+        let worker = self.worker.clone();
+        let mut asked = Box::pin(async move { worker.load(CPU, spec).await });
+        let answer = asked.as_mut().now_or_never();
+        assert!(answer.is_none(), "{answer:?}");
+        asked
     }
 
     pub(super) async fn load(&self, spec: LoadSpec) {

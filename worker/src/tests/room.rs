@@ -227,14 +227,10 @@ fn another_file_is_loaded_after_the_one_that_fails_meanwhile() {
         rig.hold_loads();
         let waits = rig.submit("m", &[1.0]);
         rig.entered().await;
-        let worker = rig.worker.clone();
-        let again = actix::spawn({
-            let spec = of(&good);
-            async move { worker.load(CPU, spec).await }
-        });
+        let again = rig.ask_for(of(&good));
         rig.settled().await;
         rig.free_loads();
-        again.await.unwrap().unwrap();
+        again.await.unwrap();
         waits.await.unwrap();
         rig
     });
@@ -251,15 +247,13 @@ fn instances_that_are_asked_for_while_a_model_loads_come_after_it_and_those_that
             // The actor is there: one that starts loads what is wanted by itself.
             rig.settled().await;
             rig.hold_loads();
-            let (worker, spec) = (rig.worker.clone(), instances(sized("m", "identity", 1), before));
-            let loading = actix::spawn(async move { worker.load(CPU, spec).await });
+            let loading = rig.ask_for(instances(sized("m", "identity", 1), before));
             rig.entered().await;
-            let (worker, spec) = (rig.worker.clone(), instances(sized("m", "identity", 1), after));
-            let again = actix::spawn(async move { worker.load(CPU, spec).await });
+            let again = rig.ask_for(instances(sized("m", "identity", 1), after));
             rig.settled().await;
             rig.free_loads();
-            loading.await.unwrap().unwrap();
-            again.await.unwrap().unwrap();
+            loading.await.unwrap();
+            again.await.unwrap();
             rig.until("m", |report| {
                 report.is_some_and(|report| report.memory_bytes == u64::from(after) * KIB)
             })
