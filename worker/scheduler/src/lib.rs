@@ -27,6 +27,7 @@ mod forming;
 mod item;
 mod latency;
 mod models;
+mod pricing;
 mod queue;
 mod rules;
 mod running;

@@ -122,15 +122,15 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
 
     /// What a warm-up sweep has measured.
     pub fn seed(&mut self, model: &K, shape: &ShapeKey, sweep: &[(u32, Duration)]) {
-        if let Some(model) = self.models.of_mut(model) {
-            model.learn(shape, |latency| latency.seed(sweep));
+        if let Some(index) = self.models.find(model) {
+            self.learn(index, shape, |latency| latency.seed(sweep));
         }
     }
 
     /// What was learnt before a restart.
     pub fn restore(&mut self, model: &K, shape: &ShapeKey, latency: Latency) {
-        if let Some(model) = self.models.of_mut(model) {
-            model.learn(shape, |known| *known = latency.restored());
+        if let Some(index) = self.models.find(model) {
+            self.learn(index, shape, |known| *known = latency.restored());
         }
     }
 
@@ -283,10 +283,14 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         for (index, sequence) in run.steps.iter().enumerate() {
             self.step_ended(now, *sequence, results.get(index).copied().flatten().unwrap_or(unsaid));
         }
+        if outcome.telling {
+            self.learn(run.model, &run.shape, |latency| {
+                latency.observe(run.executed, outcome.busy)
+            });
+        }
         if let Some(model) = self.models.get_mut(run.model) {
             model.has_run(now);
             if outcome.telling {
-                model.learn(&run.shape, |latency| latency.observe(run.executed, outcome.busy));
                 model.went_well(&run.shape);
             }
             outcome

@@ -154,6 +154,14 @@ impl Tenants {
         add(&mut self.backlog, class, backlog);
     }
 
+    /// What waits of it is expected to take so much more.
+    pub(crate) fn owe(&mut self, index: TenantIx, class: usize, backlog: u64) {
+        if let Some(tenant) = self.slots.get_mut(place(index)).and_then(Option::as_mut) {
+            add(&mut tenant.backlog, class, backlog);
+            add(&mut self.backlog, class, backlog);
+        }
+    }
+
     /// One less waits.
     pub(crate) fn leave(&mut self, index: TenantIx, class: usize, backlog: u64) {
         let Some(tenant) = self.slots.get_mut(place(index)).and_then(Option::as_mut) else {

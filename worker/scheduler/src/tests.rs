@@ -839,3 +839,56 @@ fn where_several_tenants_use_a_device_batches_are_smaller() {
     };
     assert_eq!((size(&mut bench, 0), size(&mut bench, 1)), (4, 2));
 }
+
+#[test]
+fn who_came_before_anything_was_known_counts_once_it_is() {
+    let mut bench = Bench::new(plain());
+    // As for a model that is being loaded for the first time: whoever comes is taken in.
+    for _ in 0..16 {
+        bench
+            .offer_with(Duration::ZERO, |item| item.deadline = item.arrived + MS)
+            .unwrap();
+    }
+    bench.seed(10 * MS);
+    // Two batches of 81 ms are before it, and it is in a third.
+    let within = |bench: &mut Bench, left: Duration| {
+        bench.offer_with(Duration::ZERO, |item| item.deadline = item.arrived + left)
+    };
+    assert!(matches!(within(&mut bench, 150 * MS), Err(RefusedFor::TooLate { .. })));
+    within(&mut bench, 400 * MS).unwrap();
+    // What they were priced at is taken back when they leave.
+    assert_eq!(bench.scheduler.sweep(bench.start, |payload| *payload < 8).len(), 8);
+    within(&mut bench, 200 * MS).unwrap();
+    assert_eq!(bench.scheduler.remove_model(&"m").len(), 10);
+    assert!(bench.scheduler.tenants.is_quiet());
+}
+
+#[test]
+fn a_shape_that_is_seen_for_the_first_time_prices_those_who_wait_in_it_and_no_others() {
+    let mut bench = Bench::new(plain());
+    bench.seed(10 * MS);
+    for extent in [7, 7, 7, 9] {
+        bench
+            .offer_with(Duration::ZERO, |item| item.shape = shape(extent))
+            .unwrap();
+    }
+    let backlog = |bench: &Bench| bench.scheduler.models.iter().next().unwrap().backlog;
+    assert_eq!(backlog(&bench), 0);
+    let first = bench.poll(Duration::ZERO).batch.unwrap();
+    let (ran, more) = (first.items.len(), 2);
+    for _ in 0..more {
+        bench.offer_with(Duration::ZERO, |item| item.shape = shape(7)).unwrap();
+    }
+    let told = Outcome {
+        busy: 8 * MS,
+        telling: true,
+        ..Outcome::default()
+    };
+    bench.scheduler.finished(bench.start + 8 * MS, first.id, told);
+    // Those three in one batch took 8 ms; of as many as are full each is expected to take its part.
+    assert_eq!(ran, 3);
+    let priced = backlog(&bench);
+    assert!(priced > 0, "the two that have come since");
+    assert_eq!(bench.batch(8 * MS).map(|batch| batch.len()), Some(more));
+    assert_eq!(backlog(&bench), 0, "nothing is known of the other shape");
+}

@@ -305,6 +305,23 @@ impl<T> Waiting<T> {
         }
     }
 
+    /// The requests that wait for a model in a shape.
+    pub(crate) fn of_shape(&self, model: ModelIx, shape: &ShapeKey) -> Vec<EntryIx> {
+        let groups = self.groups().map(|(_, group)| group);
+        let groups = groups.filter(|group| group.model == model && group.shape == *shape);
+        groups
+            .flat_map(|group| group.deadlines.iter().map(|(_, entry)| *entry))
+            .collect()
+    }
+
+    /// A request that was taken in for nothing costs so much.
+    pub(crate) fn price(&mut self, tenants: &mut Tenants, entry: EntryIx, cost: u64) {
+        if let Some(known) = self.entries.get_mut(place(entry.0)).and_then(Option::as_mut) {
+            known.cost = known.cost.saturating_add(cost);
+            tenants.owe(known.tenant, known.class, cost);
+        }
+    }
+
     /// Takes a request out.
     pub(crate) fn remove(&mut self, tenants: &mut Tenants, index: EntryIx) -> Option<Entry<T>> {
         let entry = self.entries.get_mut(place(index.0)).and_then(Option::take)?;
