@@ -136,6 +136,7 @@ impl DeviceActor {
         self.admit(MAX_ADMITTED);
         self.end_idle();
         self.pump();
+        self.remember();
         let batch = self.dispatch();
         let swept = self.sweep();
         self.count_sequences();
@@ -144,6 +145,7 @@ impl DeviceActor {
             .chain(swept)
             .chain(closing)
             .chain(self.watch_due())
+            .chain(self.memory.due())
             .min();
         if let Some(at) = next {
             self.wake_at(at);
@@ -151,6 +153,20 @@ impl DeviceActor {
         if !self.parts.thread.shared.arrivals.is_empty() {
             self.parts.thread.shared.wake();
         }
+    }
+
+    /// Has what was learnt written, where it is time.
+    fn remember(&mut self) {
+        let now = self.now();
+        if !self.memory.is_due(now) {
+            return;
+        }
+        let models = self.models.iter_mut();
+        let learnt = models.filter_map(|(key, model)| std::mem::take(&mut model.learnt).then(|| key.clone()));
+        for key in learnt.collect::<Vec<_>>() {
+            self.memory.learn(&key, &self.scheduler);
+        }
+        self.memory.write_beside();
     }
 
     /// Sets the alarm at every turn: only the clock knows whether one that was set before has rung.

@@ -12,7 +12,7 @@ use crate::{
     device::DeviceActor,
     loader::{self, Loaded, Prepared},
     loading::{Active, NO_ROOM_YET, Rank, SHORT_TOUCH},
-    memory::KnownCost,
+    memory::{KnownCost, WRITE_AFTER},
     model::{Cost, Phase, Place, Replacing},
     order::{Handed, Order, Profile},
     quarantine::Quarantine,
@@ -178,10 +178,13 @@ impl DeviceActor {
             model.lower(rows);
         }
         model.profile = prepared.profile.clone();
+        model.learnt = true;
         let first = prepared.instances.first();
         model.runtime = first.map(|instance| instance.report()).unwrap_or_default();
         let known = KnownCost::new(&model.spec, model.cost.weights, model.profile.peak, prepared.took);
         self.memory.learn_cost(key, known);
+        let now = self.now();
+        self.memory.changed(now, WRITE_AFTER);
         self.teach(key);
         self.parts.thread.shared.books.lock().loaded(key, prepared.took);
     }

@@ -1,15 +1,20 @@
 //! What a device has learnt of its models: how long batches take and what a load costs, kept over restarts in a file of its own.
 //!
-//! Owns the file's form and the bound on it. A missing, broken or foreign file is no fault: the device learns anew, from the
-//! warm-up on. Written when the device ends, beside the file first and then renamed, so that a reader finds the old or the new
-//! one. A cost is that of one file loaded by one configuration: for another it is not known.
+//! Owns the file's form and the bound on it, and when it is written. A missing, broken or foreign file is no fault: the device
+//! learns anew, from the warm-up on. Written soon after something was learnt and when the device ends, beside the file first and
+//! then renamed, so that a reader finds the old or the new one. A cost is that of one file loaded by one configuration: for another
+//! it is not known.
+//!
+//! Invariants: a device that is killed has learnt costs of at most [`WRITE_AFTER`] in vain, and latencies of [`REFRESH_AFTER`], as
+//! long as the disk keeps up; one thread writes at a time, and the device's actor waits for none but at its end.
 
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use mesh_backend::LoadSpec;
@@ -21,6 +26,12 @@ use crate::{models::MAX_MODELS, shared::Queued};
 
 /// The form of the file; another one is not read.
 const FORM: u32 = 2;
+/// What a load has shown is written after so long, together with what was learnt meanwhile.
+pub(crate) const WRITE_AFTER: Duration = Duration::from_secs(5);
+/// Each batch tells a little of latencies: that alone is written after so long.
+pub(crate) const REFRESH_AFTER: Duration = Duration::from_secs(60);
+/// While a thread writes, it is looked so long later whether another may.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A larger file was not written by us.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -69,12 +80,21 @@ impl KnownCost {
     }
 }
 
+#[derive(Debug, Clone, Default)]
+struct Known {
+    models: BTreeMap<String, Shapes>,
+    costs: BTreeMap<String, KnownCost>,
+}
+
 /// What has been learnt.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     path: Option<PathBuf>,
-    models: BTreeMap<String, Shapes>,
-    costs: BTreeMap<String, KnownCost>,
+    /// Shared with the thread that writes it.
+    known: Arc<Known>,
+    /// When it is to be written; none while nothing has changed.
+    due: Option<Instant>,
+    writer: Option<JoinHandle<()>>,
 }
 
 impl Memory {
@@ -89,58 +109,109 @@ impl Memory {
         });
         Self {
             path: Some(path),
-            models,
-            costs,
+            known: Arc::new(Known { models, costs }),
+            ..Self::default()
         }
     }
 
     /// What is known of a model.
     pub(crate) fn of(&self, model: &ModelVersionKey) -> &[(ShapeKey, Latency)] {
-        self.models.get(&model.to_string()).map_or(&[], Vec::as_slice)
+        let shapes = self.known.models.get(&model.to_string());
+        shapes.map_or(&[], Vec::as_slice)
     }
 
     /// Takes over what the scheduler has learnt of a model.
-    pub(crate) fn learn(&mut self, model: &ModelVersionKey, scheduler: &Scheduler<Arc<ModelVersionKey>, Queued>) {
-        let of_model = scheduler.learnt().filter(|(key, ..)| key.as_ref() == model);
-        let shapes: Shapes = of_model.map(|(_, shape, latency)| (shape, latency.clone())).collect();
+    pub(crate) fn learn(&mut self, model: &Arc<ModelVersionKey>, scheduler: &Scheduler<Arc<ModelVersionKey>, Queued>) {
+        let of_model = scheduler.learnt_of(model);
+        let shapes: Shapes = of_model.map(|(shape, latency)| (shape, latency.clone())).collect();
         if shapes.is_empty() {
             return;
         }
-        keep(&mut self.models, model, shapes);
+        keep(&mut Arc::make_mut(&mut self.known).models, model, shapes);
     }
 
     /// The model is another one from now on.
     pub(crate) fn forget(&mut self, model: &ModelVersionKey) {
-        self.models.remove(&model.to_string());
+        let name = model.to_string();
+        if self.known.models.contains_key(&name) {
+            Arc::make_mut(&mut self.known).models.remove(&name);
+        }
     }
 
     /// What loading this file by this configuration cost, if that is known.
     pub(crate) fn cost(&self, spec: &LoadSpec) -> Option<KnownCost> {
-        let known = self.costs.get(&spec.key.to_string()).copied();
+        let known = self.known.costs.get(&spec.key.to_string()).copied();
         known.filter(|known| known.identity == KnownCost::identity(spec))
     }
 
     /// Takes note of what a load has cost.
     pub(crate) fn learn_cost(&mut self, model: &ModelVersionKey, cost: KnownCost) {
-        keep(&mut self.costs, model, cost);
+        keep(&mut Arc::make_mut(&mut self.known).costs, model, cost);
     }
 
-    /// Writes the file.
-    pub(crate) fn write(&self) {
-        let Some(path) = &self.path else { return };
-        let write = || {
-            let text = serde_json::to_vec(&FileRef {
-                form: FORM,
-                models: &self.models,
-                costs: &self.costs,
-            })?;
-            let beside = path.with_extension("json.new");
-            std::fs::write(&beside, text)?;
-            std::fs::rename(&beside, path)
-        };
-        if let Err(error) = write() {
-            tracing::warn!(%error, "what was learnt of models cannot be written");
+    /// Something was learnt now that is worth a write in so long, unless one comes before.
+    pub(crate) fn changed(&mut self, now: Instant, after: Duration) {
+        if self.path.is_some() {
+            let at = now + after;
+            self.due = Some(self.due.map_or(at, |due| due.min(at)));
         }
+    }
+
+    /// When it is to be written.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Whether it is to be written now: it is due, and no thread is at it.
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        if self.due.is_none_or(|due| now < due) {
+            return false;
+        }
+        if self.writer.as_ref().is_some_and(|writer| !writer.is_finished()) {
+            self.due = Some(now + LOOK_AGAIN);
+            return false;
+        }
+        true
+    }
+
+    /// Has a thread write it.
+    pub(crate) fn write_beside(&mut self) {
+        let Some(path) = self.path.clone() else { return };
+        self.due = None;
+        let known = self.known.clone();
+        let started = std::thread::Builder::new()
+            .name("latencies".to_owned())
+            .spawn(move || write(&path, &known));
+        // The one before has ended and says nothing.
+        self.writer = started
+            .inspect_err(|error| tracing::warn!(%error, "no thread writes what was learnt of models"))
+            .ok();
+    }
+
+    /// Writes it, once the thread that does has ended.
+    pub(crate) fn write(&mut self) {
+        // Whatever became of it, the file is written anew.
+        let _ = self.writer.take().map(JoinHandle::join);
+        self.due = None;
+        if let Some(path) = &self.path {
+            write(path, &self.known);
+        }
+    }
+}
+
+fn write(path: &Path, known: &Known) {
+    let put = || {
+        let text = serde_json::to_vec(&FileRef {
+            form: FORM,
+            models: &known.models,
+            costs: &known.costs,
+        })?;
+        let beside = path.with_extension("json.new");
+        std::fs::write(&beside, text)?;
+        std::fs::rename(&beside, path)
+    };
+    if let Err(error) = put() {
+        tracing::warn!(%error, "what was learnt of models cannot be written");
     }
 }
 
@@ -210,7 +281,7 @@ mod tests {
         let device = DeviceId::cpu(0);
         let mut memory = Memory::read(Some(folder.path()), device);
         assert!(memory.of(&key()).is_empty());
-        memory.learn(&key(), &learnt());
+        memory.learn(&Arc::new(key()), &learnt());
         memory.write();
         let again = Memory::read(Some(folder.path()), device);
         assert_eq!(again.of(&key()).len(), 1);
@@ -255,6 +326,64 @@ mod tests {
             ..spec
         };
         assert_eq!((again.cost(&other_file), again.cost(&other_config)), (None, None));
+    }
+
+    fn spec() -> LoadSpec {
+        LoadSpec {
+            key: key(),
+            config: Arc::new(ModelConfig::default()),
+            artifact: None,
+            format: mesh_types::ArtifactFormat::Builtin,
+        }
+    }
+
+    #[test]
+    fn what_was_learnt_is_written_soon_after_and_not_at_each_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let (start, spec) = (Instant::now(), spec());
+        let cost = KnownCost::new(&spec, 1_000, 20, Duration::from_millis(3));
+        let mut memory = Memory::read(Some(folder.path()), DeviceId::cpu(0));
+        let there = || Memory::read(Some(folder.path()), DeviceId::cpu(0)).cost(&spec);
+        assert!(!memory.is_due(start + 2 * REFRESH_AFTER), "nothing has changed");
+        memory.changed(start, REFRESH_AFTER);
+        memory.learn_cost(&spec.key, cost);
+        memory.changed(start, WRITE_AFTER);
+        // Whoever learns all the time is written all the same.
+        let later = start + WRITE_AFTER.mul_f64(0.9);
+        memory.changed(later, WRITE_AFTER);
+        assert_eq!(memory.due(), Some(start + WRITE_AFTER));
+        assert!(!memory.is_due(later));
+        assert!(memory.is_due(start + WRITE_AFTER));
+        memory.write_beside();
+        memory.writer.take().unwrap().join().unwrap();
+        assert_eq!((there(), memory.due()), (Some(cost), None));
+        let mut nowhere = Memory::read(None, DeviceId::cpu(0));
+        nowhere.changed(start, WRITE_AFTER);
+        assert_eq!(nowhere.due(), None, "there is nothing to write to");
+    }
+
+    #[test]
+    fn one_thread_writes_at_a_time_and_the_last_write_comes_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (start, spec) = (Instant::now(), spec());
+        let mut memory = Memory::read(Some(folder.path()), DeviceId::cpu(0));
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        memory.writer = Some(std::thread::spawn(move || {
+            let _ = wait.recv();
+        }));
+        memory.changed(start, WRITE_AFTER);
+        let due = start + WRITE_AFTER;
+        assert!(!memory.is_due(due), "it is at it still");
+        assert_eq!(memory.due(), Some(due + LOOK_AGAIN));
+        let cost = KnownCost::new(&spec, 1_000, 20, Duration::from_millis(3));
+        memory.learn_cost(&spec.key, cost);
+        drop(go);
+        memory.write();
+        assert!(memory.writer.is_none());
+        assert_eq!(
+            Memory::read(Some(folder.path()), DeviceId::cpu(0)).cost(&spec),
+            Some(cost)
+        );
     }
 
     #[test]

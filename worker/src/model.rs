@@ -88,6 +88,8 @@ pub(crate) struct Model {
     pub(crate) runtime: LoadReport,
     /// Batches given to threads and not yet done.
     pub(crate) running: usize,
+    /// Whether anything was learnt of its latency that is not written down.
+    pub(crate) learnt: bool,
     pub(crate) usage: Usage,
     pub(crate) cost: Cost,
     /// Its place among the loads that wait for their turn.
@@ -118,6 +120,7 @@ impl Model {
             profile: Profile::default(),
             runtime: LoadReport::default(),
             running: 0,
+            learnt: false,
             usage: Usage::default(),
             cost: Cost::default(),
             want: None,

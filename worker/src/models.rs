@@ -17,6 +17,7 @@ use crate::{
     batch,
     device::{Answer, DeviceActor},
     loading::Rank,
+    memory::REFRESH_AFTER,
     model::{Phase, Place, release},
     order::{BatchNews, News},
     report::ModelState,
@@ -92,9 +93,12 @@ impl DeviceActor {
         tracing::trace!(model = %news.model, rows = news.rows, busy = ?news.busy, whole = ?news.whole, "batch done");
         if let Some(model) = self.models.get_mut(&news.model) {
             model.running = model.running.saturating_sub(1);
+            model.learnt = true;
             let idle = model.running == 0 && self.scheduler.waiting(&news.model) == 0;
             self.loads.unblock_if(idle);
         }
+        let now = self.now();
+        self.memory.changed(now, REFRESH_AFTER);
         self.settle_news(news);
         self.judge(news);
         self.finish_unload(&news.model);

@@ -155,6 +155,12 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         })
     }
 
+    /// What has been learnt of one model.
+    pub fn learnt_of(&self, model: &K) -> impl Iterator<Item = (ShapeKey, &Latency)> {
+        let model = self.models.find(model).and_then(|index| self.models.get(index));
+        model.into_iter().flat_map(|model| model.latencies.iter())
+    }
+
     /// Takes a request in, or gives it back with the reason.
     pub fn offer(&mut self, now: Instant, model: &K, item: Item<T>) -> Result<(), Refused<T>> {
         match self.consider(now, model, &item) {

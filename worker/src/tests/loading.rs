@@ -249,3 +249,27 @@ fn instances_and_batching_change_without_a_load_of_what_is_there() {
         rig
     });
 }
+
+#[test]
+fn what_a_load_has_shown_is_written_soon_after_and_not_only_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = WorkerConfig {
+        latency_folder: Some(folder.path().to_owned()),
+        ..WorkerConfig::default()
+    };
+    with_rig(&config, |rig| async move {
+        let spec = named("m", "identity", |_| {});
+        // As whoever starts after this one was killed would read it.
+        let known = || crate::memory::Memory::read(Some(folder.path()), CPU).cost(&spec);
+        rig.load(spec.clone()).await;
+        rig.settled().await;
+        assert_eq!(known(), None);
+        rig.advance(crate::memory::WRITE_AFTER);
+        let begun = std::time::Instant::now();
+        while known().is_none() {
+            assert!(begun.elapsed() < LONG, "nothing is written");
+            rig.settled().await;
+        }
+        rig
+    });
+}
