@@ -219,7 +219,7 @@ impl DeviceActor {
         let outcome = Outcome {
             busy: news.busy,
             telling: news.whole.is_some(),
-            too_large: news.oom_rows,
+            too_large: news.too_large,
         };
         self.settle_batch(news.number, outcome, &news.steps);
     }

@@ -291,6 +291,7 @@ impl Batch<'_> {
         let Executed { outputs, states, run } = executed;
         let mut states = states.into_iter();
         self.tally.runs.push(run);
+        self.tally.fitted = self.tally.fitted.max(self.executed);
         let now = self.bench.clock.now();
         for (index, outputs) in members.iter().zip(outputs) {
             let state = states.next();

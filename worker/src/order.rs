@@ -6,7 +6,7 @@ use std::{
 };
 
 use mesh_backend::{LoadSpec, LoadedModel};
-use mesh_scheduler::StepResult;
+use mesh_scheduler::{StepResult, TooLarge};
 use mesh_types::{InferJob, ModelVersionKey};
 
 use crate::{replies::Replies, sequences::Step, shared::Queued};
@@ -135,8 +135,8 @@ pub(crate) struct BatchNews {
     pub(crate) ended_well: bool,
     /// Whether the model panicked or did not load again.
     pub(crate) crashed: bool,
-    /// The fewest rows for which there was no memory.
-    pub(crate) oom_rows: Option<u32>,
+    /// For how many rows there was no memory, if an execution found none.
+    pub(crate) too_large: Option<TooLarge>,
     /// What became of its sequences' steps, in its order; empty where the model has none.
     pub(crate) steps: Vec<Option<StepResult>>,
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mesh_scheduler::TooLarge;
 use mesh_types::{Fault, MAX_RESPONSES_COUNTED};
 
 use crate::{responses::ResponseSums, statistics::Sum};
@@ -44,6 +45,8 @@ pub(crate) struct Tally {
     /// Executions that found no memory, and the fewest rows among them.
     pub(crate) out_of_memory: u32,
     pub(crate) oom_rows: Option<u32>,
+    /// The most rows of an execution that ended well, those without a request included.
+    pub(crate) fitted: u32,
     /// The longest wait among those that ran.
     pub(crate) longest_wait: Duration,
     /// Steps of sequences that have not run, to be answered once the actor knows.
@@ -62,6 +65,12 @@ impl Tally {
         if let Some(sums) = self.responses.get_mut(place) {
             add(sums);
         }
+    }
+
+    /// For how many rows there was no memory, if an execution found none.
+    pub(crate) fn too_large(&self) -> Option<TooLarge> {
+        let fitted = self.fitted;
+        self.oom_rows.map(|rows| TooLarge { rows, fitted })
     }
 
     /// Whether an execution ended well.

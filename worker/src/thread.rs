@@ -226,7 +226,7 @@ impl Runner {
             ran: tally.executions > 0 || tally.crashed,
             ended_well: tally.ended_well(),
             crashed: tally.crashed,
-            oom_rows: tally.oom_rows,
+            too_large: tally.too_large(),
             steps: run.replies.steps(),
         });
         let shared = &self.parts.shared;

@@ -42,7 +42,7 @@ pub use models::{MAX_SHAPES, QUEUES_PER_MODEL};
 pub use queue::AGEING;
 pub use rules::{BatchRules, LevelRules};
 pub use running::HANDOVER;
-pub use scheduler::{MAX_PLACES, Outcome, Scheduler};
+pub use scheduler::{MAX_PLACES, Outcome, Scheduler, TooLarge};
 pub use sequences::{Aborted, Ended, MAX_REMEMBERED, MAX_SEQUENCES, Seat, SequenceCounts, SequenceRules, StepResult};
 pub use tenants::MAX_TENANTS;
 

@@ -9,7 +9,7 @@ use ahash::AHashMap as HashMap;
 use smallvec::SmallVec;
 
 use crate::{
-    BatchRules, Latency, ShapeKey,
+    BatchRules, Latency, ShapeKey, TooLarge,
     admission::Caution,
     item::{Extents, RefusedFor},
     latency::Enough,
@@ -37,6 +37,8 @@ pub(crate) struct Known {
     in_company: u32,
     /// Rows that fit into the device's memory, where it ran out.
     fitting: Option<u32>,
+    /// Rows of the last batch that went well.
+    ran: u32,
     untroubled: u32,
     used: u64,
 }
@@ -224,20 +226,28 @@ impl<K> Model<K> {
         full
     }
 
-    /// The device ran out of memory at so many rows of this shape.
-    pub(crate) fn too_large(&mut self, shape: &ShapeKey, rows: u32) {
+    /// The device ran out of memory at so many rows of this shape: half of them are taken to fit, or as many as it had memory for
+    /// just now.
+    pub(crate) fn too_large(&mut self, shape: &ShapeKey, large: TooLarge) {
         let known = self.latencies.of(shape);
-        let fits = (rows / 2).max(1);
+        let had = [large.fitted, known.ran].into_iter().filter(|rows| *rows < large.rows);
+        let fits = had.max().unwrap_or(0).max(large.rows / 2).max(1);
         known.fitting = Some(known.fitting.map_or(fits, |fitting| fitting.min(fits)));
         known.untroubled = 0;
     }
 
+    /// So many rows of any of its shapes fit into the device's memory; none while it has not run out.
+    pub(crate) fn fitting(&self) -> Option<u32> {
+        self.latencies.by_shape.values().filter_map(|known| known.fitting).min()
+    }
+
     /// A batch of this shape went well.
-    pub(crate) fn went_well(&mut self, shape: &ShapeKey) {
+    pub(crate) fn went_well(&mut self, shape: &ShapeKey, rows: u32) {
         let largest = self.rules.largest();
         let Some(known) = self.latencies.by_shape.get_mut(shape.extents()) else {
             return;
         };
+        known.ran = rows;
         let Some(fitting) = known.fitting else { return };
         known.untroubled += 1;
         if known.untroubled >= RAISE_AFTER {
@@ -405,19 +415,35 @@ mod tests {
     fn a_limit_learnt_from_running_out_of_memory_is_of_one_shape_and_is_raised_slowly() {
         let mut model = model();
         let (tight, other) = (ShapeKey::default(), ShapeKey::of([[1, 7].as_slice()].into_iter()));
-        model.too_large(&tight, 12);
+        model.too_large(&tight, TooLarge { rows: 12, fitted: 0 });
         assert_eq!(
             (model.sizing(&tight, false).most, model.sizing(&other, false).most),
             (6, 16)
         );
         for _ in 0..RAISE_AFTER {
-            model.went_well(&tight);
+            model.went_well(&tight, 6);
         }
         assert_eq!(model.sizing(&tight, false).most, 7);
         for _ in 0..RAISE_AFTER * 20 {
-            model.went_well(&tight);
+            model.went_well(&tight, 4);
         }
         assert_eq!(model.sizing(&tight, false).most, 16);
+    }
+
+    #[test]
+    fn what_had_memory_just_now_is_taken_to_fit_though_it_is_more_than_half() {
+        let most = |ran: u32, rows: u32, fitted: u32| {
+            let mut model = model();
+            let shape = ShapeKey::default();
+            model.latencies.of(&shape);
+            model.went_well(&shape, ran);
+            model.too_large(&shape, TooLarge { rows, fitted });
+            model.sizing(&shape, false).most
+        };
+        assert_eq!([most(0, 3, 0), most(0, 3, 2), most(2, 3, 0)], [1, 2, 2]);
+        assert_eq!([most(0, 8, 2), most(2, 8, 0), most(7, 8, 0)], [4, 4, 7]);
+        // Memory that others use comes and goes: what fitted before and does not now says nothing.
+        assert_eq!([most(8, 8, 0), most(0, 8, 9), most(0, 1, 0)], [4, 4, 1]);
     }
 
     #[test]

@@ -46,8 +46,17 @@ pub struct Outcome {
     pub busy: Duration,
     /// Whether that says how long such batches take: not where it failed, or ran in pieces.
     pub telling: bool,
-    /// The rows for which the device had not enough memory.
-    pub too_large: Option<u32>,
+    /// For how many rows the device had not enough memory, if it ran out.
+    pub too_large: Option<TooLarge>,
+}
+
+/// The device ran out of memory while a batch ran, which was then run in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLarge {
+    /// The fewest rows for which there was none.
+    pub rows: u32,
+    /// The most rows of a part for which there was; 0 where there was for none.
+    pub fitted: u32,
 }
 
 impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
@@ -297,13 +306,13 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         if let Some(model) = self.models.get_mut(run.model) {
             model.has_run(now);
             if outcome.telling {
-                model.went_well(&run.shape);
+                model.went_well(&run.shape, run.executed);
             }
-            outcome
-                .too_large
-                .into_iter()
-                .for_each(|rows| model.too_large(&run.shape, rows));
+            if let Some(large) = outcome.too_large {
+                model.too_large(&run.shape, large);
+            }
         }
+        self.limit_seats(run.model);
         self.use_floor(&run, run.predicted, -1);
         self.use_floor(&run, outcome.busy, 1);
         if run.contended.get(BATCH) == Some(&true) {

@@ -606,7 +606,7 @@ fn running_out_of_memory_makes_batches_smaller() {
     let batch = bench.poll(Duration::ZERO).batch.unwrap();
     assert_eq!(batch.rows, 8);
     let outcome = Outcome {
-        too_large: Some(8),
+        too_large: Some(TooLarge { rows: 8, fitted: 0 }),
         ..Outcome::default()
     };
     bench.scheduler.finished(bench.start, batch.id, outcome);

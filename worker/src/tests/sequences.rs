@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     JobReply, SequenceStatistics,
-    sequences::tests::{FIRST, LAST, NEXT, controls, job, key, spec, values},
+    sequences::tests::{FIRST, LAST, NEXT, controls, flag, job, key, spec, values},
 };
 
 /// How long an execution may take.
@@ -459,6 +459,49 @@ fn a_model_whose_states_are_kept_for_it_may_leave_memory_under_open_sequences() 
         rig.settled().await;
         assert_eq!(rig.report("m").state, ModelState::Ready, "it holds their states");
         assert_eq!(steps(&rig, "a", NEXT, [(1, 1), (2, 1)]).await, [Ok(2), Ok(11)]);
+        rig
+    });
+}
+
+#[test]
+fn memory_that_runs_out_after_warm_up_leaves_no_sequence_in_a_row_that_does_not_fit() {
+    let state = json!({"input_name": "BEFORE", "output_name": "AFTER", "data_type": "INT32", "dims": [1]});
+    let sequence = json!({
+        "state": [state], "control_input": [flag("READY", "CONTROL_SEQUENCE_READY")],
+        "max_sequence_idle_microseconds": 3_600_000_000_u64,
+    });
+    let four_rows = changed(spec("sum_state", 4, &sequence), |config| {
+        config.parameters.insert("late_rows".into(), ParameterValue::Int(2));
+    });
+    with_rig(&WorkerConfig::default(), |rig| async move {
+        rig.load(four_rows).await;
+        let out_of_memory = |rig: &Rig| rig.statistics("m").out_of_memory;
+        let step = |id: u64, flags, value| {
+            let tenant = if id % 2 == 1 { "a" } else { "b" };
+            send(&rig, (tenant, number(id)), flags, value)
+        };
+        assert_eq!(read(step(1, FIRST, 1)).await, Ok(vec![1]));
+        assert_eq!(read(step(2, FIRST, 2)).await, Ok(vec![2]));
+        // The third sits in the third row, for which there is no memory, and so it does not begin.
+        let fault = read(step(3, FIRST, 3)).await.unwrap_err();
+        assert!(fault.message.contains("out of memory"), "{fault}");
+        rig.until_statistics(|device| device.models[&key()].out_of_memory == 1)
+            .await;
+        // Tried again it waits for a row that fits, and nobody who is open is lost for it.
+        let third = step(3, FIRST, 3);
+        rig.until_statistics(|device| {
+            let known = device.models[&key()].sequences.unwrap_or_default();
+            (known.open, known.backlog) == (3, 1)
+        })
+        .await;
+        assert_eq!(read(step(2, NEXT, 5)).await, Ok(vec![7]));
+        assert_eq!(read(step(1, LAST, 5)).await, Ok(vec![6]));
+        assert_eq!(read(third).await, Ok(vec![3]));
+        assert_eq!(read(step(3, LAST, 4)).await, Ok(vec![7]));
+        assert_eq!(read(step(2, LAST, 1)).await, Ok(vec![8]));
+        rig.settled().await;
+        assert_eq!(out_of_memory(&rig), 1);
+        assert_eq!((sequences(&rig).open, sequences(&rig).lost), (0, 0));
         rig
     });
 }

@@ -51,9 +51,17 @@ pub(crate) struct Desk<K> {
     seated: HashMap<TenantId, u32>,
     /// No new sequences are taken.
     pub(crate) closing: bool,
+    /// So many rows were found to fit into the device's memory, where it ran out.
+    fitting: Option<u32>,
 }
 
 impl Instance {
+    /// Whether one of so many seats is free, of which the lowest is taken next.
+    fn has_seat(&self, slots: u32) -> bool {
+        let beyond = self.taken.range(slots..).count();
+        u32::try_from(self.taken.len() - beyond).is_ok_and(|taken| taken < slots)
+    }
+
     fn take(&mut self, sequence: u64) -> u32 {
         let next = u32::try_from(self.taken.len()).unwrap_or(u32::MAX);
         // Without a gap, the taken ones are 0 to next - 1.
@@ -84,7 +92,30 @@ impl<K> Desk<K> {
             ends: (0, 0),
             seated: HashMap::default(),
             closing: false,
+            fitting: None,
         }
+    }
+
+    /// The device ran out of memory, and so many rows fit; or any number again. True if that changes anything.
+    ///
+    /// Where each sequence has a row of its own, a batch has all rows up to the last of its own: one that sits beyond what fits
+    /// would never run. Elsewhere a batch has as many rows as steps, and is kept small enough by itself.
+    pub(crate) fn fits(&mut self, rows: Option<u32>) -> bool {
+        let rows = rows.filter(|_| self.rules.padded);
+        std::mem::replace(&mut self.fitting, rows) != rows
+    }
+
+    /// Seats of one instance.
+    fn slots(&self) -> u32 {
+        self.fitting.map_or(self.rules.slots, |rows| rows.min(self.rules.slots))
+    }
+
+    /// Those who sit beyond the seats that there are now.
+    pub(crate) fn beyond(&self) -> Vec<u64> {
+        let slots = self.slots();
+        let instances = self.instances.iter();
+        let beyond = instances.flat_map(|instance| instance.taken.range(slots..).map(|(_, sequence)| *sequence));
+        beyond.collect()
     }
 
     pub(crate) fn counts(&self) -> SequenceCounts {
@@ -131,19 +162,16 @@ impl<K> Desk<K> {
             return self.rules.per_tenant;
         }
         let ready = self.instances.iter().filter(|instance| instance.ready).count();
-        let all = self
-            .rules
-            .slots
-            .saturating_mul(u32::try_from(ready).unwrap_or(u32::MAX));
+        let all = self.slots().saturating_mul(u32::try_from(ready).unwrap_or(u32::MAX));
         if all < 2 { 1 } else { all - (all / 8).max(1) }
     }
 
     /// Whether any instance has a seat left.
     pub(crate) fn has_seat(&self) -> bool {
-        let slots = usize::try_from(self.rules.slots).unwrap_or(usize::MAX);
+        let slots = self.slots();
         self.instances
             .iter()
-            .any(|instance| instance.ready && instance.taken.len() < slots)
+            .any(|instance| instance.ready && instance.has_seat(slots))
     }
 
     pub(crate) fn seats_of(&self, tenant: &TenantId) -> u32 {
@@ -152,11 +180,11 @@ impl<K> Desk<K> {
 
     /// The ready instance with the fewest sequences that has a seat left and was not told this id.
     pub(crate) fn room_for(&self, id: &CorrelationId) -> Option<usize> {
-        let slots = usize::try_from(self.rules.slots).unwrap_or(usize::MAX);
+        let slots = self.slots();
         let told = self.rules.tells_ids.then(|| id.to_string());
         let has_room = |(_, instance): &(usize, &Instance)| {
             let clashes = told.as_ref().is_some_and(|id| instance.told.contains(id));
-            instance.ready && instance.taken.len() < slots && !clashes
+            instance.ready && instance.has_seat(slots) && !clashes
         };
         let free = self.instances.iter().enumerate().filter(has_room);
         free.min_by_key(|(place, instance)| (instance.taken.len(), *place))

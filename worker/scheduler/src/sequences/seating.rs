@@ -118,6 +118,23 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         }
     }
 
+    /// So many rows of a model's batches fit, as far as is known, or any number: new sequences sit within them. Those that sit
+    /// beyond move, where their state is not the model's; others stay, and run if there is memory again.
+    pub(crate) fn limit_seats(&mut self, index: ModelIx) {
+        let Some(desk) = self.sequences.desks.get_mut(&index) else {
+            return;
+        };
+        if !desk.fits(self.models.get(index).and_then(crate::models::Model::fitting)) {
+            return;
+        }
+        if desk.rules.movable {
+            for number in desk.beyond() {
+                self.lose_instance(number, true);
+            }
+        }
+        self.seat_backlog(index);
+    }
+
     fn lose_instance(&mut self, number: u64, movable: bool) {
         let entry = self.take_queued(number);
         let Some(line) = self.sequences.lines.get_mut(&number) else {

@@ -8,7 +8,7 @@ use mesh_types::{
 };
 
 use super::*;
-use crate::{Batch, BatchRules, MAX_PLACES, Outcome, RefusedFor, Scheduler, ShapeKey};
+use crate::{Batch, BatchRules, MAX_PLACES, Outcome, RefusedFor, Scheduler, ShapeKey, TooLarge};
 
 const MS: Duration = Duration::from_millis(1);
 const IDLE: Duration = Duration::from_millis(100);
@@ -663,19 +663,21 @@ fn there_are_so_many_sequences_and_no_more() {
     assert!(bench.offer(MS, ("a", 2), (false, false)).is_ok());
 }
 
+/// Each sequence has a row of its own.
+fn ready(sequence: &mut SequenceBatching) {
+    let control = Control {
+        kind: ControlKind::Ready,
+        int32_false_true: vec![0, 1],
+        fp32_false_true: Vec::new(),
+        bool_false_true: Vec::new(),
+        data_type: None,
+    };
+    let (name, control) = ("READY".to_owned(), vec![control]);
+    sequence.control_input.push(ControlInput { name, control });
+}
+
 #[test]
 fn rows_without_a_request_take_their_time_as_well() {
-    let ready = |sequence: &mut SequenceBatching| {
-        let control = Control {
-            kind: ControlKind::Ready,
-            int32_false_true: vec![0, 1],
-            fp32_false_true: Vec::new(),
-            bool_false_true: Vec::new(),
-            data_type: None,
-        };
-        let (name, control) = ("READY".to_owned(), vec![control]);
-        sequence.control_input.push(ControlInput { name, control });
-    };
     let predicted = |config: &ModelConfig, rows: u32| {
         let mut bench = Bench::new(1, config);
         let sweep = [(1, MS), (4, 4 * MS), (8, 8 * MS)];
@@ -771,4 +773,87 @@ fn a_model_that_is_removed_gives_all_back() {
     assert!(bench.scheduler.waiting.is_bare() && !bench.scheduler.has_sequences());
     assert!(bench.scheduler.is_empty());
     assert_eq!(bench.ended().len(), 3);
+}
+
+/// Four sequences of two tenants in the seats of one instance, whose first batch found memory for two rows only.
+fn short_of_memory(mut bench: Bench) -> Bench {
+    for (tenant, id) in [("a", 1), ("b", 2), ("a", 3), ("b", 4)] {
+        bench.begin(MS, tenant, id);
+    }
+    let batch = bench.poll(MS, 0).0.unwrap();
+    let too_large = Some(TooLarge { rows: 3, fitted: 2 });
+    let outcome = Outcome {
+        busy: MS,
+        telling: false,
+        too_large,
+    };
+    let ran = vec![Some(StepResult::Ran); batch.items.len()];
+    bench
+        .scheduler
+        .finished_steps(bench.start + MS, batch.id, outcome, &ran);
+    // Where states are the model's, each tenant has a batch of its own.
+    bench.run(MS, 0);
+    bench
+}
+
+fn slots(gave: &Gave) -> Vec<u32> {
+    let mut slots: Vec<u32> = gave.iter().map(|(.., slot)| *slot).collect();
+    slots.sort_unstable();
+    slots
+}
+
+#[test]
+fn where_memory_runs_out_sequences_move_to_the_rows_that_fit_and_wait_for_them() {
+    let mut bench = short_of_memory(Bench::movable(1, &config(4, ready)));
+    assert_eq!(bench.open(), (4, 0), "nobody is ended for it");
+    for (tenant, id) in [("a", 1), ("b", 2), ("a", 3), ("b", 4)] {
+        bench.offer(2 * MS, (tenant, id), (false, false)).unwrap();
+    }
+    assert_eq!(slots(&bench.run(2 * MS, 0)), [0, 1]);
+    assert_eq!(bench.open(), (4, 2));
+    // As seats become free, those that wait take them, and none beyond.
+    for (tenant, id) in [("a", 1), ("b", 2)] {
+        bench.offer(3 * MS, (tenant, id), (false, true)).unwrap();
+    }
+    assert_eq!(slots(&bench.run(3 * MS, 0)), [0, 1]);
+    assert_eq!(slots(&bench.run(4 * MS, 0)), [0, 1]);
+    assert_eq!(bench.open(), (2, 0));
+    // Where batches go well for long, one more is tried, up to all.
+    for round in 0..200 {
+        let at = 5 * MS + MS * round;
+        for (tenant, id) in [("a", 3), ("b", 4)] {
+            bench.offer(at, (tenant, id), (false, false)).unwrap();
+        }
+        assert_eq!(slots(&bench.run(at, 0)), [0, 1]);
+    }
+    bench.begin(300 * MS, "a", 5);
+    bench.begin(300 * MS, "b", 6);
+    assert_eq!(slots(&bench.run(300 * MS, 0)), [2, 3]);
+}
+
+#[test]
+fn states_that_are_the_models_stay_in_their_rows_and_no_new_sequence_sits_beyond_what_fits() {
+    let mut bench = short_of_memory(Bench::new(1, &config(4, ready)));
+    for (tenant, id) in [("a", 1), ("b", 2), ("a", 3), ("b", 4)] {
+        bench.offer(2 * MS, (tenant, id), (false, tenant == "b")).unwrap();
+    }
+    // Of the model's own states one tenant's steps are in a batch.
+    let mut ran = bench.run(2 * MS, 0);
+    ran.extend(bench.run(3 * MS, 0));
+    assert_eq!(slots(&ran), [0, 1, 2, 3], "there may be memory again");
+    assert_eq!(bench.open(), (2, 0));
+    bench.begin(4 * MS, "b", 5);
+    bench.begin(4 * MS, "b", 6);
+    assert_eq!(slots(&bench.run(4 * MS, 0)), [1]);
+    assert_eq!(bench.open(), (4, 1));
+}
+
+#[test]
+fn where_a_batch_has_as_many_rows_as_steps_seats_stay_as_they_are() {
+    let mut bench = short_of_memory(Bench::movable(1, &config(4, |_| {})));
+    for (tenant, id) in [("a", 1), ("b", 2), ("a", 3), ("b", 4)] {
+        bench.offer(2 * MS, (tenant, id), (false, false)).unwrap();
+    }
+    assert_eq!(bench.open(), (4, 0));
+    assert_eq!((bench.run(2 * MS, 0).len(), bench.run(3 * MS, 0).len()), (2, 2));
 }
