@@ -145,7 +145,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ask = |key: &str| -> Result<(), Box<dyn Error>> {
         let now = limiter.now();
         let (principal, tenant) = snapshot.caller(Presented::Bearer(key), now.unix_seconds)?;
-        let caller = limiter.caller(&tenant.id, &tenant.limits, &principal.credential)?;
+        let caller = limiter.caller(&tenant.id, &tenant.limits, (&principal).into())?;
         let admission = caller.admit(now)?.charge(&charge, now)?;
         if tenant.limits.is_limited() {
             black_box(admission.caller().notice(now));

@@ -180,7 +180,7 @@ impl Received {
         let now = parts.clock.unix_seconds();
         match prove(&self.snapshot, parts, &self.call.credential, now)? {
             Proven::Caller(principal, tenant) => {
-                let caller = (parts.limiter).caller(&tenant.id, &tenant.limits, &principal.credential)?;
+                let caller = (parts.limiter).caller(&tenant.id, &tenant.limits, (&principal).into())?;
                 if tenant.limits.is_limited() {
                     account.limited = Some(Box::new(Limited {
                         caller: caller.clone(),

@@ -1,4 +1,4 @@
-//! Limits of a tenant, and of its keys, endpoints and models, as the router checks them.
+//! Limits of a tenant, and of its keys, tokens' subjects, endpoints and models, as the router checks them.
 //!
 //! What is limited gets a word that tells callers which quotas are one: opaque, and the same after every compilation.
 
@@ -53,11 +53,16 @@ pub(crate) fn of_tenants(records: &Records, pepper: &Pepper) -> BTreeMap<TenantI
 }
 
 fn of_tenant(pepper: &Pepper, tenant: &TenantId, spec: &TenantSpec) -> TenantLimits {
-    if spec.limits == LimitsSpec::default() && spec.budgets == BudgetsSpec::default() {
-        return TenantLimits::default();
+    let own = if spec.limits == LimitsSpec::default() && spec.budgets == BudgetsSpec::default() {
+        TenantLimits::default()
+    } else {
+        let partition = pepper.opaque(&format!("tenant {tenant}"));
+        TenantLimits::new(limits(&spec.limits), budgets(&spec.budgets), Some(&partition))
+    };
+    if spec.per_subject == LimitsSpec::default() {
+        return own;
     }
-    let partition = pepper.opaque(&format!("tenant {tenant}"));
-    TenantLimits::new(limits(&spec.limits), budgets(&spec.budgets), Some(&partition))
+    own.with_token_subjects(limits(&spec.per_subject))
 }
 
 fn limits(spec: &LimitsSpec) -> Limits {

@@ -233,7 +233,7 @@ pub(crate) fn limiter(data: &Path, clock: Arc<dyn Clock>, tasks: &Tasks) -> Resu
 mod tests {
     use std::fs;
 
-    use mesh_policies::limits::{Charge, TenantLimits};
+    use mesh_policies::limits::{Charge, TenantLimits, Who};
     use mesh_types::{ManualClock, ModelId};
 
     use super::*;
@@ -250,7 +250,11 @@ mod tests {
             rows: 2,
             input_bytes: 3,
         };
-        let caller = limiter.caller(&tenant, &TenantLimits::default(), "").unwrap();
+        let who = Who {
+            credential: "",
+            subject: "",
+        };
+        let caller = limiter.caller(&tenant, &TenantLimits::default(), who).unwrap();
         let admission = caller.admit(limiter.now()).unwrap();
         drop(admission.charge(&charge, limiter.now()).unwrap());
     }

@@ -121,6 +121,11 @@ impl LimitsSpec {
     }
 
     pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
+        self.check_at("spec.limits", problems);
+    }
+
+    /// The same where the limits are at another field.
+    pub(crate) fn check_at(&self, field: &str, problems: &mut Vec<Problem>) {
         let rates = [
             ("requests", self.requests, MAX_REQUESTS),
             ("rows", self.rows, MAX_AMOUNT),
@@ -129,13 +134,8 @@ impl LimitsSpec {
         ];
         for (name, rate, max) in rates {
             let Some(rate) = rate else { continue };
-            within(
-                &format!("spec.limits.{name}.per_second"),
-                rate.per_second,
-                max,
-                problems,
-            );
-            within(&format!("spec.limits.{name}.burst"), rate.burst, max, problems);
+            within(&format!("{field}.{name}.per_second"), rate.per_second, max, problems);
+            within(&format!("{field}.{name}.burst"), rate.burst, max, problems);
         }
         let numbers = [
             (
@@ -148,7 +148,7 @@ impl LimitsSpec {
         ];
         for (name, number, max) in numbers {
             if let Some(number) = number {
-                within(&format!("spec.limits.{name}"), number, max, problems);
+                within(&format!("{field}.{name}"), number, max, problems);
             }
         }
     }

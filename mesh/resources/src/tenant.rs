@@ -28,6 +28,9 @@ pub struct TenantSpec {
     /// What it may use.
     #[serde(default, skip_serializing_if = "LimitsSpec::is_empty")]
     pub limits: LimitsSpec,
+    /// What each subject of an issuer's tokens may use, besides the tenant's limits.
+    #[serde(default, skip_serializing_if = "LimitsSpec::is_empty")]
+    pub per_subject: LimitsSpec,
     /// What it may use in a day and in a month.
     #[serde(default, skip_serializing_if = "BudgetsSpec::is_empty")]
     pub budgets: BudgetsSpec,
@@ -46,6 +49,7 @@ impl Default for TenantSpec {
             weight: default_weight(),
             isolation: Isolation::default(),
             limits: LimitsSpec::default(),
+            per_subject: LimitsSpec::default(),
             budgets: BudgetsSpec::default(),
             required_signers: Vec::new(),
             suspended: false,
@@ -77,6 +81,7 @@ impl TenantSpec {
             problems.push(Problem::new("spec.weight", text));
         }
         self.limits.check(problems);
+        self.per_subject.check_at("spec.per_subject", problems);
         self.budgets.check(problems);
         check_signers("spec.required_signers", &self.required_signers, problems);
         check_text(
@@ -99,5 +104,35 @@ pub(crate) fn check_text(field: &str, text: Option<&str>, max: usize, problems: 
     }
     if text.chars().any(|c| c.is_control() && c != '\n') {
         problems.push(Problem::new(field, "holds a control character: leave it out"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_each_subject_are_checked_where_they_are_written() {
+        let spec: TenantSpec = serde_json::from_value(serde_json::json!({
+            "limits": {"concurrency": 0}, "per_subject": {"requests": {"per_second": 0, "burst": 1}, "queued_rows": 0},
+        }))
+        .unwrap();
+        let mut problems = Vec::new();
+        spec.check(&mut problems);
+        let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "spec.limits.concurrency",
+                "spec.per_subject.requests.per_second",
+                "spec.per_subject.queued_rows"
+            ]
+        );
+        // A tenant that says nothing of it is written as before.
+        assert!(
+            !serde_json::to_string(&TenantSpec::default())
+                .unwrap()
+                .contains("per_subject")
+        );
     }
 }

@@ -15,7 +15,7 @@ use mesh_types::{MAX_ISSUER_KEYS, TenantId};
 use zeroize::Zeroizing;
 
 use super::{
-    AuthError, Principal, PrincipalId,
+    AuthError, Principal, PrincipalId, TOKEN_PREFIX,
     book::{FetchedKey, KeyBook},
     claims::{Claims, TokenHeader},
 };
@@ -382,7 +382,7 @@ pub(super) fn verify(
             groups: claims.groups(),
             tenant: issuer.tenant(&claims)?,
             subject: Arc::from(claims.subject.as_str()),
-            credential: Arc::from(format!("jwt:{}", issuer.issuer)),
+            credential: Arc::from(format!("{TOKEN_PREFIX}{}", issuer.issuer)),
             scopes: claims.scopes,
         },
         window,

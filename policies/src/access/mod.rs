@@ -62,6 +62,8 @@ use self::{cache::VerifiedTokens, certificate::Holders, recent::RecentKeys};
 
 /// How API keys begin; everything else is taken for a token.
 const API_KEY_PREFIX: &str = "mesh_";
+/// How the credential of a token's caller begins; its issuer follows.
+pub(crate) const TOKEN_PREFIX: &str = "jwt:";
 /// When a caller whose issuer's keys cannot be fetched may come back.
 const KEYS_RETRY: Duration = Duration::from_secs(1);
 

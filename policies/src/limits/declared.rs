@@ -1,20 +1,19 @@
-//! Limits as a snapshot has them: what is declared, and the part of the answers' headers that follows from that alone.
+//! Limits as a snapshot has them: what is declared, and for whom.
 //!
-//! Owns no counter: state is in the limiter, by the tenant's name and the [`SubjectId`], so that it outlives snapshots. The
-//! headers' static part is written here once, when a snapshot is compiled, and shared by every answer.
+//! Owns no counter: state is in the limiter, by the tenant's name and what stands for a subject of it, so that it outlives snapshots.
 
 use std::{
     collections::HashMap,
-    fmt::Write as _,
-    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState},
     num::NonZeroU64,
     sync::{Arc, LazyLock},
 };
 
-use bytes::Bytes;
 use mesh_types::{ModelId, TenantId};
 
-use super::rule::{Amounts, Rule, Scope, Unit, What};
+use super::{
+    rule::{Scope, Unit, What},
+    subject::{EachToken, Subject, Who},
+};
 
 /// The widest rate and burst: both times a thousand million are counted in 64 bits.
 pub const MAX_AMOUNT: u64 = 9_000_000_000;
@@ -159,167 +158,6 @@ pub(super) struct SetBudgets<'a> {
     pub(super) shadow: bool,
 }
 
-/// By what the limiter knows a subject of a tenant. A request looks each up several times, so its hash is made once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SubjectId {
-    hash: u64,
-    /// Of which kind.
-    pub scope: Scope,
-    /// Which.
-    pub name: Arc<str>,
-}
-
-/// One for the process, so that nobody can choose names that meet.
-static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-
-impl SubjectId {
-    fn new(scope: Scope, name: Arc<str>) -> Self {
-        Self {
-            hash: HASHES.hash_one((scope, &name)),
-            scope,
-            name,
-        }
-    }
-}
-
-impl Hash for SubjectId {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
-/// Takes a hash that was made before as it is.
-#[derive(Debug, Default)]
-pub(super) struct Made(u64);
-
-impl Hasher for Made {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // For whatever is no made hash: FNV-1a. A subject's name never comes here.
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn write_u64(&mut self, made: u64) {
-        self.0 = made;
-    }
-}
-
-/// Something for each subject.
-pub(super) type BySubject<T> = HashMap<SubjectId, T, BuildHasherDefault<Made>>;
-
-/// The static part of the answers' headers, as structured fields.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Policy {
-    /// For `RateLimit-Policy`: requests, bytes and concurrency, whose units are registered.
-    pub(super) standard: Bytes,
-    /// The same for the mesh's own units.
-    pub(super) own: Bytes,
-}
-
-/// Who is limited: a tenant, or a key, an endpoint or a model as one tenant uses it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
-    pub(super) id: SubjectId,
-    pub(super) limits: Limits,
-    pub(super) policy: Policy,
-}
-
-impl Subject {
-    /// A subject with its limits. The partition is what tells callers which quotas are one: opaque, and none is no such word.
-    pub fn new(scope: Scope, name: impl Into<Arc<str>>, limits: Limits, partition: Option<&str>) -> Self {
-        Self::with_budgets(scope, name.into(), limits, &[], partition)
-    }
-
-    fn with_budgets(scope: Scope, name: Arc<str>, limits: Limits, budgets: &[Budget], partition: Option<&str>) -> Self {
-        Self {
-            id: SubjectId::new(scope, name),
-            policy: policy(scope, &limits, budgets, partition),
-            limits,
-        }
-    }
-}
-
-/// Whether a rule's unit is one that the header fields' registry knows.
-pub(super) const fn is_standard(what: What) -> bool {
-    matches!(
-        what,
-        What::Requests
-            | What::InputBytes
-            | What::Concurrency
-            | What::DailyRequests
-            | What::DailyInputBytes
-            | What::MonthlyRequests
-            | What::MonthlyInputBytes
-    )
-}
-
-/// Every rule of a subject that has a bound to show: the bound, and the window in seconds. What is in shadow is not shown, or callers
-/// would keep to it.
-fn shown(limits: &Limits, budgets: &[Budget]) -> Vec<(What, u64, Option<u64>)> {
-    const DAY: u64 = 86_400;
-    let nothing = Limits::default();
-    let limits = if limits.shadow { &nothing } else { limits };
-    let rates = Unit::ALL.into_iter().filter_map(|unit| {
-        let rate = limits.rate(unit)?;
-        let window = rate.burst().div_ceil(rate.per_second()).max(1);
-        Some((What::rate(unit), rate.burst() / unit.per_shown(), Some(window)))
-    });
-    let rooms = [
-        (What::Concurrency, limits.concurrency.map(u64::from)),
-        (What::QueuedRows, limits.queued_rows),
-        (What::QueuedBytes, limits.queued_bytes),
-    ];
-    let rooms = rooms.into_iter().filter_map(|(what, bound)| Some((what, bound?, None)));
-    let budgets = budgets.iter().filter_map(|budget| {
-        // A month's length differs: its end is in the other header.
-        let window = (!budget.of_month).then_some(DAY);
-        Some((budget.what(), as_shown(budget.unit, budget.marks.hard?), window))
-    });
-    rates.chain(rooms).chain(budgets).collect()
-}
-
-fn policy(scope: Scope, limits: &Limits, budgets: &[Budget], partition: Option<&str>) -> Policy {
-    let (mut standard, mut own) = (String::new(), String::new());
-    for (what, bound, window) in shown(limits, budgets) {
-        let text = if is_standard(what) { &mut standard } else { &mut own };
-        if !text.is_empty() {
-            text.push_str(", ");
-        }
-        // Writing to a String cannot fail.
-        let _ = write!(text, "\"{}\";q={bound}", Rule { scope, what });
-        if let Some(unit) = quota_unit(what) {
-            let _ = write!(text, ";qu=\"{unit}\"");
-        }
-        if let Some(window) = window {
-            let _ = write!(text, ";w={window}");
-        }
-        if let Some(partition) = partition {
-            let _ = write!(text, ";pk=:{partition}:");
-        }
-    }
-    // Without room for more: there is one for each of many tenants.
-    Policy {
-        standard: standard.into_bytes().into_boxed_slice().into(),
-        own: own.into_bytes().into_boxed_slice().into(),
-    }
-}
-
-/// The unit of a quota; requests need not be named.
-const fn quota_unit(what: What) -> Option<&'static str> {
-    match what {
-        What::Requests | What::DailyRequests | What::MonthlyRequests => None,
-        What::Concurrency => Some("concurrent-requests"),
-        What::InputBytes | What::QueuedBytes | What::DailyInputBytes | What::MonthlyInputBytes => Some("content-bytes"),
-        What::Rows | What::QueuedRows | What::DailyRows | What::MonthlyRows => Some("rows"),
-        What::DeviceTime | What::DailyDeviceTime | What::MonthlyDeviceTime => Some("device-ms"),
-    }
-}
-
 /// All limits that a tenant's requests may meet. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TenantLimits(Arc<Inner>);
@@ -330,13 +168,15 @@ struct Inner {
     budgets: Box<[Budget]>,
     budgets_shadow: bool,
     limited: bool,
-    /// None where only the tenant itself has limits.
+    /// None where subjects of tokens have no limits of their own.
+    each_token: Option<Box<EachToken>>,
+    /// None where only the tenant itself, and subjects of tokens, have limits.
     others: Option<Box<Others>>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Others {
-    // Those that have limits, and nobody else: keys by what their callers are known by ([`crate::Principal::credential`]).
+    // Those that have limits, and nobody else: keys by what their callers are known by ([`Who::credential`]).
     keys: HashMap<Arc<str>, Arc<Subject>>,
     endpoints: HashMap<Arc<str>, Arc<Subject>>,
     models: HashMap<(TenantId, ModelId), Arc<Subject>>,
@@ -358,25 +198,34 @@ impl From<Limits> for TenantLimits {
 impl TenantLimits {
     /// A tenant's own limits.
     pub fn new(limits: Limits, budgets: Budgets, partition: Option<&str>) -> Self {
-        // The tenant's own counters are found without it.
-        static NAME: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
         let set = budgets.set();
         let shown = if budgets.shadow { &[] } else { &*set };
-        let own = Subject::with_budgets(Scope::Tenant, NAME.clone(), limits, shown, partition);
+        // The tenant's own counters are found without a name.
+        let own = Subject::with_budgets(Scope::Tenant, "", limits, shown, partition);
         Self(Arc::new(Inner {
             own: Arc::new(own),
             limited: !set.is_empty() || !limits.is_none(),
             budgets: set,
             budgets_shadow: budgets.shadow,
+            each_token: None,
             others: None,
         }))
+    }
+
+    /// The same with limits of each subject of a token, however many there are.
+    #[must_use]
+    pub fn with_token_subjects(mut self, limits: Limits) -> Self {
+        let inner = Arc::make_mut(&mut self.0);
+        inner.limited = true;
+        inner.each_token = Some(Box::new(EachToken::new(limits)));
+        self
     }
 
     /// The same with limits of an API key, by what its callers are known by.
     #[must_use]
     pub fn with_key(mut self, credential: &str, limits: Limits, partition: Option<&str>) -> Self {
         let subject = Arc::new(Subject::new(Scope::Key, credential, limits, partition));
-        self.others().keys.insert(subject.id.name.clone(), subject);
+        self.others().keys.insert(Arc::from(credential), subject);
         self
     }
 
@@ -384,7 +233,7 @@ impl TenantLimits {
     #[must_use]
     pub fn with_endpoint(mut self, endpoint: &str, limits: Limits, partition: Option<&str>) -> Self {
         let subject = Arc::new(Subject::new(Scope::Endpoint, endpoint, limits, partition));
-        self.others().endpoints.insert(subject.id.name.clone(), subject);
+        self.others().endpoints.insert(Arc::from(endpoint), subject);
         self
     }
 
@@ -392,7 +241,7 @@ impl TenantLimits {
     #[must_use]
     pub fn with_model(mut self, owner: &TenantId, model: &ModelId, limits: Limits, partition: Option<&str>) -> Self {
         let name = format!("{owner}/{model}");
-        let subject = Arc::new(Subject::new(Scope::Model, name, limits, partition));
+        let subject = Arc::new(Subject::new(Scope::Model, &name, limits, partition));
         self.others().models.insert((owner.clone(), model.clone()), subject);
         self
     }
@@ -407,8 +256,11 @@ impl TenantLimits {
         &self.0.own
     }
 
-    pub(super) fn key(&self, credential: &str) -> Option<&Arc<Subject>> {
-        self.0.others.as_ref()?.keys.get(credential)
+    /// The limits of a caller besides its tenant's: its key's, or those of each token's subject.
+    pub(super) fn caller(&self, who: Who<'_>) -> Option<Arc<Subject>> {
+        let key = || self.0.others.as_ref()?.keys.get(who.credential).cloned();
+        let token = || self.0.each_token.as_ref()?.subject(who);
+        key().or_else(token)
     }
 
     pub(super) fn endpoint(&self, endpoint: &str) -> Option<&Arc<Subject>> {
@@ -434,16 +286,6 @@ impl TenantLimits {
             shadow: self.0.budgets_shadow,
         }
     }
-}
-
-/// An amount as it is shown.
-pub(super) fn as_shown(unit: Unit, amount: u64) -> u64 {
-    amount / unit.per_shown()
-}
-
-/// The amount of a unit.
-pub(super) fn amount(amounts: &Amounts, unit: Unit) -> u64 {
-    amounts.get(unit as usize).copied().unwrap_or(0)
 }
 
 #[cfg(test)]

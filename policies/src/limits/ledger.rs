@@ -4,8 +4,9 @@
 //! the first is taken from, so a refusal takes nothing and no two threads let the same unit through. Does not know where limits come
 //! from, and reads no clock.
 //!
-//! Invariants: at most [`MAX_SUBJECTS`] keys, endpoints and models have an account, and those of which nothing is taken make
-//! room for others; a subject in shadow refuses nobody, and takes nothing of what it would have refused.
+//! Invariants: at most [`MAX_SUBJECTS`] keys, endpoints and models have an account, and at most [`MAX_TOKEN_SUBJECTS`] subjects of tokens,
+//! whom others name and admins do not, so that these leave room for those; whoever has nothing taken makes room for others, and who
+//! finds none is refused; a subject in shadow refuses nobody, and takes nothing of what it would have refused.
 
 use std::time::Duration;
 
@@ -13,13 +14,18 @@ use smallvec::SmallVec;
 
 use super::{
     bucket::{Bucket, Short},
-    declared::{BySubject, Limits, SetBudgets, Subject, SubjectId, amount, as_shown},
+    declared::{Limits, SetBudgets},
     rule::{Amounts, LimitError, ROOM_RETRY, Rule, Scope, Unit, What},
+    subject::{BySubject, Subject, SubjectId, amount, as_shown},
     usage::Counts,
 };
 
 /// Keys, endpoints and models of one tenant with counters at any time.
 pub const MAX_SUBJECTS: usize = 10_000;
+/// Subjects of one tenant's tokens with counters at any time.
+pub const MAX_TOKEN_SUBJECTS: usize = 10_000;
+/// How long nobody looks for room again among subjects of tokens, after there was none: the look goes through all of them.
+const LOOK_NANOS: u64 = ROOM_RETRY.as_nanos() as u64;
 /// What a row is taken to cost a device before any has been measured.
 const UNMEASURED: u64 = 1_000;
 /// A measurement moves the mean by one part in so many.
@@ -267,42 +273,57 @@ pub(super) struct Bill {
 pub(super) struct State {
     pub(super) own: Cells,
     others: BySubject<Cells>,
+    tokens: BySubject<Cells>,
+    /// Until when there is no look for room among the latter.
+    full_until: u64,
     pub(super) counts: Counts,
 }
 
 impl State {
     /// A subject's counters, made if they are not there; nothing where there is no room.
     fn cells(&mut self, id: &SubjectId, now: u64) -> Result<&mut Cells, LimitError> {
-        if id.scope == Scope::Tenant {
-            return Ok(&mut self.own);
-        }
-        if !self.others.contains_key(id) {
-            if self.others.len() >= MAX_SUBJECTS {
-                self.tidy(now);
+        let (cells, most, what) = match id.scope {
+            Scope::Tenant => return Ok(&mut self.own),
+            Scope::Token => (&mut self.tokens, MAX_TOKEN_SUBJECTS, "subjects of tokens"),
+            _ => (
+                &mut self.others,
+                MAX_SUBJECTS,
+                "limited keys, endpoints and models",
+            ),
+        };
+        if cells.len() >= most && !cells.contains_key(id) {
+            if now >= self.full_until {
+                tidy(cells, now);
             }
-            if self.others.len() >= MAX_SUBJECTS {
-                return Err(LimitError::Full("limited keys, endpoints and models"));
+            if cells.len() >= most {
+                // Only tokens' subjects are as many as others make them.
+                if id.scope == Scope::Token && now >= self.full_until {
+                    self.full_until = now.saturating_add(LOOK_NANOS);
+                }
+                return Err(LimitError::Full(what));
             }
         }
-        Ok(self.others.entry(id.clone()).or_default())
+        Ok(cells.entry(*id).or_default())
     }
 
     /// A subject's counters, if there are any.
     pub(super) fn known(&mut self, id: &SubjectId) -> Option<&mut Cells> {
         match id.scope {
             Scope::Tenant => Some(&mut self.own),
+            Scope::Token => self.tokens.get_mut(id),
             _ => self.others.get_mut(id),
         }
     }
 
     /// Forgets subjects of which nothing is taken: they begin anew as they are.
     pub(super) fn tidy(&mut self, now: u64) {
-        self.others.retain(|_, cells| !cells.is_at_rest(now));
+        tidy(&mut self.others, now);
+        tidy(&mut self.tokens, now);
     }
 
     /// How many subjects besides the tenant have counters.
     pub(super) fn subjects(&self) -> usize {
-        self.others.len()
+        self.others.len() + self.tokens.len()
     }
 
     /// What so many rows will cost a device, by what is known closest to them; no more than any burst.
@@ -415,7 +436,13 @@ impl State {
             } else {
                 *bill
             };
-            if let Some(cells) = self.known(&subject.id) {
+            // Who was forgotten while the device still ran for it has its debt nevertheless.
+            let owes = bill.ran > bill.reserved && subject.limits.rate(Unit::DeviceTime).is_some();
+            let cells = match self.known(&subject.id) {
+                None if owes => self.cells(&subject.id, at.nanos).ok(),
+                known => known,
+            };
+            if let Some(cells) = cells {
                 cells.true_up(subject, &bill, at.nanos);
             }
         }
@@ -426,4 +453,8 @@ impl State {
             self.counts.take_back(&[0, 0, 0, bill.reserved - bill.ran]);
         }
     }
+}
+
+fn tidy(subjects: &mut BySubject<Cells>, now: u64) {
+    subjects.retain(|_, cells| !cells.is_at_rest(now));
 }

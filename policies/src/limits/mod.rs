@@ -1,4 +1,4 @@
-//! Limits: how much a tenant, a key, an endpoint and a model may be asked for.
+//! Limits: how much a tenant, a key, a token's subject, an endpoint and a model may be asked for.
 //!
 //! Owns the counters, in one [`Limiter`] that all routers share and that outlives snapshots; the limits themselves come with
 //! each call from the snapshot. Knows nothing of queues or devices: that a request waits no longer, and what it has cost, is told
@@ -17,6 +17,7 @@ mod declared;
 mod ledger;
 mod notice;
 mod rule;
+mod subject;
 mod ticket;
 mod usage;
 
@@ -31,12 +32,16 @@ use mesh_types::{Clock, ModelId, TenantId};
 use parking_lot::{Mutex, RwLock};
 use smallvec::{SmallVec, smallvec};
 
-use self::ledger::{At, Part, Parts, Scopes, State};
+use self::{
+    ledger::{At, Part, Parts, Scopes, State},
+    subject::Subject,
+};
 pub use self::{
-    declared::{Budgets, Limits, MAX_AMOUNT, Marks, Rate, Subject, SubjectId, TenantLimits},
-    ledger::{MAX_SUBJECTS, Told},
+    declared::{Budgets, Limits, MAX_AMOUNT, Marks, Rate, TenantLimits},
+    ledger::{MAX_SUBJECTS, MAX_TOKEN_SUBJECTS, Told},
     notice::Notice,
     rule::{Amounts, LimitError, ROOM_RETRY, Rule, Scope, Unit, What},
+    subject::Who,
     ticket::Admission,
     usage::{TenantUsage, Usage},
 };
@@ -225,11 +230,11 @@ impl Limiter {
         self.time.now()
     }
 
-    /// A tenant's caller, by what it is known by. It has taken nothing yet.
-    pub fn caller(&self, tenant: &TenantId, limits: &TenantLimits, credential: &str) -> Result<Caller, LimitError> {
-        let others = match limits.key(credential) {
+    /// A tenant's caller, by what its credential says. It has taken nothing yet.
+    pub fn caller(&self, tenant: &TenantId, limits: &TenantLimits, who: Who<'_>) -> Result<Caller, LimitError> {
+        let others = match limits.caller(who) {
             None => SmallVec::new(),
-            Some(key) => smallvec![key.clone()],
+            Some(subject) => smallvec![subject],
         };
         Ok(Caller {
             ledger: self.ledger(tenant)?,

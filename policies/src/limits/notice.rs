@@ -6,9 +6,9 @@ use smallvec::SmallVec;
 
 use super::{
     Caller, Now,
-    declared::{Subject, as_shown, is_standard},
     ledger::{At, Cells, State},
     rule::Rule,
+    subject::{Subject, as_shown, is_standard},
 };
 
 /// Digits of the largest number.

@@ -42,6 +42,8 @@ pub enum Scope {
     Tenant,
     /// One API key's.
     Key,
+    /// One subject's of an issuer's tokens.
+    Token,
     /// An endpoint's.
     Endpoint,
     /// A model's, for each tenant that calls it.
@@ -92,7 +94,13 @@ macro_rules! names {
     };
 }
 
-static NAMES: [[&str; 15]; 4] = [names!(""), names!("key-"), names!("endpoint-"), names!("model-")];
+static NAMES: [[&str; 15]; 5] = [
+    names!(""),
+    names!("key-"),
+    names!("subject-"),
+    names!("endpoint-"),
+    names!("model-"),
+];
 
 impl What {
     /// The sustained rate of a unit.
@@ -246,7 +254,7 @@ mod tests {
         let mut names: Vec<&str> = NAMES.iter().flatten().copied().collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 60);
+        assert_eq!(names.len(), 75);
         let last = Rule {
             scope: Scope::Model,
             what: What::MonthlyDeviceTime,

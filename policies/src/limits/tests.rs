@@ -6,12 +6,17 @@ use mesh_types::{Fault, FaultClass, FaultSource, ManualClock, ModelId, Retry, Te
 use proptest::prelude::*;
 
 use super::{
-    Admission, Budgets, Charge, LimitError, Limiter, Limits, MAX_SUBJECTS, MAX_TENANTS, Now, Rate, TenantLimits, Unit,
+    Admission, Budgets, Charge, LimitError, Limiter, Limits, MAX_SUBJECTS, MAX_TENANTS, MAX_TOKEN_SUBJECTS, Now, Rate,
+    TenantLimits, Unit, Who,
 };
 
 const REQUESTS: &str = "requests";
 const CONCURRENCY: &str = "concurrency";
 const KEY: &str = "key:k";
+const BY_KEY: Who<'_> = Who {
+    credential: KEY,
+    subject: "k",
+};
 
 fn tenant(name: &str) -> TenantId {
     TenantId::parse(name).unwrap()
@@ -48,7 +53,7 @@ fn both(concurrency: u32, per_second: u64, burst: u64) -> TenantLimits {
 }
 
 fn admit(limiter: &Limiter, tenant: &TenantId, limits: &TenantLimits) -> Result<Admission, LimitError> {
-    limiter.caller(tenant, limits, KEY)?.admit(limiter.now())
+    limiter.caller(tenant, limits, BY_KEY)?.admit(limiter.now())
 }
 
 /// Admits and charges a request of the endpoint `e` and the model `owner/m`.
@@ -385,4 +390,5 @@ proptest! {
     }
 }
 
+mod subjects;
 mod units;

@@ -120,7 +120,7 @@ impl Counts {
         } else {
             &self.usage.daily
         };
-        super::declared::amount(counts, unit)
+        super::subject::amount(counts, unit)
     }
 }
 

@@ -566,3 +566,42 @@ async fn forged_tokens_of_an_address_are_checked_up_to_a_bound_and_cost_others_n
     bed.takes(&right).await?;
     bed.takes(bed.caller.key()).await
 }
+
+#[tokio::test]
+async fn each_subject_of_an_issuers_tokens_has_limits_of_its_own() -> anyhow::Result<()> {
+    let bed = Bed::start(Algorithm::EdDSA).await?;
+    let two = json!({"requests": {"per_second": 1, "burst": 2}});
+    bed.mesh.admin()?.tenant("acme", json!({"per_subject": two})).await?;
+    let token = |subject: &str| bed.signer.token(&with("sub", json!(subject)));
+    let (ann, bob) = (token("ann")?, token("bob")?);
+    let refused = eventually("the limit is known", || async {
+        let answer = bed.http(&ann).await?;
+        Ok((answer.status == 429).then_some(answer))
+    })
+    .await?;
+    let said = refused.error()?;
+    assert!(said.contains("'subject-requests' of 1 a second"), "{said}");
+    assert!(refused.header("retry-after").is_some());
+    // Another subject has both of its own, also by another token, and is told of them; nobody's quota is named as another's.
+    let answer = bed.http(&bob).await?;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("ratelimit-policy"), Some("\"subject-requests\";q=2;w=2"));
+    assert_eq!(answer.header("ratelimit"), Some("\"subject-requests\";r=1;t=1"));
+    let mut another = with("sub", json!("bob"));
+    another["jti"] = json!("another");
+    let another = bed.signer.token(&another)?;
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        answers.push(bed.grpc(&another).await?);
+    }
+    assert!(answers.contains(&Code::ResourceExhausted), "{answers:?}");
+    // Keys of the tenant do not meet it.
+    for _ in 0..6 {
+        let answer = bed.caller.infer("m", &row()).await?;
+        assert_eq!(answer.status, 200);
+    }
+    let metrics = bed.mesh.metrics().await?;
+    let line = r#"mesh_limit_effects_total{tenant="acme",rule="subject-requests",effect="refused"}"#;
+    ensure!(metrics.contains(line), "{metrics}");
+    Ok(())
+}

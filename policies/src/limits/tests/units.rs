@@ -356,7 +356,11 @@ fn as_many_limited_subjects_as_the_bound_have_counters_and_those_at_rest_make_ro
     let key = |index: usize| {
         let (name, one) = (format!("key:{index}"), with(Unit::Requests, 1, 1));
         let limits = TenantLimits::default().with_key(&name, one, None);
-        let caller = limiter.caller(&tenant("acme"), &limits, &name).unwrap();
+        let who = Who {
+            credential: &name,
+            subject: "",
+        };
+        let caller = limiter.caller(&tenant("acme"), &limits, who).unwrap();
         caller.admit(limiter.now()).map(drop)
     };
     for index in 0..MAX_SUBJECTS {
@@ -391,7 +395,7 @@ fn the_rate_is_met_on_one_and_on_eight_threads() {
             while last < 500_000_000 || !used_up {
                 let now = limiter.now();
                 last = since(now);
-                let caller = limiter.caller(&acme, &limits, KEY).unwrap();
+                let caller = limiter.caller(&acme, &limits, BY_KEY).unwrap();
                 used_up = caller.admit(now).is_err();
                 if !used_up {
                     passed.push(last);
