@@ -42,8 +42,8 @@ pub(crate) struct PolicyDraft {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PolicyTest {
-    /// X: `Key/TENANT/NAME`, `Certificate/TENANT/NAME`, `User/TENANT/SUB` (with `issuer`) or `Admin/NAME`. A key and an admin
-    /// token that are there have the groups and the role that they have; of others, and of users, the question says.
+    /// X: `Key/TENANT/NAME`, `Certificate/TENANT/NAME`, `User/TENANT/SUB` (with `issuer`) or `Admin/NAME`. A key, a
+    /// certificate and an admin token that are there have the groups and the role that they have; of others, and of users, the question says.
     principal: String,
     /// Who says who a user is: the exact `iss` of its tokens.
     #[serde(default)]

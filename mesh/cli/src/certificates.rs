@@ -44,6 +44,9 @@ pub struct CertificateCreateArgs {
     /// When it ends: a time from now such as 90d or 12h, or a date such as 2030-01-31T00:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = Expiry::parse)]
     pub expires: Option<Expiry>,
+    /// A group of the tenant's that it is in, for policies; may be given again.
+    #[arg(long = "group", value_name = "GROUP")]
+    pub groups: Vec<String>,
     /// A note for people.
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
@@ -63,6 +66,7 @@ pub(crate) async fn create(
         scopes: vec![Scope::Infer],
         expires,
         revoked: false,
+        groups: args.groups.clone(),
         description: args.description.clone(),
     };
     let key = paths::key(Kind::ClientCertificate, &args.name, Some(&args.tenant))?;

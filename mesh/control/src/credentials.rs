@@ -68,6 +68,7 @@ fn certificate(tenant: &TenantId, name: &KeyId, spec: &ClientCertificateSpec) ->
             CertificateIdentity::SpkiSha256(digest) => CertificateName::Key(CertificateName::digest(digest)?),
         },
         scopes: scopes(&spec.scopes),
+        groups: spec.groups.iter().map(|group| group.as_str().into()).collect(),
         expires: spec.expires.map(|expires| expires.as_second()),
         revoked: spec.revoked,
     })

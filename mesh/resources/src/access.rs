@@ -13,7 +13,7 @@ const MAX_AUDIENCES: usize = 16;
 const MAX_ISSUER_TEXT: usize = 512;
 const MAX_PEM: usize = 16_384;
 const MAX_LEEWAY_SECONDS: u64 = 60;
-/// The most groups that a key or an admin token is in.
+/// The most groups that a key, a certificate's caller or an admin token is in.
 pub const MAX_GROUPS: usize = 32;
 const MAX_GROUP: usize = 63;
 /// An HS256 secret has at least 256 bits (RFC 7518, section 3.2): 43 base64 digits.
@@ -89,7 +89,7 @@ impl ApiKeySpec {
     }
 }
 
-fn check_groups(groups: &[String], problems: &mut Vec<Problem>) {
+pub(crate) fn check_groups(groups: &[String], problems: &mut Vec<Problem>) {
     if groups.len() > MAX_GROUPS {
         let text = format!("{} groups, at most {MAX_GROUPS} are allowed", groups.len());
         problems.push(Problem::new("spec.groups", text));

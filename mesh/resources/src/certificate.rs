@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Problem, Scope, model::MAX_DESCRIPTION, tenant::check_text};
+use crate::{Problem, Scope, access::check_groups, model::MAX_DESCRIPTION, tenant::check_text};
 
 /// The longest SPIFFE ID, in bytes (SPIFFE ID, section 2.3).
 pub const MAX_SPIFFE_ID: usize = 2_048;
@@ -45,6 +45,9 @@ pub struct ClientCertificateSpec {
     /// Whether it was taken back.
     #[serde(default)]
     pub revoked: bool,
+    /// The tenant's groups that its caller is in, for policies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -59,6 +62,7 @@ impl ClientCertificateSpec {
                 "a certificate without a scope can do nothing: give at least 'infer'",
             ));
         }
+        check_groups(&self.groups, problems);
         check_text(
             "spec.description",
             self.description.as_deref(),
@@ -210,11 +214,15 @@ mod tests {
             scopes: Vec::new(),
             expires: None,
             revoked: false,
+            groups: vec!["interns".into(), "a/b".into()],
             description: Some("a\u{7}".into()),
         };
         let mut problems = Vec::new();
         spec.check(&mut problems);
         let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
-        assert_eq!(fields, ["spec.identity.dns", "spec.scopes", "spec.description"]);
+        assert_eq!(
+            fields,
+            ["spec.identity.dns", "spec.scopes", "spec.groups[1]", "spec.description"]
+        );
     }
 }

@@ -77,7 +77,7 @@ impl Holder {
             tenant: Some(tenant.clone()),
             name: name.to_owned(),
             issuer: String::new(),
-            groups: Vec::new(),
+            groups: shared(&spec.groups),
             scopes: scopes(&spec.scopes),
             role: None,
         }

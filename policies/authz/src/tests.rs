@@ -14,10 +14,11 @@ use mesh_policies::{
         Verdict, decide,
     },
 };
+use mesh_resources::{CertificateIdentity, ClientCertificateSpec};
 use mesh_types::{EndpointId, ModelId, ServiceClass, TenantId, TenantShare};
 use proptest::prelude::*;
 
-use crate::{BUILTIN, MAX_POLICY_BYTES, MAX_STATEMENTS, Policies, SCHEMA, check, engine::CompileError};
+use crate::{BUILTIN, Holder, MAX_POLICY_BYTES, MAX_STATEMENTS, Policies, SCHEMA, check, engine::CompileError};
 
 fn tenant(name: &str) -> TenantId {
     TenantId::parse(name).unwrap()
@@ -235,6 +236,27 @@ fn a_verdict_names_the_statements_that_decided_and_their_lines() {
     assert_eq!((deciding[0].statement, deciding[0].line), (2, 5));
     assert_eq!(policies.name_of_subject(&on_call), "Mesh::Admin::\"kim\"");
     assert_eq!(policies.name_of_object(&device), "Mesh::Device::\"cpu:0\"");
+}
+
+#[test]
+fn a_certificates_record_gives_its_caller_groups_as_a_key_has_them() {
+    let policies = declared("forbid (principal in Mesh::Group::\"acme/services\", action, resource);");
+    let acme = tenant("acme");
+    let model = Object::new(ObjectKind::Model, Some(&acme), "m");
+    let may = |groups: &[&str]| {
+        let spec = ClientCertificateSpec {
+            identity: CertificateIdentity::Dns("a.acme.test".to_owned()),
+            scopes: vec![mesh_resources::Scope::Infer],
+            expires: None,
+            revoked: false,
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            description: None,
+        };
+        let holder = Holder::of_certificate(&acme, "billing", &spec);
+        decide(&policies, &holder.subject(), Action::Infer, &model).allowed
+    };
+    assert!(may(&[]) && may(&["others"]));
+    assert!(!may(&["others", "services"]));
 }
 
 #[test]

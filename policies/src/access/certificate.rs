@@ -65,6 +65,8 @@ pub struct CertificateEntry {
     pub identity: CertificateName,
     /// What it may do.
     pub scopes: Scopes,
+    /// The groups that it is in.
+    pub groups: Arc<[Arc<str>]>,
     /// The Unix second from which it is no longer valid.
     pub expires: Option<i64>,
     /// Taken back.
@@ -96,7 +98,7 @@ impl Holders {
         let holder = Arc::new(Holder {
             principal: Principal {
                 id: PrincipalId::fresh(),
-                groups: Arc::default(),
+                groups: entry.groups,
                 subject: Arc::from(entry.name.as_str()),
                 credential: Arc::from(format!("{CREDENTIAL_PREFIX}{}", entry.name)),
                 tenant: entry.tenant,

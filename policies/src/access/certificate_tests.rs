@@ -16,6 +16,7 @@ fn entry(tenant: &str, name: &str, identity: CertificateName) -> CertificateEntr
         tenant: TenantId::parse(tenant).unwrap(),
         identity,
         scopes: Scopes::from_iter([Scope::Infer]),
+        groups: [std::sync::Arc::from("services")].into(),
         expires: None,
         revoked: false,
     }
@@ -55,6 +56,7 @@ fn each_kind_of_name_lets_its_caller_in_and_no_other_does() {
         let principal = ask(&credentials, &peer()).unwrap();
         assert_eq!(principal.tenant.as_str(), "acme");
         assert_eq!(&*principal.subject, "billing");
+        assert_eq!(*principal.groups, [std::sync::Arc::from("services")]);
         assert_eq!(principal.certificate(), Some("billing"));
         assert_eq!(principal.require(Scope::Infer), Ok(()));
         // The next certificate of the same names with a new key; one that shares nothing.

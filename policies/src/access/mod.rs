@@ -153,7 +153,7 @@ pub struct Principal {
     pub credential: Arc<str>,
     /// What it may do.
     pub scopes: Scopes,
-    /// The groups that it is in: the key's own, or those that the token names.
+    /// The groups that it is in: the key's or the certificate's own, or those that the token names.
     pub groups: Arc<[Arc<str>]>,
 }
 

@@ -292,9 +292,13 @@ async fn a_key_is_pinned_by_the_command_line_and_two_records_of_one_are_refused(
         dns: None,
         cert: Some(path),
         expires: None,
+        groups: vec!["sensors".to_owned()],
         description: None,
     };
     assert_eq!(create(&bed, args.clone()).await?, 0);
+    let path = "/tenants/globex/certificates/sensor-7";
+    let made = bed.mesh.admin()?.get(path).await?;
+    assert_eq!(made["spec"]["groups"], json!(["sensors"]), "{made}");
     bed.someone(Some(&pair), None)?.is(None, PATIENCE).await?;
     // The same key under another name, and another key under the same.
     let renewed = bed.authority.sign_key(&["elsewhere.test"], &pair.key)?;
@@ -308,6 +312,54 @@ async fn a_key_is_pinned_by_the_command_line_and_two_records_of_one_are_refused(
     };
     assert_eq!(create(&bed, twice).await?, 1);
     assert_eq!(create(&bed, args).await?, 4);
+    Ok(())
+}
+
+#[tokio::test]
+async fn policies_know_callers_by_the_groups_of_their_certificates() -> anyhow::Result<()> {
+    let bed = Bed::start("required").await?;
+    let shown = [
+        bed.authority.sign(&["a.acme.test"])?,
+        bed.authority.sign(&["b.acme.test"])?,
+    ];
+    let callers = [bed.someone(Some(&shown[0]), None)?, bed.someone(Some(&shown[1]), None)?];
+    let grouped = |name: &str, groups: &[&str]| {
+        let mut spec = infers(&json!({"dns": format!("{name}.acme.test")}));
+        spec["groups"] = json!(groups);
+        spec
+    };
+    bed.declare("acme", "a", grouped("a", &["services", "batch"])).await?;
+    bed.declare("acme", "b", grouped("b", &["others"])).await?;
+    for caller in &callers {
+        caller.is(None, PATIENCE).await?;
+    }
+    let text =
+        "forbid (principal in Mesh::Group::\"acme/services\", action == Mesh::Action::\"model:infer\", resource);";
+    let policy = json!({
+        "apiVersion": "mesh/v1", "kind": "Policy", "metadata": {"name": "services"}, "spec": {"cedar": text},
+    });
+    let admin = bed.mesh.admin()?;
+    admin.apply(&[policy]).await?;
+    // The name is not there for the one in the group, over each wire, and nothing has changed for the other.
+    callers[0].is(Some(404), PATIENCE).await?;
+    callers[1].is(None, PATIENCE).await?;
+    // The same question asked by an admin, of the record that is there.
+    let question = json!({"principal": "Certificate/acme/a", "action": "model:infer", "resource": "Model/acme/m"});
+    let asked = admin
+        .request(Method::POST, "/policy-test")
+        .json(&question)
+        .send()
+        .await?;
+    let verdict: Value = asked.error_for_status()?.json().await?;
+    ensure!(verdict["allowed"] == json!(false), "{verdict}");
+    // Out of the group, and into it: with its record, on connections that are open.
+    bed.declare("acme", "a", grouped("a", &["batch"])).await?;
+    callers[0].is(None, PATIENCE).await?;
+    bed.declare("acme", "b", grouped("b", &["services"])).await?;
+    callers[1].is(Some(404), PATIENCE).await?;
+    // What is no group is refused, by its field.
+    let wrong = bed.declare("acme", "a", grouped("a", &["a/b"])).await;
+    ensure!(wrong.is_err_and(|error| error.to_string().contains("spec.groups[0]")));
     Ok(())
 }
 
