@@ -258,7 +258,7 @@ async function api(request, response, path, query) {
   if (!role) return send(401, { error: "log in first" });
   if (path === "/session")
     return request.method === "DELETE"
-      ? send(204, undefined, { "set-cookie": "mesh_session=; Max-Age=0; Path=/admin" })
+      ? send(200, { provider: null }, { "set-cookie": "mesh_session=; Max-Age=0; Path=/admin" })
       : send(200, { who: role === "admin" ? "root" : "looker", role });
   if (path === "/events") {
     response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });

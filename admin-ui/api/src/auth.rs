@@ -37,11 +37,12 @@ const NOBODYS_HASH: &str = "0000000000000000000000000000000000000000000000000000
 /// How the command line names itself.
 const CLI_AGENT: &str = "mesh-cli/";
 /// What may be called without a credential.
-const PUBLIC: [(Method, &str); 5] = [
+const PUBLIC: [(Method, &str); 6] = [
     (Method::POST, "/admin/v1/session"),
     (Method::GET, "/admin/v1/sign-in"),
     (Method::GET, "/admin/v1/sign-in/oidc"),
     (Method::GET, "/admin/v1/sign-in/oidc/callback"),
+    (Method::GET, "/admin/v1/sign-in/oidc/left"),
     (Method::GET, "/admin/v1/openapi.json"),
 ];
 
@@ -267,19 +268,15 @@ pub(crate) fn sign_in(state: &AdminState, request: &HttpRequest, body: &LoginBod
 /// Opens a session in the place of the one that the browser had; the answer is its cookie. `secure`: the browser comes by TLS.
 pub(crate) fn open_session(state: &AdminState, request: &HttpRequest, owner: Owner, secure: bool) -> Cookie<'static> {
     if let Some(before) = request.cookie(COOKIE) {
-        state.inner.sessions.close(&digest(before.value()));
+        state.inner.sessions.close(&digest(before.value()), state.now_unix());
     }
     let session = state.inner.sessions.open(owner, state.now_unix());
     cookie(&session, SESSION_SECONDS, secure).into_owned()
 }
 
-/// Signs out.
-pub(crate) fn sign_out(state: &AdminState, request: &HttpRequest) -> HttpResponse {
-    if let Some(cookie) = request.cookie(COOKIE) {
-        state.inner.sessions.close(&digest(cookie.value()));
-    }
-    let secure = Here::of(request).secure;
-    HttpResponse::NoContent().cookie(cookie("", 0, secure)).finish()
+/// The cookie of a session that is over.
+pub(crate) fn ended(request: &HttpRequest) -> Cookie<'static> {
+    cookie("", 0, Here::of(request).secure).into_owned()
 }
 
 /// Who is signed in.

@@ -54,7 +54,8 @@ pub use parts::{
 pub use routes::configure;
 pub use sessions::{IDLE_SECONDS, MAX_SESSIONS, SESSION_SECONDS};
 pub use sign_in::{
-    Asked, CALLBACK, IdentityProvider, LOGIN_SECONDS, MAX_LOGINS, MAX_ROLES, ProviderError, Returned, RoleRules, SignIn,
+    Asked, CALLBACK, IdentityProvider, LEFT, LOGIN_SECONDS, Leaving, MAX_LOGINS, MAX_ROLES, ProviderError, Returned,
+    RoleRules, SignIn,
 };
 pub use state::AdminState;
 

@@ -30,7 +30,7 @@ use crate::{
     parts::Purged,
     policies::{PolicyAnswer, PolicySchema, PolicyTest},
     routes::{ROOT, entries},
-    sign_in::SignInView,
+    sign_in::{SignInView, SignedOutView},
     usage::{UsageList, UsageView},
     wire::{
         ApplyBody, ApplyResults, AuditList, AuditPart, AuditVerdict, LoginBody, NewKey, NewKeyBody, NewToken,
@@ -229,6 +229,7 @@ fn components() -> ComponentsBuilder {
         .with::<LoginBody>()
         .with::<SessionView>()
         .with::<SignInView>()
+        .with::<SignedOutView>()
         .with::<ResourceList>()
         .with::<ApplyBody>()
         .with::<ApplyResults>()

@@ -123,10 +123,6 @@ async fn sign_in(state: State, request: HttpRequest, body: Json<LoginBody>) -> A
     auth::sign_in(&state, &request, &body)
 }
 
-async fn sign_out(state: State, request: HttpRequest) -> HttpResponse {
-    auth::sign_out(&state, &request)
-}
-
 async fn session(caller: Caller) -> HttpResponse {
     auth::session(&caller)
 }
@@ -210,7 +206,7 @@ async fn document() -> HttpResponse {
     HttpResponse::Ok().json(openapi::document())
 }
 
-fn session_routes() -> [Entry; 3] {
+fn session_routes() -> [Entry; 2] {
     let about = "Signs in: an admin token for a session's cookie.";
     [
         Entry::post("/session", "signIn", about, web::post().to(sign_in))
@@ -227,9 +223,6 @@ fn session_routes() -> [Entry; 3] {
         .tag("session")
         .needs(Needs::Nothing)
         .answers("SessionView"),
-        Entry::delete("/session", "signOut", "Signs out.", web::delete().to(sign_out))
-            .tag("session")
-            .needs(Needs::Nothing),
     ]
 }
 

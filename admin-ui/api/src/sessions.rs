@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use mesh_policies::access::IdToken;
 use mesh_resources::AdminRole;
 use mesh_types::KeyId;
 use parking_lot::Mutex;
@@ -31,6 +32,8 @@ pub(crate) enum Owner {
         who: Arc<str>,
         /// What the provider's claims came to.
         role: AdminRole,
+        /// By which the provider knows whose session it is.
+        token: IdToken,
     },
 }
 
@@ -102,9 +105,10 @@ impl Sessions {
         Some(session.owner.clone())
     }
 
-    /// Ends a session.
-    pub(crate) fn close(&self, key: &SessionKey) {
-        self.open.lock().remove(key);
+    /// Ends a session; the answer is whose it was, if it was not over.
+    pub(crate) fn close(&self, key: &SessionKey, now: i64) -> Option<Owner> {
+        let session = self.open.lock().remove(key)?;
+        (session.ends() > now).then_some(session.owner)
     }
 }
 
@@ -130,7 +134,8 @@ mod tests {
         }
         assert!(sessions.find(&first, SESSION_SECONDS - 1).is_some());
         assert!(sessions.find(&first, SESSION_SECONDS).is_none());
-        sessions.close(&second);
+        assert!(sessions.close(&second, 0).is_some());
+        assert!(sessions.close(&second, 0).is_none() && sessions.close(&first, SESSION_SECONDS).is_none());
         assert!(sessions.find(&second, 0).is_none());
         assert!(sessions.find(&digest(""), 0).is_none());
     }

@@ -36,6 +36,12 @@ impl IdentityProvider for Rote {
         };
         std::future::ready(answer).boxed()
     }
+
+    fn leaving(&self, leaving: Leaving) -> BoxFuture<'static, Result<Option<String>, ProviderError>> {
+        // Where to come back to, as if it were the place to go to.
+        let place = format!("{}?state={}", leaving.redirect_uri, leaving.state);
+        std::future::ready(Ok(Some(place))).boxed()
+    }
 }
 
 fn rote() -> Option<SignIn> {
@@ -68,6 +74,94 @@ async fn come_back(door: &Fixture, with: &str) -> String {
     let ask = Ask::new(Method::GET, &format!("/sign-in/oidc/callback?state={state}&{with}"));
     let answer = door.send(ask.header("cookie", cookie)).await.is(303);
     answer.header("location").to_owned()
+}
+
+/// Signs in, and out again; where that leads to.
+async fn leave(door: &Fixture) -> String {
+    let begun = begin(door).await;
+    let (state, cookie) = (begun.header("location"), begun.header("set-cookie"));
+    let cookie = cookie.split(';').next().unwrap();
+    let ask = Ask::new(Method::GET, &format!("/sign-in/oidc/callback?state={state}&code=right"));
+    let signed_in = door.send(ask.header("cookie", cookie)).await.is(303);
+    let mut sets = signed_in.headers.get_all("set-cookie").map(|set| set.to_str().unwrap());
+    let session = sets.find(|set| set.starts_with("mesh_session=")).unwrap();
+    let out = Ask::new(Method::DELETE, "/session").header("cookie", session.split(';').next().unwrap());
+    let out = door.send(out.header("origin", "http://mesh.test")).await.is(200);
+    assert!(out.header("set-cookie").starts_with("mesh_session=;"), "it is not over");
+    out.body["provider"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Comes back to a place of this door.
+async fn left(door: &Fixture, place: &str) {
+    let path = place.strip_prefix("http://mesh.test/admin/v1").unwrap();
+    let back = door.send(Ask::new(Method::GET, path)).await.is(303);
+    assert_eq!(back.header("location"), "/");
+}
+
+#[actix_web::test]
+async fn a_sign_out_at_the_provider_is_written_down_once_and_within_ten_minutes() {
+    let door = Fixture::with(rote()).await;
+    let place = leave(&door).await;
+    assert!(
+        place.starts_with("http://mesh.test/admin/v1/sign-in/oidc/left?state="),
+        "{place}"
+    );
+    let before = trail(&door).await;
+    left(&door, &place).await;
+    let entry = door.get(&format!("/audit?after={before}")).await.body["items"][0].clone();
+    assert_eq!(
+        (&entry["who"], &entry["event"]),
+        (&json!("oidc:anna"), &json!("sign-out at the identity provider"))
+    );
+    let after = trail(&door).await;
+    let late = leave(&door).await;
+    let noted = trail(&door).await;
+    door.clock
+        .advance(std::time::Duration::from_secs(LOGIN_SECONDS.unsigned_abs()));
+    let long = format!(
+        "{}?state={}",
+        place.split('?').next().unwrap(),
+        "s".repeat(MAX_TEXT + 1)
+    );
+    for spent in [place.as_str(), &late, place.split('?').next().unwrap(), &long] {
+        left(&door, spent).await;
+    }
+    assert_eq!(
+        trail(&door).await,
+        noted,
+        "after {after} there was a sign-in, and nothing else"
+    );
+    door.end().await;
+}
+
+#[actix_web::test]
+async fn while_the_provider_is_asked_by_as_many_as_may_be_a_sign_out_is_here_alone() {
+    let door = Fixture::with(rote()).await;
+    let begun = begin(&door).await;
+    let (state, cookie) = (begun.header("location"), begun.header("set-cookie"));
+    let ask = Ask::new(Method::GET, &format!("/sign-in/oidc/callback?state={state}&code=right"));
+    let signed_in = door
+        .send(ask.header("cookie", cookie.split(';').next().unwrap()))
+        .await
+        .is(303);
+    let mut sets = signed_in.headers.get_all("set-cookie").map(|set| set.to_str().unwrap());
+    let session = sets
+        .find(|set| set.starts_with("mesh_session="))
+        .unwrap()
+        .split(';')
+        .next()
+        .unwrap();
+    let _others: Vec<_> = (0..MAX_ASKING)
+        .map(|_| door.state.inner.desk.asking.try_acquire().unwrap())
+        .collect();
+    let out = Ask::new(Method::DELETE, "/session")
+        .header("cookie", session)
+        .header("origin", "http://mesh.test");
+    assert_eq!(door.send(out).await.is(200).body, json!({"provider": null}));
+    door.send(Ask::new(Method::GET, "/session").header("cookie", session))
+        .await
+        .is(401);
+    door.end().await;
 }
 
 async fn trail(door: &Fixture) -> u64 {

@@ -14,4 +14,4 @@ mod login;
 
 pub use fetch::{FETCH_TIMEOUT, FetchError};
 pub use keeper::{Keeper, KeeperError, MAX_FETCHES};
-pub use login::{Asked, ClientSecret, DISCOVERY_AGE, Login, LoginClient, LoginError, REST, Returned, told};
+pub use login::{Asked, ClientSecret, DISCOVERY_AGE, Leaving, Login, LoginClient, LoginError, REST, Returned, told};

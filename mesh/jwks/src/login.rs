@@ -18,7 +18,7 @@ use std::{
 
 use mesh_policies::{
     KeyAlgorithm, KeyBook, KeyLocation,
-    access::{Identity, IdentityError, IdentityRules},
+    access::{IdToken, Identity, IdentityError, IdentityRules},
 };
 use mesh_types::Clock;
 use reqwest::{Response, StatusCode, Url};
@@ -104,6 +104,17 @@ impl fmt::Debug for Returned<'_> {
     }
 }
 
+/// A sign-out, as it begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Leaving<'a> {
+    /// By which the provider knows who it is.
+    pub token: &'a IdToken,
+    /// Where the browser is to come back to.
+    pub redirect_uri: &'a str,
+    /// What it is to bring back.
+    pub state: &'a str,
+}
+
 /// Why nobody is signed in.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
@@ -142,11 +153,21 @@ struct Metadata {
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
+    #[serde(default)]
+    end_session_endpoint: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Answer {
     id_token: Option<String>,
+    #[serde(default)]
+    access_token: Option<String>,
+}
+
+/// What a code was good for.
+struct Tokens {
+    identity: String,
+    access: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -234,14 +255,37 @@ impl Login {
             return Err(LoginError::MixedUp);
         }
         let exchanged = timeout(FETCH_TIMEOUT, self.redeem(&metadata, returned)).await;
-        let token = exchanged.map_err(|_| FetchError::Timeout)??;
-        let verified = self.rules.verify(&token, returned.nonce, self.clock.unix_seconds());
+        let tokens = exchanged.map_err(|_| FetchError::Timeout)??;
+        let verify = || {
+            let access = tokens.access.as_deref();
+            let now = self.clock.unix_seconds();
+            self.rules.verify(&tokens.identity, access, returned.nonce, now)
+        };
+        let verified = verify();
         let wait = verified.as_ref().err();
         let wait = wait.and_then(|refused| self.rules.wait_for_key(*refused, self.clock.now()));
         let Some(wait) = wait else { return Ok(verified?) };
         // Whether the keys came or not is seen by asking again.
         let _ = timeout(KEY_PATIENCE, wait).await;
-        Ok(self.rules.verify(&token, returned.nonce, self.clock.unix_seconds())?)
+        Ok(verify()?)
+    }
+
+    /// Where a browser is to go so that it is signed out at the provider, too (OpenID Connect RP-Initiated Logout 1.0, section 2); none
+    /// where the provider does not offer that.
+    pub async fn leaving(&self, leaving: &Leaving<'_>) -> Result<Option<String>, LoginError> {
+        let metadata = self.metadata().await?;
+        let Some(endpoint) = &metadata.end_session_endpoint else {
+            return Ok(None);
+        };
+        // What else it may be, it is no reason to refuse sign-ins.
+        leads_on(&self.client.issuer, "the discovered end_session_endpoint", endpoint)?;
+        let mut url = Url::parse(endpoint).map_err(|_| LoginError::Metadata("end_session_endpoint"))?;
+        url.query_pairs_mut()
+            .append_pair("id_token_hint", leaving.token.as_str())
+            .append_pair("client_id", &self.client.client_id)
+            .append_pair("post_logout_redirect_uri", leaving.redirect_uri)
+            .append_pair("state", leaving.state);
+        Ok(Some(url.into()))
     }
 
     /// The provider's addresses: one fetch at a time, and none shortly after one that failed.
@@ -285,8 +329,8 @@ impl Login {
         Ok(metadata)
     }
 
-    /// The identity token for a code.
-    async fn redeem(&self, metadata: &Metadata, returned: &Returned<'_>) -> Result<String, LoginError> {
+    /// The identity token for a code, and what came with it.
+    async fn redeem(&self, metadata: &Metadata, returned: &Returned<'_>) -> Result<Tokens, LoginError> {
         let mut form = vec![
             ("grant_type", "authorization_code"),
             ("code", returned.code),
@@ -318,11 +362,11 @@ impl Login {
             .send()
             .await
             .map_err(FetchError::from)?;
-        token_of(answer).await
+        tokens_of(answer).await
     }
 }
 
-async fn token_of(answer: Response) -> Result<String, LoginError> {
+async fn tokens_of(answer: Response) -> Result<Tokens, LoginError> {
     let status = answer.status();
     if status.is_redirection() {
         return Err(FetchError::Redirect(status).into());
@@ -339,7 +383,10 @@ async fn token_of(answer: Response) -> Result<String, LoginError> {
         ));
     }
     let answer = serde_json::from_slice::<Answer>(&bytes).map_err(|_| LoginError::NoToken)?;
-    answer.id_token.ok_or(LoginError::NoToken)
+    Ok(Tokens {
+        identity: answer.id_token.ok_or(LoginError::NoToken)?,
+        access: answer.access_token,
+    })
 }
 
 /// A provider's word for an error (RFC 6749, sections 4.1.2.1 and 5.2), as far as it is one.

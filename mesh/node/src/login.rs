@@ -7,7 +7,7 @@ use std::{fmt, fs, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use futures::{FutureExt as _, future::BoxFuture};
-use mesh_admin_api::{Asked, IdentityProvider, MAX_ROLES, ProviderError, Returned, RoleRules, SignIn};
+use mesh_admin_api::{Asked, IdentityProvider, Leaving, MAX_ROLES, ProviderError, Returned, RoleRules, SignIn};
 use mesh_jwks::{ClientSecret, KeeperError, Login, LoginClient, LoginError};
 use mesh_policies::{KeyBook, access::Identity};
 use mesh_resources::AdminRole;
@@ -347,6 +347,19 @@ impl IdentityProvider for Provider {
                 nonce: &returned.nonce,
             };
             login.identity(&returned).await.map_err(|error| told(&error))
+        }
+        .boxed()
+    }
+
+    fn leaving(&self, leaving: Leaving) -> BoxFuture<'static, Result<Option<String>, ProviderError>> {
+        let login = self.0.clone();
+        async move {
+            let leaving = mesh_jwks::Leaving {
+                token: &leaving.token,
+                redirect_uri: &leaving.redirect_uri,
+                state: &leaving.state,
+            };
+            login.leaving(&leaving).await.map_err(|error| told(&error))
         }
         .boxed()
     }

@@ -1,15 +1,17 @@
 //! Identity tokens: who somebody is, as the identity provider says it to this mesh alone (OpenID Connect Core 1.0, section 3.1.3.7).
 //!
 //! Owns what is asked of such a token beside what is asked of every other (`jwt`, `claims`): that it was made for this client, for
-//! this sign-in, and just now. Its claims decide nothing here; what follows from them is for whoever signs people in. The access
-//! token that comes with it is never used, so its `at_hash` says nothing that matters.
+//! this sign-in, and just now, and beside the access token that came with it where it says so (section 3.1.3.6). Its claims decide nothing
+//! here; what follows from them is for whoever signs people in. The access token itself is never used.
 //!
 //! Invariants: keys are the issuer's published ones, so a shared secret never signs and `none` is no algorithm; a token that is
 //! typed for another end, such as an access token, is none of these; nothing is believed before the signature holds.
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{cell::Cell, fmt, sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256, Sha512};
 
 use super::{
     AuthError, KeyBook, KeyWait, MAX_TOKEN_BYTES, TenantBinding, TokenProfile,
@@ -57,6 +59,9 @@ pub enum IdentityError {
     /// No key was fetched yet.
     #[error("the issuer's keys cannot be fetched at the moment")]
     KeysUnavailable,
+    /// Its `at_hash` is not that of the access token beside it, or there is none.
+    #[error("the identity token's at_hash is not that of the access token that came with it")]
+    AccessToken,
     /// Past its `exp`.
     #[error("the identity token has expired")]
     Expired,
@@ -73,16 +78,42 @@ pub struct IdentityRules {
     book: Arc<KeyBook>,
 }
 
+/// An identity token as it came: what tells the provider later on whose sign-out it is. Prints as nothing.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct IdToken(Arc<str>);
+
+impl IdToken {
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for IdToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdToken([redacted])")
+    }
+}
+
 /// Somebody whose identity token held.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Identity {
     claims: Map<String, Value>,
+    token: IdToken,
 }
 
 impl Identity {
     /// Somebody with these claims, for tests of what follows from them.
     pub fn of(claims: Map<String, Value>) -> Self {
-        Self { claims }
+        Self {
+            claims,
+            token: IdToken::default(),
+        }
+    }
+
+    /// The token that held.
+    pub const fn token(&self) -> &IdToken {
+        &self.token
     }
 
     /// A claim: of this very name, or else along the name's dots, as `realm_access.roles`.
@@ -140,8 +171,14 @@ impl IdentityRules {
         missing.then(|| self.book.ask(now)).flatten()
     }
 
-    /// Who this is, at this Unix second: a token for this client, made for the sign-in of this nonce.
-    pub fn verify(&self, token: &str, nonce: &str, now_unix: i64) -> Result<Identity, IdentityError> {
+    /// Who this is, at this Unix second: a token for this client, made for the sign-in of this nonce, that came with this access token.
+    pub fn verify(
+        &self,
+        token: &str,
+        access_token: Option<&str>,
+        nonce: &str,
+        now_unix: i64,
+    ) -> Result<Identity, IdentityError> {
         let malformed = |_: AuthError| IdentityError::Malformed;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(IdentityError::Malformed);
@@ -178,7 +215,15 @@ impl IdentityRules {
         if nonce.is_empty() || claims.text("nonce") != Some(nonce) {
             return Err(IdentityError::Nonce);
         }
-        Ok(Identity { claims: claims.all })
+        if let Some(hash) = claims.all.get("at_hash")
+            && !access_token.is_some_and(|token| *hash == half_hash(&header.algorithm, token))
+        {
+            return Err(IdentityError::AccessToken);
+        }
+        Ok(Identity {
+            claims: claims.all,
+            token: IdToken(Arc::from(token)),
+        })
     }
 
     fn check_parties(&self, claims: &Claims) -> Result<(), IdentityError> {
@@ -196,6 +241,17 @@ impl IdentityRules {
             Err(IdentityError::AuthorizedParty)
         }
     }
+}
+
+/// base64url of the left half of an access token's hash: the one that the identity token's own signature is made with (OpenID Connect
+/// Core 1.0, section 3.1.3.6), which is SHA-512 for Ed25519 (RFC 8032, section 5.1).
+fn half_hash(algorithm: &str, access_token: &str) -> String {
+    let text = access_token.as_bytes();
+    let hash = match algorithm {
+        "EdDSA" => Sha512::digest(text).to_vec(),
+        _ => Sha256::digest(text).to_vec(),
+    };
+    URL_SAFE_NO_PAD.encode(hash.get(..hash.len() / 2).unwrap_or_default())
 }
 
 fn check_times(claims: &Claims, now_unix: i64) -> Result<(), IdentityError> {

@@ -11,6 +11,8 @@ use crate::access::{KeyAlgorithm, KeyLocation, KeySet, Moment};
 const ISSUER: &str = "https://login.acme.example/";
 const CLIENT: &str = "mesh-admin";
 const NONCE: &str = "n-0S6_WzA2Mj";
+/// What comes beside an identity token.
+const ACCESS_TOKEN: &str = "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxTl0z9K3vx5KF0Y";
 const NOW: i64 = 1_800_000_000;
 
 fn base64(bytes: &[u8]) -> String {
@@ -54,7 +56,7 @@ impl Bed {
     }
 
     fn verify(&self, token: &str) -> Result<Identity, IdentityError> {
-        self.rules.verify(token, NONCE, NOW)
+        self.rules.verify(token, Some(ACCESS_TOKEN), NONCE, NOW)
     }
 
     /// What becomes of the right claims with these in their place.
@@ -184,7 +186,43 @@ fn oidc_core_3_1_3_7_11_the_nonce_is_that_of_this_sign_in() {
         &header(),
         &json!({"iss": ISSUER, "aud": CLIENT, "sub": "a", "nonce": "", "iat": NOW, "exp": NOW + 9}),
     );
-    assert_eq!(bed.rules.verify(&without, "", NOW), Err(IdentityError::Nonce));
+    assert_eq!(bed.rules.verify(&without, None, "", NOW), Err(IdentityError::Nonce));
+}
+
+#[test]
+fn oidc_core_3_1_3_6_an_at_hash_is_that_of_the_access_token_beside_it() {
+    assert_eq!(half_hash("RS256", ACCESS_TOKEN), "A0YAnUGEZSNiBdCRkcYFqA");
+    let (bed, right) = (Bed::new(), half_hash("EdDSA", ACCESS_TOKEN));
+    assert_eq!(right, "w6mAazrZECos-UFuGb9ktW2oGN7Gmfcea88W6cILn8E", "half of SHA-512");
+    assert!(bed.with(&json!({"at_hash": right})).is_ok());
+    let half = right.get(..22).unwrap();
+    for wrong in [
+        json!(half_hash("EdDSA", "another")),
+        json!("A0YAnUGEZSNiBdCRkcYFqA"),
+        json!(half),
+        json!(format!("{right}=")),
+        json!(""),
+        json!(7),
+    ] {
+        assert_eq!(
+            bed.with(&json!({"at_hash": wrong})),
+            Err(IdentityError::AccessToken),
+            "{wrong}"
+        );
+    }
+    let mut claims = claims();
+    claims["at_hash"] = json!(right);
+    let token = bed.signed(&header(), &claims);
+    let verify = |beside| bed.rules.verify(&token, beside, NONCE, NOW).err();
+    assert_eq!(
+        verify(None),
+        Some(IdentityError::AccessToken),
+        "there is none to compare with"
+    );
+    assert_eq!(verify(Some("another")), Some(IdentityError::AccessToken));
+    let held = bed.rules.verify(&token, Some(ACCESS_TOKEN), NONCE, NOW).unwrap();
+    assert_eq!(held.token().as_str(), token);
+    assert!(!format!("{:?}", held.token()).contains("ey"), "it is printed");
 }
 
 #[test]

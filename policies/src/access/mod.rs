@@ -44,7 +44,7 @@ pub use self::{
     },
     cache::MAX_VERIFIED_TOKENS,
     certificate::{CertificateEntry, CertificateName, PeerCertificate},
-    identity::{Identity, IdentityError, IdentityRules, MAX_IDENTITY_AGE},
+    identity::{IdToken, Identity, IdentityError, IdentityRules, MAX_IDENTITY_AGE},
     jwt::{
         IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys, KeyAlgorithm, KeyMaterial, MAX_LEEWAY, MAX_TOKEN_BYTES,
         TenantBinding, TokenProfile,

@@ -8,6 +8,7 @@ use mesh_harness::{Authority, Mesh, MeshOptions, ServeOptions, Text};
 use mesh_node::{LoginOptions, Secret, TlsOptions};
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect::Policy};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 mod identity {
     pub(crate) mod people;
@@ -15,11 +16,12 @@ mod identity {
     pub(crate) mod wire;
 }
 use self::identity::{
-    people::{CLIENT, People, SECRET},
+    people::{ACCESS_TOKEN, CLIENT, People, SECRET},
     signer::{Signer, base64, claims, now, signed},
 };
 
 const BEGIN: &str = "/admin/v1/sign-in/oidc";
+const LEFT: &str = "/admin/v1/sign-in/oidc/left";
 const CALLBACK: &str = "/admin/v1/sign-in/oidc/callback";
 
 fn text(text: &str) -> Option<Text> {
@@ -234,7 +236,7 @@ async fn somebody_signs_in_with_the_provider_works_under_their_name_and_signs_ou
     let out = browser
         .send(Method::DELETE, &format!("{}/admin/v1/session", bed.door), None)
         .await?;
-    ensure!(out.status() == 204);
+    ensure!(out.status() == 200 && out.json::<Value>().await? == json!({"provider": null}));
     browser.cookies.insert("mesh_session".into(), after);
     ensure!(bed.session(&mut browser).await?.0 == 401);
     Ok(())
@@ -367,6 +369,84 @@ async fn an_identity_token_of_another_nonce_audience_issuer_or_time_signs_nobody
     bed.people
         .claims_instead(json!({"aud": [CLIENT, "another"], "azp": CLIENT}));
     ensure!(bed.sign_in(&mut Browser::new()?).await? == "/");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_identity_token_beside_another_access_token_signs_nobody_in() -> anyhow::Result<()> {
+    let bed = Bed::start().await?;
+    // base64url of the first half of the SHA-256, as the token is signed with ES256.
+    let half = |text: &str| base64(&Sha256::digest(text.as_bytes())[..16]);
+    for wrong in [
+        json!(half("another")),
+        json!(base64(&Sha256::digest(ACCESS_TOKEN))),
+        json!(""),
+    ] {
+        bed.people.claims_instead(json!({"at_hash": wrong}));
+        bed.refuses("at_hash is not that of the access token").await?;
+    }
+    bed.people.claims_instead(json!({"at_hash": half(ACCESS_TOKEN)}));
+    ensure!(bed.sign_in(&mut Browser::new()?).await? == "/");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_signs_out_is_signed_out_at_the_provider_and_comes_back() -> anyhow::Result<()> {
+    let bed = Bed::start().await?;
+    bed.people.signs_out(&format!("{}{LEFT}", bed.door));
+    let mut browser = Browser::new()?;
+    ensure!(bed.sign_in(&mut browser).await? == "/");
+    ensure!(bed.people.signed_in() == 1);
+    let url = format!("{}/admin/v1/session", bed.door);
+    let out = browser.send(Method::DELETE, &url, None).await?.error_for_status()?;
+    let out: Value = out.json().await?;
+    let place = out["provider"].as_str().context("nowhere to go")?;
+    ensure!(place.starts_with(&bed.people.issuer()), "{place}");
+    // It is over here before the browser goes anywhere.
+    bed.is_nobody(&mut browser).await?;
+    let back = browser.sent_on(place).await?;
+    ensure!(bed.people.signed_in() == 0);
+    ensure!(back.starts_with(&format!("{}{LEFT}?state=", bed.door)), "{back}");
+    ensure!(browser.sent_on(&back).await? == "/");
+    let entry = bed.last_event().await?;
+    ensure!(
+        entry["who"] == "oidc:anna" && entry["event"] == "sign-out at the identity provider",
+        "{entry}"
+    );
+    // A state of nobody's, and the same once more: on to the first page, and no line in the log.
+    let latest = bed.mesh.admin()?.get("/audit?limit=1").await?["latest"].clone();
+    for place in [
+        back,
+        format!("{}{LEFT}?state=x&to=https://evil.example/", bed.door),
+        format!("{}{LEFT}", bed.door),
+    ] {
+        ensure!(browser.sent_on(&place).await? == "/", "{place}");
+    }
+    ensure!(bed.mesh.admin()?.get("/audit?limit=1").await?["latest"] == latest);
+    // Who came with a token has nothing to sign out of there.
+    let token = json!({"token": bed.mesh.admin()?.token()});
+    browser
+        .send(Method::POST, &url, Some(token))
+        .await?
+        .error_for_status()?;
+    let out: Value = browser.send(Method::DELETE, &url, None).await?.json().await?;
+    ensure!(out == json!({"provider": null}), "{out}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sign_out_while_the_provider_is_gone_is_one_here_alone() -> anyhow::Result<()> {
+    let bed = Bed::start().await?;
+    let mut browser = Browser::new()?;
+    ensure!(bed.sign_in(&mut browser).await? == "/");
+    let Bed { mesh, people, door } = bed;
+    // Its document is remembered for a while, and names no place for this.
+    drop(people);
+    let url = format!("{door}/admin/v1/session");
+    let out = browser.send(Method::DELETE, &url, None).await?.error_for_status()?;
+    ensure!(out.json::<Value>().await? == json!({"provider": null}));
+    ensure!(browser.send(Method::GET, &url, None).await?.status() == 401);
+    drop(mesh);
     Ok(())
 }
 

@@ -1,18 +1,21 @@
 //! Signing in with an identity provider, beside admin tokens: OpenID Connect's authorization code flow with PKCE, as the browser
 //! sees it.
 //!
-//! Owns the three routes: what ways there are, the way to the provider, and the way back. Sign-ins under way are in `pending`, what
-//! the provider's claims come to in `roles`; what is said to the provider, and the proof of what it answers, are its assembler's
+//! Owns the three routes: what ways there are, the way to the provider, and the way back; signing out is in `leave`. Sign-ins under way are
+//! in `pending`, what the provider's claims come to in `roles`; what is said to the provider, and the proof of what it answers, are its assembler's
 //! ([`IdentityProvider`]). A session that results is like any other.
 //!
 //! Invariants: a browser comes back to one address, which no request can change, and goes on only to a page of this door; what it
 //! brings is believed only with the cookie that it was sent away with, and once; nobody gets a session whom the rules give no role,
 //! or whose entry in the audit log cannot be written; a failure tells the browser one word of [`Outcome`], and the log the rest.
 
+mod leave;
 mod notes;
 mod parts;
 mod pending;
 mod roles;
+
+use std::sync::Arc;
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -27,16 +30,17 @@ use mesh_registry::Author;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use self::parts::SignInView;
-use self::{
-    notes::Notes,
-    pending::{Login, Logins},
-    roles::NoRole,
-};
 pub use self::{
-    parts::{Asked, IdentityProvider, ProviderError, Returned, SignIn},
+    leave::LEFT,
+    parts::{Asked, IdentityProvider, Leaving, ProviderError, Returned, SignIn},
     pending::{LOGIN_SECONDS, MAX_LOGINS},
     roles::{MAX_ROLES, RoleRules},
+};
+pub(crate) use self::{leave::SignedOutView, parts::SignInView};
+use self::{
+    notes::Notes,
+    pending::{Login, Pending},
+    roles::NoRole,
 };
 use crate::{
     AdminState,
@@ -67,7 +71,8 @@ const MAX_WHY: usize = 120;
 
 /// What the state holds for signing in.
 pub(crate) struct Desk {
-    logins: Logins,
+    logins: Pending<Login>,
+    leavings: Pending<Arc<str>>,
     throttle: Throttle,
     asking: Permits,
     notes: Notes,
@@ -76,7 +81,8 @@ pub(crate) struct Desk {
 impl Default for Desk {
     fn default() -> Self {
         Self {
-            logins: Logins::default(),
+            logins: Pending::default(),
+            leavings: Pending::default(),
             throttle: Throttle::default(),
             asking: Permits::new(MAX_ASKING),
             notes: Notes::default(),
@@ -174,14 +180,19 @@ fn page(to: Option<&str>) -> String {
     to.filter(own).unwrap_or("/").to_owned()
 }
 
-/// Where the provider sends browsers back to: as configured, or the address that this connection came to.
-fn redirect_uri(sign_in: &SignIn, request: &HttpRequest) -> String {
+/// The door's address as browsers know it: as configured, or the one that this connection came to.
+fn door(sign_in: &SignIn, request: &HttpRequest) -> String {
     let here = Here::of(request);
     let scheme = if here.secure { "https" } else { "http" };
     match &sign_in.url {
-        Some(url) => format!("{}{CALLBACK}", url.trim_end_matches('/')),
-        None => format!("{scheme}://{}{CALLBACK}", here.address),
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("{scheme}://{}", here.address),
     }
+}
+
+/// Where the provider sends browsers back to.
+fn redirect_uri(sign_in: &SignIn, request: &HttpRequest) -> String {
+    format!("{}{CALLBACK}", door(sign_in, request))
 }
 
 fn challenge(verifier: &str) -> String {
@@ -283,7 +294,12 @@ async fn come_back(state: &AdminState, request: &HttpRequest) -> Result<(String,
     })?;
     inner.desk.throttle.succeeded(address);
     tracing::info!(who, %address, "signed in with the identity provider");
-    let owner = Owner::Person { who: who.into(), role };
+    let token = identity.token().clone();
+    let owner = Owner::Person {
+        who: who.into(),
+        role,
+        token,
+    };
     Ok((to, open_session(state, request, owner, secure)))
 }
 
@@ -365,7 +381,7 @@ async fn note_failure(state: &AdminState, request: &HttpRequest, who: &str, why:
 }
 
 /// Its routes.
-pub(crate) fn entries() -> [Entry; 3] {
+pub(crate) fn entries() -> impl Iterator<Item = Entry> {
     type State = Data<AdminState>;
     let how = web::get().to(|state: State| async move { ways(&state) });
     let away = web::get().to(|state: State, request: HttpRequest| async move { begin(&state, &request).await });
@@ -389,7 +405,8 @@ pub(crate) fn entries() -> [Entry; 3] {
         .query(&["state", "code", "iss", "error"])
         .status(StatusCode::SEE_OTHER),
     ];
-    entries.map(|entry| entry.needs(Needs::Nothing).tag("session"))
+    let entries = entries.map(|entry| entry.needs(Needs::Nothing).tag("session"));
+    entries.into_iter().chain(leave::entries())
 }
 
 #[cfg(test)]

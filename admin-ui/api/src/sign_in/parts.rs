@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use futures::future::BoxFuture;
-use mesh_policies::access::Identity;
+use mesh_policies::access::{IdToken, Identity};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -50,6 +50,17 @@ pub struct Returned {
     pub nonce: String,
 }
 
+/// A sign-out as it begins.
+#[derive(Debug, Clone)]
+pub struct Leaving {
+    /// By which the provider knows who it is.
+    pub token: IdToken,
+    /// Where the browser is to come back to.
+    pub redirect_uri: String,
+    /// What it is to bring back.
+    pub state: String,
+}
+
 /// Why there is no address and no identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderError {
@@ -71,6 +82,8 @@ pub trait IdentityProvider: Send + Sync + 'static {
     fn address(&self, asked: Asked) -> BoxFuture<'static, Result<String, ProviderError>>;
     /// Who has come back, proven; done within seconds.
     fn identity(&self, returned: Returned) -> BoxFuture<'static, Result<Identity, ProviderError>>;
+    /// Where the browser is to go so that it is signed out there, too; none where that is not offered. Done within seconds.
+    fn leaving(&self, leaving: Leaving) -> BoxFuture<'static, Result<Option<String>, ProviderError>>;
 }
 
 /// The ways to sign in beside a token.

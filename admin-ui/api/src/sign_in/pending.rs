@@ -1,6 +1,6 @@
-//! Sign-ins under way: what the mesh must know again when a browser comes back, found by its `state`, once.
+//! Sign-ins and sign-outs under way: what the mesh must know again when a browser comes back, found by its `state`, once.
 //!
-//! Invariants: at most [`MAX_LOGINS`], each for at most [`LOGIN_SECONDS`]; one more ends the oldest, so that whoever begins many
+//! Invariants: at most [`MAX_LOGINS`] of either, each for at most [`LOGIN_SECONDS`]; one more ends the oldest, so that whoever begins many
 //! must begin a thousand while somebody types a password to be in the way; a state is kept as its digest.
 
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::sessions::{SessionKey, digest};
 
-/// The most sign-ins under way.
+/// The most sign-ins under way, and the most sign-outs.
 pub const MAX_LOGINS: usize = 1_000;
 /// How long one may take.
 pub const LOGIN_SECONDS: i64 = 600;
@@ -28,13 +28,18 @@ pub(super) struct Login {
     pub(super) to: String,
 }
 
-/// All of them.
-#[derive(Default)]
-pub(super) struct Logins(Mutex<HashMap<SessionKey, (i64, u64, Login)>>);
+/// All of one kind.
+pub(super) struct Pending<T>(Mutex<HashMap<SessionKey, (i64, u64, T)>>);
 
-impl Logins {
+impl<T> Default for Pending<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Pending<T> {
     /// Remembers one by its state.
-    pub(super) fn begin(&self, state: &str, login: Login, now: i64) {
+    pub(super) fn begin(&self, state: &str, what: T, now: i64) {
         let mut logins = self.0.lock();
         if logins.len() >= MAX_LOGINS {
             logins.retain(|_, (ends, ..)| *ends > now);
@@ -46,13 +51,13 @@ impl Logins {
                 logins.remove(&oldest);
             }
         }
-        logins.insert(digest(state), (now + LOGIN_SECONDS, next, login));
+        logins.insert(digest(state), (now + LOGIN_SECONDS, next, what));
     }
 
     /// The one of this state, if it is not over; there is none of it any more.
-    pub(super) fn take(&self, state: &str, now: i64) -> Option<Login> {
-        let (ends, _, login) = self.0.lock().remove(&digest(state))?;
-        (ends > now).then_some(login)
+    pub(super) fn take(&self, state: &str, now: i64) -> Option<T> {
+        let (ends, _, what) = self.0.lock().remove(&digest(state))?;
+        (ends > now).then_some(what)
     }
 }
 
@@ -72,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_state_is_good_once_and_for_ten_minutes() {
-        let logins = Logins::default();
+        let logins = Pending::default();
         for state in ["a", "b"] {
             logins.begin(state, login(), 0);
         }
@@ -84,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_thousand_are_under_way_and_one_more_ends_the_oldest() {
-        let logins = Logins::default();
+        let logins = Pending::default();
         for number in 0..MAX_LOGINS {
             logins.begin(&number.to_string(), login(), 0);
         }

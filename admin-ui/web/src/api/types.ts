@@ -14,6 +14,12 @@ export interface SignInWays {
   oidc: string | null;
 }
 
+/** What came of a sign-out. */
+export interface SignedOut {
+  /** Where the browser is to go, so that it is signed out at the identity provider, too; null: nowhere. */
+  provider: string | null;
+}
+
 export type Kind =
   | "Tenant"
   | "Issuer"

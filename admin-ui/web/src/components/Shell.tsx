@@ -17,6 +17,7 @@ import { NavLink } from "react-router";
 
 import { call } from "../api/client";
 import { session as sessionQuery } from "../api/queries";
+import { type SignedOut } from "../api/types";
 import { useBound, useSession } from "../lib/session";
 import { useLive } from "../live/LiveProvider";
 import { Dot } from "./states";
@@ -96,7 +97,11 @@ export function Shell({ children }: { children: ReactNode }) {
   const bound = useBound();
   const client = useQueryClient();
   const logout = useMutation({
-    mutationFn: () => call("/session", { method: "DELETE" }),
+    mutationFn: () => call<SignedOut>("/session", { method: "DELETE" }),
+    // The provider signs out there, and sends back here.
+    onSuccess: ({ provider }) => {
+      if (provider) window.location.assign(provider);
+    },
     // Nothing that one admin saw may be there for the next.
     onSettled: () => {
       client.removeQueries({ predicate: (query) => query.queryKey[0] !== sessionQuery.queryKey[0] });

@@ -20,6 +20,9 @@ pub(crate) const CLIENT: &str = "mesh-admin";
 /// With all that forms and Basic must escape.
 pub(crate) const SECRET: &str = "s3cret:/ +&é";
 
+/// What comes beside an identity token.
+pub(crate) const ACCESS_TOKEN: &str = "unused";
+
 /// What a code stands for.
 struct Grant {
     challenge: String,
@@ -38,6 +41,10 @@ struct Shared {
     forge: Mutex<Forge>,
     /// The address that browsers may be sent back to.
     allowed: Mutex<String>,
+    /// The same after a sign-out; none: no sign-out is offered.
+    allowed_after: Mutex<Option<String>>,
+    /// The identity tokens of those who are signed in here.
+    signed_in: Mutex<Vec<String>>,
     /// The `iss` beside a code; none: there is none.
     iss: Mutex<Option<String>>,
     says_iss: bool,
@@ -67,6 +74,8 @@ impl People {
             claims: Mutex::new(json!({})),
             forge: Mutex::new(Box::new(right)),
             allowed: Mutex::default(),
+            allowed_after: Mutex::default(),
+            signed_in: Mutex::default(),
             iss: Mutex::new(says_iss.then(|| format!("http://{address}"))),
             says_iss,
         });
@@ -81,6 +90,16 @@ impl People {
     /// Sends browsers back to this address and to no other.
     pub(crate) fn allow(&self, redirect_uri: &str) {
         redirect_uri.clone_into(&mut self.shared.allowed.lock());
+    }
+
+    /// Offers to sign people out, and sends browsers back to this address after it and to no other.
+    pub(crate) fn signs_out(&self, redirect_uri: &str) {
+        *self.shared.allowed_after.lock() = Some(redirect_uri.to_owned());
+    }
+
+    /// How many are signed in here.
+    pub(crate) fn signed_in(&self) -> usize {
+        self.shared.signed_in.lock().len()
     }
 
     /// Takes everybody for the person of these claims.
@@ -121,11 +140,14 @@ async fn answer(shared: Arc<Shared>, asked: Asked) -> anyhow::Result<Answer> {
     let own = format!("http://{}", shared.address);
     let (status, more, body) = match path {
         "/.well-known/openid-configuration" => {
-            let document = json!({
+            let mut document = json!({
                 "issuer": own, "jwks_uri": format!("{own}/keys"), "token_endpoint": format!("{own}/token"),
                 "authorization_endpoint": format!("{own}/authorize?tenant=1"),
                 "authorization_response_iss_parameter_supported": shared.says_iss,
             });
+            if shared.allowed_after.lock().is_some() {
+                document["end_session_endpoint"] = json!(format!("{own}/end?tenant=1"));
+            }
             ("200 OK", String::new(), document)
         }
         "/keys" => ("200 OK", String::new(), json!({"keys": [shared.signer.jwk()]})),
@@ -133,9 +155,14 @@ async fn answer(shared: Arc<Shared>, asked: Asked) -> anyhow::Result<Answer> {
             Ok(place) => ("302 Found", format!("location: {place}\r\n"), Value::Null),
             Err(error) => ("400 Bad Request", String::new(), json!(error.to_string())),
         },
+        "/end" => match end(&shared, query) {
+            Ok(place) => ("302 Found", format!("location: {place}\r\n"), Value::Null),
+            Err(error) => ("400 Bad Request", String::new(), json!(error.to_string())),
+        },
         "/token" => match token(&shared, &asked.form, asked.header("authorization")) {
             Ok(token) => {
-                let body = json!({"id_token": token, "access_token": "unused", "token_type": "Bearer"});
+                shared.signed_in.lock().push(token.clone());
+                let body = json!({"id_token": token, "access_token": ACCESS_TOKEN, "token_type": "Bearer"});
                 ("200 OK", String::new(), body)
             }
             Err(_) => ("400 Bad Request", String::new(), json!({"error": "invalid_grant"})),
@@ -181,6 +208,22 @@ fn authorize(shared: &Shared, query: &str) -> anyhow::Result<String> {
     if let Some(iss) = &*shared.iss.lock() {
         back.query_pairs_mut().append_pair("iss", iss);
     }
+    Ok(back.into())
+}
+
+/// Signs out whom the identity token is of; the address to send the browser back to.
+fn end(shared: &Shared, query: &str) -> anyhow::Result<String> {
+    let asked = pairs(query)?;
+    let of = |name: &str| asked.get(name).map(String::as_str).unwrap_or_default();
+    ensure!(of("tenant") == "1", "the query of the endpoint was lost");
+    ensure!(of("client_id") == CLIENT, "another client");
+    let allowed = shared.allowed_after.lock().clone().context("no sign-out is offered")?;
+    ensure!(of("post_logout_redirect_uri") == allowed, "another redirect");
+    let mut signed_in = shared.signed_in.lock();
+    let who = signed_in.iter().position(|token| *token == of("id_token_hint"));
+    signed_in.swap_remove(who.context("nobody with this token is signed in")?);
+    let mut back = Url::parse(&allowed)?;
+    back.query_pairs_mut().append_pair("state", of("state"));
     Ok(back.into())
 }
 
