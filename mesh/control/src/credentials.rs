@@ -120,6 +120,7 @@ fn book(name: &str, issuer: &str, jwks: &JwksSpec, previous: &Credentials) -> Ar
     let allowed: Vec<KeyAlgorithm> = jwks.algorithms.iter().map(|spec| algorithm(*spec)).collect();
     let known = previous
         .books()
+        .chain(previous.kept_books())
         .find(|book| book.is_for(name, issuer, &location, &allowed));
     let made = || Arc::new(KeyBook::new(name, issuer, location.clone(), allowed.clone()));
     known.cloned().unwrap_or_else(made)

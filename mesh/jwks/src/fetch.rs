@@ -108,6 +108,8 @@ impl From<reqwest::Error> for FetchError {
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) set: KeySet,
+    /// As it came.
+    pub(crate) bytes: Vec<u8>,
     /// How long the answer says that it is new.
     pub(crate) max_age: Option<Duration>,
 }
@@ -151,6 +153,7 @@ impl Fetcher {
         let bytes = read(answer, "the key set", MAX_KEY_SET_BYTES).await?;
         Ok(Fetched {
             set: KeySet::read(&bytes, book.allowed())?,
+            bytes,
             max_age,
         })
     }

@@ -30,6 +30,14 @@ pub struct KeeperError(#[from] reqwest::Error);
 
 type Books = Vec<Arc<KeyBook>>;
 
+/// Where good key sets are kept from one start to the next. Its calls may wait for a disk.
+pub trait Shelf: Send + Sync + 'static {
+    /// A fetch at this Unix second brought this set.
+    fn keep(&self, book: &KeyBook, set: &[u8], fetched: i64);
+    /// No issuer of this name has fetched keys any more.
+    fn forget(&self, name: &str);
+}
+
 /// Says whose keys are fetched. Clones say it to the same task.
 #[derive(Debug, Clone)]
 pub struct Keeper {
@@ -41,17 +49,24 @@ struct Shop {
     clock: Arc<dyn Clock>,
     telemetry: Telemetry,
     fetches: Semaphore,
+    shelf: Option<Arc<dyn Shelf>>,
 }
 
 impl Keeper {
     /// Starts the task; it fetches nothing before it is told to follow.
-    pub fn start(clock: Arc<dyn Clock>, telemetry: Telemetry, tasks: &Tasks) -> Result<Self, KeeperError> {
+    pub fn start(
+        clock: Arc<dyn Clock>,
+        telemetry: Telemetry,
+        shelf: Option<Arc<dyn Shelf>>,
+        tasks: &Tasks,
+    ) -> Result<Self, KeeperError> {
         let (books, told) = watch::channel(Books::new());
         let shop = Arc::new(Shop {
             fetcher: Fetcher::new()?,
             clock,
             telemetry,
             fetches: Semaphore::new(MAX_FETCHES),
+            shelf,
         });
         tasks.spawn("issuers' keys", move |signal| keep(shop, told, signal));
         Ok(Self { books: Arc::new(books) })
@@ -76,14 +91,21 @@ async fn keep(shop: Arc<Shop>, mut told: watch::Receiver<Books>, mut signal: Shu
     loop {
         let books = told.borrow_and_update().clone();
         let address = |book: &Arc<KeyBook>| Arc::as_ptr(book).addr();
+        let mut gone = Vec::new();
         followed.retain(|at, (book, follower)| {
             let stays = books.iter().any(|book| address(book) == *at);
             if !stays {
                 follower.abort();
                 shop.telemetry.metrics().issuer_gone(book.name());
+                if !books.iter().any(|other| other.name() == book.name()) {
+                    gone.push(book.clone());
+                }
             }
             stays
         });
+        if let Some(shelf) = shop.shelf.clone().filter(|_| !gone.is_empty()) {
+            on_disk(move || gone.iter().for_each(|book| shelf.forget(book.name()))).await;
+        }
         for book in &books {
             followed.entry(address(book)).or_insert_with(|| {
                 let (handle, registration) = AbortHandle::new_pair();
@@ -119,14 +141,14 @@ async fn follow(shop: Arc<Shop>, book: Arc<KeyBook>) {
     }
 }
 
-async fn follow_on(shop: &Shop, book: &KeyBook) {
+async fn follow_on(shop: &Shop, book: &Arc<KeyBook>) {
     loop {
         due(shop, book).await;
         let permit = shop.fetches.acquire().await;
         book.began();
         let fetched = shop.fetcher.fetch(book).await;
         drop(permit);
-        note(shop, book, fetched);
+        note(shop, book, fetched).await;
     }
 }
 
@@ -141,8 +163,15 @@ async fn due(shop: &Shop, book: &KeyBook) {
     }
 }
 
-/// Writes down what came of a fetch.
-fn note(shop: &Shop, book: &KeyBook, fetched: Result<Fetched, FetchError>) {
+/// Off the runtime's threads: a disk may take its time.
+async fn on_disk(work: impl FnOnce() + Send + 'static) {
+    if tokio::task::spawn_blocking(work).await.is_err() {
+        tracing::error!("keeping the keys of issuers panicked");
+    }
+}
+
+/// Writes down what came of a fetch: for requests first, and then for the next start.
+async fn note(shop: &Shop, book: &Arc<KeyBook>, fetched: Result<Fetched, FetchError>) {
     let (now, metrics) = (Moment::of(&*shop.clock), shop.telemetry.metrics());
     match fetched {
         Ok(fetched) => {
@@ -150,6 +179,10 @@ fn note(shop: &Shop, book: &KeyBook, fetched: Result<Fetched, FetchError>) {
             book.fetched(fetched.set, fetched.max_age, now);
             metrics.issuer_fetched(book.name(), keys, now.unix);
             tracing::info!(issuer = book.name(), keys, "fetched the keys of an issuer");
+            if let Some(shelf) = shop.shelf.clone() {
+                let (book, bytes) = (book.clone(), fetched.bytes);
+                on_disk(move || shelf.keep(&book, &bytes, now.unix)).await;
+            }
         }
         Err(error) => {
             metrics.issuer_failed(book.name(), error.as_str());

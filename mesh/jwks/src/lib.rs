@@ -13,5 +13,5 @@ mod keeper;
 mod login;
 
 pub use fetch::{FETCH_TIMEOUT, FetchError};
-pub use keeper::{Keeper, KeeperError, MAX_FETCHES};
+pub use keeper::{Keeper, KeeperError, MAX_FETCHES, Shelf};
 pub use login::{Asked, ClientSecret, DISCOVERY_AGE, Leaving, Login, LoginClient, LoginError, REST, Returned, told};

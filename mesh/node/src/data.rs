@@ -29,6 +29,8 @@ pub(crate) const PEPPER: &str = "pepper";
 const LATENCY: &str = "latency";
 const SENT: &str = "sent";
 const KEY_USES: &str = "key-uses";
+/// The key sets of issuers, as they were last fetched.
+const ISSUER_KEYS: &str = "issuer-keys";
 /// What tenants have used of their budgets.
 const USAGE: &str = "usage";
 /// Where a restore puts what is not yet checked.
@@ -122,6 +124,15 @@ impl DataFolder {
     /// What is known of when API keys were last used. It can be lost at no harm, so no backup holds it.
     pub(crate) fn key_uses(&self) -> PathBuf {
         self.root.join(KEY_USES)
+    }
+
+    /// The folder of issuers' last good key sets; made if it is not there. It can be lost at no harm, so no backup holds it.
+    pub(crate) fn issuer_keys(&self) -> Result<PathBuf, DataError> {
+        let folder = self.root.join(ISSUER_KEYS);
+        fs::create_dir_all(&folder).map_err(failed("create the folder of issuers' keys", &folder))?;
+        fs::set_permissions(&folder, Permissions::from_mode(OWNERS_FOLDER))
+            .map_err(failed("protect the folder of issuers' keys", &folder))?;
+        Ok(folder)
     }
 
     /// The file of what tenants have used. A backup does not hold it: restored, it would take back what has been used since.

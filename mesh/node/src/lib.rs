@@ -15,6 +15,7 @@ mod control;
 mod data;
 mod doors;
 mod fleet;
+mod issuer_keys;
 mod login;
 mod memory;
 mod node;

@@ -29,6 +29,7 @@ use crate::{
     data::{DataError, DataFolder, first_admin_token},
     doors,
     fleet::LocalFleet,
+    issuer_keys::IssuerKeys,
     login,
     observer::{BatchTelemetry, DeviceReadings},
     repository::{self, RepositoryError},
@@ -350,7 +351,9 @@ fn start_worker(
 impl Behind<'_> {
     /// Starts control and opens the doors.
     fn open(self, models: ReadinessGuard, groups: &Groups) -> Result<Doors, StartError> {
-        let snapshots = uses::start(&DataFolder::open(&self.config.data)?, &groups.control);
+        let data = DataFolder::open(&self.config.data)?;
+        let kept = IssuerKeys::open(&data, &self.store.pepper)?.read(self.clock.unix_seconds());
+        let snapshots = uses::start(&data, kept, &groups.control);
         let limiter = usage::limiter(&self.config.data, self.clock.clone(), &groups.records)?;
         let regions = Arc::new(doors::regions(self.config));
         let control = self.start_control(models, &snapshots, (&limiter, &regions, &self.cache), &groups.control)?;
@@ -408,7 +411,8 @@ impl Behind<'_> {
         let (limiter, regions, telemetry) = (limiter.clone(), regions.clone(), self.telemetry.clone());
         let cache = cache.clone();
         let login = self.sign_in.as_ref().map(|(_, book)| book.clone());
-        let keeper = Keeper::start(self.clock.clone(), telemetry.clone(), tasks)?;
+        let shelf = IssuerKeys::open(&DataFolder::open(&self.config.data)?, &self.store.pepper)?;
+        let keeper = Keeper::start(self.clock.clone(), telemetry.clone(), Some(Arc::new(shelf)), tasks)?;
         let parts = ControllerParts {
             registry: self.store.registry.handle(),
             fleet: Arc::new(self.fleet.clone()),

@@ -16,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use mesh_actors::{ShutdownSignal, Tasks};
 use mesh_policies::{
-    Credentials, MeshSnapshot,
+    Credentials, KeyBook, MeshSnapshot,
     access::{MAX_REMEMBERED_BYTES, Remembered},
 };
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -28,17 +28,17 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(60);
 
 type Snapshots = Arc<ArcSwap<MeshSnapshot>>;
 
-/// The snapshots as they begin, with the task that keeps their keys' uses.
-pub(crate) fn start(data: &DataFolder, tasks: &Tasks) -> Snapshots {
+/// The snapshots as they begin, with the task that keeps their keys' uses. The books are those of issuers that a former start has kept.
+pub(crate) fn start(data: &DataFolder, books: Vec<Arc<KeyBook>>, tasks: &Tasks) -> Snapshots {
     let file = data.key_uses();
-    let snapshots = Arc::new(ArcSwap::from_pointee(before_the_first(&file)));
+    let snapshots = Arc::new(ArcSwap::from_pointee(before_the_first(&file, books)));
     keep(file, snapshots.clone(), tasks);
     snapshots
 }
 
 /// The snapshot before the first: nobody gets in by it, and it knows what the last start knew of keys.
-fn before_the_first(file: &Path) -> MeshSnapshot {
-    MeshSnapshot::new(0, Credentials::remembering(read(file)), [])
+fn before_the_first(file: &Path, books: Vec<Arc<KeyBook>>) -> MeshSnapshot {
+    MeshSnapshot::new(0, Credentials::remembering(read(file)).with_kept_books(books), [])
 }
 
 fn read(file: &Path) -> Remembered {
@@ -147,7 +147,7 @@ mod tests {
 
         /// The first snapshot of a start, compiled as control does it.
         fn start(&self) -> MeshSnapshot {
-            let before = before_the_first(&self.file);
+            let before = before_the_first(&self.file, Vec::new());
             let last_use = before.credentials.last_use(&self.entry);
             let credentials = Credentials::new(Pepper::default()).with_used_key(self.entry.clone(), last_use);
             MeshSnapshot::new(1, credentials, [])
@@ -184,7 +184,7 @@ mod tests {
         let bed = Bed::new();
         write(&bed.file, &bed.used(), Vec::new());
         // A node that ends before control has looked at any record.
-        write(&bed.file, &before_the_first(&bed.file), Vec::new());
+        write(&bed.file, &before_the_first(&bed.file, Vec::new()), Vec::new());
         assert_eq!(bed.last_used(&bed.start()), Some(MINUTE));
         let mut bytes = std::fs::read(&bed.file).unwrap();
         bytes[20] ^= 1;

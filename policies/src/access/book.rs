@@ -250,6 +250,24 @@ impl KeyBook {
         });
     }
 
+    /// A book that nobody uses yet gets the keys that a fetch of a former start brought, at this Unix second. It is to be fetched at once
+    /// nevertheless.
+    pub(super) fn restore(&self, set: KeySet, fetched: i64) {
+        let stale = i64::try_from(MAX_STALE.as_secs()).unwrap_or(i64::MAX);
+        let until = fetched.saturating_add(stale);
+        let key = |one: super::keyset::SetKey| {
+            Arc::new(FetchedKey {
+                key: one.key,
+                thumbprint: one.thumbprint,
+                until: AtomicI64::new(until),
+            })
+        };
+        self.keys.store(Arc::new(set.keys.into_iter().map(key).collect()));
+        let mut ledger = self.ledger.lock();
+        ledger.fetched = Some(fetched);
+        ledger.left_out = set.left_out;
+    }
+
     /// A fetch failed; the words are for admins.
     pub fn failed(&self, error: String, now: Moment) {
         self.over(now, |ledger| {

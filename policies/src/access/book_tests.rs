@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::access::{
-    Attempts, AuthError, BURST, Credentials, IssuerEntry, IssuerKeys, KeySetError, MAX_KEY_SET_BYTES, Origin,
+    Attempts, AuthError, BURST, Credentials, IssuerEntry, IssuerKeys, KeySetError, MAX_KEPT_BYTES, MAX_KEY_SET_BYTES,
+    NotKept, Origin, Pepper,
     Presented, TenantBinding, TokenProfile, WhyLeftOut,
 };
 
@@ -454,4 +455,110 @@ fn so_many_wait_for_a_book_and_one_more_does_not() {
     drop(waits);
     bed.fetched(&[&Signer::new("k")], None);
     assert_eq!(bed.book.fetches(), 1);
+}
+
+/// What a former start kept of `signer`'s key, fetched at this second.
+fn kept(signer: &Signer, fetched: i64, pepper: &Pepper) -> Vec<u8> {
+    let book = KeyBook::new("sso", ISSUER, KeyLocation::Discovered, ALL.to_vec());
+    book.to_keep(&set(&[signer.jwk()]), fetched, pepper).unwrap()
+}
+
+fn ask(book: KeyBook, signer: &Signer, now: i64) -> Result<(), AuthError> {
+    let credentials = Credentials::default().with_issuer(IssuerEntry {
+        issuer: ISSUER.into(),
+        audiences: vec!["mesh".into()],
+        keys: IssuerKeys::Fetched(Arc::new(book)),
+        tenants: TenantBinding::Tenant(TenantId::parse("acme").unwrap()),
+        profile: TokenProfile::Rfc9068,
+        leeway: Duration::ZERO,
+    });
+    credentials
+        .authenticate(Presented::Bearer(&signer.token()), now)
+        .map(drop)
+}
+
+#[test]
+fn kept_keys_hold_for_a_day_after_their_fetch_whatever_starts_lie_between() {
+    let (signer, pepper) = (Signer::new("k"), Pepper::default());
+    let day = i64::try_from(MAX_STALE.as_secs()).unwrap();
+    let bytes = kept(&signer, NOW, &pepper);
+    let read = |now| KeyBook::from_kept(&bytes, now, &pepper);
+    for (now, then, holds) in [
+        (NOW, NOW, true),
+        (NOW, NOW + day - 1, true),
+        (NOW + day - 1, NOW + day - 1, true),
+        (NOW + day - 1, NOW + day, false),
+        // A clock that was set back a little gives no more time.
+        (NOW - 60, NOW + day - 61, true),
+        (NOW - 60, NOW + day - 60, false),
+    ] {
+        let book = read(now).unwrap();
+        assert!(book.due().is_none(), "it is to be fetched at once");
+        assert_eq!(book.view(now).fetched, Some(NOW.min(now)));
+        assert_eq!(ask(book, &signer, then).is_ok(), holds, "read at {now}, used at {then}");
+    }
+    assert_eq!(read(NOW + day).unwrap_err(), NotKept::Stale);
+    assert_eq!(read(NOW - 61).unwrap_err(), NotKept::Future);
+    assert_eq!(read(i64::MAX).unwrap_err(), NotKept::Stale);
+    assert_eq!(read(i64::MIN).unwrap_err(), NotKept::Future);
+    let book = read(NOW).unwrap();
+    assert!(book.is_for("sso", ISSUER, &KeyLocation::Discovered, &ALL));
+    // A fetch that does not have them ends them, as if they had been fetched by this start.
+    let (other, moment) = (
+        Signer::new("other"),
+        Moment {
+            instant: Instant::now(),
+            unix: NOW,
+        },
+    );
+    book.fetched(KeySet::read(&set(&[other.jwk()]), &ALL).unwrap(), None, moment);
+    assert_eq!(ask(book, &signer, NOW), Err(AuthError::UnknownKey));
+}
+
+#[test]
+fn kept_keys_are_nobodys_but_this_meshs_and_whole() {
+    let (signer, pepper) = (Signer::new("k"), Pepper::default());
+    let bytes = kept(&signer, NOW, &pepper);
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        assert_eq!(
+            KeyBook::from_kept(&damaged, NOW, &pepper).unwrap_err(),
+            NotKept::Damaged,
+            "{at}"
+        );
+        assert_eq!(
+            KeyBook::from_kept(&bytes[..at], NOW, &pepper).unwrap_err(),
+            NotKept::Damaged,
+            "{at}"
+        );
+    }
+    let other = Pepper::from_bytes([1; 32]);
+    assert_eq!(KeyBook::from_kept(&bytes, NOW, &other).unwrap_err(), NotKept::Damaged);
+    // What was never fetched as a set of keys is none now.
+    let book = KeyBook::new(
+        "sso",
+        ISSUER,
+        KeyLocation::KeySet("https://a.example/keys".into()),
+        ALL.to_vec(),
+    );
+    let bytes = book.to_keep(b"<html>", NOW, &pepper).unwrap();
+    let refused = KeyBook::from_kept(&bytes, NOW, &pepper).unwrap_err();
+    assert_eq!(refused, NotKept::KeySet(KeySetError::Unreadable));
+}
+
+#[test]
+fn as_many_bytes_as_the_bound_are_kept_and_not_one_more() {
+    let (signer, pepper) = (Signer::new("k"), Pepper::default());
+    let book = KeyBook::new("sso", ISSUER, KeyLocation::Discovered, ALL.to_vec());
+    let of_length = |length: usize| {
+        let mut bytes = set(&[signer.jwk()]);
+        bytes.resize(length, b' ');
+        book.to_keep(&bytes, NOW, &pepper)
+    };
+    let bytes = of_length(MAX_KEY_SET_BYTES).unwrap();
+    let head = bytes.len() - MAX_KEY_SET_BYTES;
+    assert!(KeyBook::from_kept(&bytes, NOW, &pepper).is_ok());
+    assert!(of_length(MAX_KEPT_BYTES - head).is_some());
+    assert!(of_length(MAX_KEPT_BYTES - head + 1).is_none());
 }

@@ -15,6 +15,7 @@ mod certificate;
 mod claims;
 mod identity;
 mod jwt;
+mod kept;
 mod keyset;
 mod presented;
 mod recent;
@@ -49,6 +50,7 @@ pub use self::{
         IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys, KeyAlgorithm, KeyMaterial, MAX_LEEWAY, MAX_TOKEN_BYTES,
         TenantBinding, TokenProfile,
     },
+    kept::{MAX_KEPT_BYTES, NotKept},
     keyset::{KeySet, KeySetError, LeftOut, MAX_KEY_SET_BYTES, WhyLeftOut},
     presented::Presented,
     scope::{Scope, Scopes},
@@ -203,8 +205,9 @@ pub struct Credentials {
     certificates: Arc<Holders>,
     verified: Arc<VerifiedTokens>,
     recent: Arc<RecentKeys<StoredKey>>,
-    /// What a former start knew of keys' uses; only those who come first hold it.
+    /// What a former start knew of keys' uses, and the books that it kept; only those who come first hold it.
     remembered: Arc<Remembered>,
+    kept: Arc<[Arc<KeyBook>]>,
 }
 
 impl fmt::Debug for Credentials {
@@ -231,6 +234,15 @@ impl Credentials {
         Self {
             remembered: Arc::new(uses),
             ..Self::default()
+        }
+    }
+
+    /// The same with the books of issuers that a former start has kept: for issuers that are declared alike.
+    #[must_use]
+    pub fn with_kept_books(self, kept: Vec<Arc<KeyBook>>) -> Self {
+        Self {
+            kept: kept.into(),
+            ..self
         }
     }
 
@@ -344,6 +356,11 @@ impl Credentials {
         } else {
             self.by_token(text, peer, now_unix, origin)
         }
+    }
+
+    /// The books of former starts that wait for an issuer that is declared alike.
+    pub fn kept_books(&self) -> impl Iterator<Item = &Arc<KeyBook>> {
+        self.kept.iter()
     }
 
     /// The books of all issuers whose keys are fetched.

@@ -1,4 +1,6 @@
-//! What a caller shows, as a door has read it. Proves nothing.
+//! What a caller shows, as a door has read it.
+//!
+//! Owns the reading of the text after `Authorization:` (RFC 6750, section 2.1) and of no other header. Believes nothing of it.
 
 use std::fmt;
 
@@ -39,9 +41,7 @@ impl<'a> Presented<'a> {
             Self::Malformed
         }
     }
-}
 
-impl<'a> Presented<'a> {
     /// The same over a connection with this certificate.
     #[must_use]
     pub fn over(self, peer: Option<&'a PeerCertificate>) -> Self {

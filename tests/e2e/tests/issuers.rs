@@ -1,11 +1,12 @@
 //! Issuers that publish their keys, against a real one over HTTP: rotation without a lost request, outages that cost nobody
 //! anything, answers that are no key set, storms of unknown keys, and the whole flow of a client with a secret.
 
-use std::{sync::Arc, time::Duration};
+use std::{os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use jsonwebtoken::Algorithm;
-use mesh_harness::{Answer, Mesh, eventually};
+use mesh_harness::{Answer, Mesh, MeshOptions, eventually};
+use mesh_policies::{KeyAlgorithm, KeyBook, KeyLocation, Pepper};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -192,6 +193,128 @@ async fn an_issuer_that_is_down_costs_known_tenants_nothing() -> anyhow::Result<
     let ready = reqwest::get(format!("http://{}/health/ready", bed.mesh.addresses().metrics)).await?;
     ensure!(ready.status() == StatusCode::OK);
     Ok(())
+}
+
+/// The file of the issuer `sso` in a data folder.
+fn kept(data: &tempfile::TempDir) -> std::path::PathBuf {
+    data.path().join("issuer-keys/sso.keys")
+}
+
+/// A mesh on an old data folder.
+async fn again(data: Arc<tempfile::TempDir>) -> anyhow::Result<Mesh> {
+    Mesh::start_with(MeshOptions {
+        data: Some(data),
+        ..MeshOptions::default()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_down_while_the_mesh_restarts_costs_known_tenants_nothing() -> anyhow::Result<()> {
+    for discovered in [false, true] {
+        let (known, other) = (signer("known")?, signer("other")?);
+        let bed = Bed::start(&[&known], discovered).await?;
+        bed.until_takes(&known).await?;
+        let (token, unknown) = (bed.token(&known)?, bed.token(&other)?);
+        let Bed { mesh, provider } = bed;
+        drop(provider);
+        let mut data = mesh.stop().await?;
+        let mode = std::fs::metadata(kept(&data))?.permissions().mode();
+        ensure!(mode & 0o777 == 0o600, "{mode:o}");
+        // Twice: nothing is lost by a start that could fetch nothing.
+        for _ in 0..2 {
+            let mesh = again(data).await?;
+            // The first call, with no wait for anything.
+            let body = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.0]}]});
+            mesh.caller(&token).infer("m", &body).await?.ok()?;
+            let refused = mesh.caller(&unknown).infer("m", &body).await?;
+            ensure!(refused.status == 401, "{refused:?}");
+            data = mesh.stop().await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn kept_keys_that_are_damaged_too_old_or_of_another_mesh_are_not_used() -> anyhow::Result<()> {
+    let known = signer("known")?;
+    let bed = Bed::start(&[&known], false).await?;
+    bed.until_takes(&known).await?;
+    let (token, set) = (bed.token(&known)?, json!({"keys": [known.jwk()]}).to_string());
+    let location = KeyLocation::KeySet(bed.provider.keys_url());
+    let allowed = vec![
+        KeyAlgorithm::RS256,
+        KeyAlgorithm::PS256,
+        KeyAlgorithm::ES256,
+        KeyAlgorithm::EdDSA,
+    ];
+    let book = KeyBook::new("sso", &bed.provider.issuer(), location, allowed);
+    let Bed { mesh, provider } = bed;
+    drop(provider);
+    let mut data = mesh.stop().await?;
+    let pepper: [u8; 32] = std::fs::read(data.path().join("pepper"))?
+        .try_into()
+        .ok()
+        .context("no pepper")?;
+    let pepper = Pepper::from_bytes(pepper);
+    let right = std::fs::read(kept(&data))?;
+    let mut damaged = right.clone();
+    *damaged.last_mut().context("an empty file")? ^= 1;
+    let at = |unix: i64, pepper: &Pepper| book.to_keep(set.as_bytes(), unix, pepper).context("too many bytes");
+    let now = self::identity::signer::now();
+    let day = 24 * 3_600;
+    for (bytes, used) in [
+        (right.clone(), true),
+        (damaged, false),
+        (at(now - day + 600, &pepper)?, true),
+        (at(now - day, &pepper)?, false),
+        (at(now + 600, &pepper)?, false),
+        (at(now, &Pepper::default())?, false),
+        (b"mesh issuer keys 1 \n".to_vec(), false),
+        (right, true),
+    ] {
+        std::fs::write(kept(&data), bytes)?;
+        let mesh = again(data).await?;
+        let body = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.0]}]});
+        let answer = mesh.caller(&token).infer("m", &body).await?;
+        let wanted: u16 = if used { 200 } else { 503 };
+        ensure!(answer.status == wanted, "{answer:?}");
+        data = mesh.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn kept_keys_go_with_a_rotation_and_with_their_issuer() -> anyhow::Result<()> {
+    let (old, new) = (signer("old")?, signer("new")?);
+    let bed = Bed::start(&[&old], false).await?;
+    bed.until_takes(&old).await?;
+    let (token, fresh) = (bed.token(&old)?, bed.token(&new)?);
+    let Bed { mesh, provider } = bed;
+    let data = mesh.stop().await?;
+    // While the mesh is away the issuer replaces its key: the start that finds it there uses the old one no more.
+    provider.says(Manner::Keys(vec![new.jwk()])).await;
+    let mesh = again(data).await?;
+    let body = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.0]}]});
+    mesh.caller(&fresh).infer("m", &body).await?.ok()?;
+    let refused = mesh.caller(&token).infer("m", &body).await?;
+    ensure!(refused.status == 401, "{refused:?}");
+    let data = mesh.stop().await?;
+    ensure!(std::fs::read_to_string(kept(&data))?.contains("\"new\""));
+    Ok(())
+}
+
+#[tokio::test]
+async fn kept_keys_are_removed_with_the_issuers_record() -> anyhow::Result<()> {
+    let key = signer("k")?;
+    let bed = Bed::start(&[&key], false).await?;
+    bed.until_takes(&key).await?;
+    let request = bed.mesh.admin()?.request(Method::DELETE, "/issuers/sso");
+    request.send().await?.error_for_status()?;
+    eventually("the file is gone", || async {
+        Ok((!kept(bed.mesh.data()).exists()).then_some(()))
+    })
+    .await
 }
 
 #[tokio::test]

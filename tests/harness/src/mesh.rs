@@ -188,6 +188,11 @@ impl Mesh {
         }
     }
 
+    /// Its data folder.
+    pub fn data(&self) -> &TempDir {
+        &self.data
+    }
+
     /// Stops it in order; answers its data folder.
     pub async fn stop(mut self) -> anyhow::Result<Arc<TempDir>> {
         self.begin_stop();
