@@ -3,7 +3,8 @@
 //!
 //! `decision_cost KIND STATEMENTS REQUESTS` does that so many times, for callgrind to count: two amounts of requests tell what one of
 //! them takes. `found` only looks the name up, `none` asks without policies, `cached` with so many statements, `fresh` has them
-//! evaluated each time. Prints nanoseconds per request.
+//! evaluated each time, `open` too, where the statements name neither callers nor models, so that each of them is evaluated. Prints
+//! nanoseconds per request.
 #![expect(clippy::print_stdout, reason = "the program's answer")]
 
 use std::{
@@ -37,9 +38,15 @@ fn model(owner: &TenantId, name: &str) -> Result<Target, Box<dyn Error>> {
     })))
 }
 
-/// So many statements, none of which is about the caller.
-fn statements(count: usize) -> String {
+/// So many statements, none of which is about the caller; `open` ones do not say so at once.
+fn statements(count: usize, open: bool) -> String {
     let one = |index: usize| {
+        if open {
+            return format!(
+                "forbid (principal, action == Mesh::Action::\"model:infer\", resource) \
+                 when {{ principal in Mesh::Group::\"acme/group-{index}\" && resource != Mesh::Model::\"acme/model-{index}\" }};\n"
+            );
+        }
         format!(
             "forbid (principal in Mesh::Group::\"acme/group-{index}\", action == Mesh::Action::\"model:infer\", resource) \
              unless {{ resource == Mesh::Model::\"acme/model-{index}\" }};\n"
@@ -70,10 +77,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         expires: None,
         revoked: false,
     };
-    let text = statements(count);
+    let text = statements(count, kind == "open");
     let policies = Arc::new(Policies::compile((count > 0).then_some(("own", text.as_str())))?);
     let authorization = match kind.as_str() {
-        "cached" | "fresh" => Authorization::by(policies.clone()),
+        "cached" | "fresh" | "open" => Authorization::by(policies.clone()),
         _ => Authorization::default(),
     };
     let tenants = [TenantEntry {
@@ -90,7 +97,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let name = &names[index % MODELS];
         Ok(match kind.as_str() {
             "found" => black_box(tenant.target(name)).is_some(),
-            "fresh" => {
+            "fresh" | "open" => {
                 // One that remembers nothing yet.
                 let authorization = Authorization::by(policies.clone());
                 let target = tenant.target(name).ok_or("no such model")?;

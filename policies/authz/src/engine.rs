@@ -2,13 +2,14 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use cedar_policy::{Authorizer, Context, Decision, Effect as Said, Entities, PolicyId, PolicySet, Request, Response};
+use cedar_policy::{Authorizer, Context, Effect as Says, Entities, PolicyId, Request};
 use mesh_policies::authorization::{Action, Because, Deciding, Effect, Judge, Object, Subject, Verdict};
 
 use crate::{
     BUILTIN, BUILTIN_NAME, PolicyProblem,
     check::{READ_SCHEMA, statements},
     entities::Types,
+    index::{Index, Said},
 };
 
 /// The most statements of all declared policies together.
@@ -38,7 +39,7 @@ pub enum CompileError {
 
 /// The policies of a mesh, ready to be asked.
 pub struct Policies {
-    set: PolicySet,
+    index: Index,
     /// The hierarchy of actions.
     actions: Entities,
     types: Types,
@@ -59,7 +60,7 @@ impl Policies {
     pub fn compile<'a>(declared: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, CompileError> {
         let schema = READ_SCHEMA.as_ref().ok_or(CompileError::Schema)?;
         let mut policies = Self {
-            set: PolicySet::new(),
+            index: Index::default(),
             actions: schema.action_entities().map_err(|_| CompileError::Schema)?,
             types: Types::read().ok_or(CompileError::Schema)?,
             sources: HashMap::new(),
@@ -101,15 +102,24 @@ impl Policies {
                 statement: statement.number,
                 line: statement.line,
                 effect: match statement.policy.effect() {
-                    Said::Permit => Effect::Permit,
-                    Said::Forbid => Effect::Forbid,
+                    Says::Permit => Effect::Permit,
+                    Says::Forbid => Effect::Forbid,
                 },
             };
-            let added = self.set.add(statement.policy.new_id(id.clone()));
-            added.map_err(|_| CompileError::Twice(name.to_owned()))?;
-            self.sources.insert(id, deciding);
+            let twice = self.sources.insert(id.clone(), deciding).is_some();
+            let added = self.index.add(statement.policy.new_id(id));
+            if twice || added.is_err() {
+                return Err(CompileError::Twice(name.to_owned()));
+            }
         }
         Ok(())
+    }
+
+    /// The same, evaluated as one set.
+    #[cfg(test)]
+    pub(crate) fn in_one(mut self) -> Self {
+        self.index.in_one();
+        self
     }
 
     /// How the policies call who asks, such as `Mesh::Key::"acme/ci"`.
@@ -122,7 +132,7 @@ impl Policies {
         self.types.object(object).to_string()
     }
 
-    fn ask(&self, subject: &Subject<'_>, action: Action, object: &Object<'_>) -> Result<Response, String> {
+    fn ask(&self, subject: &Subject<'_>, action: Action, object: &Object<'_>) -> Result<Said, String> {
         let entities = self
             .types
             .entities(subject, object)
@@ -132,7 +142,7 @@ impl Policies {
         let (who, what) = (self.types.subject(subject), self.types.object(object));
         let request = Request::new(who, self.types.action(action), what, Context::empty(), None);
         let request = request.map_err(|error| error.to_string())?;
-        Ok(self.authorizer.is_authorized(&request, &self.set, &entities))
+        Ok(self.index.ask(&self.authorizer, &request, &entities))
     }
 }
 
@@ -142,25 +152,21 @@ impl Judge for Policies {
         if !action.is_by(subject.kind) || !action.objects().contains(&object.kind) {
             return Verdict::denied(Because::NothingPermits);
         }
-        let response = match self.ask(subject, action, object) {
-            Ok(response) => response,
-            Err(error) => return Verdict::denied(Because::Failed(error)),
+        let said = match self.ask(subject, action, object) {
+            Ok(Said { error: Some(error), .. }) | Err(error) => return Verdict::denied(Because::Failed(error)),
+            Ok(said) => said,
         };
-        if let Some(error) = response.diagnostics().errors().next() {
-            return Verdict::denied(Because::Failed(error.to_string()));
-        }
-        let mut deciding: Vec<Deciding> = response
-            .diagnostics()
-            .reason()
-            .filter_map(|id| self.sources.get(id).cloned())
-            .collect();
+        let sources = said.deciding.iter().filter_map(|id| self.sources.get(id));
+        let mut deciding: Vec<Deciding> = sources.cloned().collect();
         deciding.sort_by(|one, other| (&one.policy, one.statement).cmp(&(&other.policy, other.statement)));
-        let allowed = response.decision() == Decision::Allow;
         let because = if deciding.is_empty() {
             Because::NothingPermits
         } else {
             Because::Policies(deciding)
         };
-        Verdict { allowed, because }
+        Verdict {
+            allowed: said.allowed,
+            because,
+        }
     }
 }

@@ -13,6 +13,7 @@ mod check;
 mod declared;
 mod engine;
 mod entities;
+mod index;
 mod place;
 
 pub use check::{MAX_POLICY_BYTES, MAX_PROBLEMS, PolicyProblem, check};

@@ -539,6 +539,41 @@ proptest! {
         }
     }
 
+    /// Statements that are looked up by what they are about decide what all of them together decide, for the same reasons.
+    #[test]
+    fn what_is_not_evaluated_would_have_changed_nothing(
+        statements in proptest::collection::vec(a_statement(), 0..12),
+        (kind, of, grouped, scoped, role) in a_subject(),
+        owner in a_tenant(),
+        name in prop_oneof![Just("one"), Just("two")],
+        at in any::<proptest::sample::Index>(),
+    ) {
+        let text = statements.join("\n");
+        let compile = || Policies::compile((!text.is_empty()).then_some(("own", text.as_str()))).unwrap();
+        let (indexed, whole) = (compile(), compile().in_one());
+        let (of, owner) = (of.map(tenant), tenant(owner));
+        let groups = [Arc::from("team")];
+        let subject = Subject {
+            kind,
+            tenant: of.as_ref(),
+            name,
+            issuer: "https://idp.example",
+            groups: if grouped { &groups } else { &[] },
+            scopes: if scoped { infer() } else { Scopes::NONE },
+            role,
+        };
+        let action = *at.get(Action::ALL);
+        for kind in action.objects() {
+            let object = object(*kind, &owner);
+            let (one, other) = (indexed.judge(&subject, action, &object), whole.judge(&subject, action, &object));
+            match (&one.because, &other.because) {
+                // Of several that fail, either is told.
+                (Because::Failed(_), Because::Failed(_)) => {}
+                _ => prop_assert_eq!(one, other, "{}", text),
+            }
+        }
+    }
+
     /// What is remembered is what would be decided, the first time and each time after.
     #[test]
     fn a_remembered_decision_is_the_decision(
