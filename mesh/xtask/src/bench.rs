@@ -197,7 +197,7 @@ fn measure(bench: &Bench, only: &[Group], rows: &mut Vec<table::Row>) -> anyhow:
         rows.extend(limits::rows(&bench.programs.environment)?);
     }
     if wanted(Group::Instructions) {
-        rows.push(callgrind::row(bench)?);
+        rows.extend(callgrind::rows(bench)?);
     }
     if wanted(Group::Scheduling) {
         rows.extend(scheduling::rows(bench)?);

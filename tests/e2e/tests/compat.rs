@@ -158,7 +158,7 @@ async fn only_who_calls_from_this_machine_and_shows_nothing_needs_no_credential(
         "{log}"
     );
     admin.tenant("default", json!({"suspended": true})).await?;
-    mesh_harness::eventually("the tenant is suspended", || async {
+    eventually("the tenant is suspended", || async {
         Ok((local.infer("simple", &body).await?.status == 403).then_some(()))
     })
     .await?;
@@ -445,7 +445,7 @@ async fn models_of_the_repository_are_loaded_and_unloaded_by_its_tenant_alone() 
     control(&local, "simple", "unload", json!({})).await?.ok()?;
     assert!(!is_ready(&local, "simple").await?);
     // It is not led to any more, and may still be on its way from the device.
-    mesh_harness::eventually("the model has left the device", || async {
+    eventually("the model has left the device", || async {
         let gone = index(&local).await?[1] == of("simple", "1", "UNAVAILABLE", "unloaded");
         Ok(gone.then_some(()))
     })

@@ -13,9 +13,11 @@ use crate::{
     bench::{
         Bench,
         load::{Aim, Amount, Floor, send},
-        models::{self, MLP},
+        models::{self, MLP, TENANT},
+        profile::{self, Own},
         table::Row,
     },
+    node::document,
     prerequisites, process,
 };
 
@@ -27,18 +29,38 @@ const PATIENCE: Duration = Duration::from_secs(1_200);
 const FEW: u64 = 50;
 const MANY: u64 = 250;
 
-/// The row; without valgrind it says so.
-pub(crate) fn row(bench: &Bench) -> anyhow::Result<Row> {
+/// What a tenant usually has: more than the bench asks for, so that nothing is refused.
+const LIMITS: &str = concat!(
+    r#"{"limits": {"requests": {"per_second": 100000, "burst": 100000}, "device_ms": {"per_second": 100000, "burst": 100000}, "#,
+    r#""concurrency": 1000}, "budgets": {"monthly": {"device_ms": {"hard": 1000000000}}}}"#
+);
+/// All that is asked about a caller: who it is, what it may call, how much it may use; and its bill. None is inlined.
+const LET_IN: [&str; 6] = [
+    "mesh_router::keys::prove",
+    "mesh_policies::limits::Limiter::caller",
+    "mesh_policies::limits::Caller::admit",
+    "mesh_policies::snapshot::MeshSnapshot::callable",
+    "mesh_policies::limits::<impl mesh_policies::limits::ticket::Admission>::charge",
+    "core::ptr::drop_in_place<mesh_policies::limits::ticket::Admission>",
+];
+const POLICIES: Own<'_> = Own {
+    krate: "mesh_policies",
+    sources: "policies/src/",
+};
+
+/// The rows; without valgrind one says so.
+pub(crate) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let tools = prerequisites::answers("valgrind", &["--version"])
         && prerequisites::answers("callgrind_control", &["--version"]);
     if !tools {
-        return Ok(Row::missing(NAME, UNIT, "valgrind is not installed"));
+        return Ok(vec![Row::missing(NAME, UNIT, "valgrind is not installed")]);
     }
     eprintln!("instructions: starting the mesh under valgrind, which is slow");
     let body = models::body(&bench.folder, &MLP)?;
     let counts = Counts::new(bench, "mesh");
     let node = bench.start("callgrind", &counts.under(), PATIENCE)?;
     let keys = models::declare(&node, &bench.folder, &[&MLP])?;
+    node.apply(&document("Tenant", None, TENANT, LIMITS))?;
     let aim = Aim {
         address: SocketAddr::from(([127, 0, 0, 1], node.ports.inference)),
         path: "/v2/models/mlp/infer",
@@ -46,18 +68,67 @@ pub(crate) fn row(bench: &Bench) -> anyhow::Result<Row> {
         body: &body,
         grpc: false,
     };
-    let (ours, answer_bytes) = counts.per_request(bench, &aim, node.pid())?;
+    let Counted {
+        all: ours,
+        answer_bytes,
+        dumps,
+    } = counts.per_request(bench, &aim, node.pid())?;
     node.stop()?;
+    let let_in = of_functions(&dumps, &LET_IN)?;
     let counts = Counts::new(bench, "floor");
     let floor = Floor::start(bench, answer_bytes, &counts.under())?;
     let aim = Aim {
         address: floor.address,
         ..aim
     };
-    let (theirs, _) = counts.per_request(bench, &aim, floor.running.pid())?;
+    let theirs = counts.per_request(bench, &aim, floor.running.pid())?.all;
     floor.running.stop()?;
     let note = "all threads, libtorch included; beside the empty handler";
-    Ok(Row::pair(NAME.to_owned(), UNIT, (ours, theirs), note))
+    let of_these = "  who calls, what they may call, the usual limits";
+    Ok(vec![
+        Row::pair(NAME.to_owned(), UNIT, (ours, theirs), note),
+        Row::pair(
+            of_these.to_owned(),
+            UNIT,
+            (let_in, ours),
+            "beside the whole request; aim 0.05 or less",
+        ),
+    ])
+}
+
+/// Instructions per request in some functions, with everything below them.
+fn of_functions(dumps: &[PathBuf; 2], functions: &[&str]) -> anyhow::Result<f64> {
+    let sum = |dump: &PathBuf| -> anyhow::Result<f64> {
+        let text = std::fs::read_to_string(dump).with_context(|| format!("callgrind wrote no {}", dump.display()))?;
+        let profile = profile::read(&text, POLICIES).context("callgrind's output cannot be read")?;
+        let mut sum = 0.0;
+        for function in functions {
+            // A function that is not there has been inlined, and what it costs would be left out without a word.
+            let count = profile.calls.get(*function);
+            #[expect(clippy::cast_precision_loss, reason = "a sum of instructions of a few hundred requests")]
+            let count = *count.with_context(|| format!("callgrind saw no {function}"))? as f64;
+            sum += count;
+        }
+        Ok(sum)
+    };
+    let [few, many] = dumps;
+    Ok((sum(many)? - sum(few)?) / requests_between())
+}
+
+fn requests_between() -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred requests")]
+    let difference = (MANY - FEW) as f64;
+    difference
+}
+
+/// What was counted of one program.
+#[derive(Debug)]
+struct Counted {
+    /// Instructions per request.
+    all: f64,
+    answer_bytes: usize,
+    /// What was written after few requests, and after many.
+    dumps: [PathBuf; 2],
 }
 
 /// Where the counts of one program go.
@@ -86,8 +157,7 @@ impl Counts {
         options.into_iter().map(str::to_owned).chain([file]).collect()
     }
 
-    /// Instructions per request, and the bytes of an answer.
-    fn per_request(&self, bench: &Bench, aim: &Aim<'_>, pid: u32) -> anyhow::Result<(f64, usize)> {
+    fn per_request(&self, bench: &Bench, aim: &Aim<'_>, pid: u32) -> anyhow::Result<Counted> {
         let amount = |requests| Amount {
             concurrency: 1,
             warm_up: 0.0,
@@ -97,20 +167,20 @@ impl Counts {
         send(bench, aim, amount(FEW))?;
         control(&["-i", "on"], pid)?;
         send(bench, aim, amount(FEW))?;
-        let mut counts = [0.0; 2];
         let mut answer_bytes = 0;
-        for (index, (requests, count)) in [FEW, MANY].into_iter().zip(&mut counts).enumerate() {
+        let dumps = [1, 2].map(|number| PathBuf::from(format!("{}.{number}", self.file.display())));
+        for requests in [FEW, MANY] {
             control(&["-z"], pid)?;
             answer_bytes = send(bench, aim, amount(requests))?.answer_bytes;
             control(&["-d"], pid)?;
-            let dump = PathBuf::from(format!("{}.{}", self.file.display(), index + 1));
-            *count = total(&dump)?;
         }
         control(&["-i", "off"], pid)?;
-        let [few, many] = counts;
-        #[expect(clippy::cast_precision_loss, reason = "a few hundred requests")]
-        let difference = (MANY - FEW) as f64;
-        Ok(((many - few) / difference, answer_bytes))
+        let [few, many] = &dumps;
+        Ok(Counted {
+            all: (total(many)? - total(few)?) / requests_between(),
+            answer_bytes,
+            dumps,
+        })
     }
 }
 
