@@ -12,7 +12,7 @@ use std::{collections::HashMap, error::Error, hint::black_box, time::Duration};
 use mesh_policies::{
     ApiKeyEntry, Credentials, MeshSnapshot, Pepper, Presented, Scope, TenantEntry,
     access::generate_api_key,
-    limits::{Budgets, Charge, Limiter, Limits, Marks, Rate, TenantLimits, Unit},
+    limits::{Alike, Budgets, Charge, Limiter, Limits, Marks, Rate, TenantLimits, Unit},
 };
 use mesh_types::{ModelId, SystemClock, TenantId, TenantShare};
 use rand::{SeedableRng, rngs::StdRng};
@@ -91,6 +91,7 @@ fn known(kind: &str, tenants: usize, subject: (&TenantId, &ModelId)) -> Result<K
     let bytes_before = resident()?;
     let mut credentials = Credentials::new(pepper.clone());
     let mut entries = Vec::with_capacity(tenants);
+    let mut alike = Alike::default();
     for (index, keys) in generated.chunks(KEYS).enumerate() {
         let id = TenantId::parse(&format!("tenant-{index}"))?;
         for key in keys {
@@ -112,7 +113,8 @@ fn known(kind: &str, tenants: usize, subject: (&TenantId, &ModelId)) -> Result<K
                 "all" => every_limit(subject.0, subject.1, &key),
                 "usual" => usual_limits(),
                 _ => TenantLimits::default(),
-            },
+            }
+            .alike(&mut alike),
             share: TenantShare::default(),
             targets: HashMap::new(),
         });

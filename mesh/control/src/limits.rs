@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use mesh_policies::{
     Pepper,
-    limits::{Budgets, Limits, Marks, Rate, TenantLimits, Unit},
+    limits::{Alike, Budgets, Limits, Marks, Rate, TenantLimits, Unit},
 };
 use mesh_resources::{BudgetSpec, BudgetsSpec, Enforce, LimitsSpec, MarksSpec, RateSpec, TenantSpec};
 use mesh_types::TenantId;
@@ -49,7 +49,11 @@ pub(crate) fn of_tenants(records: &Records, pepper: &Pepper) -> BTreeMap<TenantI
             });
         }
     }
-    all
+    // Most tenants have one of a few plans.
+    let mut alike = Alike::default();
+    all.into_iter()
+        .map(|(tenant, limits)| (tenant, limits.alike(&mut alike)))
+        .collect()
 }
 
 fn of_tenant(pepper: &Pepper, tenant: &TenantId, spec: &TenantSpec) -> TenantLimits {

@@ -3,7 +3,7 @@
 //! Owns no counter: state is in the limiter, by the tenant's name and what stands for a subject of it, so that it outlives snapshots.
 
 use std::{
-    collections::HashMap,
+    cmp::Ordering,
     num::NonZeroU64,
     sync::{Arc, LazyLock},
 };
@@ -12,14 +12,15 @@ use mesh_types::{ModelId, TenantId};
 
 use super::{
     rule::{Scope, Unit, What},
-    subject::{EachToken, Subject, Who},
+    subject::{Subject, Who},
+    terms::{Alike, Terms, Word},
 };
 
 /// The widest rate and burst: both times a thousand million are counted in 64 bits.
 pub const MAX_AMOUNT: u64 = 9_000_000_000;
 
 /// So many a second, and so many at once after a pause; from 1 to [`MAX_AMOUNT`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     per_second: NonZeroU64,
     burst: NonZeroU64,
@@ -53,7 +54,7 @@ impl Rate {
 }
 
 /// What a subject may use; none is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Limits {
     /// By unit, in the order of [`Unit::ALL`].
     pub rates: [Option<Rate>; 4],
@@ -100,7 +101,7 @@ impl Limits {
 }
 
 /// A budget's marks; none is no mark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Marks {
     /// From here on callers are warned.
     pub soft: Option<u64>,
@@ -134,7 +135,7 @@ impl Budgets {
 }
 
 /// The budget of one unit for a day or a month.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Budget {
     pub(super) of_month: bool,
     pub(super) unit: Unit,
@@ -164,22 +165,13 @@ pub struct TenantLimits(Arc<Inner>);
 
 #[derive(Debug, Clone)]
 struct Inner {
-    own: Arc<Subject>,
-    budgets: Box<[Budget]>,
-    budgets_shadow: bool,
+    own: Subject,
     limited: bool,
-    /// None where subjects of tokens have no limits of their own.
-    each_token: Option<Box<EachToken>>,
-    /// None where only the tenant itself, and subjects of tokens, have limits.
-    others: Option<Box<Others>>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Others {
-    // Those that have limits, and nobody else: keys by what their callers are known by ([`Who::credential`]).
-    keys: HashMap<Arc<str>, Arc<Subject>>,
-    endpoints: HashMap<Arc<str>, Arc<Subject>>,
-    models: HashMap<(TenantId, ModelId), Arc<Subject>>,
+    /// Of each subject of a token; none where those have no limits of their own.
+    each_token: Option<Arc<Terms>>,
+    /// Those that have limits, and nobody else, by scope and name: keys by what their callers are known by ([`Who::credential`]), models
+    /// with their owner in front. Few in most tenants, so a sorted list and no map.
+    others: Vec<Arc<Subject>>,
 }
 
 impl Default for TenantLimits {
@@ -199,16 +191,14 @@ impl TenantLimits {
     /// A tenant's own limits.
     pub fn new(limits: Limits, budgets: Budgets, partition: Option<&str>) -> Self {
         let set = budgets.set();
-        let shown = if budgets.shadow { &[] } else { &*set };
-        // The tenant's own counters are found without a name.
-        let own = Subject::with_budgets(Scope::Tenant, "", limits, shown, partition);
+        let (word, limited) = (Word::new(partition), !set.is_empty() || !limits.is_none());
+        let terms = Terms::new(Scope::Tenant, limits, (set, budgets.shadow), &word);
         Self(Arc::new(Inner {
-            own: Arc::new(own),
-            limited: !set.is_empty() || !limits.is_none(),
-            budgets: set,
-            budgets_shadow: budgets.shadow,
+            // The tenant's own counters are found without a name.
+            own: Subject::new("", terms, word),
+            limited,
             each_token: None,
-            others: None,
+            others: Vec::new(),
         }))
     }
 
@@ -217,62 +207,80 @@ impl TenantLimits {
     pub fn with_token_subjects(mut self, limits: Limits) -> Self {
         let inner = Arc::make_mut(&mut self.0);
         inner.limited = true;
-        inner.each_token = Some(Box::new(EachToken::new(limits)));
+        inner.each_token = Some(Terms::of(Scope::Token, limits, &Word::default()));
         self
     }
 
     /// The same with limits of an API key, by what its callers are known by.
     #[must_use]
-    pub fn with_key(mut self, credential: &str, limits: Limits, partition: Option<&str>) -> Self {
-        let subject = Arc::new(Subject::new(Scope::Key, credential, limits, partition));
-        self.others().keys.insert(Arc::from(credential), subject);
-        self
+    pub fn with_key(self, credential: &str, limits: Limits, partition: Option<&str>) -> Self {
+        self.with(Scope::Key, credential, limits, partition)
     }
 
     /// The same with limits of an endpoint.
     #[must_use]
-    pub fn with_endpoint(mut self, endpoint: &str, limits: Limits, partition: Option<&str>) -> Self {
-        let subject = Arc::new(Subject::new(Scope::Endpoint, endpoint, limits, partition));
-        self.others().endpoints.insert(Arc::from(endpoint), subject);
-        self
+    pub fn with_endpoint(self, endpoint: &str, limits: Limits, partition: Option<&str>) -> Self {
+        self.with(Scope::Endpoint, endpoint, limits, partition)
     }
 
     /// The same with limits of a model, its own or one that was granted to it.
     #[must_use]
-    pub fn with_model(mut self, owner: &TenantId, model: &ModelId, limits: Limits, partition: Option<&str>) -> Self {
-        let name = format!("{owner}/{model}");
-        let subject = Arc::new(Subject::new(Scope::Model, &name, limits, partition));
-        self.others().models.insert((owner.clone(), model.clone()), subject);
+    pub fn with_model(self, owner: &TenantId, model: &ModelId, limits: Limits, partition: Option<&str>) -> Self {
+        self.with(Scope::Model, &format!("{owner}/{model}"), limits, partition)
+    }
+
+    fn with(mut self, scope: Scope, name: &str, limits: Limits, partition: Option<&str>) -> Self {
+        let word = Word::new(partition);
+        let subject = Arc::new(Subject::new(name, Terms::of(scope, limits, &word), word));
+        let inner = Arc::make_mut(&mut self.0);
+        inner.limited = true;
+        match inner.place(scope, |known| (*known).cmp(name)) {
+            Ok(place) => {
+                if let Some(known) = inner.others.get_mut(place) {
+                    *known = subject;
+                }
+            }
+            Err(place) => inner.others.insert(place, subject),
+        }
         self
     }
 
-    fn others(&mut self) -> &mut Others {
-        let inner = Arc::make_mut(&mut self.0);
-        inner.limited = true;
-        inner.others.get_or_insert_default()
+    /// The same, sharing what is declared alike with all that were made alike before.
+    #[must_use]
+    pub fn alike(mut self, alike: &mut Alike) -> Self {
+        if self.is_limited() {
+            let inner = Arc::make_mut(&mut self.0);
+            alike.make_one(&mut inner.own.terms);
+            inner.each_token.iter_mut().for_each(|terms| alike.make_one(terms));
+            for other in &mut inner.others {
+                alike.make_one(&mut Arc::make_mut(other).terms);
+            }
+            inner.others.shrink_to_fit();
+        }
+        self
     }
 
-    pub(super) fn own(&self) -> &Arc<Subject> {
+    pub(super) fn own(&self) -> &Subject {
         &self.0.own
     }
 
     /// The limits of a caller besides its tenant's: its key's, or those of each token's subject.
     pub(super) fn caller(&self, who: Who<'_>) -> Option<Arc<Subject>> {
-        let key = || self.0.others.as_ref()?.keys.get(who.credential).cloned();
-        let token = || self.0.each_token.as_ref()?.subject(who);
+        let key = || self.0.find(Scope::Key, |name| name.cmp(who.credential)).cloned();
+        let token = || Subject::of_token(who, self.0.each_token.as_ref()?);
         key().or_else(token)
     }
 
     pub(super) fn endpoint(&self, endpoint: &str) -> Option<&Arc<Subject>> {
-        self.0.others.as_ref()?.endpoints.get(endpoint)
+        self.0.find(Scope::Endpoint, |name| name.cmp(endpoint))
     }
 
     pub(super) fn model(&self, owner: &TenantId, model: &ModelId) -> Option<&Arc<Subject>> {
-        let models = &self.0.others.as_ref()?.models;
-        if models.is_empty() {
-            return None;
-        }
-        models.get(&(owner.clone(), model.clone()))
+        let (owner, model) = (owner.as_str(), model.as_str());
+        self.0.find(Scope::Model, |name| {
+            let wanted = owner.bytes().chain([b'/']).chain(model.bytes());
+            name.bytes().cmp(wanted)
+        })
     }
 
     /// Whether a caller of this tenant may be told of a limit.
@@ -282,9 +290,24 @@ impl TenantLimits {
 
     pub(super) fn budgets(&self) -> SetBudgets<'_> {
         SetBudgets {
-            all: &self.0.budgets,
-            shadow: self.0.budgets_shadow,
+            all: &self.0.own.terms.budgets,
+            shadow: self.0.own.terms.budgets_shadow,
         }
+    }
+}
+
+impl Inner {
+    /// Where the subject is whose name this compares as equal, or where it would be.
+    fn place(&self, scope: Scope, name: impl Fn(&str) -> Ordering) -> Result<usize, usize> {
+        let order = |known: &Arc<Subject>| known.scope().cmp(&scope).then_with(|| name(&known.name));
+        self.others.binary_search_by(order)
+    }
+
+    fn find(&self, scope: Scope, name: impl Fn(&str) -> Ordering) -> Option<&Arc<Subject>> {
+        if self.others.is_empty() {
+            return None;
+        }
+        self.others.get(self.place(scope, name).ok()?)
     }
 }
 
@@ -307,13 +330,14 @@ mod tests {
         budgets.monthly[1].hard = Some(8);
         budgets.monthly[0].soft = Some(1);
         let all = TenantLimits::new(limits, budgets, Some("cHsdsRa894=="));
+        let [standard, own] = all.own().policy();
         assert_eq!(
-            all.own().policy.standard,
+            standard,
             "\"requests\";q=5;w=1;pk=:cHsdsRa894==:, \"input-bytes\";q=1000;qu=\"content-bytes\";w=10;pk=:cHsdsRa894==:, \
              \"concurrency\";q=2;qu=\"concurrent-requests\";pk=:cHsdsRa894==:, \"daily-requests\";q=9;w=86400;pk=:cHsdsRa894==:"
         );
         assert_eq!(
-            all.own().policy.own,
+            own,
             "\"device-ms\";q=2000;qu=\"device-ms\";w=4;pk=:cHsdsRa894==:, \"queued-rows\";q=7;qu=\"rows\";pk=:cHsdsRa894==:, \
              \"monthly-rows\";q=8;qu=\"rows\";pk=:cHsdsRa894==:"
         );
@@ -325,5 +349,65 @@ mod tests {
     fn a_rate_is_brought_within_its_bounds() {
         assert_eq!(Rate::new(0, 0), Rate::new(1, 1));
         assert_eq!(Rate::new(MAX_AMOUNT + 1, u64::MAX), Rate::new(MAX_AMOUNT, MAX_AMOUNT));
+    }
+
+    #[test]
+    fn subjects_are_found_by_scope_and_name_and_the_later_of_two_stays() {
+        let limits = |burst| Limits::default().with_rate(Unit::Rows, Rate::new(1, burst));
+        let burst = |found: Option<&Arc<Subject>>| Some(found?.limits().rate(Unit::Rows)?.burst());
+        let (a, b, model) = ("a".parse().unwrap(), "a.b".parse().unwrap(), "m".parse().unwrap());
+        let all = (1..=20).rev().fold(TenantLimits::default(), |all, number| {
+            let all = all.with_key(&format!("key:{number}"), limits(number), None);
+            all.with_endpoint(&format!("key:{number}"), limits(100 + number), None)
+        });
+        let all = all
+            .with_model(&a, &model, limits(200), None)
+            .with_model(&b, &model, limits(201), None);
+        let all = all.with_endpoint("key:7", limits(300), None);
+        for number in 1..=20 {
+            let name = format!("key:{number}");
+            let who = Who {
+                credential: &name,
+                subject: "",
+            };
+            assert_eq!(burst(all.caller(who).as_ref()), Some(number));
+            let endpoint = if number == 7 { 300 } else { 100 + number };
+            assert_eq!(burst(all.endpoint(&name)), Some(endpoint));
+        }
+        assert_eq!(
+            (burst(all.model(&a, &model)), burst(all.model(&b, &model))),
+            (Some(200), Some(201))
+        );
+        assert!(all.endpoint("key:21").is_none() && all.endpoint("a/m").is_none());
+        assert!(all.model(&model.to_string().parse().unwrap(), &model).is_none());
+    }
+
+    #[test]
+    fn what_is_declared_alike_is_kept_once_and_each_keeps_its_own_word() {
+        let mut alike = Alike::default();
+        let limits = |burst| Limits::default().with_rate(Unit::Requests, Rate::new(1, burst));
+        let mut tenant = |burst, word| {
+            TenantLimits::new(limits(burst), Budgets::default(), word)
+                .with_key("k", limits(burst), word)
+                .with_token_subjects(limits(burst))
+                .alike(&mut alike)
+        };
+        let words = ["cHsdsRa894==", "AAAAAAAAAAA="];
+        let [one, other] = words.map(|word| tenant(5, Some(word)));
+        let (apart, unnamed) = (tenant(6, Some("cHsdsRa894==")), tenant(5, None));
+        assert!(Arc::ptr_eq(&one.own().terms, &other.own().terms));
+        assert!(!Arc::ptr_eq(&one.own().terms, &apart.own().terms));
+        for (tenant, text) in [
+            (one, "\"requests\";q=5;w=5;pk=:cHsdsRa894==:"),
+            (other, "\"requests\";q=5;w=5;pk=:AAAAAAAAAAA=:"),
+            (apart, "\"requests\";q=6;w=6;pk=:cHsdsRa894==:"),
+            (unnamed, "\"requests\";q=5;w=5"),
+        ] {
+            assert_eq!(tenant.own().policy()[0], text);
+        }
+        // The tenant's, the key's and each token's; twice, and without a word a third time but for the tokens'.
+        assert_eq!(alike.len(), 3 + 3 + 2);
+        let long = TenantLimits::new(limits(5), Budgets::default(), Some("0123456789abcdef"));
+        assert_eq!(long.own().policy()[0], "\"requests\";q=5;w=5");
     }
 }

@@ -13,10 +13,11 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::{
-    bucket::{Bucket, Short},
+    bucket::{Buckets, Short},
     declared::{Limits, SetBudgets},
     rule::{Amounts, LimitError, ROOM_RETRY, Rule, Scope, Unit, What},
-    subject::{BySubject, Subject, SubjectId, amount, as_shown},
+    subject::{BySubject, Subject},
+    terms::{Terms, amount, as_shown},
     usage::Counts,
 };
 
@@ -77,24 +78,25 @@ pub struct Told {
     pub passed: SmallVec<[Rule; 2]>,
 }
 
-/// The counters of one subject.
-#[derive(Debug, Clone, Copy, Default)]
+/// The counters of one subject: there is one for each that has called, of many tenants, so it is small.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Cells {
-    buckets: [Bucket; 4],
+    buckets: Buckets,
     pub(super) in_flight: u32,
+    /// What a row costs a device, in microseconds; zero before the first.
+    mean: u32,
     queued_rows: u64,
     queued_bytes: u64,
-    /// What a row costs a device, in microseconds; zero before the first.
-    mean: u64,
 }
 
 impl Cells {
-    fn bucket(&mut self, unit: Unit) -> Option<&mut Bucket> {
-        self.buckets.get_mut(unit as usize)
+    /// Brings the buckets to now and under the terms.
+    fn follow(&mut self, terms: &Terms, now: u64) {
+        self.buckets.follow(&terms.rates, now);
     }
 
     fn check(&mut self, part: &Part<'_>, now: u64) -> Result<(), LimitError> {
-        let (limits, scope) = (&part.subject.limits, part.subject.id.scope);
+        let (limits, scope) = (part.subject.limits(), part.subject.scope());
         let reached = |what, limit, retry_after| LimitError::Reached {
             rule: Rule { scope, what },
             limit,
@@ -109,16 +111,14 @@ impl Cells {
         if part.room {
             self.check_room(part)?;
         }
-        for ((unit, rate), asked) in Unit::ALL.into_iter().zip(limits.rates).zip(part.amounts) {
-            let (Some(rate), Some(bucket)) = (rate, self.bucket(unit)) else {
-                continue;
-            };
-            bucket.follow(rate, now);
-            if asked == 0 {
-                continue;
-            }
+        self.follow(&part.subject.terms, now);
+        if !part.subject.terms.has_rates {
+            return Ok(());
+        }
+        for ((unit, rate), asked) in Unit::ALL.into_iter().zip(&limits.rates).zip(part.amounts) {
+            let (Some(rate), 1..) = (*rate, asked) else { continue };
             let what = What::rate(unit);
-            match bucket.fits(asked, rate) {
+            match self.buckets.fits(unit, asked, rate) {
                 Ok(()) => {}
                 Err(Short::Until(nanos)) => {
                     let limit = as_shown(unit, rate.per_second());
@@ -137,7 +137,7 @@ impl Cells {
     }
 
     fn check_room(&self, part: &Part<'_>) -> Result<(), LimitError> {
-        let (limits, scope) = (&part.subject.limits, part.subject.id.scope);
+        let (limits, scope) = (part.subject.limits(), part.subject.scope());
         let rows = (What::QueuedRows, limits.queued_rows, self.queued_rows, Unit::Rows);
         let bytes = (
             What::QueuedBytes,
@@ -170,16 +170,16 @@ impl Cells {
             self.queued_rows = self.queued_rows.saturating_add(amount(&part.amounts, Unit::Rows));
             self.queued_bytes = (self.queued_bytes).saturating_add(amount(&part.amounts, Unit::InputBytes));
         }
-        for ((rate, bucket), asked) in part
-            .subject
-            .limits
-            .rates
-            .iter()
-            .zip(&mut self.buckets)
+        if !part.subject.terms.has_rates {
+            return;
+        }
+        for ((unit, rate), asked) in Unit::ALL
+            .into_iter()
+            .zip(&part.subject.limits().rates)
             .zip(part.amounts)
         {
             if rate.is_some() && asked > 0 {
-                bucket.take(asked);
+                self.buckets.take(unit, asked);
             }
         }
     }
@@ -195,10 +195,8 @@ impl Cells {
 
     /// A request's token comes back.
     pub(super) fn forgive_request(&mut self, limits: &Limits) {
-        if limits.rate(Unit::Requests).is_some()
-            && let Some(bucket) = self.bucket(Unit::Requests)
-        {
-            bucket.give_back(1);
+        if limits.rate(Unit::Requests).is_some() {
+            self.buckets.give_back(Unit::Requests, 1);
         }
     }
 
@@ -206,36 +204,35 @@ impl Cells {
     fn true_up(&mut self, subject: &Subject, bill: &Bill, now: u64) {
         if bill.ran > 0 {
             let measured = bill.ran / bill.rows.max(1);
-            self.mean = match self.mean {
+            let mean = match u64::from(self.mean) {
                 0 => measured.max(1),
                 mean => (mean * (WEIGHT - 1) + measured).div_ceil(WEIGHT).max(1),
             };
+            // More than an hour for a row is an hour.
+            self.mean = u32::try_from(mean).unwrap_or(u32::MAX);
         }
-        if subject.limits.rate(Unit::DeviceTime).is_none() {
+        if subject.limits().rate(Unit::DeviceTime).is_none() {
             return;
         }
-        let Some(bucket) = self.bucket(Unit::DeviceTime) else {
-            return;
-        };
         if bill.ran >= bill.reserved {
-            bucket.take_at(bill.ran - bill.reserved, now);
+            (self.buckets).take_at(Unit::DeviceTime, bill.ran - bill.reserved, now);
         } else {
-            bucket.give_back(bill.reserved - bill.ran);
+            self.buckets.give_back(Unit::DeviceTime, bill.reserved - bill.ran);
         }
     }
 
     fn is_at_rest(&mut self, now: u64) -> bool {
         let quiet = self.in_flight == 0 && self.queued_rows == 0 && self.queued_bytes == 0;
-        quiet && self.buckets.iter_mut().all(|bucket| bucket.is_full(now))
+        quiet && self.buckets.are_full(now)
     }
 
     /// What is left of each rule, and the seconds until it is whole again.
     pub(super) fn left(&mut self, subject: &Subject, now: u64, mut tell: impl FnMut(What, u64, Option<u64>)) {
-        let limits = &subject.limits;
-        for (unit, rate) in Unit::ALL.into_iter().zip(limits.rates) {
-            if let (Some(rate), Some(bucket)) = (rate, self.bucket(unit)) {
-                bucket.follow(rate, now);
-                let (left, nanos) = bucket.left(rate);
+        let limits = subject.limits();
+        self.follow(&subject.terms, now);
+        for (unit, rate) in Unit::ALL.into_iter().zip(&limits.rates) {
+            if let Some(rate) = *rate {
+                let (left, nanos) = self.buckets.left(unit, rate);
                 tell(
                     What::rate(unit),
                     as_shown(unit, left),
@@ -268,71 +265,71 @@ pub(super) struct Bill {
     pub(super) ran: u64,
 }
 
-/// All counters of a tenant.
+/// Counters of subjects of tokens.
+#[derive(Debug, Default)]
+struct Tokens {
+    cells: BySubject<Cells>,
+    /// Until when there is no look for room.
+    full_until: u64,
+}
+
+/// All counters of a tenant. Each subject's are made when it first calls.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) own: Cells,
     others: BySubject<Cells>,
-    tokens: BySubject<Cells>,
-    /// Until when there is no look for room among the latter.
-    full_until: u64,
+    tokens: Option<Box<Tokens>>,
     pub(super) counts: Counts,
 }
 
 impl State {
     /// A subject's counters, made if they are not there; nothing where there is no room.
-    fn cells(&mut self, id: &SubjectId, now: u64) -> Result<&mut Cells, LimitError> {
-        let (cells, most, what) = match id.scope {
-            Scope::Tenant => return Ok(&mut self.own),
-            Scope::Token => (&mut self.tokens, MAX_TOKEN_SUBJECTS, "subjects of tokens"),
-            _ => (
-                &mut self.others,
-                MAX_SUBJECTS,
-                "limited keys, endpoints and models",
-            ),
-        };
-        if cells.len() >= most && !cells.contains_key(id) {
-            if now >= self.full_until {
-                tidy(cells, now);
-            }
-            if cells.len() >= most {
-                // Only tokens' subjects are as many as others make them.
-                if id.scope == Scope::Token && now >= self.full_until {
-                    self.full_until = now.saturating_add(LOOK_NANOS);
+    fn cells(&mut self, subject: &Subject, now: u64) -> Result<&mut Cells, LimitError> {
+        let id = &subject.id;
+        match subject.scope() {
+            Scope::Tenant => Ok(&mut self.own),
+            Scope::Token => self.tokens.get_or_insert_default().cells(subject, now),
+            _ => {
+                if self.others.len() >= MAX_SUBJECTS && !self.others.contains_key(id) {
+                    tidy(&mut self.others, now);
+                    if self.others.len() >= MAX_SUBJECTS {
+                        return Err(LimitError::Full("limited keys, endpoints and models"));
+                    }
                 }
-                return Err(LimitError::Full(what));
+                Ok(self.others.entry(*id).or_default())
             }
         }
-        Ok(cells.entry(*id).or_default())
     }
 
     /// A subject's counters, if there are any.
-    pub(super) fn known(&mut self, id: &SubjectId) -> Option<&mut Cells> {
-        match id.scope {
+    pub(super) fn known(&mut self, subject: &Subject) -> Option<&mut Cells> {
+        match subject.scope() {
             Scope::Tenant => Some(&mut self.own),
-            Scope::Token => self.tokens.get_mut(id),
-            _ => self.others.get_mut(id),
+            Scope::Token => self.tokens.as_mut()?.cells.get_mut(&subject.id),
+            _ => self.others.get_mut(&subject.id),
         }
     }
 
     /// Forgets subjects of which nothing is taken: they begin anew as they are.
     pub(super) fn tidy(&mut self, now: u64) {
         tidy(&mut self.others, now);
-        tidy(&mut self.tokens, now);
+        if let Some(tokens) = &mut self.tokens {
+            tidy(&mut tokens.cells, now);
+        }
     }
 
     /// How many subjects besides the tenant have counters.
     pub(super) fn subjects(&self) -> usize {
-        self.others.len() + self.tokens.len()
+        self.others.len() + self.tokens.as_ref().map_or(0, |tokens| tokens.cells.len())
     }
 
     /// What so many rows will cost a device, by what is known closest to them; no more than any burst.
     pub(super) fn estimate<'a>(&mut self, rows: u64, subjects: impl Iterator<Item = &'a Subject> + Clone) -> u64 {
         let means = subjects
             .clone()
-            .filter_map(|subject| self.known(&subject.id).map(|cells| cells.mean));
-        let mean = means.filter(|mean| *mean > 0).last().unwrap_or(UNMEASURED);
-        let bursts = subjects.filter_map(|subject| subject.limits.rate(Unit::DeviceTime));
+            .filter_map(|subject| self.known(subject).map(|cells| cells.mean));
+        let mean = means.filter(|mean| *mean > 0).last().map_or(UNMEASURED, u64::from);
+        let bursts = subjects.filter_map(|subject| subject.limits().rate(Unit::DeviceTime));
         let estimate = mean.saturating_mul(rows);
         bursts.fold(estimate, |estimate, rate| estimate.min(rate.burst()))
     }
@@ -347,14 +344,14 @@ impl State {
     ) -> Result<Told, LimitError> {
         let mut told = Told::default();
         for part in parts {
-            if spared.has(part.subject.id.scope) {
+            if spared.has(part.subject.scope()) {
                 continue;
             }
-            let checked = self.cells(&part.subject.id, at.nanos)?.check(part, at.nanos);
-            match checked.map_err(|error| (error.rule().filter(|_| part.subject.limits.shadow), error)) {
+            let checked = self.cells(part.subject, at.nanos)?.check(part, at.nanos);
+            match checked.map_err(|error| (error.rule().filter(|_| part.subject.limits().shadow), error)) {
                 Ok(()) => {}
                 Err((Some(rule), _)) => {
-                    spared.add(part.subject.id.scope);
+                    spared.add(part.subject.scope());
                     told.shadowed.push(rule);
                 }
                 Err((None, error)) => return Err(error),
@@ -368,8 +365,8 @@ impl State {
                 None => return Err(error),
             }
         }
-        for part in parts.iter().filter(|part| !spared.has(part.subject.id.scope)) {
-            self.cells(&part.subject.id, at.nanos)?.take(part);
+        for part in parts.iter().filter(|part| !spared.has(part.subject.scope())) {
+            self.cells(part.subject, at.nanos)?.take(part);
         }
         self.counts.add(&used);
         self.pass_marks(budgets, &mut told);
@@ -427,7 +424,7 @@ impl State {
         spared: Scopes,
     ) {
         for subject in subjects {
-            let spared = spared.has(subject.id.scope);
+            let spared = spared.has(subject.scope());
             let bill = if spared {
                 Bill {
                     reserved: bill.ran,
@@ -437,9 +434,9 @@ impl State {
                 *bill
             };
             // Who was forgotten while the device still ran for it has its debt nevertheless.
-            let owes = bill.ran > bill.reserved && subject.limits.rate(Unit::DeviceTime).is_some();
-            let cells = match self.known(&subject.id) {
-                None if owes => self.cells(&subject.id, at.nanos).ok(),
+            let owes = bill.ran > bill.reserved && subject.limits().rate(Unit::DeviceTime).is_some();
+            let cells = match self.known(subject) {
+                None if owes => self.cells(subject, at.nanos).ok(),
                 known => known,
             };
             if let Some(cells) = cells {
@@ -452,6 +449,25 @@ impl State {
         } else {
             self.counts.take_back(&[0, 0, 0, bill.reserved - bill.ran]);
         }
+    }
+}
+
+impl Tokens {
+    /// As of other subjects, but that only these are as many as others make them: who finds no room does not look for it each time.
+    fn cells(&mut self, subject: &Subject, now: u64) -> Result<&mut Cells, LimitError> {
+        if self.cells.len() >= MAX_TOKEN_SUBJECTS && !self.cells.contains_key(&subject.id) {
+            let looks = now >= self.full_until;
+            if looks {
+                tidy(&mut self.cells, now);
+            }
+            if self.cells.len() >= MAX_TOKEN_SUBJECTS {
+                if looks {
+                    self.full_until = now.saturating_add(LOOK_NANOS);
+                }
+                return Err(LimitError::Full("subjects of tokens"));
+            }
+        }
+        Ok(self.cells.entry(subject.id).or_default())
     }
 }
 

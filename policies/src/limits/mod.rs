@@ -18,6 +18,7 @@ mod ledger;
 mod notice;
 mod rule;
 mod subject;
+mod terms;
 mod ticket;
 mod usage;
 
@@ -32,18 +33,19 @@ use mesh_types::{Clock, ModelId, TenantId};
 use parking_lot::{Mutex, RwLock};
 use smallvec::{SmallVec, smallvec};
 
-use self::{
-    ledger::{At, Part, Parts, Scopes, State},
-    subject::Subject,
-};
 pub use self::{
     declared::{Budgets, Limits, MAX_AMOUNT, Marks, Rate, TenantLimits},
     ledger::{MAX_SUBJECTS, MAX_TOKEN_SUBJECTS, Told},
     notice::Notice,
     rule::{Amounts, LimitError, ROOM_RETRY, Rule, Scope, Unit, What},
     subject::Who,
+    terms::Alike,
     ticket::Admission,
     usage::{TenantUsage, Usage},
+};
+use self::{
+    ledger::{At, Part, Parts, Scopes, State},
+    subject::Subject,
 };
 
 /// Tenants with counters at any time.
@@ -126,7 +128,7 @@ impl Caller {
 
     fn subjects(&self) -> impl Iterator<Item = &Subject> + Clone {
         let others = self.others.iter().map(|subject| &**subject);
-        std::iter::once(&**self.limits.own()).chain(others)
+        std::iter::once(self.limits.own()).chain(others)
     }
 
     /// Lets one request in, or says which limit is used up and for how long.
@@ -186,12 +188,12 @@ impl Admission {
         let before = self.spared;
         // What has let the request in, and now refuses it, or would in shadow, has taken nothing of it.
         let (refused, admitted) = (taken.is_err(), caller.subjects().take(known + 1));
-        for subject in admitted.filter(|subject| !before.has(subject.id.scope)) {
-            let spared = !refused && spared.has(subject.id.scope);
-            let Some(cells) = state.known(&subject.id).filter(|_| refused || spared) else {
+        for subject in admitted.filter(|subject| !before.has(subject.scope())) {
+            let spared = !refused && spared.has(subject.scope());
+            let Some(cells) = state.known(subject).filter(|_| refused || spared) else {
                 continue;
             };
-            cells.forgive_request(&subject.limits);
+            cells.forgive_request(subject.limits());
             if spared {
                 cells.leave();
             }

@@ -1,6 +1,8 @@
 //! What an answer says of its caller's limits: structured fields (RFC 9651) as the draft of the `RateLimit` header fields has
 //! them, for requests, bytes and concurrency; the same grammar for the mesh's own units, and warnings of budgets.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -8,11 +10,9 @@ use super::{
     Caller, Now,
     ledger::{At, Cells, State},
     rule::Rule,
-    subject::{Subject, as_shown, is_standard},
+    subject::Subject,
+    terms::{as_shown, is_standard},
 };
-
-/// Digits of the largest number.
-const MAX_DIGITS: usize = 20;
 
 /// The header fields of an answer; what is empty is not sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,14 +35,14 @@ impl Notice {
         let mut notice = Self::default();
         let (mut standard, mut own) = (0, 0);
         for subject in subjects {
-            let policy = &subject.policy;
-            if !policy.standard.is_empty() {
-                notice.policy.push(policy.standard.clone());
+            let [of_standard, of_own] = subject.policy();
+            (standard, own) = (standard + of_standard.len(), own + of_own.len());
+            if !of_standard.is_empty() {
+                notice.policy.push(of_standard);
             }
-            if !policy.own.is_empty() {
-                notice.own_policy.push(policy.own.clone());
+            if !of_own.is_empty() {
+                notice.own_policy.push(of_own);
             }
-            (standard, own) = (standard + policy.standard.len(), own + policy.own.len());
         }
         // What is left is rarely told at greater length than what there is.
         notice.state.reserve(standard);
@@ -56,48 +56,32 @@ impl Notice {
         } else {
             &mut self.own_state
         };
-        item(text, rule);
-        parameter(text, ";r=", left);
+        part(text);
+        text.push_str(rule.item());
+        number(text, left);
         if let Some(seconds) = seconds {
-            parameter(text, ";t=", seconds);
+            text.push_str(";t=");
+            number(text, seconds);
         }
     }
 
     fn warn(&mut self, rule: Rule, used: u64, soft: u64) {
-        item(&mut self.warning, rule);
-        parameter(&mut self.warning, ";used=", used);
-        parameter(&mut self.warning, ";soft=", soft);
+        part(&mut self.warning);
+        // Writing to a String cannot fail.
+        let _ = write!(self.warning, "\"{rule}\";used={used};soft={soft}");
     }
 }
 
-fn item(text: &mut String, rule: Rule) {
+/// Before a further item.
+fn part(text: &mut String) {
     if !text.is_empty() {
         text.push_str(", ");
     }
-    text.push('"');
-    text.push_str(rule.name());
-    text.push('"');
 }
 
-/// By hand: formatting machinery would cost more than all else that is done for these headers.
-fn parameter(text: &mut String, name: &str, number: u64) {
-    text.push_str(name);
-    let (mut digits, mut first, mut rest) = ([b'0'; MAX_DIGITS], MAX_DIGITS, number);
-    for (place, digit) in digits.iter_mut().enumerate().rev() {
-        // A remainder by ten.
-        *digit = b'0' + (rest % 10) as u8;
-        (first, rest) = (place, rest / 10);
-        if rest == 0 {
-            break;
-        }
-    }
-    // Digits are always text.
-    text.push_str(
-        digits
-            .get(first..)
-            .and_then(|digits| str::from_utf8(digits).ok())
-            .unwrap_or_default(),
-    );
+/// Without formatting machinery, which would cost more than all else that is done for these headers.
+fn number(text: &mut String, number: u64) {
+    text.push_str(itoa::Buffer::new().format(number));
 }
 
 impl Caller {
@@ -106,10 +90,10 @@ impl Caller {
         let at = self.ledger.time.at(now);
         let mut notice = Notice::of(self.subjects());
         let mut state = self.ledger.state.lock();
-        for subject in self.subjects().filter(|subject| !subject.limits.shadow) {
-            let scope = subject.id.scope;
+        for subject in self.subjects().filter(|subject| !subject.limits().shadow) {
+            let scope = subject.scope();
             let mut tell = |what, left, seconds| notice.tell(Rule { scope, what }, left, seconds);
-            match state.known(&subject.id) {
+            match state.known(subject) {
                 Some(cells) => cells.left(subject, at.nanos, &mut tell),
                 None => Cells::default().left(subject, at.nanos, &mut tell),
             }
@@ -138,20 +122,6 @@ impl Caller {
             if let Some(soft) = marks.soft.filter(|soft| used >= *soft) {
                 notice.warn(Rule::of_tenant(what), as_shown(unit, used), as_shown(unit, soft));
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_in_full() {
-        for number in [0, 7, 10, 1_234_567_890, u64::MAX] {
-            let mut text = String::new();
-            parameter(&mut text, ";r=", number);
-            assert_eq!(text, format!(";r={number}"));
         }
     }
 }

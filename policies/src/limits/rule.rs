@@ -73,33 +73,44 @@ pub enum What {
 
 /// In the order of [`What`].
 macro_rules! names {
-    ($prefix:literal) => {
+    ($before:literal, $prefix:literal, $after:literal) => {
         [
-            concat!($prefix, "requests"),
-            concat!($prefix, "rows"),
-            concat!($prefix, "input-bytes"),
-            concat!($prefix, "device-ms"),
-            concat!($prefix, "concurrency"),
-            concat!($prefix, "queued-rows"),
-            concat!($prefix, "queued-bytes"),
-            concat!($prefix, "daily-requests"),
-            concat!($prefix, "daily-rows"),
-            concat!($prefix, "daily-input-bytes"),
-            concat!($prefix, "daily-device-ms"),
-            concat!($prefix, "monthly-requests"),
-            concat!($prefix, "monthly-rows"),
-            concat!($prefix, "monthly-input-bytes"),
-            concat!($prefix, "monthly-device-ms"),
+            concat!($before, $prefix, "requests", $after),
+            concat!($before, $prefix, "rows", $after),
+            concat!($before, $prefix, "input-bytes", $after),
+            concat!($before, $prefix, "device-ms", $after),
+            concat!($before, $prefix, "concurrency", $after),
+            concat!($before, $prefix, "queued-rows", $after),
+            concat!($before, $prefix, "queued-bytes", $after),
+            concat!($before, $prefix, "daily-requests", $after),
+            concat!($before, $prefix, "daily-rows", $after),
+            concat!($before, $prefix, "daily-input-bytes", $after),
+            concat!($before, $prefix, "daily-device-ms", $after),
+            concat!($before, $prefix, "monthly-requests", $after),
+            concat!($before, $prefix, "monthly-rows", $after),
+            concat!($before, $prefix, "monthly-input-bytes", $after),
+            concat!($before, $prefix, "monthly-device-ms", $after),
         ]
     };
 }
 
-static NAMES: [[&str; 15]; 5] = [
-    names!(""),
-    names!("key-"),
-    names!("subject-"),
-    names!("endpoint-"),
-    names!("model-"),
+type Names = [[&'static str; 15]; 5];
+
+static NAMES: Names = [
+    names!("", "", ""),
+    names!("", "key-", ""),
+    names!("", "subject-", ""),
+    names!("", "endpoint-", ""),
+    names!("", "model-", ""),
+];
+
+/// As an item of a structured list begins that says what is left.
+static ITEMS: Names = [
+    names!("\"", "", "\";r="),
+    names!("\"", "key-", "\";r="),
+    names!("\"", "subject-", "\";r="),
+    names!("\"", "endpoint-", "\";r="),
+    names!("\"", "model-", "\";r="),
 ];
 
 impl What {
@@ -164,7 +175,16 @@ impl Rule {
 
     /// The name in headers, bodies, metrics and logs.
     pub fn name(self) -> &'static str {
-        let names = NAMES.get(self.scope as usize);
+        self.of(&NAMES)
+    }
+
+    /// How an item of a structured list begins that says what is left of it: a text for each, because most answers hold some.
+    pub(super) fn item(self) -> &'static str {
+        self.of(&ITEMS)
+    }
+
+    fn of(self, names: &Names) -> &'static str {
+        let names = names.get(self.scope as usize);
         names
             .and_then(|names| names.get(self.what as usize))
             .copied()
@@ -255,6 +275,9 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), 75);
+        for (name, item) in NAMES.iter().flatten().zip(ITEMS.iter().flatten()) {
+            assert_eq!(*item, format!("\"{name}\";r="));
+        }
         let last = Rule {
             scope: Scope::Model,
             what: What::MonthlyDeviceTime,

@@ -79,7 +79,7 @@ impl Drop for Admission {
         let waits = self.ticket.as_ref().is_some_and(|ticket| ticket.waits_no_longer());
         let mut state = self.caller.ledger.state.lock();
         for subject in self.caller.subjects() {
-            let Some(cells) = state.known(&subject.id).filter(|_| !self.spared.has(subject.id.scope)) else {
+            let Some(cells) = state.known(subject).filter(|_| !self.spared.has(subject.scope())) else {
                 continue;
             };
             cells.leave();
@@ -122,13 +122,13 @@ impl Ticket {
 impl DeviceMeter for Ticket {
     fn began(&self) {
         // Those whom it does not concern pay nothing for it.
-        let counts = (self.caller.subjects()).any(|subject| subject.limits.counts_queue());
+        let counts = (self.caller.subjects()).any(|subject| subject.limits().counts_queue());
         if !counts || !self.waits_no_longer() {
             return;
         }
         let mut state = self.caller.ledger.state.lock();
         for subject in self.caller.subjects() {
-            if let Some(cells) = state.known(&subject.id).filter(|_| !self.spared.has(subject.id.scope)) {
+            if let Some(cells) = state.known(subject).filter(|_| !self.spared.has(subject.scope())) {
                 cells.leave_queue(self.rows, self.bytes);
             }
         }

@@ -120,7 +120,7 @@ impl Counts {
         } else {
             &self.usage.daily
         };
-        super::subject::amount(counts, unit)
+        super::terms::amount(counts, unit)
     }
 }
 
