@@ -39,7 +39,14 @@ use crate::{
 };
 
 /// The operations that need no credential.
-const PUBLIC: [&str; 5] = ["signIn", "getOpenApi", "getSignIn", "beginSignIn", "endSignIn"];
+const PUBLIC: [&str; 6] = [
+    "signIn",
+    "getOpenApi",
+    "getSignIn",
+    "beginSignIn",
+    "endSignIn",
+    "endSignOut",
+];
 
 fn reference(name: &str) -> RefOr<Schema> {
     Ref::from_schema_name(name).into()

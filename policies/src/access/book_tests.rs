@@ -17,8 +17,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::access::{
     Attempts, AuthError, BURST, Credentials, IssuerEntry, IssuerKeys, KeySetError, MAX_KEPT_BYTES, MAX_KEY_SET_BYTES,
-    NotKept, Origin, Pepper,
-    Presented, TenantBinding, TokenProfile, WhyLeftOut,
+    NotKept, Origin, Pepper, Presented, TenantBinding, TokenProfile, WhyLeftOut,
 };
 
 const ISSUER: &str = "https://login.acme.example/";

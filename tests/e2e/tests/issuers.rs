@@ -18,7 +18,7 @@ mod identity {
 }
 use self::identity::{
     provider::{Manner, Provider},
-    signer::{Signer, claims},
+    signer::{Signer, claims, now},
 };
 
 fn issuer(name: &str, iss: &str, jwks: &Value) -> Value {
@@ -261,7 +261,7 @@ async fn kept_keys_that_are_damaged_too_old_or_of_another_mesh_are_not_used() ->
     let mut damaged = right.clone();
     *damaged.last_mut().context("an empty file")? ^= 1;
     let at = |unix: i64, pepper: &Pepper| book.to_keep(set.as_bytes(), unix, pepper).context("too many bytes");
-    let now = identity::signer::now();
+    let now = now();
     let day = 24 * 3_600;
     for (bytes, used) in [
         (right.clone(), true),
