@@ -35,6 +35,8 @@ NEWER = "trixie"
 LIBRARIES = ["libc6", "libgcc-s1", "libstdc++6", "libssl3t64", "libzstd1", "zlib1g"]
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 REQUESTS = 400
+# How often a measurement is made that does not agree.
+TRIES = 3
 
 DOORS = {"http": os.environ["MESH_HTTP"], "grpc": os.environ["MESH_GRPC"]}
 FOLDER = Path(os.environ["MESH_FOLDER"]) / f"perf-analyzer-{VERSION}"
@@ -163,10 +165,21 @@ def measure(command, wire, concurrency):
     check(grown("inference_stats", "success", "count") == REQUESTS, f"{name}: {REQUESTS} requests")
     # Times are means in whole microseconds, cut off.
     count = grown("inference_stats", "success", "count")
-    for part, stage in (("queue", "queue"), ("compute input", "compute_input"), ("compute infer", "compute_infer"), ("compute output", "compute_output")):
+    for stage in ("queue", "compute_input", "compute_infer", "compute_output"):
+        part = stage.replace("_", " ")
         said = float(re.search(rf"{part} ([0-9]+) usec", server)[1])
         mean = grown("inference_stats", stage, "ns") / count / 1_000
         check(abs(said - mean) <= 1, f"{name}: {part} {said} where the server has {mean}:\n{told}")
+
+
+def agreed(command, wire, concurrency):
+    """The server counts a request just after it has answered it, so who asks at once may miss the last: then it is measured again."""
+    for _ in range(TRIES - 1):
+        try:
+            return measure(command, wire, concurrency)
+        except AssertionError as error:
+            print(f"again: {error}", file=sys.stderr)
+    return measure(command, wire, concurrency)
 
 
 def main():
@@ -179,7 +192,7 @@ def main():
         command = [*loader(), program()]
     for wire in DOORS:
         for concurrency in (1, 4):
-            measure(command, wire, concurrency)
+            agreed(command, wire, concurrency)
 
 
 try:

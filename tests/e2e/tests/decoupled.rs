@@ -333,7 +333,10 @@ async fn generate_with_no_answer_or_several_counts_as_refused_and_for_the_model_
     };
     assert_eq!((of("client"), of("ok")), (2.0, 1.0));
     // The model has done what it should. Whom several answers were too many for leaves it, which may be after its last.
-    let told = statistics(&caller, "mock_llm", |told| told["inference_stats"]["success"]["count"] != 0).await?;
+    let told = statistics(&caller, "mock_llm", |told| {
+        told["inference_stats"]["success"]["count"] != 0
+    })
+    .await?;
     assert_eq!(told["inference_stats"]["fail"]["count"], 0);
     Ok(())
 }
