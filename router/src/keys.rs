@@ -48,6 +48,8 @@ pub(crate) enum Proven<'a> {
 }
 
 /// Who is calling, or what to wait for to find out.
+// Whole in a profile: the bench says what part of a request this is.
+#[inline(never)]
 pub(crate) fn prove<'a>(
     snapshot: &'a MeshSnapshot,
     parts: &RouterParts,

@@ -132,6 +132,8 @@ impl Caller {
     }
 
     /// Lets one request in, or says which limit is used up and for how long.
+    // Whole in a profile: the bench says what part of a request this is.
+    #[inline(never)]
     pub fn admit(self, now: Now) -> Result<Admission, LimitError> {
         let at = self.ledger.time.at(now);
         let mut spared = Scopes::default();
@@ -165,6 +167,8 @@ pub struct Charge<'a> {
 
 impl Admission {
     /// Takes what the request is, or says which limit is used up and for how long; then what was taken before is given back.
+    // Whole in a profile: the bench says what part of a request this is.
+    #[inline(never)]
     pub fn charge(mut self, charge: &Charge<'_>, now: Now) -> Result<Self, LimitError> {
         let known = self.caller.others.len();
         self.caller.meets(charge.endpoint, charge.model);
@@ -233,6 +237,8 @@ impl Limiter {
     }
 
     /// A tenant's caller, by what its credential says. It has taken nothing yet.
+    // Whole in a profile: the bench says what part of a request this is.
+    #[inline(never)]
     pub fn caller(&self, tenant: &TenantId, limits: &TenantLimits, who: Who<'_>) -> Result<Caller, LimitError> {
         let others = match limits.caller(who) {
             None => SmallVec::new(),

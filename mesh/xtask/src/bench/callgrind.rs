@@ -105,7 +105,10 @@ fn of_functions(dumps: &[PathBuf; 2], functions: &[&str]) -> anyhow::Result<f64>
         for function in functions {
             // A function that is not there has been inlined, and what it costs would be left out without a word.
             let count = profile.calls.get(*function);
-            #[expect(clippy::cast_precision_loss, reason = "a sum of instructions of a few hundred requests")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "a sum of instructions of a few hundred requests"
+            )]
             let count = *count.with_context(|| format!("callgrind saw no {function}"))? as f64;
             sum += count;
         }
