@@ -41,7 +41,7 @@ fn path(entry: &Entry) -> String {
 fn is_public(entry: &Entry) -> bool {
     matches!(
         entry.id.as_str(),
-        "signIn" | "getOpenApi" | "getSignIn" | "beginSignIn" | "endSignIn"
+        "signIn" | "getOpenApi" | "getSignIn" | "beginSignIn" | "endSignIn" | "endSignOut"
     )
 }
 
