@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use mesh_policies::{MeshSnapshot, snapshot::Target};
-use mesh_types::{Clock, Fault, ModelConfig, Version, VersionSelector};
+use mesh_types::{Fault, ModelConfig, Version, VersionSelector};
 
-use crate::Credential;
+use crate::{Credential, RouterParts, keys};
 
 /// How a model or endpoint is called.
 #[derive(Debug, Clone)]
@@ -29,12 +29,12 @@ pub struct ModelDescription {
 /// Describes what `name` means to the caller.
 pub(crate) fn describe(
     snapshot: &MeshSnapshot,
-    clock: &dyn Clock,
+    parts: &RouterParts,
     credential: &Credential,
     name: &str,
     selector: &VersionSelector,
 ) -> Result<ModelDescription, Fault> {
-    let (principal, tenant) = snapshot.caller(credential.presented(), clock.unix_seconds())?;
+    let (principal, tenant) = keys::caller(snapshot, parts, credential)?;
     let unknown = || Fault::unknown_model(name);
     let target = snapshot.callable(&principal, tenant, name).ok_or_else(unknown)?;
     let (entry, versions) = match target {

@@ -69,6 +69,17 @@ pub(crate) fn prove<'a>(
     }
 }
 
+/// Who is calling, for what is answered at once. Wrong tokens count for where they come from, as those of calls do.
+pub(crate) fn caller<'a>(
+    snapshot: &'a MeshSnapshot,
+    parts: &RouterParts,
+    credential: &Credential,
+) -> Result<(Principal, &'a Arc<TenantEntry>), AuthError> {
+    let attempts = &*parts.attempts;
+    let origin = credential.address().map(|address| Origin { attempts, address });
+    snapshot.caller_from(credential.presented(), parts.clock.unix_seconds(), origin)
+}
+
 /// Waits, but not beyond the deadline; false if that came first.
 pub(crate) async fn waited(wait: KeyWait, until: Instant) -> bool {
     tokio::time::timeout_at(until.into(), wait).await.is_ok()

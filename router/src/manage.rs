@@ -11,7 +11,7 @@ use mesh_policies::{
 };
 use mesh_types::{ArtifactFormat, ComputeTimes, Fault, TenantId, Times, Version, VersionSelector, VersionStatistics};
 
-use crate::{Credential, RouterHandle, RouterParts, View};
+use crate::{Credential, RouterHandle, RouterParts, View, keys};
 
 /// What one version has done.
 #[derive(Debug, Clone)]
@@ -60,10 +60,7 @@ impl RouterHandle {
     /// Refuses a credential that lets nobody in.
     pub fn authenticate(&self, credential: &Credential) -> Result<(), Fault> {
         let parts = self.parts();
-        parts
-            .snapshots
-            .load()
-            .caller(credential.presented(), parts.clock.unix_seconds())?;
+        keys::caller(&parts.snapshots.load(), parts, credential)?;
         Ok(())
     }
 
@@ -189,7 +186,7 @@ pub(crate) struct Namer {
 impl Namer {
     pub(crate) fn new(parts: &RouterParts, credential: &Credential) -> Result<Self, Fault> {
         let snapshot = parts.snapshots.load_full();
-        let (principal, tenant) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
+        let (principal, tenant) = keys::caller(&snapshot, parts, credential)?;
         let tenant = tenant.clone();
         Ok(Self {
             snapshot,
@@ -233,7 +230,7 @@ impl<'a> Asker<'a> {
 }
 
 fn caller<'a>(snapshot: &'a MeshSnapshot, parts: &RouterParts, credential: &Credential) -> Result<Asker<'a>, Fault> {
-    let (principal, tenant) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
+    let (principal, tenant) = keys::caller(snapshot, parts, credential)?;
     Ok(Asker {
         snapshot,
         principal,

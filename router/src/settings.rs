@@ -6,7 +6,7 @@
 use mesh_telemetry::TraceChangeError;
 use mesh_types::{Fault, FaultClass, FaultSource, LogChange, LogSettings, TraceChange, TraceSettings};
 
-use crate::{Credential, RouterHandle};
+use crate::{Credential, RouterHandle, keys};
 
 fn refused(what: &str) -> Fault {
     Fault::new(
@@ -28,7 +28,7 @@ impl RouterHandle {
     ) -> Result<TraceSettings, Fault> {
         let parts = self.parts();
         let snapshot = parts.snapshots.load();
-        let (principal, tenant) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
+        let (principal, tenant) = keys::caller(&snapshot, parts, credential)?;
         let of = match model {
             Some(name) if snapshot.callable(&principal, tenant, name).is_none() => {
                 return Err(Fault::unknown_model(name));
@@ -56,7 +56,7 @@ impl RouterHandle {
     pub fn log_settings(&self, credential: &Credential, change: &LogChange) -> Result<LogSettings, Fault> {
         let parts = self.parts();
         let snapshot = parts.snapshots.load();
-        let (_, tenant) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
+        let (_, tenant) = keys::caller(&snapshot, parts, credential)?;
         let logs = mesh_telemetry::logs();
         if change.is_change() {
             if !parts.client_settings {

@@ -46,7 +46,7 @@ impl RouterHandle {
         selector: &VersionSelector,
     ) -> Result<ModelDescription, Fault> {
         let parts = self.parts();
-        describe(&parts.snapshots.load(), &*parts.clock, credential, name, selector)
+        describe(&parts.snapshots.load(), parts, credential, name, selector)
     }
 }
 
@@ -58,7 +58,7 @@ impl View {
         name: &str,
         selector: &VersionSelector,
     ) -> Result<ModelDescription, Fault> {
-        describe(&self.snapshot, &*self.parts().clock, credential, name, selector)
+        describe(&self.snapshot, self.parts(), credential, name, selector)
     }
 
     /// The same, and why there is no such model where there is none: a label that a model does not have is told from a model that is

@@ -103,7 +103,9 @@ impl Standing {
 }
 
 fn time(unix: i64) -> Timestamp {
-    Timestamp::from_second(unix).unwrap_or_default()
+    // A certificate may name a time beyond those that can be written: the last second of the year 9999 means no end (RFC 5280, 4.1.2.5).
+    let outermost = if unix < 0 { Timestamp::MIN } else { Timestamp::MAX };
+    Timestamp::from_second(unix).unwrap_or(outermost)
 }
 
 fn certificate(facts: CertificateFacts, now: i64) -> CertificateView {

@@ -46,6 +46,9 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
+const PADDED: u8 = 8;
+/// The padding's length, and the most that it can be.
+const MOST_PADDING: usize = 1 + 255;
 
 /// GOAWAY: any stream may have been begun, and the reason is ENHANCE_YOUR_CALM (RFC 9113, sections 6.8 and 7).
 const FAREWELL: [u8; HEAD_BYTES + 8] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 11];
@@ -53,6 +56,8 @@ const FAREWELL: [u8; HEAD_BYTES + 8] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0
 /// What a frame costs (RFC 9113, section 6).
 fn cost(kind: u8, flags: u8, length: usize) -> u32 {
     match kind {
+        // A piece that may be padding alone is no work either.
+        DATA if flags & (PADDED | END_STREAM) == PADDED && length <= MOST_PADDING => 1,
         DATA if length > 0 || flags & END_STREAM != 0 => 0,
         SETTINGS | PING if flags & ACK != 0 => 0,
         RST_STREAM => 5,
@@ -358,6 +363,9 @@ mod tests {
     fn bodies_and_what_answers_us_cost_nothing() {
         assert_eq!(cost(DATA, 0, 1), 0);
         assert_eq!(cost(DATA, END_STREAM, 0), 0);
+        assert_eq!(cost(DATA, PADDED, MOST_PADDING), 1, "it may hold padding alone");
+        assert_eq!(cost(DATA, PADDED, MOST_PADDING + 1), 0);
+        assert_eq!(cost(DATA, PADDED | END_STREAM, 1), 0);
         assert_eq!(cost(SETTINGS, ACK, 0), 0);
         assert_eq!(cost(PING, ACK, 8), 0);
         for idle in [

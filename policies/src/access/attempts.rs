@@ -148,7 +148,7 @@ impl Attempts {
     /// Takes one for a token that is to be checked, or says after what time the next may be.
     pub fn take(&self, from: IpAddr) -> Result<Taken<'_>, Duration> {
         let mut address = network(from);
-        if self.cells.len() >= MAX_ADDRESSES && !self.sweep() {
+        if self.cells.len() >= MAX_ADDRESSES && !self.sweep() && !self.cells.0.lock().contains_key(&address) {
             address = OTHERS;
         }
         match self.buckets.check_key(&address) {
@@ -291,6 +291,7 @@ mod tests {
         }
         assert!(wrong(2 * MAX_ADDRESSES).is_err());
         assert_eq!(attempts.cells.len(), MAX_ADDRESSES + 1);
+        assert!(wrong(0).is_ok(), "who is known keeps a bucket of its own");
         // Once theirs are full again, they are forgotten.
         *clock.1.lock() = Duration::from_secs(2);
         assert!(wrong(2 * MAX_ADDRESSES).is_ok());

@@ -214,6 +214,8 @@ impl Cells {
         if subject.limits().rate(Unit::DeviceTime).is_none() {
             return;
         }
+        // Of whom nothing was known any more, nothing would come back with time.
+        self.follow(&subject.terms, now);
         if bill.ran >= bill.reserved {
             (self.buckets).take_at(Unit::DeviceTime, bill.ran - bill.reserved, now);
         } else {
@@ -347,7 +349,15 @@ impl State {
             if spared.has(part.subject.scope()) {
                 continue;
             }
-            let checked = self.cells(part.subject, at.nanos)?.check(part, at.nanos);
+            let cells = match self.cells(part.subject, at.nanos) {
+                Err(_) if part.subject.limits().shadow => {
+                    // For whom there is no room there is nothing to try.
+                    spared.add(part.subject.scope());
+                    continue;
+                }
+                cells => cells?,
+            };
+            let checked = cells.check(part, at.nanos);
             match checked.map_err(|error| (error.rule().filter(|_| part.subject.limits().shadow), error)) {
                 Ok(()) => {}
                 Err((Some(rule), _)) => {

@@ -24,7 +24,7 @@ pub(crate) use transfer::Landing;
 
 use mesh_types::{Fault, TenantId};
 
-use crate::{Credential, RouterHandle};
+use crate::{Credential, RouterHandle, keys};
 
 impl RouterHandle {
     /// Whether callers may use shared memory at all.
@@ -75,7 +75,7 @@ impl RouterHandle {
     fn tenant_of(&self, credential: &Credential) -> Result<TenantId, Fault> {
         let parts = self.parts();
         let snapshot = parts.snapshots.load();
-        let (principal, _) = snapshot.caller(credential.presented(), parts.clock.unix_seconds())?;
+        let (principal, _) = keys::caller(&snapshot, parts, credential)?;
         Ok(principal.tenant)
     }
 }

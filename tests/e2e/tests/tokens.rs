@@ -531,40 +531,51 @@ async fn a_gateway_with_a_new_right_token_for_each_request_is_never_refused() ->
     Ok(())
 }
 
+/// The first refusal of forged tokens that are asked with in this way, once more were sent than the bound, even if 200 more a second
+/// come meanwhile.
+async fn refused_at_last(bed: &Bed, ask: impl AsyncFn(Caller) -> anyhow::Result<Answer>) -> anyhow::Result<Answer> {
+    let forged = |number: u32| -> anyhow::Result<String> {
+        let token = bed.signer.token(&with("jti", json!(number.to_string())))?;
+        let (rest, _) = token.rsplit_once('.').context("no signature")?;
+        Ok(format!("{rest}.{}", base64(&[0; 64])))
+    };
+    for hundred in 0..100 {
+        let tokens = (0..100).map(|number| forged(hundred * 100 + number));
+        let tokens = tokens.collect::<anyhow::Result<Vec<_>>>()?;
+        let asked = tokens.iter().map(|token| ask(bed.caller.showing(token)));
+        for answer in futures::future::try_join_all(asked).await? {
+            match answer.status.as_u16() {
+                401 => {}
+                429 => return Ok(answer),
+                other => anyhow::bail!("{other} to a forged token"),
+            }
+        }
+    }
+    anyhow::bail!("10,000 forged tokens were checked")
+}
+
 #[tokio::test]
 async fn forged_tokens_of_an_address_are_checked_up_to_a_bound_and_cost_others_nothing() -> anyhow::Result<()> {
     let bed = Bed::start(Algorithm::EdDSA).await?;
     let right = bed.signer.token(&claims(ISSUER))?;
     bed.takes(&right).await?;
-    let forged = |number: u32| -> anyhow::Result<String> {
-        let claims = with("jti", json!(number.to_string()));
-        let token = bed.signer.token(&claims)?;
-        let (rest, _) = token.rsplit_once('.').context("no signature")?;
-        Ok(format!("{rest}.{}", base64(&[0; 64])))
-    };
-    // More than the bound even if 200 more a second come meanwhile.
-    let mut refused = None;
-    for hundred in 0..100 {
-        let tokens = (0..100).map(|number| forged(hundred * 100 + number));
-        let tokens = tokens.collect::<anyhow::Result<Vec<_>>>()?;
-        let answers = futures::future::try_join_all(tokens.iter().map(|token| bed.http(token))).await?;
-        let wrong = answers
-            .iter()
-            .find(|answer| !matches!(answer.status.as_u16(), 401 | 429));
-        ensure!(wrong.is_none(), "{:?}", wrong.map(|answer| answer.status));
-        refused = answers.into_iter().find(|answer| answer.status == 429);
-        if refused.is_some() {
-            break;
-        }
-        ensure!(hundred < 99, "10,000 forged tokens were checked");
-    }
-    let refused = refused.context("none was refused")?;
+    let refused = refused_at_last(&bed, async |caller| caller.infer("m", &row()).await).await?;
     assert_eq!(refused.header("retry-after"), Some("1"));
     let said = refused.error()?;
     assert!(said.contains("too many wrong tokens of this address"), "{said}");
     // What is remembered, and keys, are not concerned.
     bed.takes(&right).await?;
     bed.takes(bed.caller.key()).await
+}
+
+#[tokio::test]
+async fn forged_tokens_are_bounded_whatever_is_asked_with_them() -> anyhow::Result<()> {
+    for path in ["/v2/models/m", "/v2/models/m/stats", "/v1/models/m"] {
+        let bed = Bed::start(Algorithm::EdDSA).await?;
+        let refused = refused_at_last(&bed, async |caller| Answer::of(caller.get(path)).await).await;
+        refused.with_context(|| format!("GET {path}"))?;
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -178,6 +178,45 @@ fn who_is_forgotten_while_a_device_runs_for_it_owes_what_that_took() {
     assert_eq!(rule(&ask().map(drop).unwrap_err()), "subject-device-ms");
 }
 
+#[test]
+fn who_was_forgotten_while_a_device_ran_for_it_is_forgotten_again_once_that_is_paid() {
+    let (clock, limiter) = limiter();
+    let limits = each(Limits::default().with_rate(Unit::DeviceTime, Rate::new(1_000, 1_000)));
+    let (owner, model) = (tenant("owner"), ModelId::parse("m").unwrap());
+    let charge = Charge {
+        endpoint: None,
+        model: (&owner, &model),
+        rows: 1,
+        input_bytes: 0,
+    };
+    let asked = ask(&limiter, &limits, token("s0")).and_then(|caller| caller.charge(&charge, limiter.now()));
+    let meter = asked.unwrap().meter().unwrap();
+    clock.advance(Duration::from_secs(10));
+    limiter.retain(|_| true);
+    meter.ran(Duration::from_secs(5));
+    drop(meter);
+    clock.advance(Duration::from_secs(7_200));
+    // It takes no place of those that are as many as may be known at a time.
+    let others = (1..=MAX_TOKEN_SUBJECTS).map(|number| format!("s{number}"));
+    let held: Result<Vec<_>, _> = others
+        .map(|name| ask(&limiter, &limits, token(&name))?.charge(&charge, limiter.now()))
+        .collect();
+    assert_eq!(held.map(|held| held.len()), Ok(MAX_TOKEN_SUBJECTS));
+}
+
+#[test]
+fn a_limit_in_shadow_refuses_nobody_past_the_bound_either() {
+    let (_, limiter) = limiter();
+    let limits = each(Limits {
+        shadow: true,
+        concurrency: Some(1),
+        ..requests(1, 1)
+    });
+    let all = (0..=MAX_TOKEN_SUBJECTS).map(|number| format!("s{number}"));
+    let held: Result<Vec<_>, _> = all.map(|name| ask(&limiter, &limits, token(&name))).collect();
+    assert_eq!(held.map(|held| held.len()), Ok(MAX_TOKEN_SUBJECTS + 1));
+}
+
 proptest! {
     /// However calls of subjects are mixed, each is let in exactly as if it were alone.
     #[test]
