@@ -48,7 +48,10 @@ fn complete_with(
     if signature
         .arguments
         .iter()
-        .any(|argument| argument.value.is_parameters())
+        // One that may be left out shares batches as it did: that it is given something is the configuration's to say.
+        .any(|argument| {
+            argument.value.is_parameters() && argument.default.is_none() && !argument.value.may_be_none()
+        })
     {
         config.request_parameters.get_or_insert_default();
     }

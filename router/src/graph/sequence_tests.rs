@@ -208,6 +208,23 @@ fn a_first_request_that_fails_leaves_nothing_behind_and_nothing_begins_in_its_pl
 }
 
 #[test]
+fn a_first_request_whose_caller_leaves_lets_nothing_begin_in_its_place() {
+    run(async {
+        let bed = bed_of(stateful("sum", 3, &BOTH));
+        let mut first = Box::pin(bed.router.infer(step(&bed, 1, FIRST)));
+        assert!(settle(&mut first).await.is_none());
+        let mut behind = Box::pin(bed.router.infer(step(&bed, 1, NEXT)));
+        assert!(settle(&mut behind).await.is_none());
+        assert_eq!(bed.parts.sequences.len(), 1);
+        drop(first);
+        let refused = settle(&mut behind).await.unwrap();
+        let fault = refused.result.as_ref().unwrap_err();
+        assert_eq!(fault.message, "a request before it in its sequence was not run");
+        assert_eq!((bed.parts.sequences.len(), fault.retry), (0, Retry::No));
+    });
+}
+
+#[test]
 fn a_first_request_that_fails_leaves_who_has_begun_anew_alone() {
     run(async {
         let bed = bed_of(stateful("sum", 3, &BOTH));

@@ -11,7 +11,9 @@ use std::{
 
 use mesh_policies::graph::{Facts, MAX_WIDTH, Run, Starts};
 use mesh_telemetry::{EnsembleMeter, EnsembleOutcome, StepOutcome};
-use mesh_types::{Fault, FaultClass, FaultSource, InferJob, JobOutcome, ModelVersionKey, StageTimings, Tensor};
+use mesh_types::{
+    Fault, FaultClass, FaultSource, InferJob, JobOutcome, ModelVersionKey, StageTimings, TenantId, Tensor,
+};
 use smallvec::SmallVec;
 use tokio::time::Sleep;
 
@@ -50,6 +52,22 @@ pub(super) fn begin(
         job,
     };
     Box::pin(travel.go())
+}
+
+/// The first request of a sequence while it has its turn. Where it fails, or its caller leaves, nothing of the sequence goes on.
+struct Beginning<'a> {
+    pipeline: Arc<Pipeline>,
+    tenant: &'a TenantId,
+    sequence: &'a InSequence,
+    has_begun: bool,
+}
+
+impl Drop for Beginning<'_> {
+    fn drop(&mut self) {
+        if !self.has_begun {
+            self.pipeline.parts.sequences.not_begun(self.tenant, self.sequence);
+        }
+    }
 }
 
 /// What is known of a step that has ended.
@@ -191,10 +209,16 @@ impl Travel {
             turn = sequence.turn(&tenant) => turn?,
             () = alarm => return Err(Fault::deadline("while an earlier request of its sequence ran")),
         };
+        // Gone before the turn is: the next one must not have its turn first.
+        let mut beginning = sequence.step.start.then(|| Beginning {
+            pipeline: self.pipeline.clone(),
+            tenant: &tenant,
+            sequence,
+            has_begun: false,
+        });
         let answer = self.answer().await;
-        if answer.is_err() && sequence.step.start {
-            // Before the next one has its turn.
-            self.pipeline.parts.sequences.not_begun(&tenant, sequence);
+        if let Some(beginning) = &mut beginning {
+            beginning.has_begun = answer.is_ok();
         }
         answer
     }

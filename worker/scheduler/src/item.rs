@@ -49,6 +49,10 @@ impl ShapeKey {
         self
     }
 
+    pub(crate) fn has_parameters(&self) -> bool {
+        self.parameters.is_some()
+    }
+
     /// The same without parameters.
     pub(crate) fn extents(&self) -> &Extents {
         &self.extents

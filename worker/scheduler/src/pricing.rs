@@ -41,7 +41,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         for number in self.sequences.of_model(index) {
             let line = self.sequences.lines.get_mut(&number);
             let steps = line.into_iter().flat_map(|line| &mut line.steps);
-            for held in steps.filter(|held| held.placed.cost == 0 && held.item.shape == *shape) {
+            for held in steps.filter(|held| held.placed.cost == 0 && held.item.shape.extents() == shape.extents()) {
                 held.placed.cost = cost(held.item.rows);
                 all = all.saturating_add(held.placed.cost);
             }

@@ -170,8 +170,17 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         model.into_iter().flat_map(|model| model.latencies.iter())
     }
 
+    fn shares_batches(&self, model: &K) -> bool {
+        let model = self.models.find(model).and_then(|index| self.models.get(index));
+        model.is_some_and(|model| model.rules.shared)
+    }
+
     /// Takes a request in, or gives it back with the reason.
-    pub fn offer(&mut self, now: Instant, model: &K, item: Item<T>) -> Result<(), Refused<T>> {
+    pub fn offer(&mut self, now: Instant, model: &K, mut item: Item<T>) -> Result<(), Refused<T>> {
+        if item.shape.has_parameters() && !self.shares_batches(model) {
+            // What runs alone meets nobody with others, and would take a place for each.
+            item.shape = item.shape.with(None);
+        }
         match self.consider(now, model, &item) {
             Ok(placed) => {
                 self.company.came(now, placed.tenant);

@@ -286,6 +286,37 @@ fn what_is_learnt_of_a_shape_holds_whatever_parameters_come_with_it() {
 }
 
 #[test]
+fn who_came_before_anything_was_known_counts_with_parameters_too() {
+    let mut bench = Bench::new(plain());
+    for number in 0..16 {
+        let given = given(if number < 8 { "x" } else { "y" });
+        let offered = bench.offer_with(Duration::ZERO, |item| item.shape = shape(0).with(given));
+        offered.unwrap();
+    }
+    bench.seed(10 * MS);
+    let hasty = bench.offer_with(Duration::ZERO, |item| item.deadline = item.arrived + 50 * MS);
+    assert!(matches!(hasty, Err(RefusedFor::TooLate { .. })));
+    assert_eq!(bench.scheduler.remove_model(&"m").len(), 16);
+    assert!(bench.scheduler.tenants.is_quiet());
+}
+
+#[test]
+fn requests_that_run_alone_take_one_place_whatever_their_parameters() {
+    let alone = BatchRules {
+        shared: false,
+        max_queue: 10 * MAX_PLACES,
+        ..plain()
+    };
+    let mut bench = Bench::new(alone);
+    for text in 0..=MAX_PLACES {
+        let given = given(&text.to_string());
+        let offered = bench.offer_with(Duration::ZERO, |item| item.shape = shape(0).with(given));
+        offered.unwrap();
+    }
+    assert_eq!(bench.batch(Duration::ZERO), Some(vec![0]));
+}
+
+#[test]
 fn inputs_left_out_and_values_of_whole_batches_tell_shapes_apart() {
     let key = |parts: &[ShapePart<'_>]| ShapeKey::of_parts(parts.iter().copied());
     let rows = ShapePart::Rows(&[3, 2]);

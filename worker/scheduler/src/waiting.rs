@@ -305,10 +305,10 @@ impl<T> Waiting<T> {
         }
     }
 
-    /// The requests that wait for a model in a shape.
+    /// The requests that wait for a model in a shape, whatever parameters came with them.
     pub(crate) fn of_shape(&self, model: ModelIx, shape: &ShapeKey) -> Vec<EntryIx> {
         let groups = self.groups().map(|(_, group)| group);
-        let groups = groups.filter(|group| group.model == model && group.shape == *shape);
+        let groups = groups.filter(|group| group.model == model && group.shape.extents() == shape.extents());
         groups
             .flat_map(|group| group.deadlines.iter().map(|(_, entry)| *entry))
             .collect()
