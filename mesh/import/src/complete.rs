@@ -253,6 +253,13 @@ mod tests {
         complete(&mut config, &signature, false).unwrap();
         assert_eq!(config.input, [TensorSpec::new("x", DataType::Fp32, &[30])]);
         assert!(config.request_parameters.is_some() && config.problems().is_empty());
+        // One that may be left out is left out, as before.
+        if let Some(given) = signature.arguments.last_mut() {
+            given.default = Some("{}".into());
+        }
+        let mut config = ModelConfig::default();
+        complete(&mut config, &signature, false).unwrap();
+        assert_eq!(config.request_parameters, None);
     }
 
     #[test]
