@@ -1,11 +1,13 @@
 //! Every route, once: the table that the server is set up from and that the OpenAPI document is written from.
 
+use std::time::Duration;
+
 use actix_web::{
-    HttpRequest, HttpResponse, ResponseError as _,
+    FromRequest as _, HttpRequest, HttpResponse, ResponseError as _,
     body::BoxBody,
     dev::ServiceRequest,
     error::JsonPayloadError,
-    http::StatusCode,
+    http::{ConnectionType, StatusCode},
     middleware::{Next, from_fn},
     web::{self, Bytes, Data, Json, Payload, Query, ServiceConfig},
 };
@@ -33,6 +35,8 @@ pub(crate) const ROOT: &str = "/admin/v1";
 pub(crate) const MAX_JSON_BYTES: usize = 4 << 20;
 /// The largest body of a sign-in.
 pub(crate) const MAX_LOGIN_BYTES: usize = 4 << 10;
+/// How long that may take to come: a place at the door is held meanwhile, by somebody who has shown nothing yet.
+const MAX_LOGIN_TIME: Duration = Duration::from_secs(5);
 
 pub(crate) type State = Data<AdminState>;
 pub(crate) type Answer = Result<HttpResponse, ApiError>;
@@ -119,8 +123,17 @@ fn writes_of(kind: Kind) -> [Entry; 2] {
     ]
 }
 
-async fn sign_in(state: State, request: HttpRequest, body: Json<LoginBody>) -> Answer {
-    auth::sign_in(&state, &request, &body)
+async fn sign_in(state: State, request: HttpRequest, payload: Payload) -> actix_web::Result<HttpResponse> {
+    let mut payload = payload.into_inner();
+    let body = Json::<LoginBody>::from_request(&request, &mut payload);
+    let Ok(body) = tokio::time::timeout(MAX_LOGIN_TIME, body).await else {
+        let late = ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body of the sign-in took too long");
+        let mut answer = late.error_response();
+        answer.head_mut().set_connection_type(ConnectionType::Close);
+        return Ok(answer);
+    };
+    let body = body?;
+    Ok(auth::sign_in(&state, &request, &body)?)
 }
 
 async fn session(caller: Caller) -> HttpResponse {

@@ -209,8 +209,10 @@ impl ServerTls {
 
     /// Looks at the files again, and puts in place what they hold if it is new and fits. Blocks on the disk.
     pub fn renew(&self) -> Renewal {
-        let (mut seen, now) = (self.seen.lock(), self.clock.unix_seconds());
-        let contents = match Contents::read(&self.settings) {
+        // Read before anything is held: whoever is shown what serves must not wait for a disk that hangs.
+        let (contents, now) = (Contents::read(&self.settings), self.clock.unix_seconds());
+        let mut seen = self.seen.lock();
+        let contents = match contents {
             Ok(contents) => contents,
             Err(error) => {
                 let text = error.to_string();

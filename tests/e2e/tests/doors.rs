@@ -128,3 +128,17 @@ async fn a_second_head_has_sixteen_kibibytes_and_no_more_at_every_door() -> anyh
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_sign_in_whose_body_does_not_come_holds_its_place_no_longer_than_a_head() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let (mut socket, begun) = (TcpStream::connect(mesh.addresses().admin).await?, Instant::now());
+    let head = "POST /admin/v1/session HTTP/1.1\r\nhost: mesh\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n{";
+    socket.write_all(head.as_bytes()).await?;
+    let answer = answer(&mut socket).await?;
+    ensure!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    ensure!(begun.elapsed() >= HEAD, "after {:?}", begun.elapsed());
+    let ends = timeout(PATIENCE, socket.read_u8()).await;
+    ensure!(ends.is_ok_and(|byte| byte.is_err()), "the connection goes on");
+    Ok(())
+}

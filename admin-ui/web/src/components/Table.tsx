@@ -62,6 +62,13 @@ export function Listed<T>({
   ...table
 }: Omit<TableProps<T>, "rows"> & { query: UseQueryResult<T[]>; empty: ReactNode }) {
   if (query.isPending) return <Rows count={3} />;
-  if (query.isError) return <Failure error={query.error} retry={() => void query.refetch()} />;
-  return query.data.length === 0 ? empty : <Table {...table} rows={query.data} />;
+  const failure = query.isError && <Failure error={query.error} retry={() => void query.refetch()} />;
+  // What was there before a refresh failed stays, with what can be done to it.
+  const rows = query.data;
+  return (
+    <>
+      {failure}
+      {rows && (rows.length === 0 ? !failure && empty : <Table {...table} rows={rows} />)}
+    </>
+  );
 }
