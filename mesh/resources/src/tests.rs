@@ -357,7 +357,7 @@ fn the_schema_of_the_model_configuration_has_its_fields() {
     let config: ModelConfig = serde_json::from_value(serde_json::json!({
         "max_batch_size": 1, "input": [], "output": [], "dynamic_batching": {}, "instance_group": [{}], "parameters": {"a": "b"},
         "ensemble_scheduling": {"step": []}, "graph": {"steps": []}, "residency": {},
-        "model_warmup": [{"name": "w", "batch_size": 1, "inputs": {}}], "model_transaction_policy": {}
+        "model_warmup": [{"name": "w", "batch_size": 1, "inputs": {}}], "model_transaction_policy": {}, "request_parameters": {}
     }))
     .unwrap();
     let fields = |value: serde_json::Value| -> Vec<String> {
