@@ -94,6 +94,9 @@ async function step(name, act) {
 function check(condition, message) {
   if (!condition) throw new Error(message);
 }
+// A page may load several lists at a time.
+const nothingLoads = (on) =>
+  on.waitForFunction(() => !document.querySelector('[role="status"][aria-label="Loading"]'));
 const heading = (name) => page.getByRole("heading", { level: 1, name, exact: true }).waitFor();
 const open = async (path, name) => {
   await page.goto(base + path);
@@ -102,7 +105,7 @@ const open = async (path, name) => {
 const percentBox = (arm) => page.getByLabel(`Percent for arm ${arm}`);
 const percentOf = async (arm) => Number.parseFloat(await percentBox(arm).inputValue());
 const settled = async () => {
-  await page.getByRole("status", { name: "Loading" }).waitFor({ state: "detached" });
+  await nothingLoads(page);
   await page.waitForTimeout(350);
 };
 async function axe() {
@@ -598,7 +601,7 @@ await step("who is bound to a tenant sees that tenant, live, and no broken panel
     for (const [name, path, title] of PAGES.filter(([name]) => name !== "not-found")) {
       await view.goto(base + path);
       await view.getByRole("heading", { level: 1, name: title, exact: true }).waitFor();
-      await view.getByRole("status", { name: "Loading" }).waitFor({ state: "detached" });
+      await nothingLoads(view);
       check((await view.getByRole("alert").count()) === 0, `${name} shows a failure`);
     }
     check(refused.length === 0, `refused: ${refused.join(", ")}`);
