@@ -155,10 +155,12 @@ fn as_many_subjects_of_tokens_as_the_bound_have_counters_and_nobody_past_it_is_l
     assert!(ask(&limiter, &limits, token(&name(0))).is_err());
 }
 
-#[test]
-fn who_is_forgotten_while_a_device_runs_for_it_owes_what_that_took() {
-    let (clock, limiter) = limiter();
-    let limits = each(Limits::default().with_rate(Unit::DeviceTime, Rate::new(1_000, 1_000)));
+/// A second of a device each second.
+fn device_time() -> TenantLimits {
+    each(Limits::default().with_rate(Unit::DeviceTime, Rate::new(1_000, 1_000)))
+}
+
+fn charged(limiter: &Limiter, limits: &TenantLimits, who: Who<'_>) -> Result<Admission, LimitError> {
     let (owner, model) = (tenant("owner"), ModelId::parse("m").unwrap());
     let charge = Charge {
         endpoint: None,
@@ -166,41 +168,35 @@ fn who_is_forgotten_while_a_device_runs_for_it_owes_what_that_took() {
         rows: 1,
         input_bytes: 0,
     };
-    let ask = || ask(&limiter, &limits, token("ann"))?.charge(&charge, limiter.now());
-    let admission = ask().unwrap();
+    ask(limiter, limits, who)?.charge(&charge, limiter.now())
+}
+
+/// A subject's caller leaves, and nothing is known of it any more; then a device has run five seconds for it.
+fn run_for_nobody(clock: &ManualClock, limiter: &Limiter, limits: &TenantLimits, who: Who<'_>) {
+    let admission = charged(limiter, limits, who).unwrap();
     let meter = admission.meter().unwrap();
     drop(admission);
-    // What was reserved has come back, so that nothing is known of it any more; the device still runs.
     clock.advance(Duration::from_secs(10));
     limiter.retain(|_| true);
     meter.ran(Duration::from_secs(5));
-    drop(meter);
-    assert_eq!(rule(&ask().map(drop).unwrap_err()), "subject-device-ms");
+}
+
+#[test]
+fn who_is_forgotten_while_a_device_runs_for_it_owes_what_that_took() {
+    let ((clock, limiter), limits) = (limiter(), device_time());
+    run_for_nobody(&clock, &limiter, &limits, token("ann"));
+    let refused = charged(&limiter, &limits, token("ann")).map(drop).unwrap_err();
+    assert_eq!(rule(&refused), "subject-device-ms");
 }
 
 #[test]
 fn who_was_forgotten_while_a_device_ran_for_it_is_forgotten_again_once_that_is_paid() {
-    let (clock, limiter) = limiter();
-    let limits = each(Limits::default().with_rate(Unit::DeviceTime, Rate::new(1_000, 1_000)));
-    let (owner, model) = (tenant("owner"), ModelId::parse("m").unwrap());
-    let charge = Charge {
-        endpoint: None,
-        model: (&owner, &model),
-        rows: 1,
-        input_bytes: 0,
-    };
-    let asked = ask(&limiter, &limits, token("s0")).and_then(|caller| caller.charge(&charge, limiter.now()));
-    let meter = asked.unwrap().meter().unwrap();
-    clock.advance(Duration::from_secs(10));
-    limiter.retain(|_| true);
-    meter.ran(Duration::from_secs(5));
-    drop(meter);
+    let ((clock, limiter), limits) = (limiter(), device_time());
+    run_for_nobody(&clock, &limiter, &limits, token("s0"));
     clock.advance(Duration::from_secs(7_200));
     // It takes no place of those that are as many as may be known at a time.
     let others = (1..=MAX_TOKEN_SUBJECTS).map(|number| format!("s{number}"));
-    let held: Result<Vec<_>, _> = others
-        .map(|name| ask(&limiter, &limits, token(&name))?.charge(&charge, limiter.now()))
-        .collect();
+    let held: Result<Vec<_>, _> = others.map(|name| charged(&limiter, &limits, token(&name))).collect();
     assert_eq!(held.map(|held| held.len()), Ok(MAX_TOKEN_SUBJECTS));
 }
 
