@@ -73,7 +73,8 @@ pub use local::{LocalTenant, PASSED_ON};
 pub use manage::{IndexEntry, NamesPage, StatisticsEntry, state_of};
 pub use mesh_policies::limits::Notice;
 pub use regions::{
-    MAX_REGIONS, MAX_REGIONS_PER_TENANT, RESERVED_KEY_PREFIX, Region, RegionError, Regions, RegionsConfig, Registration,
+    CudaRegion, CudaRegistration, DeviceHandle, DeviceMemory, DeviceObject, HANDLE_BYTES, MAX_REGIONS,
+    MAX_REGIONS_PER_TENANT, MemoryKind, RESERVED_KEY_PREFIX, Region, RegionError, Regions, RegionsConfig, Registration,
 };
 pub use request_ids::RequestIds;
 pub use sequences::{Homes, MAX_HOMES};

@@ -80,6 +80,8 @@ pub struct NodeConfig {
     pub cors_origins: Option<CorsOrigins>,
     /// Whether callers may have tensors in shared memory.
     pub allow_client_shm: bool,
+    /// The library of CUDA's driver, by which callers' memory on devices is opened; none: the system's, if it is there.
+    pub cuda_driver: Option<PathBuf>,
     /// Whether callers may change what is traced and logged.
     pub allow_client_settings: bool,
     /// Where the first admin token is written as well.
@@ -181,6 +183,7 @@ impl NodeConfig {
             max_body_bytes: desk.number("max_body_bytes", options.max_body_bytes, 1_024..=1 << 30, 64 << 20),
             forward_headers: desk.optional("forward_headers", options.forward_headers),
             cors_origins: desk.optional("cors_origins", options.cors_origins),
+            cuda_driver: desk.cuda_driver(options.cuda_driver, options.allow_client_shm),
             allow_client_shm: options.allow_client_shm,
             allow_client_settings: options.allow_client_settings,
             admin_token_file: options.admin_token_file,
@@ -280,6 +283,14 @@ impl Desk {
 
     fn millis(&mut self, name: &str, text: Option<Text>, bounds: RangeInclusive<u64>, default: u64) -> Duration {
         Duration::from_millis(self.number(name, text, bounds, default))
+    }
+
+    fn cuda_driver(&mut self, library: Option<PathBuf>, shared: bool) -> Option<PathBuf> {
+        if library.is_some() && !shared {
+            let text = "cuda_driver: it opens memory that callers share, which allow_client_shm must allow";
+            self.problems.push(text.to_owned());
+        }
+        library
     }
 
     fn cache(&mut self, bytes: Option<Text>, of_tenant: Option<Text>) -> CacheBounds {

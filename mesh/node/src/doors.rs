@@ -4,29 +4,11 @@
 
 use std::sync::Arc;
 
-use mesh_router::{LocalTenant, ModelControl, Regions, RegionsConfig};
+use mesh_router::{LocalTenant, ModelControl};
 use mesh_router_grpc::GrpcDoorConfig;
 use mesh_router_http::HttpDoorConfig;
 
 use crate::{config::NodeConfig, tls::DoorsTls};
-
-/// Where the system has its shared memory objects.
-const SHARED_MEMORY: &str = "/dev/shm";
-/// The most bytes that requests under way may have read from them, as much as a door keeps of large bodies.
-const MAX_REGION_BYTES: usize = 1 << 30;
-
-/// Shared memory, if callers may use it.
-pub(crate) fn regions(config: &NodeConfig) -> Regions {
-    if !config.allow_client_shm {
-        return Regions::default();
-    }
-    tracing::warn!("callers may reach the shared memory objects of this machine: see --allow-client-shm");
-    Regions::open(RegionsConfig {
-        folder: SHARED_MEMORY.into(),
-        max_request_bytes: config.max_body_bytes,
-        max_buffered_bytes: MAX_REGION_BYTES,
-    })
-}
 
 /// The HTTP door; `control` is the repository whose models its callers may load, if there is one.
 pub(crate) fn http(config: &NodeConfig, tls: &DoorsTls, control: Option<Arc<dyn ModelControl>>) -> HttpDoorConfig {

@@ -32,6 +32,7 @@ use crate::{
     issuer_keys::IssuerKeys,
     login,
     observer::{BatchTelemetry, DeviceReadings},
+    regions::{self, RegionsError},
     repository::{self, RepositoryError},
     tls::DoorsTls,
     triton::TritonReadings,
@@ -74,6 +75,8 @@ pub enum StartError {
     Issuers(#[from] KeeperError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Regions(#[from] RegionsError),
     #[error(transparent)]
     Door(#[from] DoorError),
     #[error(transparent)]
@@ -355,7 +358,7 @@ impl Behind<'_> {
         let kept = IssuerKeys::open(&data, &self.store.pepper)?.read(self.clock.unix_seconds());
         let snapshots = uses::start(&data, kept, &groups.control);
         let limiter = usage::limiter(&self.config.data, self.clock.clone(), &groups.records)?;
-        let regions = Arc::new(doors::regions(self.config));
+        let regions = Arc::new(regions::open(self.config)?);
         let control = self.start_control(models, &snapshots, (&limiter, &regions, &self.cache), &groups.control)?;
         let repository = self.repository(&control, &snapshots)?;
         let metrics = MetricsDoor::start(
@@ -487,11 +490,8 @@ impl Behind<'_> {
             clock: self.clock.clone(),
             limiter,
         };
-        let config = AdminDoorConfig {
-            listen: self.config.admin,
-            tls: self.tls.admin.clone(),
-        };
-        let address = config.listen;
+        let (address, tls) = (self.config.admin, self.tls.admin.clone());
+        let config = AdminDoorConfig { listen: address, tls };
         AdminDoor::start(config, parts, Arc::new(WebApp), tasks)
             .map_err(|source| StartError::AdminDoor { address, source })
     }

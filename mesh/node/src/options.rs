@@ -105,10 +105,13 @@ pub struct ServeOptions {
     /// Web pages that may call the HTTP inference door: their origins with commas between them, or * for all. [default: none]
     #[arg(long, env = "MESH_CORS_ORIGINS", value_name = "ORIGINS", help_heading = "Doors")]
     pub cors_origins: Option<Text>,
-    /// Let callers have tensors in POSIX shared memory of this machine (/dev/shm): whoever may call may then reach what the
-    /// mesh may open there, if it knows its name.
+    /// Let callers have tensors in POSIX shared memory of this machine (/dev/shm), and in memory of its CUDA devices: whoever may
+    /// call may then reach what the mesh may open there, if it knows its name or handle.
     #[arg(long, env = "MESH_ALLOW_CLIENT_SHM", help_heading = "Doors")]
     pub allow_client_shm: bool,
+    /// The library of CUDA's driver, for callers' memory on devices. [default: libcuda.so.1 of the system, if it is there]
+    #[arg(long, env = "MESH_CUDA_DRIVER", value_name = "FILE", help_heading = "Doors")]
+    pub cuda_driver: Option<PathBuf>,
     /// Let callers change what is traced and logged, for everybody.
     #[arg(long, env = "MESH_ALLOW_CLIENT_SETTINGS", help_heading = "Doors")]
     pub allow_client_settings: bool,
@@ -212,6 +215,7 @@ impl ServeOptions {
             forward_headers: self.forward_headers.or(other.forward_headers),
             cors_origins: self.cors_origins.or(other.cors_origins),
             allow_client_shm: self.allow_client_shm || other.allow_client_shm,
+            cuda_driver: self.cuda_driver.or(other.cuda_driver),
             allow_client_settings: self.allow_client_settings || other.allow_client_settings,
             admin_token_file: self.admin_token_file.or(other.admin_token_file),
             request_timeout_ms: self.request_timeout_ms.or(other.request_timeout_ms),

@@ -26,6 +26,8 @@ pub(crate) fn quoted(text: &str) -> String {
 pub enum DecodeError {
     #[error("failed to parse the request JSON: {0}")]
     Json(String),
+    #[error("the b64 of a region's 'raw_handle' must be base64")]
+    Handle,
     #[error("the request has no 'inputs', at least one input is needed")]
     NoInputs,
     #[error("at most {MAX_TENSORS} {what} are allowed in a request")]

@@ -53,7 +53,10 @@ pub use forward::{HeaderPattern, MAX_FORWARDED, MAX_FORWARDED_BYTES, PatternErro
 pub use generate::{MAX_FIELDS, decode_generate, encode_generate};
 pub use problem::{PROBLEM_JSON, Problem, accepts_problems};
 pub use raw::decode_raw;
-pub use regions::{REGION_EXTENSIONS, RegionStatus, SystemRegion, decode_system_region, regions_body};
+pub use regions::{
+    CudaRegion, CudaRegionStatus, REGION_EXTENSIONS, RegionStatus, SystemRegion, decode_cuda_region,
+    decode_system_region, regions_body,
+};
 pub use request::{DecodedInfer, OutputOptions, decode_infer, read_json_data};
 pub use response::{EncodedInfer, encode_infer};
 pub use settings::{

@@ -2,6 +2,7 @@
 //!
 //! Reads and writes only: which regions there are, whose they are and what is in them is the router's to know.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mesh_types::{MAX_REGION_NAME_BYTES, ParameterValue, RegionOutput, RegionSpan};
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +87,54 @@ pub fn decode_system_region(body: &[u8]) -> Result<SystemRegion, DecodeError> {
     Ok(serde_json::from_slice(body)?)
 }
 
-/// A region as its status shows it.
+/// What a caller says that registers memory of a CUDA device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CudaRegion {
+    /// CUDA's handle, as it came.
+    pub handle: Vec<u8>,
+    /// The device's index, as it came.
+    pub device: i64,
+    /// How long the region is, in bytes.
+    pub byte_size: u64,
+}
+
+/// Reads what registers a region of CUDA memory: `{"raw_handle":{"b64":".."},"device_id":..,"byte_size":..}`.
+pub fn decode_cuda_region(body: &[u8]) -> Result<CudaRegion, DecodeError> {
+    #[derive(Deserialize)]
+    struct Packed {
+        b64: String,
+    }
+    #[derive(Deserialize)]
+    struct Asked {
+        raw_handle: Packed,
+        device_id: i64,
+        byte_size: u64,
+    }
+    let Asked {
+        raw_handle,
+        device_id,
+        byte_size,
+    } = serde_json::from_slice(body)?;
+    let handle = STANDARD.decode(&raw_handle.b64).map_err(|_| DecodeError::Handle)?;
+    Ok(CudaRegion {
+        handle,
+        device: device_id,
+        byte_size,
+    })
+}
+
+/// A region of CUDA memory as its status shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CudaRegionStatus<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The device's index.
+    pub device_id: u64,
+    /// How long it is, in bytes.
+    pub byte_size: u64,
+}
+
+/// A region of system shared memory as its status shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct RegionStatus<'a> {
     /// Its name.
@@ -99,9 +147,9 @@ pub struct RegionStatus<'a> {
     pub byte_size: u64,
 }
 
-/// `[{"name":"..","key":"..","offset":..,"byte_size":..},..]`
-pub fn regions_body<'a>(regions: impl IntoIterator<Item = RegionStatus<'a>>) -> Vec<u8> {
-    let regions: Vec<RegionStatus<'a>> = regions.into_iter().collect();
+/// `[{"name":"..","key":"..","offset":..,"byte_size":..},..]`, or what [`CudaRegionStatus`] has.
+pub fn regions_body(regions: impl IntoIterator<Item = impl Serialize>) -> Vec<u8> {
+    let regions: Vec<_> = regions.into_iter().collect();
     // Texts and whole numbers have nothing that JSON could not hold.
     serde_json::to_vec(&regions).unwrap_or_default()
 }

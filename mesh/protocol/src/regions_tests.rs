@@ -13,7 +13,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 
 use crate::{
-    DecodeError, OutputOptions, decode_infer, decode_system_region, encode_infer,
+    DecodeError, OutputOptions, decode_cuda_region, decode_infer, decode_system_region, encode_infer,
     grpc::{
         StreamReply, decode_message,
         messages::{
@@ -23,7 +23,7 @@ use crate::{
         },
         write_message, write_stream_message,
     },
-    regions::RegionStatus,
+    regions::{CudaRegionStatus, RegionStatus},
     regions_body,
 };
 
@@ -356,5 +356,29 @@ fn a_registration_is_read_and_a_status_written() {
         told,
         json!([{"name": "a\"b", "key": "/k", "offset": 4, "byte_size": 8}])
     );
-    assert_eq!(regions_body([]), b"[]");
+    assert_eq!(regions_body(Vec::<RegionStatus<'_>>::new()), b"[]");
+}
+
+#[test]
+fn a_registration_of_cuda_memory_is_read_and_its_status_written() {
+    let read = decode_cuda_region(br#"{"raw_handle":{"b64":"AAEC"},"device_id":1,"byte_size":8}"#).unwrap();
+    assert_eq!((&*read.handle, read.device, read.byte_size), (&[0, 1, 2][..], 1, 8));
+    for wrong in [
+        &b""[..],
+        b"{}",
+        br#"{"raw_handle":"AAEC","device_id":1,"byte_size":8}"#,
+        br#"{"raw_handle":{"b64":"AAEC"},"device_id":"1","byte_size":8}"#,
+        br#"{"raw_handle":{"b64":"AAEC"},"device_id":1,"byte_size":-8}"#,
+    ] {
+        assert!(matches!(decode_cuda_region(wrong), Err(DecodeError::Json(_))));
+    }
+    let wrong = decode_cuda_region(br#"{"raw_handle":{"b64":"A"},"device_id":1,"byte_size":8}"#);
+    assert_eq!(wrong, Err(DecodeError::Handle));
+    let status = CudaRegionStatus {
+        name: "a",
+        device_id: 1,
+        byte_size: 8,
+    };
+    let told: Value = serde_json::from_slice(&regions_body([status])).unwrap();
+    assert_eq!(told, json!([{"name": "a", "device_id": 1, "byte_size": 8}]));
 }

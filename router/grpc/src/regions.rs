@@ -1,7 +1,10 @@
 //! Shared memory: regions are registered, shown and unregistered. What a name stands for is the router's to know.
 
-use mesh_protocol::grpc::messages::{system_shared_memory_status_response::RegionStatus, *};
-use mesh_router::{Credential, Region, Registration};
+use mesh_protocol::grpc::messages::{
+    cuda_shared_memory_status_response::RegionStatus as CudaRegionStatus,
+    system_shared_memory_status_response::RegionStatus, *,
+};
+use mesh_router::{Credential, CudaRegion, CudaRegistration, MemoryKind, Region, Registration};
 use mesh_types::Fault;
 
 use crate::service::Service;
@@ -50,7 +53,8 @@ pub(crate) fn system_unregister(
     asked: &SystemSharedMemoryUnregisterRequest,
     credential: &Credential,
 ) -> Result<SystemSharedMemoryUnregisterResponse, Fault> {
-    service.router.unregister_regions(credential, named(&asked.name))?;
+    let router = &service.router;
+    router.unregister_regions(credential, named(&asked.name), MemoryKind::System)?;
     Ok(SystemSharedMemoryUnregisterResponse {})
 }
 
@@ -59,23 +63,41 @@ pub(crate) fn cuda_status(
     asked: &CudaSharedMemoryStatusRequest,
     credential: &Credential,
 ) -> Result<CudaSharedMemoryStatusResponse, Fault> {
-    service.router.cuda_regions(credential, named(&asked.name))?;
-    Ok(CudaSharedMemoryStatusResponse::default())
+    let regions = service.router.cuda_regions(credential, named(&asked.name))?;
+    let status = |region: CudaRegion| {
+        let status = CudaRegionStatus {
+            name: region.name.clone(),
+            device_id: region.device.into(),
+            byte_size: region.bytes,
+        };
+        (region.name, status)
+    };
+    Ok(CudaSharedMemoryStatusResponse {
+        regions: regions.into_iter().map(status).collect(),
+    })
 }
 
 pub(crate) fn cuda_register(
     service: &Service,
-    _: &CudaSharedMemoryRegisterRequest,
+    asked: &CudaSharedMemoryRegisterRequest,
     credential: &Credential,
 ) -> Result<CudaSharedMemoryRegisterResponse, Fault> {
-    Err(service.router.refuse_cuda_region(credential))
+    let registration = CudaRegistration {
+        handle: &asked.raw_handle,
+        device: asked.device_id,
+        bytes: asked.byte_size,
+    };
+    let router = &service.router;
+    router.register_cuda_region(credential, &asked.name, &registration)?;
+    Ok(CudaSharedMemoryRegisterResponse {})
 }
 
 pub(crate) fn cuda_unregister(
     service: &Service,
-    _: &CudaSharedMemoryUnregisterRequest,
+    asked: &CudaSharedMemoryUnregisterRequest,
     credential: &Credential,
 ) -> Result<CudaSharedMemoryUnregisterResponse, Fault> {
-    service.router.unregister_cuda_regions(credential)?;
+    let router = &service.router;
+    router.unregister_regions(credential, named(&asked.name), MemoryKind::Cuda)?;
     Ok(CudaSharedMemoryUnregisterResponse {})
 }

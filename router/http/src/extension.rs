@@ -4,6 +4,8 @@
 
 use actix_web::http::Method;
 
+pub(crate) use mesh_router::MemoryKind;
+
 use crate::{path::Miss, settings::Settings};
 
 /// What a path asks of an extension.
@@ -16,13 +18,6 @@ pub(crate) enum Extension<'a> {
         call: MemoryCall,
     },
     Settings(Settings<'a>),
-}
-
-/// Whose memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MemoryKind {
-    System,
-    Cuda,
 }
 
 /// What is asked about it.

@@ -1,8 +1,8 @@
 //! Shared memory: regions are registered, shown and unregistered. What a name stands for is the router's to know.
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
-use mesh_protocol::{RegionStatus, decode_system_region, regions_body};
-use mesh_router::Registration;
+use mesh_protocol::{CudaRegionStatus, RegionStatus, decode_cuda_region, decode_system_region, regions_body};
+use mesh_router::{CudaRegistration, Registration};
 use mesh_types::{Fault, RequestId};
 
 use crate::{
@@ -33,7 +33,7 @@ impl Service {
         };
         let answered = region.and_then(|region| match kind {
             MemoryKind::System => self.system_memory(request, region.as_deref(), call, &body.bytes),
-            MemoryKind::Cuda => self.cuda_memory(request, region.as_deref(), call),
+            MemoryKind::Cuda => self.cuda_memory(request, region.as_deref(), call, &body.bytes),
         });
         match answered {
             Ok(body) => reply::json(StatusCode::OK, body),
@@ -71,18 +71,45 @@ impl Service {
                 Ok(Vec::new())
             }
             MemoryCall::Unregister => {
-                self.router.unregister_regions(&credential, region)?;
+                self.router
+                    .unregister_regions(&credential, region, MemoryKind::System)?;
                 Ok(Vec::new())
             }
         }
     }
 
-    fn cuda_memory(&self, request: &HttpRequest, region: Option<&str>, call: MemoryCall) -> Result<Vec<u8>, Fault> {
+    fn cuda_memory(
+        &self,
+        request: &HttpRequest,
+        region: Option<&str>,
+        call: MemoryCall,
+        body: &[u8],
+    ) -> Result<Vec<u8>, Fault> {
         let credential = credential(request);
         match call {
-            MemoryCall::Status => self.router.cuda_regions(&credential, region).map(|()| regions_body([])),
-            MemoryCall::Register => Err(self.router.refuse_cuda_region(&credential)),
-            MemoryCall::Unregister => self.router.unregister_cuda_regions(&credential).map(|()| Vec::new()),
+            MemoryCall::Status => {
+                let regions = self.router.cuda_regions(&credential, region)?;
+                Ok(regions_body(regions.iter().map(|region| CudaRegionStatus {
+                    name: &region.name,
+                    device_id: region.device.into(),
+                    byte_size: region.bytes,
+                })))
+            }
+            MemoryCall::Register => {
+                let asked = decode_cuda_region(body)?;
+                let registration = CudaRegistration {
+                    handle: &asked.handle,
+                    device: asked.device,
+                    bytes: asked.byte_size,
+                };
+                self.router
+                    .register_cuda_region(&credential, region.unwrap_or_default(), &registration)?;
+                Ok(Vec::new())
+            }
+            MemoryCall::Unregister => {
+                self.router.unregister_regions(&credential, region, MemoryKind::Cuda)?;
+                Ok(Vec::new())
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Why a region is not registered, found, read or written. Where clients know a text, it is that text.
 //!
-//! An object that is not there, one that the mesh may not open, a link and an object of another tenant are one error: a
-//! caller must not learn which objects the machine has.
+//! An object that is not there, one that the mesh may not open, a link and an object of another tenant are one error, and so are
+//! handles of a device's memory: a caller must not learn which objects the machine has, nor what others have registered.
 
 use mesh_types::{Fault, FaultClass, FaultSource, MAX_REGION_NAME_BYTES};
 
-use super::{MAX_REGIONS, MAX_REGIONS_PER_TENANT, RESERVED_KEY_PREFIX};
+use super::{HANDLE_BYTES, MAX_REGIONS, MAX_REGIONS_PER_TENANT, RESERVED_KEY_PREFIX};
 
 /// The most characters of a caller's text that a message repeats.
 const MAX_QUOTED_CHARS: usize = 64;
@@ -23,8 +23,23 @@ pub(super) fn quoted(text: &str) -> String {
 pub enum RegionError {
     #[error("shared memory is not offered by this server: its operator must allow it with --allow-client-shm")]
     Off,
-    #[error("CUDA shared memory is not supported by this server: register system shared memory")]
+    #[error(
+        "CUDA shared memory is not supported by this server, which has no CUDA device: register system shared memory"
+    )]
     NoCuda,
+    #[error(
+        "failed to register shared memory region '{name}': invalid args: its raw_handle must be the {HANDLE_BYTES} bytes of a \
+         cudaIpcMemHandle_t, got {got}"
+    )]
+    Handle { name: String, got: usize },
+    #[error("failed to register shared memory region '{name}': its raw_handle cannot be opened on device {device}")]
+    HandleNotOpened { name: String, device: i64 },
+    #[error("the shared memory region '{name}' is {kind} shared memory, not {wanted} shared memory")]
+    OtherKind {
+        name: String,
+        wanted: &'static str,
+        kind: &'static str,
+    },
     #[error("Unable to find shared memory region: '{name}'")]
     Unknown { name: String },
     #[error("shared memory region '{name}' already in manager: unregister it first")]
@@ -99,7 +114,7 @@ impl From<RegionError> for Fault {
         let of = |class| Self::new(class, FaultSource::Client, text.clone());
         match error {
             RegionError::Off | RegionError::NoCuda => of(FaultClass::Unsupported),
-            RegionError::Unknown { .. } => of(FaultClass::NotFound),
+            RegionError::Unknown { .. } | RegionError::OtherKind { .. } => of(FaultClass::NotFound),
             RegionError::TooLarge { .. } => of(FaultClass::TooLarge),
             // As other servers answer it.
             RegionError::OutputSize { .. } => of(FaultClass::Internal),

@@ -1,23 +1,29 @@
-//! Regions of system shared memory that callers have registered: names of a tenant for parts of shared memory objects.
+//! Regions of shared memory that callers have registered: names of a tenant for parts of the system's shared memory objects, and for
+//! memory of its processes on CUDA devices.
 //!
-//! A caller on this machine puts its inputs into an object and finds its outputs there, so that tensors do not travel through
-//! a socket. Off unless the operator allows it, because an object belongs to the machine and not to a tenant: what keeps
+//! A caller on this machine puts its inputs there and finds its outputs there, so that tensors do not travel through a socket. Off unless the operator allows it, because an object belongs to the machine and not to a tenant: what keeps
 //! another tenant out of one is that its name is not known, that the mesh may open it at all, and that an object is
-//! registered by one tenant at a time.
+//! registered by one tenant at a time. The same holds for a device's memory and its handle.
 //!
 //! Invariants: a name means something to its own tenant only, and another's answers as an unknown one; an object is copied
 //! from and to through its file and never mapped, so that one that is cut short costs its request an error and nobody a
 //! signal; regions, and the bytes of requests that are read from them, are bounded.
 
+mod device;
 mod error;
+mod memory;
 mod object;
 mod registry;
 mod transfer;
 
 #[cfg(test)]
+mod cuda_tests;
+#[cfg(test)]
 mod tests;
 
+pub use device::{CudaRegion, CudaRegistration, DeviceHandle, DeviceMemory, DeviceObject, HANDLE_BYTES};
 pub use error::RegionError;
+pub use memory::MemoryKind;
 pub use object::RESERVED_KEY_PREFIX;
 pub use registry::{MAX_REGIONS, MAX_REGIONS_PER_TENANT, Region, Regions, RegionsConfig, Registration};
 pub(crate) use transfer::Landing;
@@ -32,44 +38,44 @@ impl RouterHandle {
         self.parts().regions.is_on()
     }
 
-    /// Registers a region of the caller's.
+    /// Registers a region of the caller's in system shared memory.
     pub fn register_region(&self, credential: &Credential, name: &str, what: &Registration<'_>) -> Result<(), Fault> {
         let tenant = self.tenant_of(credential)?;
         Ok(self.parts().regions.register(&tenant, name, what)?)
     }
 
-    /// The caller's regions by name: one, or all.
+    /// The caller's regions of system shared memory by name: one, or all.
     pub fn regions(&self, credential: &Credential, name: Option<&str>) -> Result<Vec<Region>, Fault> {
         let tenant = self.tenant_of(credential)?;
         Ok(self.parts().regions.status(&tenant, name)?)
     }
 
-    /// Forgets a region of the caller's, or all; one that it has not is none to forget.
-    pub fn unregister_regions(&self, credential: &Credential, name: Option<&str>) -> Result<(), Fault> {
+    /// Forgets a region of the caller's, or all of a kind; one that it has not is none to forget.
+    pub fn unregister_regions(
+        &self,
+        credential: &Credential,
+        name: Option<&str>,
+        kind: MemoryKind,
+    ) -> Result<(), Fault> {
         let tenant = self.tenant_of(credential)?;
-        Ok(self.parts().regions.unregister(&tenant, name)?)
+        Ok(self.parts().regions.unregister(&tenant, name, kind)?)
     }
 
-    /// Why a region of CUDA shared memory is not registered: memory of another process on a device is not opened here.
-    pub fn refuse_cuda_region(&self, credential: &Credential) -> Fault {
-        match self.cuda_regions(credential, None) {
-            Ok(()) => RegionError::NoCuda.into(),
-            Err(fault) => fault,
-        }
+    /// Registers a region of the caller's in the memory of a CUDA device.
+    pub fn register_cuda_region(
+        &self,
+        credential: &Credential,
+        name: &str,
+        what: &CudaRegistration<'_>,
+    ) -> Result<(), Fault> {
+        let tenant = self.tenant_of(credential)?;
+        Ok(self.parts().regions.register_cuda(&tenant, name, what)?)
     }
 
-    /// The caller's regions of CUDA shared memory, of which there are none: to ask for one by name is an error.
-    pub fn cuda_regions(&self, credential: &Credential, name: Option<&str>) -> Result<(), Fault> {
-        self.authenticate(credential)?;
-        if !self.offers_regions() {
-            return Err(RegionError::Off.into());
-        }
-        name.map_or(Ok(()), |name| Err(RegionError::unknown(name).into()))
-    }
-
-    /// Forgets regions of CUDA shared memory, of which there are none.
-    pub fn unregister_cuda_regions(&self, credential: &Credential) -> Result<(), Fault> {
-        self.cuda_regions(credential, None)
+    /// The caller's regions of CUDA memory by name: one, or all.
+    pub fn cuda_regions(&self, credential: &Credential, name: Option<&str>) -> Result<Vec<CudaRegion>, Fault> {
+        let tenant = self.tenant_of(credential)?;
+        Ok(self.parts().regions.cuda_status(&tenant, name)?)
     }
 
     fn tenant_of(&self, credential: &Credential) -> Result<TenantId, Fault> {

@@ -10,12 +10,14 @@ use mesh_types::{MAX_REGION_NAME_BYTES, TenantId};
 use parking_lot::RwLock;
 
 use super::{
+    device::{CudaRegion, CudaRegistration, DeviceHandle, HANDLE_BYTES, Opened, Opener},
     error::{RegionError, quoted},
+    memory::{Held, Memory, MemoryKind},
     object::{KeyProblem, Object, file_name},
 };
 use crate::Budget;
 
-/// The most regions of one tenant. Each is an open file.
+/// The most regions of one tenant. Each is an open file, or memory that is open on a device.
 pub const MAX_REGIONS_PER_TENANT: usize = 256;
 /// The most regions of all tenants together.
 pub const MAX_REGIONS: usize = 1_024;
@@ -29,6 +31,8 @@ pub struct RegionsConfig {
     pub max_request_bytes: usize,
     /// The most bytes that all requests under way may have read from regions.
     pub max_buffered_bytes: usize,
+    /// Who opens memory on CUDA devices; none where there are no such devices.
+    pub devices: Opener,
 }
 
 /// What a caller registers.
@@ -53,13 +57,6 @@ pub struct Region {
     pub offset: u64,
     /// How long it is, in bytes.
     pub bytes: u64,
-}
-
-/// A region and its object; those who copy hold on to it, also when it is unregistered meanwhile.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) region: Region,
-    pub(super) object: Object,
 }
 
 /// The regions of all tenants.
@@ -104,33 +101,53 @@ impl Regions {
         self.on.as_ref().ok_or(RegionError::Off)
     }
 
-    /// Registers a region of a tenant's.
+    /// Registers a region of a tenant's in system shared memory.
     pub fn register(&self, tenant: &TenantId, name: &str, what: &Registration<'_>) -> Result<(), RegionError> {
-        self.on()?.register(tenant, name, what)
-    }
-
-    /// A tenant's regions by name: one, or all.
-    pub fn status(&self, tenant: &TenantId, name: Option<&str>) -> Result<Vec<Region>, RegionError> {
         let on = self.on()?;
-        if let Some(name) = name {
-            return Ok(vec![on.find(tenant, name)?.region.clone()]);
-        }
-        let known = on.known.read();
-        let of_tenant = known.tenants.get(tenant).into_iter().flat_map(BTreeMap::values);
-        Ok(of_tenant.map(|held| held.region.clone()).collect())
+        let held = on.open(name, what)?;
+        let not_opened = RegionError::NotOpened { key: quoted(what.key) };
+        on.register(tenant, held, not_opened)
     }
 
-    /// Forgets one of a tenant's regions, or all.
-    pub fn unregister(&self, tenant: &TenantId, name: Option<&str>) -> Result<(), RegionError> {
+    /// Registers a region of a tenant's in the memory of a CUDA device.
+    pub fn register_cuda(&self, tenant: &TenantId, name: &str, what: &CudaRegistration<'_>) -> Result<(), RegionError> {
+        let on = self.on()?;
+        let held = on.open_cuda(name, what)?;
+        let not_opened = RegionError::HandleNotOpened {
+            name: quoted(name),
+            device: what.device,
+        };
+        on.register(tenant, held, not_opened)
+    }
+
+    /// A tenant's regions of system shared memory by name: one, or all.
+    pub fn status(&self, tenant: &TenantId, name: Option<&str>) -> Result<Vec<Region>, RegionError> {
+        self.on()?.status(tenant, name, MemoryKind::System, Held::system)
+    }
+
+    /// A tenant's regions of CUDA memory by name: one, or all.
+    pub fn cuda_status(&self, tenant: &TenantId, name: Option<&str>) -> Result<Vec<CudaRegion>, RegionError> {
+        self.on()?.status(tenant, name, MemoryKind::Cuda, Held::cuda)
+    }
+
+    /// Forgets one of a tenant's regions, or all; those of the other kind stay.
+    pub fn unregister(&self, tenant: &TenantId, name: Option<&str>, kind: MemoryKind) -> Result<(), RegionError> {
         let mut known = self.on()?.known.write();
         let Some(regions) = known.tenants.get_mut(tenant) else {
             return Ok(());
         };
-        match name {
-            Some(name) => drop(regions.remove(name)),
-            None => regions.clear(),
-        }
+        let mut gone = Vec::new();
+        regions.retain(|known, held| {
+            let stays = held.memory.kind() != kind || name.is_some_and(|name| name != known);
+            if !stays {
+                gone.push(held.clone());
+            }
+            stays
+        });
         known.count_anew();
+        // Memory of a device is closed by its driver, which may take its time: not while others wait to look.
+        drop(known);
+        drop(gone);
         Ok(())
     }
 
@@ -158,26 +175,50 @@ impl On {
         found.cloned().ok_or_else(|| RegionError::unknown(name))
     }
 
-    fn register(&self, tenant: &TenantId, name: &str, what: &Registration<'_>) -> Result<(), RegionError> {
-        let (held, size) = self.open(name, what)?;
-        let mut known = self.known.write();
-        // First of all: nothing else that is said may depend on an object of another tenant's.
-        let mut others = known.tenants.iter().filter(|(owner, _)| *owner != tenant);
-        if others.any(|(_, regions)| regions.values().any(|other| other.object.is_same(&held.object))) {
-            return Err(RegionError::NotOpened { key: quoted(what.key) });
-        }
-        let Registration { offset, bytes, .. } = *what;
-        if offset.checked_add(bytes).is_none_or(|end| end > size) {
-            return Err(RegionError::Beyond {
+    fn status<T>(
+        &self,
+        tenant: &TenantId,
+        name: Option<&str>,
+        kind: MemoryKind,
+        seen: fn(&Held) -> Option<T>,
+    ) -> Result<Vec<T>, RegionError> {
+        if let Some(name) = name {
+            let held = self.find(tenant, name)?;
+            let region = seen(&held).ok_or_else(|| RegionError::OtherKind {
                 name: quoted(name),
+                wanted: kind.as_str(),
+                kind: held.memory.kind().as_str(),
+            })?;
+            return Ok(vec![region]);
+        }
+        let known = self.known.read();
+        let of_tenant = known.tenants.get(tenant).into_iter().flat_map(BTreeMap::values);
+        Ok(of_tenant.filter_map(|held| seen(held)).collect())
+    }
+
+    /// Takes in a region whose memory is open; `not_opened` is what is said of memory that another tenant has registered.
+    fn register(&self, tenant: &TenantId, held: Held, not_opened: RegionError) -> Result<(), RegionError> {
+        let (name, offset, bytes) = (held.name.clone(), held.offset, held.bytes);
+        let size = held.memory.size().map_err(|_| not_opened.clone())?;
+        let mut known = self.known.write();
+        // First of all: nothing else that is said may depend on memory of another tenant's.
+        let mut others = known.tenants.iter().filter(|(owner, _)| *owner != tenant);
+        if others.any(|(_, regions)| regions.values().any(|other| other.memory.is_same(&held.memory))) {
+            return Err(not_opened);
+        }
+        let end = offset.checked_add(bytes);
+        // Where the size is not known, the driver refuses to copy what lies beyond it.
+        if end.is_none_or(|end| size.is_some_and(|size| end > size)) {
+            return Err(RegionError::Beyond {
+                name: quoted(&name),
                 offset,
                 bytes,
-                size,
+                size: size.unwrap_or(u64::MAX),
             });
         }
         let regions = known.tenants.get(tenant);
-        if regions.is_some_and(|regions| regions.contains_key(name)) {
-            return Err(RegionError::Taken { name: quoted(name) });
+        if regions.is_some_and(|regions| regions.contains_key(&name)) {
+            return Err(RegionError::Taken { name: quoted(&name) });
         }
         if regions.map_or(0, BTreeMap::len) >= MAX_REGIONS_PER_TENANT {
             return Err(RegionError::TooManyOfTenant);
@@ -186,17 +227,15 @@ impl On {
             return Err(RegionError::TooMany);
         }
         let regions = known.tenants.entry(tenant.clone()).or_default();
-        regions.insert(name.to_owned(), Arc::new(held));
+        regions.insert(name, Arc::new(held));
         known.count += 1;
         Ok(())
     }
 
-    /// Opens the object of a region, and says how long it is.
-    fn open(&self, name: &str, what: &Registration<'_>) -> Result<(Held, u64), RegionError> {
-        if !(1..=MAX_REGION_NAME_BYTES).contains(&name.len()) {
-            return Err(RegionError::NameLength(name.len()));
-        }
+    /// Opens the object of a region.
+    fn open(&self, name: &str, what: &Registration<'_>) -> Result<Held, RegionError> {
         let Registration { key, offset, bytes } = *what;
+        check_name(name)?;
         let file = file_name(key).map_err(|problem| match problem {
             KeyProblem::Malformed => RegionError::Key { name: quoted(name) },
             KeyProblem::Reserved => RegionError::Reserved {
@@ -204,18 +243,63 @@ impl On {
                 key: quoted(key),
             },
         })?;
-        if bytes == 0 {
-            return Err(RegionError::Empty { name: quoted(name) });
-        }
-        let not_opened = |_| RegionError::NotOpened { key: quoted(key) };
-        let object = Object::open(&self.config.folder, file).map_err(not_opened)?;
-        let size = object.size().map_err(not_opened)?;
-        let region = Region {
+        check_bytes(name, bytes)?;
+        let object = Object::open(&self.config.folder, file);
+        let object = object.map_err(|_| RegionError::NotOpened { key: quoted(key) })?;
+        Ok(Held {
             name: name.to_owned(),
-            key: key.to_owned(),
             offset,
             bytes,
-        };
-        Ok((Held { region, object }, size))
+            memory: Memory::System {
+                object,
+                key: key.to_owned(),
+            },
+        })
     }
+
+    /// Opens the memory of a region on a CUDA device.
+    fn open_cuda(&self, name: &str, what: &CudaRegistration<'_>) -> Result<Held, RegionError> {
+        let CudaRegistration { handle, device, bytes } = *what;
+        let devices = self.config.devices.as_ref().ok_or(RegionError::NoCuda)?;
+        check_name(name)?;
+        let handle: [u8; HANDLE_BYTES] = handle.try_into().map_err(|_| RegionError::Handle {
+            name: quoted(name),
+            got: handle.len(),
+        })?;
+        check_bytes(name, bytes)?;
+        let handle = DeviceHandle(handle);
+        let not_opened = || RegionError::HandleNotOpened {
+            name: quoted(name),
+            device,
+        };
+        let index = u16::try_from(device).map_err(|_| not_opened())?;
+        let object = devices.open(index, &handle).map_err(|error| {
+            tracing::info!(device, error, "a caller's memory on a device is not opened");
+            not_opened()
+        })?;
+        Ok(Held {
+            name: name.to_owned(),
+            offset: 0,
+            bytes,
+            memory: Memory::Cuda(Opened {
+                device: index,
+                handle,
+                object,
+            }),
+        })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), RegionError> {
+    if (1..=MAX_REGION_NAME_BYTES).contains(&name.len()) {
+        return Ok(());
+    }
+    Err(RegionError::NameLength(name.len()))
+}
+
+fn check_bytes(name: &str, bytes: u64) -> Result<(), RegionError> {
+    if bytes > 0 {
+        return Ok(());
+    }
+    Err(RegionError::Empty { name: quoted(name) })
 }

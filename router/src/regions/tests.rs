@@ -18,7 +18,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::{
-    MAX_REGIONS, MAX_REGIONS_PER_TENANT, RESERVED_KEY_PREFIX, RegionError, Regions, RegionsConfig, Registration,
+    MAX_REGIONS, MAX_REGIONS_PER_TENANT, MemoryKind, RESERVED_KEY_PREFIX, RegionError, Regions, RegionsConfig,
+    Registration,
 };
 
 struct Bed {
@@ -41,6 +42,7 @@ impl Bed {
             folder: folder.path().to_path_buf(),
             max_request_bytes: 1_000,
             max_buffered_bytes: 1_500,
+            devices: None,
         });
         Self { folder, regions }
     }
@@ -210,15 +212,21 @@ fn anothers_region_answers_as_an_unknown_one() {
     assert_eq!(bed.read("globex", bytes_of("r", 0, 2)), Err(unknown.clone()));
     assert_eq!(bed.regions.status(&tenant("globex"), Some("r")), Err(unknown.clone()));
     assert_eq!(bed.regions.status(&tenant("globex"), None), Ok(Vec::new()));
-    bed.regions.unregister(&tenant("globex"), Some("r")).unwrap();
-    bed.regions.unregister(&tenant("globex"), None).unwrap();
+    bed.regions
+        .unregister(&tenant("globex"), Some("r"), MemoryKind::System)
+        .unwrap();
+    bed.regions
+        .unregister(&tenant("globex"), None, MemoryKind::System)
+        .unwrap();
     assert_eq!(bed.regions.status(&tenant("acme"), None).unwrap().len(), 1);
     // The same name is another region of another tenant.
     bed.object("b", b"34");
     bed.register("globex", "r", of("b", 0, 2)).unwrap();
     assert_eq!(&*bed.read("globex", bytes_of("r", 0, 2)).unwrap().inputs[0].data, b"34");
     assert_eq!(&*bed.read("acme", bytes_of("r", 0, 2)).unwrap().inputs[0].data, b"12");
-    bed.regions.unregister(&tenant("acme"), Some("r")).unwrap();
+    bed.regions
+        .unregister(&tenant("acme"), Some("r"), MemoryKind::System)
+        .unwrap();
     assert_eq!(bed.read("acme", bytes_of("r", 0, 2)), Err(unknown));
     bed.regions.retain(|_| false);
     assert!(bed.read("globex", bytes_of("r", 0, 2)).is_err());
@@ -244,7 +252,9 @@ fn an_object_is_one_tenants_at_a_time_and_its_name_is_not_told() {
             assert_eq!(foreign.replace(&format!("'{key}'"), "'none'"), absent);
         }
     }
-    bed.regions.unregister(&tenant("acme"), None).unwrap();
+    bed.regions
+        .unregister(&tenant("acme"), None, MemoryKind::System)
+        .unwrap();
     bed.register("globex", "r", of("a", 0, 2)).unwrap();
 }
 
@@ -383,10 +393,14 @@ fn a_tenant_and_all_together_have_so_many_regions_and_not_one_more() {
     bed.object("last", b"1");
     let last = || bed.register("last", "r", of("last", 0, 1));
     assert_eq!(last(), Err(RegionError::TooMany));
-    bed.regions.unregister(&tenant(&first), Some("0")).unwrap();
+    bed.regions
+        .unregister(&tenant(&first), Some("0"), MemoryKind::System)
+        .unwrap();
     last().unwrap();
     assert_eq!(one_more(), Err(RegionError::TooMany));
-    bed.regions.unregister(&tenant("last"), None).unwrap();
+    bed.regions
+        .unregister(&tenant("last"), None, MemoryKind::System)
+        .unwrap();
     one_more().unwrap();
 }
 
@@ -452,7 +466,7 @@ fn where_it_is_off_nothing_is_told() {
     assert!(!off.is_on());
     assert_eq!(off.register(&acme, "r", &of("a", 0, 1)), Err(RegionError::Off));
     assert_eq!(off.status(&acme, None), Err(RegionError::Off));
-    assert_eq!(off.unregister(&acme, None), Err(RegionError::Off));
+    assert_eq!(off.unregister(&acme, None, MemoryKind::System), Err(RegionError::Off));
     let taken = off.take_in(&acme, bytes_of("r", 0, 1), &mut InferRequest::default());
     assert_eq!(Fault::from(taken.unwrap_err()).class, FaultClass::Unsupported);
 }

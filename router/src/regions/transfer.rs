@@ -10,7 +10,8 @@ use mesh_types::{InRegions, InferRequest, InferResponse, RegionInput, RegionOutp
 use super::{
     Regions,
     error::{RegionError, quoted},
-    registry::{Held, On},
+    memory::Held,
+    registry::On,
 };
 use crate::Share;
 
@@ -18,7 +19,7 @@ use crate::Share;
 #[derive(Debug)]
 struct Found {
     held: Arc<Held>,
-    /// From the object's beginning.
+    /// From the memory's beginning.
     from: u64,
     bytes: u64,
 }
@@ -96,7 +97,7 @@ fn check_size(input: &RegionInput, model: &str) -> Result<(), RegionError> {
 impl On {
     fn locate(&self, tenant: &TenantId, span: &RegionSpan) -> Result<Found, RegionError> {
         let held = self.find(tenant, &span.region)?;
-        let (name, bytes) = (quoted(&span.region), held.region.bytes);
+        let (name, bytes) = (quoted(&span.region), held.bytes);
         if span.offset > bytes {
             return Err(RegionError::Offset { name, bytes });
         }
@@ -104,7 +105,7 @@ impl On {
             return Err(RegionError::Span { name, bytes });
         }
         Ok(Found {
-            from: held.region.offset + span.offset,
+            from: held.offset + span.offset,
             bytes: span.bytes,
             held,
         })
@@ -127,15 +128,15 @@ impl Found {
         self.is_still_there()?;
         // It is within the bound of a request, so it is a length.
         let mut buffer = vec![0; usize::try_from(self.bytes).unwrap_or_default()];
-        let read = self.held.object.read(&mut buffer, self.from);
+        let read = self.held.memory.read(&mut buffer, self.from);
         read.map_err(|error| self.failed(&error))?;
         Ok(Bytes::from(buffer))
     }
 
-    /// Whether the object still reaches as far as this.
+    /// Whether the memory still reaches as far as this.
     fn is_still_there(&self) -> Result<(), RegionError> {
-        let size = self.held.object.size().map_err(|error| self.failed(&error))?;
-        if size < self.from + self.bytes {
+        let size = self.held.memory.size().map_err(|error| self.failed(&error))?;
+        if size.is_some_and(|size| size < self.from + self.bytes) {
             return Err(self.shrunk());
         }
         Ok(())
@@ -143,7 +144,7 @@ impl Found {
 
     fn shrunk(&self) -> RegionError {
         RegionError::Shrunk {
-            name: quoted(&self.held.region.name),
+            name: quoted(&self.held.name),
         }
     }
 
@@ -152,7 +153,7 @@ impl Found {
             // It was cut short between looking and copying.
             io::ErrorKind::UnexpectedEof => self.shrunk(),
             kind => RegionError::Copy {
-                name: quoted(&self.held.region.name),
+                name: quoted(&self.held.name),
                 problem: kind.to_string(),
             },
         }
@@ -185,7 +186,7 @@ impl Landing {
             // One that may be missing is missing.
             let Some(tensor) = tensor else { continue };
             let data = std::mem::take(&mut tensor.data);
-            let written = place.held.object.write(&data, place.from);
+            let written = place.held.memory.write(&data, place.from);
             written.map_err(|error| place.failed(&error))?;
             output.span.bytes = data.len() as u64;
             response.regions.push(output);

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use base64::Engine as _;
 use mesh_harness::{Answer, Caller, GrpcCaller, Mesh, MeshOptions, ServeOptions, identity};
 use mesh_protocol::grpc::messages::{
     CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse, CudaSharedMemoryStatusRequest,
@@ -468,7 +469,7 @@ async fn it_is_off_unless_the_operator_allows_it() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn regions_of_cuda_are_none_and_cannot_be_made() -> anyhow::Result<()> {
+async fn without_cuda_there_are_no_regions_of_it_and_none_can_be_made() -> anyhow::Result<()> {
     let mesh = mesh().await?;
     let caller = mesh.tenant("acme").await?;
     let grpc = mesh.grpc(caller.key()).await?;
@@ -482,21 +483,139 @@ async fn regions_of_cuda_are_none_and_cannot_be_made() -> anyhow::Result<()> {
     Answer::of(caller.post("/v2/cudasharedmemory/unregister")).await?.ok()?;
     let made = caller.post("/v2/cudasharedmemory/region/r/register");
     let made = Answer::of(made.json(&json!({"raw_handle": {"b64": "AA=="}, "device_id": 0, "byte_size": 8}))).await?;
-    assert_eq!(made.status.as_u16(), 501);
-    let asked = CudaSharedMemoryRegisterRequest::default();
+    let asked = CudaSharedMemoryRegisterRequest {
+        name: "r".into(),
+        raw_handle: vec![0].into(),
+        device_id: 0,
+        byte_size: 8,
+    };
     let over_grpc: Result<_, Status> = grpc
         .ask::<_, CudaSharedMemoryRegisterResponse>("CudaSharedMemoryRegister", asked)
         .await;
     let over_grpc = over_grpc.err().context("registered")?;
-    assert_eq!(
-        (over_grpc.code(), over_grpc.message()),
-        (Code::Unimplemented, &*made.error()?)
-    );
-    let status = grpc
-        .ask::<_, CudaSharedMemoryStatusResponse>("CudaSharedMemoryStatus", CudaSharedMemoryStatusRequest::default())
-        .await?;
-    assert!(status.into_inner().regions.is_empty());
+    // On a machine with a GPU the handle is looked at, and is none.
+    let wanted = if Path::new("/dev/nvidiactl").exists() {
+        (400, Code::InvalidArgument)
+    } else {
+        (501, Code::Unimplemented)
+    };
+    assert_eq!((made.status.as_u16(), over_grpc.code()), wanted);
+    assert_eq!(over_grpc.message(), &*made.error()?);
     let all = CudaSharedMemoryUnregisterRequest::default();
     let _: CudaSharedMemoryUnregisterResponse = grpc.ask("CudaSharedMemoryUnregister", all).await?.into_inner();
+    Ok(())
+}
+
+/// A mesh whose CUDA driver is that of the tests, in which the memory of a device is a file: see its source.
+async fn with_cuda(folder: &Path) -> anyhow::Result<Mesh> {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../worker/backends/torch/fake/driver.c");
+    let library = folder.join("libcuda.so.1");
+    let compiled = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .args([source, "-lpthread"])
+        .status()?;
+    anyhow::ensure!(compiled.success(), "the driver is not compiled");
+    let serve = ServeOptions {
+        allow_client_shm: true,
+        cuda_driver: Some(library),
+        ..ServeOptions::default()
+    };
+    Mesh::start_with(MeshOptions {
+        serve,
+        ..MeshOptions::default()
+    })
+    .await
+}
+
+/// The handle of a file's memory.
+fn handle(file: &NamedTempFile) -> anyhow::Result<Vec<u8>> {
+    let mut handle = file.path().to_str().context("no text")?.as_bytes().to_vec();
+    anyhow::ensure!(handle.len() < 64, "the path must fit a handle");
+    handle.resize(64, 0);
+    Ok(handle)
+}
+
+async fn register_cuda(caller: &Caller, region: &str, handle: &[u8], bytes: usize) -> anyhow::Result<Answer> {
+    let packed = base64::engine::general_purpose::STANDARD.encode(handle);
+    let request = caller.post(&format!("/v2/cudasharedmemory/region/{region}/register"));
+    let what = json!({"raw_handle": {"b64": packed}, "device_id": 1, "byte_size": bytes});
+    Answer::of(request.json(&what)).await
+}
+
+#[tokio::test]
+async fn a_tensor_in_the_memory_of_a_cuda_device_gives_what_a_carried_one_gives_at_both_doors() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mesh = with_cuda(folder.path()).await?;
+    let caller = mesh.tenant("acme").await?;
+    mesh.admin()?.publish("acme", "m", &identity()).await?;
+    caller.until_ready("m").await?;
+    let grpc = mesh.grpc(caller.key()).await?;
+    let (input, _) = object(&raw(&[0.0, 1.5, -2.5]))?;
+    let (output, _) = object(&[b'.'; 16])?;
+    register_cuda(&caller, "in", &handle(&input)?, 12).await?.ok()?;
+    let asked = CudaSharedMemoryRegisterRequest {
+        name: "out".into(),
+        raw_handle: handle(&output)?.into(),
+        device_id: 0,
+        byte_size: 16,
+    };
+    let _: CudaSharedMemoryRegisterResponse = grpc.ask("CudaSharedMemoryRegister", asked).await?.into_inner();
+    let known = Answer::of(caller.get("/v2/cudasharedmemory/status"))
+        .await?
+        .ok()?
+        .json()?;
+    let wanted = json!([
+        {"name": "in", "device_id": 1, "byte_size": 12},
+        {"name": "out", "device_id": 0, "byte_size": 16},
+    ]);
+    assert_eq!(known, wanted);
+    let asked = CudaSharedMemoryStatusRequest { name: "in".into() };
+    let told: CudaSharedMemoryStatusResponse = grpc.ask("CudaSharedMemoryStatus", asked).await?.into_inner();
+    assert_eq!((told.regions.len(), told.regions["in"].device_id), (1, 1));
+    let answer = caller
+        .infer("m", &body(2, &there("in", 8, 4), &there("out", 8, 8)))
+        .await?
+        .ok()?
+        .json()?;
+    assert_eq!(answer["outputs"][0]["parameters"], there("out", 8, 8));
+    let expected = [b"........".to_vec(), raw(&[1.5, -2.5])].concat();
+    assert_eq!(std::fs::read(output.path())?, expected);
+    grpc.infer(message(2, &there("in", 8, 0), &there("out", 8, 0))).await?;
+    assert_eq!(std::fs::read(output.path())?[..8], raw(&[0.0, 1.5]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_region_of_a_cuda_device_is_its_tenants_alone() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mesh = with_cuda(folder.path()).await?;
+    let (acme, globex) = (mesh.tenant("acme").await?, mesh.tenant("globex").await?);
+    let (file, _) = object(&[b'.'; 16])?;
+    register_cuda(&acme, "r", &handle(&file)?, 16).await?.ok()?;
+    let foreign = register_cuda(&globex, "r", &handle(&file)?, 16).await?;
+    let (gone, _) = object(b"x")?;
+    let nowhere = handle(&gone)?;
+    drop(gone);
+    let unknown = register_cuda(&globex, "r", &nowhere, 16).await?;
+    assert_eq!((foreign.status.as_u16(), foreign.error()?), (400, unknown.error()?));
+    for path in ["status", "region/r/status"] {
+        let told = Answer::of(globex.get(&format!("/v2/cudasharedmemory/{path}"))).await?;
+        let wanted = if path == "status" { 200 } else { 404 };
+        assert_eq!(told.status.as_u16(), wanted, "{path}");
+    }
+    Answer::of(acme.post("/v2/cudasharedmemory/region/r/unregister"))
+        .await?
+        .ok()?;
+    register_cuda(&globex, "r", &handle(&file)?, 16).await?.ok()?;
+    let malformed = globex.post("/v2/cudasharedmemory/region/q/register");
+    let malformed = malformed.json(&json!({"raw_handle": {"b64": "*"}, "device_id": 0, "byte_size": 1}));
+    assert!(Answer::of(malformed).await?.error()?.contains("base64"));
+    assert!(
+        register_cuda(&globex, "q", b"short", 1)
+            .await?
+            .error()?
+            .contains("64 bytes")
+    );
     Ok(())
 }

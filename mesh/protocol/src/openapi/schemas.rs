@@ -225,6 +225,9 @@ fn extensions() -> Value {
     let flag = || json!({"type": "boolean"});
     let setting = || json!({"type": ["string", "null"]});
     json!({
+        "CudaRegion": object(&["raw_handle", "device_id", "byte_size"], &json!({
+            "raw_handle": object(&["b64"], &json!({"b64": text()})), "device_id": whole(), "byte_size": whole(),
+        })),
         "SystemRegion": object(&["key", "byte_size"], &json!({"key": text(), "offset": whole(), "byte_size": whole()})),
         "Regions": {"type": "array", "items": object(&["name", "byte_size"], &region)},
         "TraceSettings": {"type": "object", "description": "Each a text; null clears one.", "properties": {

@@ -1,7 +1,8 @@
 //! TorchScript modules and packages compiled by AOTInductor, through libtorch, on the CPU and on CUDA where its library is found.
 //!
 //! The only room that links libtorch, and with the built-in models the only one that may hold `unsafe`. It implements
-//! [`mesh_backend::Backend`] and nothing else: batching, queues and warm-up belong to the worker.
+//! [`mesh_backend::Backend`], and opens memory that callers have on CUDA devices ([`CudaMemory`]): batching, queues and warm-up belong
+//! to the worker.
 //!
 //! Invariants: a C++ exception becomes a [`mesh_backend::BackendError`], never a panic; libtorch's CUDA library is opened
 //! before libtorch is asked anything about CUDA (it remembers the first answer for good); input bytes are copied once into
@@ -22,6 +23,7 @@ mod decisions;
 mod difference;
 mod element;
 mod fault;
+mod ipc;
 mod lane;
 mod made_by;
 mod model;
@@ -40,7 +42,10 @@ use mesh_backend::{Backend, BackendError, DeviceInfo, LoadSpec, LoadedModel, Sig
 use mesh_types::{ArtifactFormat, DeviceId, ModelConfig, TensorSpec};
 
 use crate::decisions::Decisions;
-pub use crate::made_by::{MadeBy, MadeByError};
+pub use crate::{
+    ipc::{CUDA_DRIVER, CudaMemory, CudaMemoryError, OpenMemory},
+    made_by::{MadeBy, MadeByError},
+};
 
 /// The libtorch that the bindings are written for.
 pub(crate) const LIBTORCH_VERSION: &str = "2.11.0";
