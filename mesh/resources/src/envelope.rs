@@ -40,10 +40,6 @@ pub struct Metadata {
 #[derive(Debug, Clone, PartialEq, ToSchema)]
 #[schema(no_recursion)]
 #[expect(missing_docs, reason = "each is documented at its type")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "records are few and read through a reference; a box would show in every match"
-)]
 pub enum Spec {
     Tenant(TenantSpec),
     Issuer(IssuerSpec),

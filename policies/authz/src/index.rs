@@ -34,12 +34,12 @@ pub(crate) struct Said {
 
 impl Index {
     /// Adds a statement; its name must be no other's.
-    pub(crate) fn add(&mut self, policy: Policy) -> Result<(), PolicySetError> {
+    pub(crate) fn add(&mut self, policy: Policy) -> Result<(), Box<PolicySetError>> {
         let set = match anchor(&policy) {
             Some(anchor) => self.at.entry(anchor).or_default(),
             None => &mut self.anywhere,
         };
-        set.add(policy)
+        set.add(policy).map_err(Box::new)
     }
 
     /// The same with all statements in one set.

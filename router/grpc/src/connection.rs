@@ -18,7 +18,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
-use http::Request;
+use http::{Request, Response};
 use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_router::{LocalTenant, PeerCertificate};
@@ -28,6 +28,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
 };
+use tonic::body::Body;
 
 use crate::{config::GrpcDoorConfig, service::Service};
 
@@ -108,20 +109,26 @@ fn break_off(running: &mut FuturesUnordered<Call>, telemetry: &Telemetry) -> Ins
     Instant::now() + FAREWELL
 }
 
+async fn answered(
+    service: Rc<Service>,
+    request: Request<Incoming>,
+    calls: Calls,
+) -> Result<Response<Body>, Infallible> {
+    Ok(service.answer(request, &calls).await)
+}
+
 /// Serves a connection until either side ends it; when the door is ending, or no call has come for long, what is under way is
 /// finished and nothing new taken.
 pub(crate) async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin + 'static, caller: Caller, service: Rc<Service>) {
     let (config, telemetry) = (service.config.clone(), service.telemetry.clone());
     let (calls, flood) = (Calls::default(), Flood::new(Instant::now()));
-    let socket = Counted::new(socket, flood.clone());
-    let mut told = pin!(service.ended());
-    let of_all = calls.clone();
+    let (mut told, of_all) = (pin!(service.ended()), calls.clone());
     let answer = service_fn(move |mut request: Request<Incoming>| {
         caller.mark(&mut request);
-        let (service, calls) = (service.clone(), of_all.clone());
-        async move { Ok::<_, Infallible>(service.answer(request, &calls).await) }
+        answered(service.clone(), request, of_all.clone())
     });
-    let mut connection = pin!(protocol(calls.clone(), &config).serve_connection(TokioIo::new(socket), answer));
+    let socket = TokioIo::new(Counted::new(socket, flood.clone()));
+    let mut connection = pin!(protocol(calls.clone(), &config).serve_connection(socket, answer));
     let mut running = FuturesUnordered::new();
     // How long the connection may go on without a call.
     let mut patience = pin!(tokio::time::sleep(config.first_call_timeout));

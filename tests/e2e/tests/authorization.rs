@@ -315,7 +315,10 @@ async fn refusals(grpc: &GrpcCaller, name: &str) -> anyhow::Result<Vec<Told>> {
     Ok(told)
 }
 
-async fn denied_over_grpc(grpc: &GrpcCaller) -> anyhow::Result<()> {
+const DENIED: [&str; 3] = ["model-a", "front-a", "model-r"];
+
+/// What is denied answers as what is absent, to each of Triton's calls.
+async fn denied_in_tritons_words(grpc: &GrpcCaller) -> anyhow::Result<()> {
     let unknown = refusals(grpc, "absent-").await?;
     for (call, code, message, _) in &unknown {
         assert!(*code == Code::NotFound || *call == "ModelStreamInfer", "{call}: {code}");
@@ -324,9 +327,14 @@ async fn denied_over_grpc(grpc: &GrpcCaller) -> anyhow::Result<()> {
             "{call}: {message}"
         );
     }
-    for name in ["model-a", "front-a", "model-r"] {
+    for name in DENIED {
         assert_eq!(refusals(grpc, name).await?, unknown, "{name}");
     }
+    Ok(())
+}
+
+/// The same to each of TensorFlow Serving's.
+async fn denied_in_tensorflow_servings_words(grpc: &GrpcCaller) -> anyhow::Result<()> {
     for (version, words) in [
         (None, "Latest(NAME)"),
         (Some(1), "Specific(NAME, 1)"),
@@ -337,10 +345,16 @@ async fn denied_over_grpc(grpc: &GrpcCaller) -> anyhow::Result<()> {
             assert_eq!(*code, Code::NotFound, "{call}");
             assert_eq!(*message, format!("Servable not found for request: {words}"), "{call}");
         }
-        for name in ["model-a", "front-a", "model-r"] {
+        for name in DENIED {
             assert_eq!(serving_refusals(grpc, name, version).await?, unknown, "{name}");
         }
     }
+    Ok(())
+}
+
+async fn denied_over_grpc(grpc: &GrpcCaller) -> anyhow::Result<()> {
+    denied_in_tritons_words(grpc).await?;
+    denied_in_tensorflow_servings_words(grpc).await?;
     grpc.infer(infer("model-b")).await?;
     let answered = grpc.stream(vec![infer("model-b")]).await?.message().await?;
     assert_eq!(answered.unwrap_or_default().error_message, "");

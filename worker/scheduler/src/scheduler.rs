@@ -309,7 +309,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         }
         if outcome.telling {
             self.learn(run.model, &run.shape, |latency| {
-                latency.observe(run.executed, outcome.busy)
+                latency.observe(run.executed, outcome.busy);
             });
         }
         if let Some(model) = self.models.get_mut(run.model) {
