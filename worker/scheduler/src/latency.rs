@@ -27,6 +27,11 @@ const DRIFT_PATIENCE: u32 = 8;
 const JITTER: f64 = 100_000.0;
 /// After learning anew, so many observations move all sizes and not only their own.
 const SETTLING: u32 = 20;
+/// After so many observations of other sizes a size's own few are old: one that took less weighs as much as all of them, or what the
+/// size took in a bad moment would keep it out of use for good.
+const STALE_AFTER: u32 = 24;
+/// A size that has been seen so often is known well enough.
+const SEEN_OFTEN: u32 = 8;
 /// A batch takes at most so many times as long as its rows' part of a smaller one would say.
 const MOST_DISPROPORTION: f64 = 2.0;
 /// The 99th percentile is at most so many times the mean: a machine that stands still is no property of the model.
@@ -66,6 +71,9 @@ struct Point {
     /// 99th percentile, nanoseconds.
     tail: f64,
     seen: u32,
+    /// When it was seen last, in observations of all sizes.
+    #[serde(skip)]
+    seen_at: u32,
     /// The mean and the tail made monotone over the sizes.
     #[serde(skip)]
     fitted: (f64, f64),
@@ -84,6 +92,9 @@ pub struct Latency {
     settling: u32,
     #[serde(skip)]
     relearned: u32,
+    /// Observations of all sizes so far.
+    #[serde(skip)]
+    observations: u32,
 }
 
 /// The size that an observation of so many rows is learnt at: the next of 1, 2, 3, 4, 6, 8, 12, 16, 24 ..
@@ -165,6 +176,7 @@ impl Latency {
 
     /// A batch of so many rows has taken so long.
     pub fn observe(&mut self, rows: u32, took: Duration) {
+        self.observations = self.observations.wrapping_add(1);
         let took = nanoseconds(took).clamp(1.0, LONGEST);
         let said = self.at(rows, |point| point.fitted.0);
         let drifting = said.is_some_and(|said| self.is_drifting(said, took));
@@ -233,6 +245,7 @@ impl Latency {
                     deviation: took * (EARLY_TAIL - 1.0) / 3.0,
                     tail: took * EARLY_TAIL,
                     seen: 0,
+                    seen_at: self.observations,
                     fitted: (took, took * EARLY_TAIL),
                 };
                 self.points.insert(place, point);
@@ -243,7 +256,15 @@ impl Latency {
             return;
         };
         let mut moved = 1.0;
+        // Only where it takes less: a size that is thought to take too little is used, and soon put right.
+        let stale = took < point.mean
+            && point.seen < SEEN_OFTEN
+            && self.observations.wrapping_sub(point.seen_at) > STALE_AFTER;
+        point.seen_at = self.observations;
         if steady {
+            if stale {
+                point.seen = point.seen.min(1);
+            }
             point.seen = point.seen.saturating_add(1);
             let gain = (1.0 / f64::from(point.seen)).max(MIN_GAIN);
             // How far out an outlier lies is nobody's business: the mean and the deviation take no more of it than this.
@@ -253,7 +274,7 @@ impl Latency {
             point.mean += gain * (tame - point.mean);
             point.deviation += gain * ((tame - point.mean).abs() - point.deviation);
             moved = point.mean / before.max(1.0);
-            if self.settling > 0 {
+            if stale || self.settling > 0 {
                 point.tail *= moved;
             }
         }

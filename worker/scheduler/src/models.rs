@@ -21,8 +21,9 @@ use crate::{
 pub const MAX_SHAPES: usize = 64;
 /// One tenant's bound on a model's queue, times this, is the bound of all tenants together.
 pub const QUEUES_PER_MODEL: usize = 4;
-/// Every so many full batches of a right-sized model one is larger, so that a gain by larger batches is not overlooked.
-const EXPLORE_EVERY: u32 = 64;
+/// Every so many full batches of a right-sized model one has another size: by turns a smaller and a larger one, so that neither a gain
+/// by larger batches is overlooked nor a smaller size stays out of use for what it took once, in a bad moment.
+const EXPLORE_EVERY: u32 = 32;
 /// After so many batches without trouble, a limit learnt from running out of memory is raised by a quarter.
 const RAISE_AFTER: u32 = 64;
 /// An idle device takes a request that it believes to be too late once nothing of the model has run for so long.
@@ -217,13 +218,16 @@ impl<K> Model<K> {
         (known.efficient, known.in_company) = (efficient, in_company);
     }
 
-    /// A batch is about to be formed of as many rows as it can take; the size to use, now and then a larger one.
+    /// A batch is about to be formed of as many rows as it can take; the size to use, now and then another one.
     pub(crate) fn next_full_batch(&mut self, full: u32, most: u32) -> u32 {
         self.full_batches = self.full_batches.wrapping_add(1);
-        if full < most && self.full_batches.is_multiple_of(EXPLORE_EVERY) {
-            return full.saturating_mul(2).min(most);
+        if !self.full_batches.is_multiple_of(EXPLORE_EVERY) {
+            full
+        } else if self.full_batches.is_multiple_of(EXPLORE_EVERY * 2) {
+            full.saturating_mul(2).min(most)
+        } else {
+            full.div_ceil(2)
         }
-        full
     }
 
     /// The device ran out of memory at so many rows of this shape: half of them are taken to fit, or as many as it had memory for

@@ -923,3 +923,31 @@ fn a_shape_that_is_seen_for_the_first_time_prices_those_who_wait_in_it_and_no_ot
     assert_eq!(bench.batch(8 * MS).map(|batch| batch.len()), Some(more));
     assert_eq!(backlog(&bench), 0, "nothing is known of the other shape");
 }
+
+#[test]
+fn a_smaller_size_that_took_long_once_is_tried_again_and_used() {
+    let mut bench = Bench::new(plain());
+    // Every row takes a millisecond, but the warm-up met small batches in a bad moment.
+    let sweep = [(1, 2 * MS), (2, 4 * MS), (4, 8 * MS), (8, 8 * MS)];
+    bench.scheduler.seed(&"m", &shape(0), &sweep);
+    let (mut now, mut sizes) = (Duration::ZERO, Vec::new());
+    for _ in 0..1_000 {
+        while bench.scheduler.waiting(&"m") < 16 {
+            bench.offer_with(now, |item| item.deadline = item.arrived + 1_000 * MS).unwrap();
+        }
+        let batch = bench.poll(now).batch.unwrap();
+        let busy = MS * batch.rows;
+        now += busy;
+        let outcome = Outcome {
+            busy,
+            telling: true,
+            ..Outcome::default()
+        };
+        bench.scheduler.finished(bench.start + now, batch.id, outcome);
+        sizes.push(batch.rows);
+    }
+    assert_eq!(sizes[0], 8);
+    // One row alone costs too much of handing over; two do not.
+    let used = sizes[900..].iter().filter(|rows| **rows == 2).count();
+    assert!(used > 85, "{:?}", &sizes[900..]);
+}
