@@ -155,8 +155,15 @@ impl Regions {
     pub fn retain(&self, is_there: impl Fn(&TenantId) -> bool) {
         if let Some(on) = &self.on {
             let mut known = on.known.write();
-            known.tenants.retain(|tenant, _| is_there(tenant));
+            let gone: Vec<OfTenant> = known
+                .tenants
+                .extract_if(|tenant, _| !is_there(tenant))
+                .map(|(_, regions)| regions)
+                .collect();
             known.count_anew();
+            drop(known);
+            // As above.
+            drop(gone);
         }
     }
 }
