@@ -1,6 +1,6 @@
 import { MantineProvider } from "@mantine/core";
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
-import { render, screen, within } from "@testing-library/react";
+import { render, screen, waitFor, within } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { afterEach, describe, expect, it, vi } from "vitest";
 
@@ -41,6 +41,34 @@ describe("the cache", () => {
     await user.click(within(screen.getByRole("dialog")).getByText("Close"));
     await user.click(screen.getByRole("button", { name: "Purge cache" }));
     expect(within(await screen.findByRole("dialog")).getByRole("button", { name: "Purge" })).toBeTruthy();
+  });
+  it("that was purged leaves the focus with what is said, and then where it was", async () => {
+    const user = userEvent.setup();
+    mesh(200, { entries: 1, bytes: 10 });
+    show("digits");
+    const opener = screen.getByRole("button", { name: "Purge cache" });
+    await user.click(opener);
+    const sure = within(await screen.findByRole("dialog"));
+    await user.click(sure.getByRole("button", { name: "Purge" }));
+    await screen.findByText("Forgot 1 answer, 10 B in all.");
+    const close = sure.getByText("Close").closest("button");
+    await waitFor(() => expect(document.activeElement).toBe(close));
+    await user.keyboard("{Enter}");
+    await waitFor(() => expect(document.activeElement).toBe(opener));
+  });
+  it("that was not purged leaves the focus with the question, and then where it was", async () => {
+    const user = userEvent.setup();
+    mesh(403, { error: "ann may not do that" });
+    show("digits");
+    const opener = screen.getByRole("button", { name: "Purge cache" });
+    await user.click(opener);
+    const sure = within(await screen.findByRole("dialog"));
+    const act = sure.getByRole("button", { name: "Purge" });
+    await user.click(act);
+    await screen.findByText(/may not do that/);
+    expect(document.activeElement).toBe(act);
+    await user.keyboard("{Escape}");
+    await waitFor(() => expect(document.activeElement).toBe(opener));
   });
   it("of a tenant is purged, and a refusal is told", async () => {
     const user = userEvent.setup();

@@ -5,7 +5,7 @@ import { MemoryRouter } from "react-router";
 import { afterEach, describe, expect, it, vi } from "vitest";
 
 import type { CertificateView, ClientCertificate, DoorTls, DoorView } from "../api/types";
-import { until, warningOf } from "../lib/certificates";
+import { asksCallers, until, warningsOf } from "../lib/certificates";
 import { SessionContext } from "../lib/session";
 import Certificates from "./Certificates";
 
@@ -80,7 +80,7 @@ describe("the certificates", () => {
     expect(doors.getByRole("row", { name: /metrics speaks no TLS/ })).toBeTruthy();
     const callers = within(await screen.findByRole("row", { name: /billing/ }));
     expect(callers.getByText("spiffe://example.org/billing")).toBeTruthy();
-    expect(callers.getByText("admitted")).toBeTruthy();
+    expect(await callers.findByText("admitted")).toBeTruthy();
     expect(screen.queryByRole("alert")).toBeNull();
   });
   it("warn before one ends", async () => {
@@ -95,30 +95,74 @@ describe("the certificates", () => {
     const titles = (await screen.findAllByRole("alert")).map((alert) => alert.textContent);
     expect(titles.map((title) => title?.slice(0, 7))).toEqual(["Act now", "Renew i"]);
   });
+  it("that doors share are warned of once", async () => {
+    const soon = door({ certificate: certificate({ standing: "ends_soon" }) });
+    show([soon, { ...soon, door: "admin" }, { ...soon, door: "metrics" }], []);
+    const alerts = await screen.findAllByRole("alert");
+    expect(alerts).toHaveLength(1);
+    expect(alerts[0]?.textContent).toContain("The certificate of the inference, admin and metrics doors ends");
+  });
+  it("of callers admit nobody where the door asks for none", async () => {
+    show([door({ clients: "off", authorities: [] })], [CALLER]);
+    const row = within(await screen.findByRole("row", { name: /billing/ }));
+    expect((await row.findByText("not asked for")).getAttribute("data-tone")).toBe("warn");
+    expect(row.getByText("The inference door asks nobody for a certificate.")).toBeTruthy();
+    expect(screen.queryByText("admitted")).toBeNull();
+  });
   it("of the doors are not asked for by who is bound to a tenant", async () => {
     const asked = show([door()], [CALLER], "acme");
-    expect(await screen.findByText("admitted")).toBeTruthy();
+    // So nothing is said of whether a door asks for it.
+    expect(await screen.findByText("valid")).toBeTruthy();
+    expect(screen.queryByText("admitted")).toBeNull();
     expect(screen.queryByRole("region", { name: "Doors" })).toBeNull();
     expect(asked.some((path) => path.includes("door-certificates"))).toBe(false);
   });
 });
 
 describe("what is wrong with a door", () => {
+  const warned = (doors: DoorView[]) => warningsOf(doors, NOW);
   it("is said, the worst first", () => {
     const bad = { refused_since: at(-1), certificate: certificate({ standing: "ended", not_after: at(-3) }) };
-    expect(warningOf(door(bad), NOW)).toEqual({
-      bad: true,
-      text: "The certificate of the inference door has ended 3 days ago: clients refuse it.",
-    });
-    expect(warningOf(door({ refused_since: at(-1) }), NOW)?.text).toContain("the certificate before serves on");
+    expect(warned([door(bad)])).toEqual([
+      { bad: true, text: "The certificate of the inference door has ended 3 days ago: clients refuse it." },
+    ]);
+    expect(warned([door({ refused_since: at(-1) })])[0]?.text).toContain("the certificate before serves on");
     const soon = door({ authorities: [certificate({ standing: "ends_soon", not_after: at(2) })] });
-    expect(warningOf(soon, NOW)).toMatchObject({ bad: false });
-    expect(warningOf(door(), NOW)).toBeNull();
-    expect(warningOf({ door: "admin", tls: null }, NOW)).toBeNull();
+    expect(warned([soon])).toMatchObject([{ bad: false }]);
+    expect(warned([door(), { door: "admin", tls: null }])).toEqual([]);
   });
-  it("counts days, and hours of the last two", () => {
+  it("is said once of doors that share it, and apart of others", () => {
+    const soon = (sha256: string) => door({ certificate: certificate({ standing: "ends_soon", sha256 }) });
+    const other = { ...soon("01"), door: "metrics" };
+    expect(warned([soon("00"), { ...soon("00"), door: "admin" }, other]).map(({ text }) => text.slice(0, 58))).toEqual([
+      "The certificate of the inference and admin doors ends in 3",
+      "The certificate of the metrics door ends in 30 days: put a",
+    ]);
+    // The same certificate, and another trouble with it.
+    const refused = { ...door({ refused_since: at(-1) }), door: "admin" };
+    expect(warned([soon("00"), refused]).map(({ bad }) => bad)).toEqual([true, false]);
+    const by = door({ authorities: [certificate({ subject: "CN=callers", standing: "ends_soon", not_after: at(2) })] });
+    expect(warned([by, { ...by, door: "admin" }]).map(({ text }) => text)).toEqual([
+      "The authority CN=callers, whose clients the inference and admin doors admit, ends in 2 days.",
+    ]);
+    expect(warned([by])[0]?.text).toContain("whose clients the inference door admits, ends");
+  });
+  it("counts days, hours of the last two, and minutes of the last hour", () => {
     expect(until(at(2), NOW)).toBe("in 2 days");
     expect(until(at(1.5), NOW)).toBe("in 36 hours");
     expect(until(at(-1 / 24), NOW)).toBe("1 hour ago");
+    const minutes = (many: number) => until(at(many / 1440), NOW);
+    expect([59, 1, 0.5].map(minutes)).toEqual(["in 59 minutes", "in 1 minute", "in less than a minute"]);
+    expect([-0.5, -2].map(minutes)).toEqual(["less than a minute ago", "2 minutes ago"]);
+  });
+});
+
+describe("whether callers are asked for a certificate", () => {
+  it("is the inference door's to say", () => {
+    expect(asksCallers(undefined)).toBeNull();
+    expect(asksCallers([door()])).toBe(true);
+    expect(asksCallers([door({ clients: "required" })])).toBe(true);
+    expect(asksCallers([{ door: "inference", tls: null }, { ...door(), door: "admin" }])).toBe(false);
+    expect(asksCallers([door({ clients: "off" })])).toBe(false);
   });
 });

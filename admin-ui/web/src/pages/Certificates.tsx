@@ -7,7 +7,7 @@ import { clientCertificates, doors as doorsQuery } from "../api/queries";
 import type { ClientCertificate, DoorView } from "../api/types";
 import { Dot, Empty, Failure, PageHead, Reason, Rows, Surface } from "../components/states";
 import { Listed, Table, type Column } from "../components/Table";
-import { nameOf, namesOf, STANDING, until, warningOf } from "../lib/certificates";
+import { asksCallers, nameOf, namesOf, STANDING, until, warningsOf } from "../lib/certificates";
 import { count, when } from "../lib/format";
 import { useBound } from "../lib/session";
 
@@ -106,9 +106,7 @@ const DOORS: Column<DoorView>[] = [
 
 function Doors() {
   const list = useQuery(doorsQuery);
-  const warnings = (list.data ?? [])
-    .flatMap((door) => warningOf(door, Date.now()) ?? [])
-    .sort((one, other) => Number(other.bad) - Number(one.bad));
+  const warnings = warningsOf(list.data ?? [], Date.now());
   return (
     <>
       {warnings.map(({ bad, text }) => (
@@ -138,13 +136,21 @@ function Identity({ spec }: ClientCertificate) {
   );
 }
 
-function State({ spec }: ClientCertificate) {
+/** Whether one who shows it comes in, as far as that is known. */
+function State({ spec, asked }: ClientCertificate & { asked: boolean | null }) {
   if (spec.revoked) return <Dot tone="bad">revoked</Dot>;
   if (spec.expires && new Date(spec.expires).getTime() < Date.now()) return <Dot tone="warn">ended</Dot>;
-  return <Dot tone="good">admitted</Dot>;
+  if (asked === null) return <Dot tone="good">valid</Dot>;
+  if (asked) return <Dot tone="good">admitted</Dot>;
+  return (
+    <>
+      <Dot tone="warn">not asked for</Dot>
+      <Reason>The inference door asks nobody for a certificate.</Reason>
+    </>
+  );
 }
 
-const CALLERS: Column<ClientCertificate>[] = [
+const callers = (asked: boolean | null): Column<ClientCertificate>[] => [
   { name: "Caller", cell: ({ metadata }) => metadata.name, mono: true },
   {
     name: "Tenant",
@@ -156,20 +162,24 @@ const CALLERS: Column<ClientCertificate>[] = [
   },
   { name: "Known by", cell: (row) => <Identity {...row} /> },
   { name: "For", cell: ({ spec }) => spec.description ?? "–" },
-  { name: "State", cell: (row) => <State {...row} /> },
+  { name: "State", cell: (row) => <State {...row} asked={asked} /> },
   { name: "Ends", cell: ({ spec }) => (spec.expires ? when(spec.expires) : "with the certificate") },
 ];
 
-const Callers = () => (
-  <Listed
-    query={useQuery(clientCertificates)}
-    label="Callers known by their certificates"
-    columns={CALLERS}
-    id={({ metadata }) => `${metadata.tenant}/${metadata.name}`}
-    empty={
-      <Empty title="Nobody is known by a certificate">
-        <span className="mono">mesh certificate create</span> makes a certificate stand for a tenant&apos;s caller.
-      </Empty>
-    }
-  />
-);
+function Callers() {
+  // Who is bound to a tenant is not told of the doors.
+  const doors = useQuery({ ...doorsQuery, enabled: useBound() === null });
+  return (
+    <Listed
+      query={useQuery(clientCertificates)}
+      label="Callers known by their certificates"
+      columns={callers(asksCallers(doors.data))}
+      id={({ metadata }) => `${metadata.tenant}/${metadata.name}`}
+      empty={
+        <Empty title="Nobody is known by a certificate">
+          <span className="mono">mesh certificate create</span> makes a certificate stand for a tenant&apos;s caller.
+        </Empty>
+      }
+    />
+  );
+}
