@@ -166,7 +166,7 @@ impl DeviceActor {
         for key in learnt.collect::<Vec<_>>() {
             self.memory.learn(&key, &self.scheduler);
         }
-        self.memory.write_beside();
+        self.memory.write_beside(now);
     }
 
     /// Sets the alarm at every turn: only the clock knows whether one that was set before has rung.

@@ -3,10 +3,12 @@
 //! Owns the file's form and the bound on it, and when it is written. A missing, broken or foreign file is no fault: the device
 //! learns anew, from the warm-up on. Written soon after something was learnt and when the device ends, beside the file first and
 //! then renamed, so that a reader finds the old or the new one. A cost is that of one file loaded by one configuration: for another
-//! it is not known.
+//! it is not known. A write that fails is tried again though nothing more is learnt, each time after twice as long, and is told
+//! of once: a disk that is full is full for all devices, and for a while.
 //!
 //! Invariants: a device that is killed has learnt costs of at most [`WRITE_AFTER`] in vain, and latencies of [`REFRESH_AFTER`], as
-//! long as the disk keeps up; one thread writes at a time, and the device's actor waits for none but at its end.
+//! long as the disk keeps up, and of [`LONGEST_RETRY`] after it did not; one thread writes at a time, and the device's actor waits
+//! for none but at its end.
 
 use std::{
     collections::BTreeMap,
@@ -30,8 +32,12 @@ const FORM: u32 = 2;
 pub(crate) const WRITE_AFTER: Duration = Duration::from_secs(5);
 /// Each batch tells a little of latencies: that alone is written after so long.
 pub(crate) const REFRESH_AFTER: Duration = Duration::from_secs(60);
-/// While a thread writes, it is looked so long later whether another may.
+/// While a thread writes, it is looked so long later what has become of it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// A write that failed is tried again after so long, then after twice as long, and so on.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// But after so long at most.
+const LONGEST_RETRY: Duration = Duration::from_secs(600);
 /// A larger file was not written by us.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -94,7 +100,33 @@ pub(crate) struct Memory {
     known: Arc<Known>,
     /// When it is to be written; none while nothing has changed.
     due: Option<Instant>,
-    writer: Option<JoinHandle<()>>,
+    writer: Option<JoinHandle<std::io::Result<()>>>,
+    /// When to look what has become of the writer; none while there is none.
+    look: Option<Instant>,
+    trouble: Trouble,
+}
+
+/// Writes that have failed in a row.
+#[derive(Debug, Default)]
+struct Trouble {
+    failures: u32,
+    /// None is tried again before this.
+    until: Option<Instant>,
+}
+
+impl Trouble {
+    /// One failed; true if it is the first.
+    fn failed(&mut self, now: Instant) -> bool {
+        let doubled = 2_u32.saturating_pow(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(now + FIRST_RETRY.saturating_mul(doubled).min(LONGEST_RETRY));
+        self.failures == 1
+    }
+
+    /// One went well; true if the one before had not.
+    fn is_over(&mut self) -> bool {
+        std::mem::take(self).failures > 0
+    }
 }
 
 impl Memory {
@@ -157,62 +189,95 @@ impl Memory {
         }
     }
 
-    /// When it is to be written.
+    /// When it is to be looked at: to be written, or for what became of a write.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.due
+        let write = || {
+            self.due
+                .map(|due| self.trouble.until.map_or(due, |until| due.max(until)))
+        };
+        // While a thread is at it, nothing else can be done.
+        self.look.or_else(write)
     }
 
-    /// Whether it is to be written now: it is due, and no thread is at it.
+    /// Whether it is to be written now: it is due, no thread is at it, and none has failed at it just now.
     pub(crate) fn is_due(&mut self, now: Instant) -> bool {
-        if self.due.is_none_or(|due| now < due) {
+        if self.due().is_none_or(|due| now < due) {
             return false;
         }
         if self.writer.as_ref().is_some_and(|writer| !writer.is_finished()) {
-            self.due = Some(now + LOOK_AGAIN);
+            self.look = Some(now + LOOK_AGAIN);
             return false;
         }
-        true
+        if let Some(result) = self.ended() {
+            self.came_to(now, result);
+        }
+        // The look is over: what is left is when it is to be written.
+        self.due().is_some_and(|due| due <= now)
     }
 
     /// Has a thread write it.
-    pub(crate) fn write_beside(&mut self) {
+    pub(crate) fn write_beside(&mut self, now: Instant) {
         let Some(path) = self.path.clone() else { return };
         self.due = None;
         let known = self.known.clone();
         let started = std::thread::Builder::new()
             .name("latencies".to_owned())
             .spawn(move || write(&path, &known));
-        // The one before has ended and says nothing.
-        self.writer = started
-            .inspect_err(|error| tracing::warn!(%error, "no thread writes what was learnt of models"))
-            .ok();
+        match started {
+            Ok(writer) => (self.writer, self.look) = (Some(writer), Some(now + LOOK_AGAIN)),
+            Err(error) => self.came_to(now, Err(error)),
+        }
     }
 
     /// Writes it, once the thread that does has ended.
     pub(crate) fn write(&mut self) {
         // Whatever became of it, the file is written anew.
-        let _ = self.writer.take().map(JoinHandle::join);
+        let _ = self.ended();
         self.due = None;
-        if let Some(path) = &self.path {
-            write(path, &self.known);
+        if let Some(path) = &self.path
+            && let Err(error) = write(path, &self.known)
+            && self.trouble.failures == 0
+        {
+            tracing::warn!(%error, "what was learnt of models cannot be written: it is learnt anew after the next start");
+        }
+    }
+
+    /// What the writer came to, waiting for it.
+    fn ended(&mut self) -> Option<std::io::Result<()>> {
+        self.look = None;
+        let writer = self.writer.take()?;
+        let panicked = |_| Err(std::io::Error::other("the thread that writes it panicked"));
+        Some(writer.join().unwrap_or_else(panicked))
+    }
+
+    /// Says it once where a write fails and once where one goes well again, and has what failed tried again.
+    fn came_to(&mut self, now: Instant, result: std::io::Result<()>) {
+        match result {
+            Ok(()) => {
+                if self.trouble.is_over() {
+                    tracing::info!("what was learnt of models is written again");
+                }
+            }
+            Err(error) => {
+                if self.trouble.failed(now) {
+                    tracing::warn!(%error, "what was learnt of models cannot be written: it is tried again");
+                }
+                // Nothing else may ever be learnt: the write is still owed.
+                self.due.get_or_insert(now);
+            }
         }
     }
 }
 
-fn write(path: &Path, known: &Known) {
-    let put = || {
-        let text = serde_json::to_vec(&FileRef {
-            form: FORM,
-            models: &known.models,
-            costs: &known.costs,
-        })?;
-        let beside = path.with_extension("json.new");
-        std::fs::write(&beside, text)?;
-        std::fs::rename(&beside, path)
-    };
-    if let Err(error) = put() {
-        tracing::warn!(%error, "what was learnt of models cannot be written");
-    }
+fn write(path: &Path, known: &Known) -> std::io::Result<()> {
+    let text = serde_json::to_vec(&FileRef {
+        form: FORM,
+        models: &known.models,
+        costs: &known.costs,
+    })?;
+    let beside = path.with_extension("json.new");
+    std::fs::write(&beside, text)?;
+    std::fs::rename(&beside, path)
 }
 
 #[derive(Serialize)]
@@ -254,163 +319,5 @@ fn read(path: &Path) -> std::io::Result<File> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use mesh_scheduler::BatchRules;
-    use mesh_types::ModelConfig;
-
-    use super::*;
-
-    fn key() -> ModelVersionKey {
-        crate::tests::key("identity")
-    }
-
-    fn learnt() -> Scheduler<Arc<ModelVersionKey>, Queued> {
-        let mut scheduler = Scheduler::new(1);
-        let model = Arc::new(key());
-        scheduler.add_model(model.clone(), BatchRules::of(&ModelConfig::default(), 1));
-        let sweep = [(1, Duration::from_millis(3))];
-        scheduler.seed(&model, &ShapeKey::default(), &sweep);
-        scheduler
-    }
-
-    #[test]
-    fn what_was_learnt_is_read_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let device = DeviceId::cpu(0);
-        let mut memory = Memory::read(Some(folder.path()), device);
-        assert!(memory.of(&key()).is_empty());
-        memory.learn(&Arc::new(key()), &learnt());
-        memory.write();
-        let again = Memory::read(Some(folder.path()), device);
-        assert_eq!(again.of(&key()).len(), 1);
-        assert!(
-            Memory::read(Some(folder.path()), DeviceId::cpu(1))
-                .of(&key())
-                .is_empty()
-        );
-        assert!(Memory::read(None, device).of(&key()).is_empty());
-    }
-
-    #[test]
-    fn a_cost_is_read_back_for_the_file_and_configuration_that_it_was_measured_with() {
-        let folder = tempfile::tempdir().unwrap();
-        let spec = LoadSpec {
-            key: key(),
-            config: Arc::new(ModelConfig::default()),
-            artifact: Some("here/abc".into()),
-            format: mesh_types::ArtifactFormat::TorchScript,
-        };
-        let cost = KnownCost::new(&spec, 1_000, 20, Duration::from_millis(3));
-        let mut memory = Memory::read(Some(folder.path()), DeviceId::cpu(0));
-        assert_eq!(memory.cost(&spec), None);
-        memory.learn_cost(&spec.key, cost);
-        memory.write();
-        let again = Memory::read(Some(folder.path()), DeviceId::cpu(0));
-        let moved = LoadSpec {
-            artifact: Some("there/abc".into()),
-            ..spec.clone()
-        };
-        assert_eq!((again.cost(&spec), again.cost(&moved)), (Some(cost), Some(cost)));
-        let other_file = LoadSpec {
-            artifact: Some("here/def".into()),
-            ..spec.clone()
-        };
-        let config = ModelConfig {
-            max_batch_size: 7,
-            ..ModelConfig::default()
-        };
-        let other_config = LoadSpec {
-            config: Arc::new(config),
-            ..spec
-        };
-        assert_eq!((again.cost(&other_file), again.cost(&other_config)), (None, None));
-    }
-
-    fn spec() -> LoadSpec {
-        LoadSpec {
-            key: key(),
-            config: Arc::new(ModelConfig::default()),
-            artifact: None,
-            format: mesh_types::ArtifactFormat::Builtin,
-        }
-    }
-
-    #[test]
-    fn what_was_learnt_is_written_soon_after_and_not_at_each_change() {
-        let folder = tempfile::tempdir().unwrap();
-        let (start, spec) = (Instant::now(), spec());
-        let cost = KnownCost::new(&spec, 1_000, 20, Duration::from_millis(3));
-        let mut memory = Memory::read(Some(folder.path()), DeviceId::cpu(0));
-        let there = || Memory::read(Some(folder.path()), DeviceId::cpu(0)).cost(&spec);
-        assert!(!memory.is_due(start + 2 * REFRESH_AFTER), "nothing has changed");
-        memory.changed(start, REFRESH_AFTER);
-        memory.learn_cost(&spec.key, cost);
-        memory.changed(start, WRITE_AFTER);
-        // Whoever learns all the time is written all the same.
-        let later = start + WRITE_AFTER.mul_f64(0.9);
-        memory.changed(later, WRITE_AFTER);
-        assert_eq!(memory.due(), Some(start + WRITE_AFTER));
-        assert!(!memory.is_due(later));
-        assert!(memory.is_due(start + WRITE_AFTER));
-        memory.write_beside();
-        memory.writer.take().unwrap().join().unwrap();
-        assert_eq!((there(), memory.due()), (Some(cost), None));
-        let mut nowhere = Memory::read(None, DeviceId::cpu(0));
-        nowhere.changed(start, WRITE_AFTER);
-        assert_eq!(nowhere.due(), None, "there is nothing to write to");
-    }
-
-    #[test]
-    fn one_thread_writes_at_a_time_and_the_last_write_comes_after_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let (start, spec) = (Instant::now(), spec());
-        let mut memory = Memory::read(Some(folder.path()), DeviceId::cpu(0));
-        let (go, wait) = std::sync::mpsc::channel::<()>();
-        memory.writer = Some(std::thread::spawn(move || {
-            let _ = wait.recv();
-        }));
-        memory.changed(start, WRITE_AFTER);
-        let due = start + WRITE_AFTER;
-        assert!(!memory.is_due(due), "it is at it still");
-        assert_eq!(memory.due(), Some(due + LOOK_AGAIN));
-        let cost = KnownCost::new(&spec, 1_000, 20, Duration::from_millis(3));
-        memory.learn_cost(&spec.key, cost);
-        drop(go);
-        memory.write();
-        assert!(memory.writer.is_none());
-        assert_eq!(
-            Memory::read(Some(folder.path()), DeviceId::cpu(0)).cost(&spec),
-            Some(cost)
-        );
-    }
-
-    #[test]
-    fn no_more_costs_are_kept_than_a_device_may_have_models() {
-        let mut known = BTreeMap::new();
-        let named = |number: usize| ModelVersionKey {
-            model: format!("m{number:05}").parse().unwrap(),
-            ..key()
-        };
-        for number in 0..=MAX_MODELS {
-            keep(&mut known, &named(number), number);
-        }
-        assert_eq!(known.len(), MAX_MODELS);
-        assert_eq!(known.values().max(), Some(&MAX_MODELS));
-    }
-
-    #[test]
-    fn a_broken_file_and_one_of_another_form_are_as_good_as_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("latency-cpu-0.json");
-        for text in ["{", r#"{"form":1,"models":{},"costs":{}}"#, ""] {
-            std::fs::write(&path, text).unwrap();
-            assert!(
-                Memory::read(Some(folder.path()), DeviceId::cpu(0))
-                    .of(&key())
-                    .is_empty()
-            );
-        }
-    }
-}
+#[path = "memory_tests.rs"]
+mod tests;
