@@ -22,6 +22,7 @@ mod accrual;
 mod admission;
 mod choosing;
 mod company;
+mod fits;
 mod floor;
 mod forming;
 mod item;

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use crate::{
     BatchRules, Latency, ShapeKey, TooLarge,
     admission::Caution,
+    fits::Fits,
     item::{Extents, RefusedFor},
     latency::Enough,
     tenants::TenantIx,
@@ -24,8 +25,6 @@ pub const QUEUES_PER_MODEL: usize = 4;
 /// Every so many full batches of a right-sized model one has another size: by turns a smaller and a larger one, so that neither a gain
 /// by larger batches is overlooked nor a smaller size stays out of use for what it took once, in a bad moment.
 const EXPLORE_EVERY: u32 = 32;
-/// After so many batches without trouble, a limit learnt from running out of memory is raised by a quarter.
-const RAISE_AFTER: u32 = 64;
 /// An idle device takes a request that it believes to be too late once nothing of the model has run for so long.
 const FRESH: Duration = Duration::from_millis(100);
 
@@ -36,11 +35,8 @@ pub(crate) struct Known {
     /// The rows at which a batch is full, as of the last observation: for one tenant, and for several.
     efficient: u32,
     in_company: u32,
-    /// Rows that fit into the device's memory, where it ran out.
-    fitting: Option<u32>,
     /// Rows of the last batch that went well.
     ran: u32,
-    untroubled: u32,
     used: u64,
 }
 
@@ -64,6 +60,7 @@ pub(crate) struct Model<K> {
     pub(crate) key: K,
     pub(crate) rules: BatchRules,
     pub(crate) latencies: Latencies,
+    fits: Fits,
     pub(crate) waiting: usize,
     /// Device time that waits for it, in nanoseconds.
     pub(crate) backlog: u64,
@@ -146,6 +143,7 @@ impl<K> Model<K> {
             key,
             rules,
             latencies: Latencies::default(),
+            fits: Fits::default(),
             waiting: 0,
             held: HashMap::default(),
             backlog: 0,
@@ -186,9 +184,7 @@ impl<K> Model<K> {
     pub(crate) fn sizing(&self, shape: &ShapeKey, company: bool) -> Sizing<'_> {
         let known = self.latencies.by_shape.get(shape.extents());
         let largest = self.rules.largest();
-        let most = known
-            .and_then(|known| known.fitting)
-            .map_or(largest, |fitting| fitting.min(largest));
+        let most = self.fits.of(shape).map_or(largest, |rows| rows.min(largest));
         let latency = known.map(|known| &known.latency).filter(|latency| latency.is_known());
         Sizing {
             latency,
@@ -233,31 +229,29 @@ impl<K> Model<K> {
     /// The device ran out of memory at so many rows of this shape: half of them are taken to fit, or as many as it had memory for
     /// just now.
     pub(crate) fn too_large(&mut self, shape: &ShapeKey, large: TooLarge) {
-        let known = self.latencies.of(shape);
-        let had = [large.fitted, known.ran].into_iter().filter(|rows| *rows < large.rows);
-        let fits = had.max().unwrap_or(0).max(large.rows / 2).max(1);
-        known.fitting = Some(known.fitting.map_or(fits, |fitting| fitting.min(fits)));
-        known.untroubled = 0;
+        let known = self.latencies.by_shape.get(shape.extents());
+        let ran = known.map_or(0, |known| known.ran);
+        let had = [large.fitted, ran].into_iter().filter(|rows| *rows < large.rows);
+        let rows = had.max().unwrap_or(0).max(large.rows / 2).max(1);
+        self.fits.ran_out(shape, rows);
     }
 
     /// So many rows of any of its shapes fit into the device's memory; none while it has not run out.
     pub(crate) fn fitting(&self) -> Option<u32> {
-        self.latencies.by_shape.values().filter_map(|known| known.fitting).min()
+        self.fits.fewest()
     }
 
     /// A batch of this shape went well.
     pub(crate) fn went_well(&mut self, shape: &ShapeKey, rows: u32) {
-        let largest = self.rules.largest();
-        let Some(known) = self.latencies.by_shape.get_mut(shape.extents()) else {
-            return;
-        };
-        known.ran = rows;
-        let Some(fitting) = known.fitting else { return };
-        known.untroubled += 1;
-        if known.untroubled >= RAISE_AFTER {
-            known.untroubled = 0;
-            known.fitting = Some(fitting + (fitting / 4).max(1)).filter(|fitting| *fitting < largest);
+        if let Some(known) = self.latencies.by_shape.get_mut(shape.extents()) {
+            known.ran = rows;
         }
+        self.fits.went_well(shape, self.rules.largest());
+    }
+
+    /// The model is another one from now on.
+    pub(crate) fn unlearn(&mut self) {
+        (self.latencies, self.fits) = Default::default();
     }
 
     /// Whether the tenant may have one more request in the queue of this level.
@@ -384,6 +378,7 @@ fn place(index: ModelIx) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fits::RAISE_AFTER;
     use mesh_types::ModelConfig;
 
     fn model() -> Model<()> {
@@ -432,6 +427,40 @@ mod tests {
             model.went_well(&tight, 4);
         }
         assert_eq!(model.sizing(&tight, false).most, 16);
+    }
+
+    #[test]
+    fn what_fits_is_known_still_of_a_shape_whose_latency_has_given_way() {
+        let mut model = model();
+        let shape = |extent: usize| ShapeKey::of([[1, extent as u64].as_slice()].into_iter());
+        let tight = shape(0);
+        model.learn(&tight, |latency| latency.observe(1, Duration::from_millis(1)));
+        model.too_large(&tight, TooLarge { rows: 12, fitted: 0 });
+        for extent in 1..=MAX_SHAPES {
+            model.learn(&shape(extent), |latency| latency.observe(1, Duration::from_millis(1)));
+        }
+        assert!(model.latencies.get(&tight).is_none(), "it has given way");
+        assert_eq!((model.sizing(&tight, false).most, model.fitting()), (6, Some(6)));
+        // It is raised all the same, and forgotten with the model.
+        for _ in 0..RAISE_AFTER {
+            model.went_well(&tight, 6);
+        }
+        assert_eq!(model.sizing(&tight, false).most, 7);
+        model.unlearn();
+        assert_eq!((model.sizing(&tight, false).most, model.fitting()), (16, None));
+    }
+
+    #[test]
+    fn a_shape_that_is_used_all_the_time_stays_however_many_others_come() {
+        let mut model = model();
+        let shape = |extent: usize| ShapeKey::of([[1, extent as u64].as_slice()].into_iter());
+        for extent in 1..MAX_SHAPES * 20 {
+            for extent in [0, extent] {
+                model.learn(&shape(extent), |latency| latency.observe(1, Duration::from_millis(1)));
+            }
+        }
+        assert!(model.latencies.get(&shape(0)).is_some());
+        assert_eq!(model.latencies.len(), MAX_SHAPES);
     }
 
     #[test]

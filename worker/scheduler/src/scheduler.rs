@@ -152,7 +152,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     /// The model is another one from now on, although it is called the same.
     pub fn unlearn(&mut self, model: &K) {
         if let Some(model) = self.models.of_mut(model) {
-            model.latencies = Default::default();
+            model.unlearn();
         }
     }
 

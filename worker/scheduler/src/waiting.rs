@@ -15,6 +15,7 @@ use mesh_types::TimeoutAction;
 
 use crate::{
     item::{Item, ShapeKey},
+    pricing::Unpriced,
     queue::{Stand, TenantQueue},
     tenants::{CLASSES, TenantIx, Tenants, Virtual},
 };
@@ -97,6 +98,8 @@ pub(crate) struct Waiting<T> {
     active: BTreeSet<GroupIx>,
     /// Steps by their sequence, of which at most one waits.
     pinned: HashMap<u64, EntryIx>,
+    /// What was taken in for nothing.
+    pub(crate) unpriced: Unpriced<EntryIx>,
     sequence: u64,
 }
 
@@ -110,6 +113,7 @@ impl<T> Default for Waiting<T> {
             names: HashMap::default(),
             active: BTreeSet::new(),
             pinned: HashMap::default(),
+            unpriced: Unpriced::default(),
             sequence: 0,
         }
     }
@@ -300,24 +304,17 @@ impl<T> Waiting<T> {
             self.active.insert(group);
         }
         self.pinned.extend(entry.pin.map(|pin| (pin.sequence, index)));
+        self.unpriced.came(entry.model, &entry.item.shape, entry.cost, index);
         if let Some(slot) = self.entries.get_mut(place(index.0)) {
             *slot = Some(entry);
         }
     }
 
-    /// The requests that wait for a model in a shape, whatever parameters came with them.
-    pub(crate) fn of_shape(&self, model: ModelIx, shape: &ShapeKey) -> Vec<EntryIx> {
-        let groups = self.groups().map(|(_, group)| group);
-        let groups = groups.filter(|group| group.model == model && group.shape.extents() == shape.extents());
-        groups
-            .flat_map(|group| group.deadlines.iter().map(|(_, entry)| *entry))
-            .collect()
-    }
-
-    /// A request that was taken in for nothing costs so much.
-    pub(crate) fn price(&mut self, tenants: &mut Tenants, entry: EntryIx, cost: u64) {
-        if let Some(known) = self.entries.get_mut(place(entry.0)).and_then(Option::as_mut) {
+    /// A request that was taken in for nothing, and is listed as such no more, costs so much.
+    pub(crate) fn price(&mut self, tenants: &mut Tenants, index: EntryIx, cost: u64) {
+        if let Some(known) = self.entries.get_mut(place(index.0)).and_then(Option::as_mut) {
             known.cost = known.cost.saturating_add(cost);
+            self.unpriced.came(known.model, &known.item.shape, known.cost, index);
             tenants.owe(known.tenant, known.class, cost);
         }
     }
@@ -326,6 +323,7 @@ impl<T> Waiting<T> {
     pub(crate) fn remove(&mut self, tenants: &mut Tenants, index: EntryIx) -> Option<Entry<T>> {
         let entry = self.entries.get_mut(place(index.0)).and_then(Option::take)?;
         self.free_entries.push(index);
+        self.unpriced.left(entry.model, &entry.item.shape, entry.cost, &index);
         if let Some(pin) = entry.pin {
             self.pinned.remove(&pin.sequence);
         }
@@ -462,6 +460,7 @@ impl<T> Waiting<T> {
             && self.names.is_empty()
             && self.active.is_empty()
             && self.pinned.is_empty()
+            && self.unpriced.is_empty()
     }
 }
 

@@ -43,6 +43,7 @@ pub(crate) struct Sequence<T> {
     pub(crate) seat: Option<SeatAt>,
     /// Its place among those who wait for a seat, while it does.
     pub(crate) waits_at: Option<i64>,
+    /// Their numbers ascend.
     pub(crate) steps: VecDeque<Held<T>>,
     /// The step that waits for a batch or is in one.
     pub(crate) under_way: Option<Flags>,
@@ -71,6 +72,17 @@ impl<T> Sequence<T> {
             doomed: false,
             idle_at: None,
         }
+    }
+
+    /// The place of the step of this number.
+    pub(crate) fn position(&self, step: u64) -> Option<usize> {
+        self.steps.binary_search_by_key(&step, |held| held.step).ok()
+    }
+
+    /// The step of this number.
+    pub(crate) fn held_mut(&mut self, step: u64) -> Option<&mut Held<T>> {
+        let position = self.position(step)?;
+        self.steps.get_mut(position)
     }
 
     /// Takes out the steps from `first` on that belong to the same run of the sequence: up to the next START, and not it.

@@ -33,7 +33,7 @@ use std::{
 use ahash::AHashMap as HashMap;
 use mesh_types::{ControlKind, CorrelationId, CorrelationIds, ModelConfig, TenantId};
 
-use crate::{Gone, Item, waiting::ModelIx};
+use crate::{Gone, Item, pricing::Unpriced, waiting::ModelIx};
 
 pub(crate) use desk::Desk;
 pub use desk::SequenceCounts;
@@ -138,6 +138,8 @@ pub(crate) struct Sequences<K, T> {
     idle: BTreeSet<(Instant, u64)>,
     /// Sequences whose next step cannot go to the queues yet, because its tenant waits in too many places.
     stalled: BTreeSet<u64>,
+    /// Held steps that were taken in for nothing: sequence, step.
+    pub(crate) unpriced: Unpriced<(u64, u64)>,
     /// Steps that left without running, to be given out.
     gone: Vec<(Item<T>, Gone)>,
     ended: Vec<Ended<K>>,
@@ -158,6 +160,7 @@ impl<K, T> Default for Sequences<K, T> {
             due: BTreeSet::new(),
             idle: BTreeSet::new(),
             stalled: BTreeSet::new(),
+            unpriced: Unpriced::default(),
             gone: Vec::new(),
             ended: Vec::new(),
             unran: Vec::new(),
@@ -220,6 +223,7 @@ impl<K: Clone + Eq + Hash, T> Sequences<K, T> {
             && self.due.is_empty()
             && self.idle.is_empty()
             && self.stalled.is_empty()
+            && self.unpriced.is_empty()
             && self.gone.is_empty()
             && self.open.is_empty()
             && self.desks.values().all(Desk::is_bare)

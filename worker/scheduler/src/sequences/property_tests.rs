@@ -288,6 +288,7 @@ impl World {
         let running: usize = self.running.iter().map(|(_, batch)| batch.items.len()).sum();
         let given_out = self.left + running + self.waiting.len();
         assert_eq!(self.offered, given_out, "nothing is lost");
+        self.scheduler.assert_priced();
         let sequences = &self.scheduler.sequences;
         for desk in sequences.desks.values() {
             let bound = desk.bound();

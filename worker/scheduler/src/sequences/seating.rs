@@ -305,7 +305,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
 
     fn expire_step(&mut self, now: Instant, number: u64, step: u64) {
         let line = self.sequences.lines.get(&number);
-        let found = line.and_then(|line| line.steps.iter().position(|held| held.step == step));
+        let found = line.and_then(|line| line.position(step));
         let Some(position) = found else { return };
         let deadline = line
             .and_then(|line| line.steps.get(position))
@@ -352,7 +352,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         }
         for (number, step) in found {
             let line = self.sequences.lines.get(&number);
-            let position = line.and_then(|line| line.steps.iter().position(|held| held.step == step));
+            let position = line.and_then(|line| line.position(step));
             if let Some(position) = position {
                 self.lose_step(now, number, position, Gone::Cancelled);
             }

@@ -176,8 +176,15 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let Some(line) = sequences.lines.get_mut(&number) else {
             return;
         };
-        sequences.last_step += 1;
-        held.step = sequences.last_step;
+        // In their order by number, also what is put back in front: that has been taken from there.
+        let front = line.steps.front().filter(|_| in_front).map(|front| front.step);
+        held.step = front.map_or_else(
+            || {
+                sequences.last_step += 1;
+                sequences.last_step
+            },
+            |front| front.saturating_sub(1),
+        );
         if let Some(model) = self.models.get_mut(held.placed.model) {
             model.entered(held.placed.tenant, held.placed.level, held.placed.cost);
         }
@@ -186,6 +193,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
             tenant.batches += 1;
         }
         sequences.due.insert((held.due, number, held.step));
+        let (model, shape) = (held.placed.model, &held.item.shape);
+        let name = (number, held.step);
+        sequences.unpriced.came(model, shape, held.placed.cost, name);
         if in_front {
             line.steps.push_front(held);
         } else {
@@ -196,6 +206,9 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
     /// A held step is held no more, whatever becomes of it.
     pub(super) fn unhold(&mut self, number: u64, held: &Held<T>) {
         self.sequences.due.remove(&(held.due, number, held.step));
+        let (placed, shape) = (&held.placed, &held.item.shape);
+        let name = (number, held.step);
+        self.sequences.unpriced.left(placed.model, shape, placed.cost, &name);
         if let Some(model) = self.models.get_mut(held.placed.model) {
             model.left(held.placed.tenant, held.placed.level, held.placed.cost);
         }
