@@ -146,7 +146,7 @@ impl Desk<'_> {
         self.warmups(&mut object);
         self.sequences(&mut object);
         self.steps(&object);
-        Self::request_parameters(&mut object);
+        self.request_parameters(&mut object);
         self.parameters(&mut object, runtime);
         if runtime == Some(Runtime::Ensemble) {
             for name in OF_BACKENDS.iter().filter(|name| object.remove(**name).is_some()) {
@@ -398,16 +398,35 @@ impl Desk<'_> {
         }
     }
 
-    /// The mesh's own parameter [`REQUEST_PARAMETERS`] becomes the field that Triton has no word for.
-    fn request_parameters(object: &mut Map<String, Json>) {
+    /// The mesh's own parameter [`REQUEST_PARAMETERS`] becomes the field that Triton has no word for. There no names are all names, so
+    /// who names none here, and may have meant none, is asked.
+    fn request_parameters(&mut self, object: &mut Map<String, Json>) {
         let parameters = object.get_mut("parameters").and_then(Json::as_object_mut);
         let Some(value) = parameters.and_then(|parameters| parameters.remove(REQUEST_PARAMETERS)) else {
             return;
         };
         let text = value.get("string_value").and_then(Json::as_str).unwrap_or_default();
-        let names = text.split(',').map(str::trim).filter(|name| !matches!(*name, "" | "*"));
-        let names: Vec<Json> = names.map(Json::from).collect();
+        let said: Vec<&str> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        let names = match said.as_slice() {
+            ["*"] => &[],
+            [] => {
+                let right = "write * for all, names with commas between them, or leave it out for none";
+                self.refuse_request_parameters("names no parameters", right);
+                return;
+            }
+            some if some.contains(&"*") => {
+                let right = "write * alone for all, or names with commas between them";
+                self.refuse_request_parameters("names all parameters and some", right);
+                return;
+            }
+            names => names,
+        };
         object.insert("request_parameters".to_owned(), serde_json::json!({ "names": names }));
+    }
+
+    fn refuse_request_parameters(&mut self, what: &str, right: &str) {
+        let path = format!("parameters.{REQUEST_PARAMETERS}");
+        self.refuse(&path, format!("{path} {what}"), right);
     }
 
     /// `{ string_value: "x" }` is the text; the built-in models read numbers as such.

@@ -68,6 +68,34 @@ fn a_parameter_says_which_parameters_of_requests_a_model_is_given() {
 }
 
 #[test]
+fn a_parameter_that_names_no_parameters_of_requests_is_refused_and_not_taken_for_all() {
+    let text = |value: &str| {
+        let key = "key: 'REQUEST_PARAMETERS'";
+        format!("platform: 'pytorch_libtorch'\n{SIMPLE}\nparameters {{\n{key} value: {{ {value} }} }}")
+    };
+    let none = "m: parameters.REQUEST_PARAMETERS names no parameters (config.pbtxt:";
+    for value in ["string_value: ''", "string_value: ' '", "string_value: ' , ,'", ""] {
+        let said = refused("m", &text(value));
+        let [only] = said.as_slice() else { panic!("{said:?}") };
+        assert!(only.starts_with(none), "{value}: {only}");
+        assert!(
+            only.ends_with("write * for all, names with commas between them, or leave it out for none"),
+            "{only}"
+        );
+    }
+    let [both] = &refused("m", &text("string_value: 'scale, *'"))[..] else {
+        panic!("one thing is wrong")
+    };
+    assert!(both.contains("names all parameters and some"), "{both}");
+    assert!(
+        both.ends_with("write * alone for all, or names with commas between them"),
+        "{both}"
+    );
+    let (converted, _, _) = taken("m", &text("string_value: 'scale,'"));
+    assert_eq!(converted.config.request_parameters.unwrap().names, ["scale"]);
+}
+
+#[test]
 fn a_classifier_of_another_runtime_is_refused_by_field_and_line() {
     let text = r#"name: "densenet_onnx"
 
