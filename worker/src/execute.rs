@@ -2,15 +2,15 @@
 //!
 //! An execution that fails, panics or finds no memory is tried again in halves, and these again: requests that do not fail
 //! on their own are answered with outputs, whatever their batch mates hold. Splitting n requests down to single ones takes
-//! at most 2n - 1 executions, so a batch costs at most twice its requests. Before each execution those leave whose
-//! deadline has passed or whose caller has gone. After a panic the model is loaded anew before it runs again; if that
-//! fails, nobody of the batch can be served any more.
+//! at most 2n - 1 executions, and one more where steps were packed first, so a batch costs at most twice its requests. Before
+//! each execution those leave whose deadline has passed or whose caller has gone. After a panic the model is loaded anew before
+//! it runs again; if that fails, nobody of the batch can be served any more.
 //!
 //! Requests of a decoupled model have any number of answers: `generate` runs them.
 //!
-//! A model that keeps its sequences' states itself may have moved some of them before it fails, and nobody can tell which: its
-//! batch is not run again, and the sequences of all members are over. A thread that was given up meanwhile says nothing more.
+//! What is run again and how is `again`'s, also for models with sequences. A thread that was given up meanwhile says nothing more.
 
+mod again;
 mod generate;
 mod meter;
 
@@ -105,6 +105,7 @@ pub(crate) fn run(bench: &Bench<'_>, instance: &mut Instance, run: &RunBatch, tr
             ..Tally::default()
         },
         executed: 0,
+        packed: false,
     };
     batch.split_until_answered();
     batch.tally
@@ -118,6 +119,8 @@ struct Batch<'a> {
     tally: Tally,
     /// Rows of the last execution, those without a request included.
     executed: u32,
+    /// Whether steps of sequences take the first rows, and not their own: see [`again`].
+    packed: bool,
 }
 
 /// An execution that ended well: each member's outputs, and where the time went.
@@ -178,36 +181,14 @@ impl Batch<'_> {
             }
             match executed {
                 Ok(executed) => self.answer(&members, executed, began),
-                Err(failure) if self.may_have_moved(&failure, &members) => self.lose(&members, &failure.into()),
-                Err(failure) => {
-                    if let [alone] = members.as_slice() {
-                        self.fail(*alone, failure.into());
-                        continue;
-                    }
-                    let second = members.split_off(members.len().div_ceil(2));
-                    open.extend([second, members]);
-                }
+                Err(failure) if self.may_have_moved(&failure, &members) => self.lose_all(&members, failure),
+                Err(failure) => self.try_again(members, failure, &mut open),
             }
         }
     }
 
     fn keeps_states_itself(&self) -> bool {
         self.instance.sequence.as_ref().is_some_and(|plan| plan.keeps_itself())
-    }
-
-    /// Whether running the members again could move states of their sequences twice: not after a panic, because then the model
-    /// is loaded anew and knows none of them.
-    fn may_have_moved(&self, failure: &Failure, members: &[usize]) -> bool {
-        self.keeps_states_itself() && (matches!(failure, Failure::Error(_)) || members.len() == 1)
-    }
-
-    /// The members' sequences are over.
-    fn lose(&mut self, members: &[usize], fault: &Fault) {
-        let fault = with_its_sequence(fault);
-        for member in members {
-            self.settle(*member, StepResult::Lost);
-            self.fail(*member, fault.clone());
-        }
     }
 
     fn is_worth_running(&mut self, member: usize, now: Instant) -> bool {
@@ -257,7 +238,7 @@ impl Batch<'_> {
         self.tally.executions += 1;
         let began = self.bench.clock.now();
         let plan = self.instance.sequence.as_deref();
-        let prepared = plan.map(|plan| (plan, Prepared::of(plan, &members)));
+        let prepared = plan.map(|plan| (plan, Prepared::of(plan, &members, self.packed)));
         let inputs = match &prepared {
             None => batch::gather(config, &members, rows),
             Some((plan, prepared)) => prepared.inputs(config, plan, &members),
@@ -409,7 +390,7 @@ impl Batch<'_> {
                 self.tally.crashed = true;
                 self.drop_model();
             }
-            Failure::Error(BackendError::OutOfMemory(_)) => {
+            Failure::Error(error) if error.is_out_of_memory() => {
                 let rows = self.executed;
                 self.tally.out_of_memory += 1;
                 self.tally.oom_rows = Some(self.tally.oom_rows.map_or(rows, |fewest| fewest.min(rows)));
@@ -455,15 +436,6 @@ fn not_finite() -> Fault {
         FaultSource::Model,
         "the model's output holds NaN or infinity",
     )
-}
-
-/// The fault of a step whose sequence is over with it.
-fn with_its_sequence(fault: &Fault) -> Fault {
-    let text = format!(
-        "{}; its sequence is over, because the model keeps its state itself: start it again with the START flag",
-        fault.message
-    );
-    Fault::new(fault.class, fault.source, text).with_retry(Retry::No)
 }
 
 /// What the requests are told whose execution hangs, or waited behind one that does.

@@ -132,7 +132,7 @@ fn sizes(
                 profile.sizes.push((rows, took));
                 profile.peak = profile.peak.max(peak);
             }
-            Err(BackendError::OutOfMemory(_)) if rows > 1 => {
+            Err(error) if error.is_out_of_memory() && rows > 1 => {
                 profile.oom_rows = Some(rows);
                 return Ok(profile);
             }

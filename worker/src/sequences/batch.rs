@@ -1,7 +1,8 @@
 //! From steps to a stateful model's inputs, and from its outputs to answers and states.
 //!
 //! Each step has one row. Where sequences have rows of their own, rows between them hold no request: they are zeros, the
-//! model is told so by its READY tensor, and what it answers there is nobody's.
+//! model is told so by its READY tensor, and what it answers there is nobody's. A state that is declared comes with its row,
+//! whichever that is, so where memory runs out such steps are packed into the first rows.
 
 use bytes::Bytes;
 use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs};
@@ -57,12 +58,13 @@ fn states_of(plan: &Plan, step: &Step) -> Vec<StateTensor> {
 }
 
 impl Prepared {
-    pub(crate) fn of(plan: &Plan, members: &[&Member]) -> Self {
+    /// Rows as sequences have them, or packed.
+    pub(crate) fn of(plan: &Plan, members: &[&Member], packed: bool) -> Self {
         let slot = |member: &&Member| {
             let slot = step_of(member).map_or(0, |step| step.slot);
             usize::try_from(slot).unwrap_or(0)
         };
-        let rows: Vec<Option<usize>> = if plan.padded {
+        let rows: Vec<Option<usize>> = if plan.padded && !packed {
             let mut rows = vec![None; members.iter().map(slot).max().map_or(0, |last| last + 1)];
             for (index, member) in members.iter().enumerate() {
                 if let Some(row) = rows.get_mut(slot(member)) {

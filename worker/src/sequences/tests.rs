@@ -396,7 +396,7 @@ fn rows_without_a_request_are_there_and_the_model_is_told_so() {
         member(1, CorrelationId::Number(5), LAST, &[9]),
     ];
     let members: Vec<&Member> = members.iter().collect();
-    let prepared = Prepared::of(&plan, &members);
+    let prepared = Prepared::of(&plan, &members, false);
     let inputs = prepared.inputs(&whole.config, &plan, &members);
     assert_eq!(inputs.rows, 4);
     let shown: Vec<(&str, &[u64], Vec<u8>)> = inputs
@@ -476,7 +476,7 @@ fn a_state_that_is_not_as_declared_fails_its_step() {
     let (plan, whole) = plan(&sum_state());
     let members = [member(0, CorrelationId::Number(5), FIRST, &[1])];
     let members: Vec<&Member> = members.iter().collect();
-    let prepared = Prepared::of(&plan, &members);
+    let prepared = Prepared::of(&plan, &members, false);
     let outputs = |state: Tensor| BatchOutputs {
         outputs: vec![tensor(&[1]), state],
     };

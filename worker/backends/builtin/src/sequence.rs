@@ -3,7 +3,8 @@
 //! `sequence` and `sequence_sum` do what the models of Triton's clients for sequences do: the first adds 1 to the first value
 //! of a sequence, the second answers the sum so far and keeps it itself, by correlation id or else by row; both add the
 //! correlation id to the last answer, where the configuration has one. `sum_state` and `join_state` have their state kept for
-//! them: the sum so far, and all values so far.
+//! them: the sum so far, and all values so far. Each can run out of memory on purpose: for more rows than `oom_above`, if any of
+//! them is a sequence's, before anything has moved.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -40,6 +41,8 @@ pub(crate) struct SequenceModel {
     kind: Kind,
     config: Arc<ModelConfig>,
     controls: Controls,
+    /// There is room for so many rows (`oom_above`).
+    room: u32,
     /// By id or row: the sum so far, and when it was used.
     sums: HashMap<String, (i32, u64)>,
     uses: u64,
@@ -51,6 +54,13 @@ struct Row {
     ready: bool,
     end: bool,
     id: Option<String>,
+}
+
+impl Row {
+    /// One without a request, or a warm-up's.
+    fn is_nobodys(&self) -> bool {
+        !self.ready || self.id.as_ref().is_some_and(|id| id.is_empty() || id == "0")
+    }
 }
 
 impl SequenceModel {
@@ -91,13 +101,23 @@ impl SequenceModel {
             end: place(ControlKind::End),
             corrid: place(ControlKind::Corrid),
         };
+        let room = config.parameters.get("oom_above").and_then(|value| value.as_u64());
         Ok(Self {
             kind,
             controls,
+            room: room.and_then(|rows| u32::try_from(rows).ok()).unwrap_or(u32::MAX),
             config,
             sums: HashMap::new(),
             uses: 0,
         })
+    }
+
+    fn has_room(&self, batch: &BatchInputs<'_>) -> Result<(), BackendError> {
+        if batch.rows <= self.room || self.rows(batch)?.iter().all(Row::is_nobodys) {
+            return Ok(());
+        }
+        let problem = format!("{} rows, and there is room for {}", batch.rows, self.room);
+        Err(BackendError::NoRoomForInputs(problem))
     }
 
     fn rows(&self, batch: &BatchInputs<'_>) -> Result<Vec<Row>, BackendError> {
@@ -130,9 +150,7 @@ impl SequenceModel {
     fn answers(&mut self, rows: &[Row], values: &[i32]) -> Result<Vec<i32>, BackendError> {
         let mut answers = Vec::with_capacity(values.len());
         for (index, (row, value)) in rows.iter().zip(values).enumerate() {
-            // Nobody's row: one without a request, or a warm-up's.
-            let nobodys = !row.ready || row.id.as_ref().is_some_and(|id| id.is_empty() || id == "0");
-            if nobodys {
+            if row.is_nobodys() {
                 answers.push(0);
                 continue;
             }
@@ -214,6 +232,7 @@ impl SequenceModel {
 
 impl LoadedModel for SequenceModel {
     fn execute(&mut self, batch: &BatchInputs<'_>) -> Result<BatchOutputs, BackendError> {
+        self.has_room(batch)?;
         let missing = || BackendError::InvalidInput("an input is missing".to_owned());
         let input = batch.inputs.first().ok_or_else(missing)?;
         let (shape, data) = match self.kind {

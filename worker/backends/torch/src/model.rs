@@ -197,7 +197,7 @@ impl Way {
         let _stream = self.lane.enter();
         let inputs = batch.inputs.iter().enumerate();
         let inputs: Result<Vec<Option<Tensor>>, _> = inputs.map(|(index, input)| self.gather(index, input)).collect();
-        let inputs = inputs?;
+        let inputs = inputs.map_err(BackendError::before_the_call)?;
         if inputs.len() != self.config.input.len() {
             return Err(BackendError::InvalidInput("an input is missing".to_owned()));
         }
@@ -334,6 +334,39 @@ mod tests {
         let length = tensor.numel() * 4;
         // SAFETY: the tensor is contiguous and in the host's memory, and outlives the slice.
         unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) }.to_vec()
+    }
+
+    #[test]
+    fn inputs_for_which_there_is_no_memory_are_told_before_the_module_is_called() {
+        let config: ModelConfig = serde_json::from_value(serde_json::json!({
+            "max_batch_size": 4, "input": [{"name": "x", "datatype": "FP32", "dims": [-1]}],
+        }))
+        .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity.pt");
+        let example = Tensor::zeros([1, 1], (Kind::Float, Device::Cpu));
+        let mut forward = |inputs: &[Tensor]| inputs.iter().map(|x| x * 1.0).collect();
+        let traced = tch::CModule::create_by_tracing("Same", "forward", &[example], &mut forward).unwrap();
+        traced.save(&path).unwrap();
+        let mut way = Way::new(Device::Cpu, Lane::to(Device::Cpu), Arc::new(config));
+        let made_by = MadeBy::default();
+        let runner = way.runner(&path, ArtifactFormat::TorchScript, &made_by).unwrap();
+        // More than any machine has.
+        let shape = [4, 1 << 46].into_iter().collect();
+        let config = way.config.clone();
+        let input = BatchInput {
+            spec: &config.input[0],
+            shape,
+            parts: vec![&[0; 4]],
+        };
+        let batch = BatchInputs {
+            rows: 4,
+            inputs: vec![input],
+            parameters: None,
+        };
+        let error = way.run(&runner, &batch).unwrap_err();
+        assert!(matches!(error, BackendError::NoRoomForInputs(_)), "{error:?}");
+        assert!(error.to_string().starts_with("out of memory on the device"), "{error}");
     }
 
     #[test]

@@ -187,7 +187,7 @@ impl Bench<'_> {
 
     /// Notes why a form is out, and whether that was the moment's fault.
     fn failed(&mut self, trial: &mut Trial, error: &BackendError) {
-        self.lasting &= !matches!(error, BackendError::OutOfMemory(_));
+        self.lasting &= !error.is_out_of_memory();
         trial.give_up(Verdict::Failed(error.to_string()));
     }
 
@@ -199,7 +199,7 @@ impl Bench<'_> {
         let reference = match warmed(self.way, self.original, sample) {
             Ok(outputs) => outputs,
             // A size for which there is no memory is not used.
-            Err(BackendError::OutOfMemory(_)) if sample.rows > 1 => {
+            Err(error) if error.is_out_of_memory() && sample.rows > 1 => {
                 self.lasting = false;
                 return Ok(());
             }
@@ -226,7 +226,7 @@ impl Bench<'_> {
     }
 
     fn not_compared(&mut self, error: &BackendError) -> String {
-        self.lasting &= !matches!(error, BackendError::OutOfMemory(_));
+        self.lasting &= !error.is_out_of_memory();
         format!("not compared: {error}")
     }
 
