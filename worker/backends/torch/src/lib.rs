@@ -45,6 +45,7 @@ use crate::decisions::Decisions;
 pub use crate::{
     ipc::{CUDA_DRIVER, CudaMemory, CudaMemoryError, OpenMemory},
     made_by::{MadeBy, MadeByError},
+    release::{HostHeap, host_heap},
 };
 
 /// The libtorch that the bindings are written for.
@@ -77,8 +78,9 @@ pub struct TorchBackend {
 }
 
 impl TorchBackend {
-    /// Starts libtorch; looks for CUDA once.
+    /// Starts libtorch; looks for CUDA once, and bounds the arenas of the C library's allocator.
     pub fn new(options: TorchOptions) -> Self {
+        release::limit_arenas();
         Self {
             options,
             devices: cuda::devices(),
