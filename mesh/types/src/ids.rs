@@ -75,6 +75,12 @@ macro_rules! name_type {
             }
         }
 
+        impl From<$name> for Arc<str> {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
         // Lets a map keyed by this type be asked with text from the wire, without an allocation.
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {

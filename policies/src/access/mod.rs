@@ -16,6 +16,7 @@ mod claims;
 mod identity;
 mod jwt;
 mod kept;
+mod keys;
 mod keyset;
 mod presented;
 mod recent;
@@ -25,7 +26,6 @@ mod uses;
 
 use std::{
     cell::Cell,
-    collections::HashMap,
     fmt,
     sync::{
         Arc,
@@ -35,7 +35,6 @@ use std::{
 };
 
 use mesh_types::{Fault, FaultClass, FaultSource, KeyId, Retry, TenantId};
-use smallvec::SmallVec;
 
 pub use self::{
     attempts::{Attempts, BURST, MAX_ADDRESSES, Origin, PER_SECOND, Taken},
@@ -60,7 +59,12 @@ pub use self::{
     },
     uses::{KeyPrint, LastUse, MAX_REMEMBERED, MAX_REMEMBERED_BYTES, NotUses, Remembered, USE_SECONDS},
 };
-use self::{cache::VerifiedTokens, certificate::Holders, recent::RecentKeys};
+use self::{
+    cache::VerifiedTokens,
+    certificate::Holders,
+    keys::{Keys, StoredKey},
+    recent::RecentKeys,
+};
 
 /// How API keys begin; everything else is taken for a token.
 const API_KEY_PREFIX: &str = "mesh_";
@@ -189,18 +193,11 @@ pub struct ApiKeyEntry {
     pub revoked: bool,
 }
 
-/// An API key with what its callers are told, made once.
-struct StoredKey {
-    entry: ApiKeyEntry,
-    principal: Principal,
-    last_use: Arc<LastUse>,
-}
-
 /// Every credential that is known. Cheap to clone; clones share the memory of verified tokens, which a changed copy leaves.
 #[derive(Clone, Default)]
 pub struct Credentials {
     pepper: Pepper,
-    keys: Arc<HashMap<KeyId, SmallVec<[Arc<StoredKey>; 1]>>>,
+    keys: Arc<Keys>,
     issuers: Arc<jwt::Issuers>,
     certificates: Arc<Holders>,
     verified: Arc<VerifiedTokens>,
@@ -248,28 +245,29 @@ impl Credentials {
 
     /// The last use of a key, for credentials that follow these: theirs are to be the same.
     pub fn last_use(&self, key: &ApiKeyEntry) -> Arc<LastUse> {
-        let stored = self.keys.get(&key.id).map(SmallVec::as_slice).unwrap_or_default();
-        let same = |stored: &&Arc<StoredKey>| stored.entry.tenant == key.tenant && stored.entry.hash == key.hash;
-        match stored.iter().find(same) {
+        let same = |stored: &&Arc<StoredKey>| stored.principal.tenant == key.tenant && stored.hash == key.hash;
+        match self.keys.of(key.id.as_str()).iter().find(same) {
             Some(stored) => stored.last_use.clone(),
             None if self.remembered.is_empty() => Arc::default(),
-            None => Arc::new(self.remembered.of(&KeyPrint::of(&key.tenant, &key.id, &key.hash))),
+            None => Arc::new(
+                self.remembered
+                    .of(&KeyPrint::of(&key.tenant, key.id.as_str(), &key.hash)),
+            ),
         }
     }
 
     /// When a key was last used, to the minute and in Unix seconds; none where it never was, or is not there.
     pub fn last_used(&self, tenant: &TenantId, key: &KeyId) -> Option<i64> {
-        let mut stored = self.keys.get(key)?.iter();
-        stored.find(|stored| stored.entry.tenant == *tenant)?.last_use.get()
+        let mut stored = self.keys.of(key.as_str()).iter();
+        stored.find(|stored| stored.principal.tenant == *tenant)?.last_use.get()
     }
 
     /// The last uses of all keys that are known, to be kept until the next start.
     pub fn uses(&self) -> Remembered {
-        let stored = self.keys.values().flatten();
-        let used = stored.filter_map(|stored| {
-            let key = &stored.entry;
+        let used = self.keys.all().filter_map(|stored| {
+            let key = &stored.principal;
             let unix = stored.last_use.get()?;
-            Some((KeyPrint::of(&key.tenant, &key.id, &key.hash), unix))
+            Some((KeyPrint::of(&key.tenant, &key.subject, &stored.hash), unix))
         });
         used.collect()
     }
@@ -283,21 +281,7 @@ impl Credentials {
     /// Adds an API key with its last use.
     #[must_use]
     pub fn with_used_key(mut self, entry: ApiKeyEntry, last_use: Arc<LastUse>) -> Self {
-        let principal = Principal {
-            id: PrincipalId::fresh(),
-            groups: entry.groups.clone(),
-            tenant: entry.tenant.clone(),
-            subject: Arc::from(entry.id.as_str()),
-            credential: Arc::from(format!("key:{}", entry.id)),
-            scopes: entry.scopes,
-        };
-        let id = entry.id.clone();
-        let stored = Arc::new(StoredKey {
-            entry,
-            principal,
-            last_use,
-        });
-        Arc::make_mut(&mut self.keys).entry(id).or_default().push(stored);
+        Arc::make_mut(&mut self.keys).add(StoredKey::new(entry, last_use));
         self.recent = Arc::default();
         self
     }
@@ -393,10 +377,10 @@ impl Credentials {
                 stored
             }
         };
-        if stored.entry.revoked {
+        if stored.revoked {
             return Err(AuthError::Invalid);
         }
-        if stored.entry.expires.is_some_and(|expires| now_unix >= expires) {
+        if now_unix >= stored.expires {
             return Err(AuthError::Expired);
         }
         stored.last_use.note(now_unix);
@@ -407,11 +391,10 @@ impl Credentials {
         let (id, secret) = secret::parse_api_key(text).ok_or(AuthError::Invalid)?;
         // Hashed before the look-up: an unknown identifier takes as long as a wrong secret.
         let hash = self.pepper.hash(secret);
-        let candidates = self.keys.get(id).map(SmallVec::as_slice).unwrap_or_default();
         // Two tenants may have chosen the same identifier: the secret tells them apart.
         let mut found = None;
-        for stored in candidates {
-            if stored.entry.hash == hash {
+        for stored in self.keys.of(id) {
+            if stored.hash == hash {
                 found = Some(stored);
             }
         }

@@ -14,7 +14,7 @@ use std::{
     sync::atomic::{AtomicI64, Ordering},
 };
 
-use mesh_types::{KeyId, TenantId};
+use mesh_types::TenantId;
 use sha2::{Digest, Sha256};
 
 use super::SecretHash;
@@ -68,12 +68,12 @@ pub struct KeyPrint([u8; PRINT_BYTES]);
 
 impl KeyPrint {
     /// That of a key with this secret's hash.
-    pub(super) fn of(tenant: &TenantId, id: &KeyId, hash: &SecretHash) -> Self {
+    pub(super) fn of(tenant: &TenantId, id: &str, hash: &SecretHash) -> Self {
         let digest = Sha256::new()
             .chain_update(MAGIC)
             .chain_update(tenant.as_str())
             .chain_update([0])
-            .chain_update(id.as_str())
+            .chain_update(id)
             .chain_update([0])
             .chain_update(hash.to_string())
             .finalize();

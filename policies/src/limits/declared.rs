@@ -159,6 +159,15 @@ pub(super) struct SetBudgets<'a> {
     pub(super) shadow: bool,
 }
 
+/// Somebody besides the tenant whose limits a request meets.
+#[derive(Debug, Clone)]
+pub(super) enum Met {
+    /// At this place of those that are declared.
+    Declared(usize),
+    /// Whom a token names.
+    Token(Arc<Subject>),
+}
+
 /// All limits that a tenant's requests may meet. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TenantLimits(Arc<Inner>);
@@ -171,7 +180,7 @@ struct Inner {
     each_token: Option<Arc<Terms>>,
     /// Those that have limits, and nobody else, by scope and name: keys by what their callers are known by ([`Who::credential`]), models
     /// with their owner in front. Few in most tenants, so a sorted list and no map.
-    others: Vec<Arc<Subject>>,
+    others: Box<[Subject]>,
 }
 
 impl Default for TenantLimits {
@@ -198,7 +207,7 @@ impl TenantLimits {
             own: Subject::new("", terms, word),
             limited,
             each_token: None,
-            others: Vec::new(),
+            others: Box::default(),
         }))
     }
 
@@ -231,7 +240,7 @@ impl TenantLimits {
 
     fn with(mut self, scope: Scope, name: &str, limits: Limits, partition: Option<&str>) -> Self {
         let word = Word::new(partition);
-        let subject = Arc::new(Subject::new(name, Terms::of(scope, limits, &word), word));
+        let subject = Subject::new(name, Terms::of(scope, limits, &word), word);
         let inner = Arc::make_mut(&mut self.0);
         inner.limited = true;
         match inner.place(scope, |known| (*known).cmp(name)) {
@@ -240,7 +249,13 @@ impl TenantLimits {
                     *known = subject;
                 }
             }
-            Err(place) => inner.others.insert(place, subject),
+            Err(place) => {
+                // One longer and no more: there are as many of these lists as tenants.
+                let mut others = std::mem::take(&mut inner.others).into_vec();
+                others.reserve_exact(1);
+                others.insert(place, subject);
+                inner.others = others.into();
+            }
         }
         self
     }
@@ -253,9 +268,8 @@ impl TenantLimits {
             alike.make_one(&mut inner.own.terms);
             inner.each_token.iter_mut().for_each(|terms| alike.make_one(terms));
             for other in &mut inner.others {
-                alike.make_one(&mut Arc::make_mut(other).terms);
+                alike.make_one(&mut other.terms);
             }
-            inner.others.shrink_to_fit();
         }
         self
     }
@@ -265,22 +279,30 @@ impl TenantLimits {
     }
 
     /// The limits of a caller besides its tenant's: its key's, or those of each token's subject.
-    pub(super) fn caller(&self, who: Who<'_>) -> Option<Arc<Subject>> {
-        let key = || self.0.find(Scope::Key, |name| name.cmp(who.credential)).cloned();
-        let token = || Subject::of_token(who, self.0.each_token.as_ref()?);
+    pub(super) fn caller(&self, who: Who<'_>) -> Option<Met> {
+        let key = || self.0.find(Scope::Key, |name| name.cmp(who.credential));
+        let token = || Subject::of_token(who, self.0.each_token.as_ref()?).map(Met::Token);
         key().or_else(token)
     }
 
-    pub(super) fn endpoint(&self, endpoint: &str) -> Option<&Arc<Subject>> {
+    pub(super) fn endpoint(&self, endpoint: &str) -> Option<Met> {
         self.0.find(Scope::Endpoint, |name| name.cmp(endpoint))
     }
 
-    pub(super) fn model(&self, owner: &TenantId, model: &ModelId) -> Option<&Arc<Subject>> {
+    pub(super) fn model(&self, owner: &TenantId, model: &ModelId) -> Option<Met> {
         let (owner, model) = (owner.as_str(), model.as_str());
         self.0.find(Scope::Model, |name| {
             let wanted = owner.bytes().chain([b'/']).chain(model.bytes());
             name.bytes().cmp(wanted)
         })
+    }
+
+    /// Whom a request meets, with what it may use; none only if it was met under other limits.
+    pub(super) fn met<'a>(&'a self, met: &'a Met) -> Option<&'a Subject> {
+        match met {
+            Met::Declared(place) => self.0.others.get(*place),
+            Met::Token(subject) => Some(subject),
+        }
     }
 
     /// Whether a caller of this tenant may be told of a limit.
@@ -299,15 +321,15 @@ impl TenantLimits {
 impl Inner {
     /// Where the subject is whose name this compares as equal, or where it would be.
     fn place(&self, scope: Scope, name: impl Fn(&str) -> Ordering) -> Result<usize, usize> {
-        let order = |known: &Arc<Subject>| known.scope().cmp(&scope).then_with(|| name(&known.name));
+        let order = |known: &Subject| known.scope().cmp(&scope).then_with(|| name(&known.name));
         self.others.binary_search_by(order)
     }
 
-    fn find(&self, scope: Scope, name: impl Fn(&str) -> Ordering) -> Option<&Arc<Subject>> {
+    fn find(&self, scope: Scope, name: impl Fn(&str) -> Ordering) -> Option<Met> {
         if self.others.is_empty() {
             return None;
         }
-        self.others.get(self.place(scope, name).ok()?)
+        self.place(scope, name).ok().map(Met::Declared)
     }
 }
 
@@ -354,7 +376,6 @@ mod tests {
     #[test]
     fn subjects_are_found_by_scope_and_name_and_the_later_of_two_stays() {
         let limits = |burst| Limits::default().with_rate(Unit::Rows, Rate::new(1, burst));
-        let burst = |found: Option<&Arc<Subject>>| Some(found?.limits().rate(Unit::Rows)?.burst());
         let (a, b, model) = ("a".parse().unwrap(), "a.b".parse().unwrap(), "m".parse().unwrap());
         let all = (1..=20).rev().fold(TenantLimits::default(), |all, number| {
             let all = all.with_key(&format!("key:{number}"), limits(number), None);
@@ -364,13 +385,14 @@ mod tests {
             .with_model(&a, &model, limits(200), None)
             .with_model(&b, &model, limits(201), None);
         let all = all.with_endpoint("key:7", limits(300), None);
+        let burst = |met: Option<Met>| Some(all.met(&met?)?.limits().rate(Unit::Rows)?.burst());
         for number in 1..=20 {
             let name = format!("key:{number}");
             let who = Who {
                 credential: &name,
                 subject: "",
             };
-            assert_eq!(burst(all.caller(who).as_ref()), Some(number));
+            assert_eq!(burst(all.caller(who)), Some(number));
             let endpoint = if number == 7 { 300 } else { 100 + number };
             assert_eq!(burst(all.endpoint(&name)), Some(endpoint));
         }

@@ -15,8 +15,9 @@ use smallvec::SmallVec;
 use super::{
     bucket::{Buckets, Short},
     declared::{Limits, SetBudgets},
+    few::BySubject,
     rule::{Amounts, LimitError, ROOM_RETRY, Rule, Scope, Unit, What},
-    subject::{BySubject, Subject},
+    subject::Subject,
     terms::{Terms, amount, as_shown},
     usage::Counts,
 };
@@ -292,13 +293,17 @@ impl State {
             Scope::Tenant => Ok(&mut self.own),
             Scope::Token => self.tokens.get_or_insert_default().cells(subject, now),
             _ => {
-                if self.others.len() >= MAX_SUBJECTS && !self.others.contains_key(id) {
-                    tidy(&mut self.others, now);
+                const FULL: LimitError = LimitError::Full("limited keys, endpoints and models");
+                if !self.others.contains_key(id) {
                     if self.others.len() >= MAX_SUBJECTS {
-                        return Err(LimitError::Full("limited keys, endpoints and models"));
+                        tidy(&mut self.others, now);
                     }
+                    if self.others.len() >= MAX_SUBJECTS {
+                        return Err(FULL);
+                    }
+                    self.others.add(*id, Cells::default());
                 }
-                Ok(self.others.entry(*id).or_default())
+                self.others.get_mut(id).ok_or(FULL)
             }
         }
     }
@@ -465,8 +470,9 @@ impl State {
 impl Tokens {
     /// As of other subjects, but that only these are as many as others make them: who finds no room does not look for it each time.
     fn cells(&mut self, subject: &Subject, now: u64) -> Result<&mut Cells, LimitError> {
-        if self.cells.len() >= MAX_TOKEN_SUBJECTS && !self.cells.contains_key(&subject.id) {
-            let looks = now >= self.full_until;
+        const FULL: LimitError = LimitError::Full("subjects of tokens");
+        if !self.cells.contains_key(&subject.id) {
+            let looks = self.cells.len() >= MAX_TOKEN_SUBJECTS && now >= self.full_until;
             if looks {
                 tidy(&mut self.cells, now);
             }
@@ -474,13 +480,14 @@ impl Tokens {
                 if looks {
                     self.full_until = now.saturating_add(LOOK_NANOS);
                 }
-                return Err(LimitError::Full("subjects of tokens"));
+                return Err(FULL);
             }
+            self.cells.add(subject.id, Cells::default());
         }
-        Ok(self.cells.entry(subject.id).or_default())
+        self.cells.get_mut(&subject.id).ok_or(FULL)
     }
 }
 
 fn tidy(subjects: &mut BySubject<Cells>, now: u64) {
-    subjects.retain(|_, cells| !cells.is_at_rest(now));
+    subjects.retain(|cells| !cells.is_at_rest(now));
 }

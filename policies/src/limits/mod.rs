@@ -14,6 +14,7 @@
 
 mod bucket;
 mod declared;
+mod few;
 mod ledger;
 mod notice;
 mod rule;
@@ -33,6 +34,11 @@ use mesh_types::{Clock, ModelId, TenantId};
 use parking_lot::{Mutex, RwLock};
 use smallvec::{SmallVec, smallvec};
 
+use self::{
+    declared::Met,
+    ledger::{At, Part, Parts, Scopes, State},
+    subject::Subject,
+};
 pub use self::{
     declared::{Budgets, Limits, MAX_AMOUNT, Marks, Rate, TenantLimits},
     ledger::{MAX_SUBJECTS, MAX_TOKEN_SUBJECTS, Told},
@@ -42,10 +48,6 @@ pub use self::{
     terms::Alike,
     ticket::Admission,
     usage::{TenantUsage, Usage},
-};
-use self::{
-    ledger::{At, Part, Parts, Scopes, State},
-    subject::Subject,
 };
 
 /// Tenants with counters at any time.
@@ -106,8 +108,8 @@ impl fmt::Debug for Limiter {
 pub struct Caller {
     ledger: Arc<Ledger>,
     limits: TenantLimits,
-    /// The subjects besides the tenant, in the order of their scopes.
-    others: SmallVec<[Arc<Subject>; 3]>,
+    /// Whom it meets besides the tenant, in the order of their scopes.
+    others: SmallVec<[Met; 3]>,
 }
 
 impl fmt::Debug for Caller {
@@ -123,11 +125,11 @@ impl Caller {
     pub fn meets(&mut self, endpoint: Option<&str>, (owner, model): (&TenantId, &ModelId)) {
         let endpoint = endpoint.and_then(|endpoint| self.limits.endpoint(endpoint));
         let model = self.limits.model(owner, model);
-        self.others.extend([endpoint, model].into_iter().flatten().cloned());
+        self.others.extend([endpoint, model].into_iter().flatten());
     }
 
     fn subjects(&self) -> impl Iterator<Item = &Subject> + Clone {
-        let others = self.others.iter().map(|subject| &**subject);
+        let others = self.others.iter().filter_map(|met| self.limits.met(met));
         std::iter::once(self.limits.own()).chain(others)
     }
 

@@ -6,8 +6,7 @@
 //! a tenant have the same.
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState},
+    hash::{BuildHasher, Hash, Hasher, RandomState},
     sync::{Arc, LazyLock},
 };
 
@@ -48,7 +47,7 @@ static HASHES: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new()
 
 impl SubjectId {
     /// Of two names where one does not tell: an issuer's subject.
-    fn new(scope: Scope, name: (&str, &str)) -> Self {
+    pub(super) fn new(scope: Scope, name: (&str, &str)) -> Self {
         let named = (scope, name);
         let [first, second] = &*HASHES;
         Self([first.hash_one(named), second.hash_one(named)])
@@ -61,30 +60,6 @@ impl Hash for SubjectId {
         state.write_u64(*first);
     }
 }
-
-/// Takes a hash that was made before as it is.
-#[derive(Debug, Default)]
-pub(super) struct Made(u64);
-
-impl Hasher for Made {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // For whatever is no made hash: FNV-1a. A subject's name never comes here.
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn write_u64(&mut self, made: u64) {
-        self.0 = made;
-    }
-}
-
-/// Something for each subject.
-pub(super) type BySubject<T> = HashMap<SubjectId, T, BuildHasherDefault<Made>>;
 
 /// Who is limited: a tenant, or a key, a token's subject, an endpoint or a model as one tenant uses it.
 #[derive(Debug, Clone)]
