@@ -75,3 +75,5 @@ mod policies_tests;
 mod resources_tests;
 #[cfg(test)]
 mod security_tests;
+#[cfg(test)]
+mod usage_tests;

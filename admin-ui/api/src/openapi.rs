@@ -31,7 +31,7 @@ use crate::{
     policies::{PolicyAnswer, PolicySchema, PolicyTest},
     routes::{ROOT, entries},
     sign_in::{SignInView, SignedOutView},
-    usage::{UsageList, UsageView},
+    usage::{SubjectUsageList, UsageList, UsageView},
     wire::{
         ApplyBody, ApplyResults, AuditList, AuditPart, AuditVerdict, LoginBody, NewKey, NewKeyBody, NewToken,
         NewTokenBody, PublishBody, ResourceList, SessionView, TrialBody, Trials, WarmBody, Warmed,
@@ -263,7 +263,8 @@ fn components() -> ComponentsBuilder {
         .with::<DoorView>()
         .with::<GraphView>()
         .with::<UsageView>()
-        .with::<UsageList>();
+        .with::<UsageList>()
+        .with::<SubjectUsageList>();
     components
         .schemas_from_iter(schemas.0)
         .schema("DeviceList", list_of("DeviceDetail"))

@@ -54,15 +54,19 @@ pub(crate) fn tenant_of(request: &HttpRequest) -> Result<TenantId, ApiError> {
     TenantId::parse(text).map_err(|error| ApiError::invalid(error.to_string()))
 }
 
+/// How many are wanted of a list.
+pub(crate) fn limit_of(asked: Option<usize>) -> Result<usize, ApiError> {
+    let limit = asked.unwrap_or(DEFAULT_LIMIT);
+    if (1..=MAX_LIMIT).contains(&limit) {
+        return Ok(limit);
+    }
+    let text = format!("{limit} is not within 1 to {MAX_LIMIT}");
+    Err(ApiError::problem("limit", text))
+}
+
 /// The page of resources that is asked for, without those that the caller may not read.
 pub(crate) fn page(state: &AdminState, caller: &Caller, kind: Kind, query: &ListQuery) -> Result<Page, ApiError> {
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(ApiError::problem(
-            "limit",
-            format!("{limit} is not within 1 to {MAX_LIMIT}"),
-        ));
-    }
+    let limit = limit_of(query.limit)?;
     if query.tenant.is_some() && !kind.is_namespaced() {
         return Err(ApiError::problem(
             "tenant",

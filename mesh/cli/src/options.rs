@@ -163,7 +163,8 @@ The tenant is the one of the API key: set MESH_API_KEY, or give --tenant-key.")]
     /// What tenants have used today and this month, beside their budgets.
     #[command(after_help = "Examples:
   mesh usage                           every tenant
-  mesh usage acme -o json")]
+  mesh usage acme -o json
+  mesh usage acme --subjects           each subject of its tokens")]
     Usage(UsageArgs),
     /// Look at devices, and take them out of service for a while.
     #[command(subcommand)]

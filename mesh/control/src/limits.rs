@@ -63,10 +63,10 @@ fn of_tenant(pepper: &Pepper, tenant: &TenantId, spec: &TenantSpec) -> TenantLim
         let partition = pepper.opaque(&format!("tenant {tenant}"));
         TenantLimits::new(limits(&spec.limits), budgets(&spec.budgets), Some(&partition))
     };
-    if spec.per_subject == LimitsSpec::default() {
+    if spec.per_subject == LimitsSpec::default() && spec.per_subject_budgets == BudgetsSpec::default() {
         return own;
     }
-    own.with_token_subjects(limits(&spec.per_subject))
+    own.with_token_subjects(limits(&spec.per_subject), budgets(&spec.per_subject_budgets))
 }
 
 fn limits(spec: &LimitsSpec) -> Limits {
@@ -139,6 +139,15 @@ mod tests {
             hard: Some(2_000),
         };
         assert_eq!(budgets(&spec).monthly[Unit::DeviceTime as usize], marks);
+    }
+
+    #[test]
+    fn budgets_of_each_subject_are_limits_even_where_there_are_no_others() {
+        let mut spec = TenantSpec::default();
+        let of = |spec: &TenantSpec| of_tenant(&Pepper::default(), &TenantId::parse("acme").unwrap(), spec);
+        assert!(!of(&spec).is_limited());
+        spec.per_subject_budgets = serde_json::from_value(json!({"daily": {"requests": {"soft": 1}}})).unwrap();
+        assert!(of(&spec).is_limited());
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! What tenants have used of their budgets, kept over restarts.
+//! What tenants, and the subjects of their tokens that have budgets, have used of those, kept over restarts.
 //!
-//! Owns a file of lines in the data folder, apart from the records: a line for each tenant whose use has changed, written every
-//! [`KEEP_EVERY`] and when the node stops, never on a request's way. The newest line of a tenant counts. A file that has grown to several
+//! Owns a file of lines in the data folder, apart from the records: a line for each tenant or subject whose use has changed, written every
+//! [`KEEP_EVERY`] and when the node stops, never on a request's way. The newest line of each counts. A file that has grown to several
 //! times what it holds is written anew beside itself and takes its own place in one step.
 //!
 //! Invariants: a crash loses at most what was used in the last [`KEEP_EVERY`]; a line carries its checksum, so half a line at the end, or
@@ -18,7 +18,7 @@ use std::{
 };
 
 use mesh_actors::Tasks;
-use mesh_policies::limits::{Limiter, TenantUsage, Usage};
+use mesh_policies::limits::{Limiter, TenantUsage, TokenSubject, Usage};
 use mesh_types::{Clock, TenantId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -34,13 +34,25 @@ const KEEP_EVERY: Duration = Duration::from_secs(5);
 const SMALL: u64 = 1 << 20;
 /// A file is written anew when it is so many times as large as it was after that was done last.
 const GROWTH: u64 = 4;
-/// The longest line that is read; what we write is far shorter.
-const MAX_LINE: u64 = 4_096;
+/// The longest line that is read; what we write is shorter, whatever issuers and their subjects are called.
+const MAX_LINE: u64 = 8_192;
+
+/// Whose use a line tells.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Whose {
+    /// A tenant's.
+    Tenant(TenantId),
+    /// A subject's of a tenant's tokens: with its issuer in the middle. No tenant is named as one, so that what does not know subjects
+    /// takes none of their lines for their tenant's.
+    Subject(TenantId, String, String),
+}
 
 /// One line.
 #[derive(Serialize, Deserialize)]
 struct Line {
-    tenant: TenantId,
+    #[serde(flatten)]
+    whose: Whose,
     day: i64,
     month: i64,
     daily: [u64; 4],
@@ -48,9 +60,14 @@ struct Line {
 }
 
 fn written(usage: &TenantUsage) -> Option<String> {
-    let TenantUsage { tenant, usage } = usage;
+    let TenantUsage { tenant, subject, usage } = usage;
     let line = Line {
-        tenant: tenant.clone(),
+        whose: match subject {
+            None => Whose::Tenant(tenant.clone()),
+            Some(TokenSubject { issuer, subject }) => {
+                Whose::Subject(tenant.clone(), issuer.to_string(), subject.to_string())
+            }
+        },
         day: usage.day,
         month: usage.month,
         daily: usage.daily,
@@ -66,8 +83,16 @@ fn read(line: &str) -> Option<TenantUsage> {
         return None;
     }
     let line: Line = serde_json::from_str(text).ok()?;
+    let (tenant, subject) = match line.whose {
+        Whose::Tenant(tenant) => (tenant, None),
+        Whose::Subject(tenant, issuer, subject) => {
+            let (issuer, subject) = (issuer.into(), subject.into());
+            (tenant, Some(TokenSubject { issuer, subject }))
+        }
+    };
     Some(TenantUsage {
-        tenant: line.tenant,
+        tenant,
+        subject,
         usage: Usage {
             day: line.day,
             month: line.month,
@@ -85,7 +110,18 @@ struct Book {
     bytes: u64,
     /// Its size after it was last written anew, or read.
     settled: u64,
-    newest: BTreeMap<TenantId, Usage>,
+    newest: BTreeMap<Key, Usage>,
+}
+
+/// A tenant, or a subject of its tokens.
+type Key = (TenantId, Option<TokenSubject>);
+
+fn all(newest: &BTreeMap<Key, Usage>) -> impl Iterator<Item = TenantUsage> {
+    newest.iter().map(|((tenant, subject), usage)| TenantUsage {
+        tenant: tenant.clone(),
+        subject: subject.clone(),
+        usage: *usage,
+    })
 }
 
 impl Book {
@@ -124,7 +160,7 @@ impl Book {
                 return Ok(damaged);
             }
             match std::str::from_utf8(&bytes).ok().and_then(read) {
-                Some(TenantUsage { tenant, usage }) => drop(self.newest.insert(tenant, usage)),
+                Some(TenantUsage { tenant, subject, usage }) => drop(self.newest.insert((tenant, subject), usage)),
                 None => damaged += 1,
             }
         }
@@ -135,8 +171,8 @@ impl Book {
         self.file.write_all(text.as_bytes())?;
         self.file.sync_data()?;
         self.bytes += text.len() as u64;
-        for TenantUsage { tenant, usage } in usages {
-            self.newest.insert(tenant.clone(), *usage);
+        for TenantUsage { tenant, subject, usage } in usages {
+            self.newest.insert((tenant.clone(), subject.clone()), *usage);
         }
         if self.bytes > SMALL.max(self.settled.saturating_mul(GROWTH)) {
             self.write_anew()?;
@@ -145,22 +181,17 @@ impl Book {
     }
 
     fn write_anew(&mut self) -> io::Result<()> {
-        let lines = self.newest.iter().filter_map(|(tenant, usage)| {
-            written(&TenantUsage {
-                tenant: tenant.clone(),
-                usage: *usage,
-            })
-        });
-        let text: String = lines.collect();
+        let text: String = all(&self.newest).filter_map(|usage| written(&usage)).collect();
         // What comes after this is appended to the new file: a power loss must not bring the former one back.
         self.file = write_whole(&self.path, text.as_bytes())?;
         (self.bytes, self.settled) = (text.len() as u64, text.len() as u64);
         Ok(())
     }
 
-    /// Leaves out tenants that are gone.
-    fn retain(&mut self, mut keep: impl FnMut(&TenantId) -> bool) {
-        self.newest.retain(|tenant, _| keep(tenant));
+    /// Leaves out those that are gone.
+    fn retain(&mut self, keep: impl Fn(&TenantId, Option<&TokenSubject>) -> bool) {
+        self.newest
+            .retain(|(tenant, subject), _| keep(tenant, subject.as_ref()));
     }
 }
 
@@ -172,11 +203,7 @@ impl UsageKeeper {
     /// Opens the file and takes over what it holds.
     pub(crate) fn open(path: &Path, limiter: &Limiter) -> io::Result<Self> {
         let book = Book::open(path)?;
-        let usages = book.newest.iter().map(|(tenant, usage)| TenantUsage {
-            tenant: tenant.clone(),
-            usage: *usage,
-        });
-        limiter.restore_usage(usages);
+        limiter.restore_usage(all(&book.newest));
         Ok(Self(Arc::new(Mutex::new(book))))
     }
 
@@ -188,7 +215,7 @@ impl UsageKeeper {
         }
         let mut book = self.0.lock();
         // Those that are gone and forgotten take no room.
-        book.retain(|tenant| limiter.usage(tenant).is_some());
+        book.retain(|tenant, subject| limiter.is_counted(tenant, subject));
         if let Err(error) = book.keep(&changed) {
             tracing::error!(%error, "what tenants have used cannot be kept: it is tried again");
             limiter.keep_again(&changed);
@@ -233,7 +260,7 @@ pub(crate) fn limiter(data: &Path, clock: Arc<dyn Clock>, tasks: &Tasks) -> Resu
 mod tests {
     use std::fs;
 
-    use mesh_policies::limits::{Charge, TenantLimits, Who};
+    use mesh_policies::limits::{Budgets, Charge, Limits, TenantLimits, Who};
     use mesh_types::{ManualClock, ModelId};
 
     use super::*;
@@ -243,6 +270,14 @@ mod tests {
     }
 
     fn ask(limiter: &Limiter, tenant: &str) {
+        let who = Who {
+            credential: "",
+            subject: "",
+        };
+        ask_as(limiter, tenant, who);
+    }
+
+    fn ask_as(limiter: &Limiter, tenant: &str, who: Who<'_>) {
         let (tenant, model) = (TenantId::parse(tenant).unwrap(), ModelId::parse("m").unwrap());
         let charge = Charge {
             endpoint: None,
@@ -250,11 +285,10 @@ mod tests {
             rows: 2,
             input_bytes: 3,
         };
-        let who = Who {
-            credential: "",
-            subject: "",
-        };
-        let caller = limiter.caller(&tenant, &TenantLimits::default(), who).unwrap();
+        let mut budgets = Budgets::default();
+        budgets.monthly[0].hard = Some(100);
+        let limits = TenantLimits::default().with_token_subjects(Limits::default(), budgets);
+        let caller = limiter.caller(&tenant, &limits, who).unwrap();
         let admission = caller.admit(limiter.now()).unwrap();
         drop(admission.charge(&charge, limiter.now()).unwrap());
     }
@@ -278,6 +312,50 @@ mod tests {
             // What was not kept is lost, and nothing else.
         }
         assert_eq!(used(&limiter(), "globex"), None);
+    }
+
+    #[test]
+    fn what_subjects_of_tokens_have_used_is_kept_by_name_and_apart_from_their_tenants() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage");
+        let clock = Arc::new(ManualClock::at(1_000_000));
+        // The longest that there are, and what JSON writes at the greatest length.
+        let (plain, long, issuer) = ("ann", "\u{1}".repeat(255), "\u{1}".repeat(512));
+        let credential = format!("jwt:{issuer}");
+        for round in 1..=2 {
+            let limiter = Limiter::new(clock.clone());
+            let keeper = UsageKeeper::open(&path, &limiter).unwrap();
+            for subject in [plain, &long] {
+                let credential = &credential;
+                let who = Who { credential, subject };
+                ask_as(&limiter, "acme", who);
+            }
+            keeper.keep(&limiter);
+            assert_eq!(used(&limiter, "acme"), Some([2 * round, 4 * round, 6 * round, 0]));
+            let of_subjects = limiter.usage_of_subjects(&TenantId::parse("acme").unwrap());
+            assert_eq!(of_subjects.len(), 2);
+            for (name, usage) in of_subjects {
+                assert_eq!(*name.issuer, *issuer);
+                assert_eq!(usage.daily, [round, 2 * round, 3 * round, 0]);
+            }
+        }
+        // A month later nothing of theirs is left, in the file neither.
+        clock.advance(Duration::from_secs(31 * 86_400));
+        let limiter = Limiter::new(clock);
+        let keeper = UsageKeeper::open(&path, &limiter).unwrap();
+        assert_eq!(limiter.usage_of_subjects(&TenantId::parse("acme").unwrap()), []);
+        ask(&limiter, "acme");
+        keeper.keep(&limiter);
+        assert_eq!(keeper.0.lock().newest.len(), 1);
+    }
+
+    #[test]
+    fn a_line_of_before_there_were_subjects_is_read() {
+        let text = r#"{"tenant":"acme","day":11,"month":0,"daily":[1,2,3,0],"monthly":[1,2,3,0]}"#;
+        let line = format!("{:08x} {text}\n", crc32fast::hash(text.as_bytes()));
+        let usage = read(&line).unwrap();
+        assert_eq!((usage.tenant.as_str(), usage.subject.is_none()), ("acme", true));
+        assert_eq!(written(&usage), Some(line));
     }
 
     #[test]
@@ -324,6 +402,7 @@ mod tests {
             let usages: Vec<TenantUsage> = (0..2_000)
                 .map(|index| TenantUsage {
                     tenant: TenantId::parse(&format!("tenant-{index}")).unwrap(),
+                    subject: None,
                     usage: Usage::default(),
                 })
                 .collect();

@@ -160,6 +160,11 @@ impl BudgetsSpec {
     }
 
     pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
+        self.check_at("spec.budgets", problems);
+    }
+
+    /// The same where the budgets are at another field.
+    pub(crate) fn check_at(&self, field: &str, problems: &mut Vec<Problem>) {
         for (window, budget) in [("daily", &self.daily), ("monthly", &self.monthly)] {
             let units = [
                 ("requests", budget.requests),
@@ -169,7 +174,7 @@ impl BudgetsSpec {
             ];
             for (unit, marks) in units {
                 let Some(marks) = marks else { continue };
-                let field = format!("spec.budgets.{window}.{unit}");
+                let field = format!("{field}.{window}.{unit}");
                 for (name, mark) in [("soft", marks.soft), ("hard", marks.hard)] {
                     if let Some(mark) = mark {
                         within(&format!("{field}.{name}"), mark, MAX_BUDGET, problems);

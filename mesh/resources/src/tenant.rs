@@ -31,6 +31,9 @@ pub struct TenantSpec {
     /// What each subject of an issuer's tokens may use, besides the tenant's limits.
     #[serde(default, skip_serializing_if = "LimitsSpec::is_empty")]
     pub per_subject: LimitsSpec,
+    /// What each of those may use in a day and in a month.
+    #[serde(default, skip_serializing_if = "BudgetsSpec::is_empty")]
+    pub per_subject_budgets: BudgetsSpec,
     /// What it may use in a day and in a month.
     #[serde(default, skip_serializing_if = "BudgetsSpec::is_empty")]
     pub budgets: BudgetsSpec,
@@ -50,6 +53,7 @@ impl Default for TenantSpec {
             isolation: Isolation::default(),
             limits: LimitsSpec::default(),
             per_subject: LimitsSpec::default(),
+            per_subject_budgets: BudgetsSpec::default(),
             budgets: BudgetsSpec::default(),
             required_signers: Vec::new(),
             suspended: false,
@@ -82,6 +86,7 @@ impl TenantSpec {
         }
         self.limits.check(problems);
         self.per_subject.check_at("spec.per_subject", problems);
+        self.per_subject_budgets.check_at("spec.per_subject_budgets", problems);
         self.budgets.check(problems);
         check_signers("spec.required_signers", &self.required_signers, problems);
         check_text(
@@ -115,6 +120,7 @@ mod tests {
     fn limits_of_each_subject_are_checked_where_they_are_written() {
         let spec: TenantSpec = serde_json::from_value(serde_json::json!({
             "limits": {"concurrency": 0}, "per_subject": {"requests": {"per_second": 0, "burst": 1}, "queued_rows": 0},
+            "per_subject_budgets": {"daily": {"rows": {}}, "monthly": {"device_ms": {"soft": 3, "hard": 2}}},
         }))
         .unwrap();
         let mut problems = Vec::new();
@@ -125,7 +131,9 @@ mod tests {
             [
                 "spec.limits.concurrency",
                 "spec.per_subject.requests.per_second",
-                "spec.per_subject.queued_rows"
+                "spec.per_subject.queued_rows",
+                "spec.per_subject_budgets.daily.rows",
+                "spec.per_subject_budgets.monthly.device_ms.soft"
             ]
         );
         // A tenant that says nothing of it is written as before.

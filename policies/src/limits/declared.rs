@@ -109,7 +109,7 @@ pub struct Marks {
     pub hard: Option<u64>,
 }
 
-/// A tenant's budgets for a day and a month of UTC, by unit in the order of [`Unit::ALL`].
+/// Budgets of a tenant, or of each subject of its tokens, for a day and a month of UTC, by unit in the order of [`Unit::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Budgets {
     /// For a day.
@@ -150,13 +150,6 @@ impl Budget {
             What::daily(self.unit)
         }
     }
-}
-
-/// A tenant's budgets that have marks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SetBudgets<'a> {
-    pub(super) all: &'a [Budget],
-    pub(super) shadow: bool,
 }
 
 /// Somebody besides the tenant whose limits a request meets.
@@ -211,12 +204,13 @@ impl TenantLimits {
         }))
     }
 
-    /// The same with limits of each subject of a token, however many there are.
+    /// The same with limits and budgets of each subject of a token, however many there are.
     #[must_use]
-    pub fn with_token_subjects(mut self, limits: Limits) -> Self {
+    pub fn with_token_subjects(mut self, limits: Limits, budgets: Budgets) -> Self {
         let inner = Arc::make_mut(&mut self.0);
+        let budgets = (budgets.set(), budgets.shadow);
         inner.limited = true;
-        inner.each_token = Some(Terms::of(Scope::Token, limits, &Word::default()));
+        inner.each_token = Some(Terms::new(Scope::Token, limits, budgets, &Word::default()));
         self
     }
 
@@ -309,19 +303,12 @@ impl TenantLimits {
     pub fn is_limited(&self) -> bool {
         self.0.limited
     }
-
-    pub(super) fn budgets(&self) -> SetBudgets<'_> {
-        SetBudgets {
-            all: &self.0.own.terms.budgets,
-            shadow: self.0.own.terms.budgets_shadow,
-        }
-    }
 }
 
 impl Inner {
     /// Where the subject is whose name this compares as equal, or where it would be.
     fn place(&self, scope: Scope, name: impl Fn(&str) -> Ordering) -> Result<usize, usize> {
-        let order = |known: &Subject| known.scope().cmp(&scope).then_with(|| name(&known.name));
+        let order = |known: &Subject| known.scope().cmp(&scope).then_with(|| name(known.name()));
         self.others.binary_search_by(order)
     }
 
@@ -411,7 +398,7 @@ mod tests {
         let mut tenant = |burst, word| {
             TenantLimits::new(limits(burst), Budgets::default(), word)
                 .with_key("k", limits(burst), word)
-                .with_token_subjects(limits(burst))
+                .with_token_subjects(limits(burst), Budgets::default())
                 .alike(&mut alike)
         };
         let words = ["cHsdsRa894==", "AAAAAAAAAAA="];

@@ -77,6 +77,15 @@ impl<T> BySubject<T> {
         }
     }
 
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        let (list, table) = match self {
+            Self::List(list) => (Some(list), None),
+            Self::Table(table) => (None, Some(table)),
+        };
+        let listed = list.into_iter().flatten().map(|(_, of)| of);
+        listed.chain(table.into_iter().flat_map(HashMap::values_mut))
+    }
+
     /// What is there for a subject from now on.
     pub(super) fn add(&mut self, id: SubjectId, of: T) {
         if let Some(known) = self.get_mut(&id) {

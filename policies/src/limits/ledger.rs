@@ -4,9 +4,9 @@
 //! the first is taken from, so a refusal takes nothing and no two threads let the same unit through. Does not know where limits come
 //! from, and reads no clock.
 //!
-//! Invariants: at most [`MAX_SUBJECTS`] keys, endpoints and models have an account, and at most [`MAX_TOKEN_SUBJECTS`] subjects of tokens,
-//! whom others name and admins do not, so that these leave room for those; whoever has nothing taken makes room for others, and who
-//! finds none is refused; a subject in shadow refuses nobody, and takes nothing of what it would have refused.
+//! Invariants: at most [`MAX_SUBJECTS`] keys, endpoints and models have an account; subjects of tokens, whom others name and admins do
+//! not, have room of their own ([`Tokens`]); whoever has nothing taken makes room for others, and who finds none is refused; a subject in
+//! shadow refuses nobody, and takes nothing of what it would have refused.
 
 use std::time::Duration;
 
@@ -14,20 +14,17 @@ use smallvec::SmallVec;
 
 use super::{
     bucket::{Buckets, Short},
-    declared::{Limits, SetBudgets},
+    declared::Limits,
     few::BySubject,
     rule::{Amounts, LimitError, ROOM_RETRY, Rule, Scope, Unit, What},
     subject::Subject,
     terms::{Terms, amount, as_shown},
+    tokens::Tokens,
     usage::Counts,
 };
 
 /// Keys, endpoints and models of one tenant with counters at any time.
 pub const MAX_SUBJECTS: usize = 10_000;
-/// Subjects of one tenant's tokens with counters at any time.
-pub const MAX_TOKEN_SUBJECTS: usize = 10_000;
-/// How long nobody looks for room again among subjects of tokens, after there was none: the look goes through all of them.
-const LOOK_NANOS: u64 = ROOM_RETRY.as_nanos() as u64;
 /// What a row is taken to cost a device before any has been measured.
 const UNMEASURED: u64 = 1_000;
 /// A measurement moves the mean by one part in so many.
@@ -224,7 +221,7 @@ impl Cells {
         }
     }
 
-    fn is_at_rest(&mut self, now: u64) -> bool {
+    pub(super) fn is_at_rest(&mut self, now: u64) -> bool {
         let quiet = self.in_flight == 0 && self.queued_rows == 0 && self.queued_bytes == 0;
         quiet && self.buckets.are_full(now)
     }
@@ -268,20 +265,12 @@ pub(super) struct Bill {
     pub(super) ran: u64,
 }
 
-/// Counters of subjects of tokens.
-#[derive(Debug, Default)]
-struct Tokens {
-    cells: BySubject<Cells>,
-    /// Until when there is no look for room.
-    full_until: u64,
-}
-
 /// All counters of a tenant. Each subject's are made when it first calls.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) own: Cells,
     others: BySubject<Cells>,
-    tokens: Option<Box<Tokens>>,
+    pub(super) tokens: Option<Box<Tokens>>,
     pub(super) counts: Counts,
 }
 
@@ -312,22 +301,45 @@ impl State {
     pub(super) fn known(&mut self, subject: &Subject) -> Option<&mut Cells> {
         match subject.scope() {
             Scope::Tenant => Some(&mut self.own),
-            Scope::Token => self.tokens.as_mut()?.cells.get_mut(&subject.id),
+            Scope::Token => self.tokens.as_mut()?.known(subject),
             _ => self.others.get_mut(&subject.id),
         }
     }
 
-    /// Forgets subjects of which nothing is taken: they begin anew as they are.
-    pub(super) fn tidy(&mut self, now: u64) {
-        tidy(&mut self.others, now);
-        if let Some(tokens) = &mut self.tokens {
-            tidy(&mut tokens.cells, now);
+    /// What is counted for a subject's budgets, made if it is not there and brought to now; none of one that can have none.
+    fn counts(&mut self, subject: &Subject, at: At) -> Result<Option<&mut Counts>, LimitError> {
+        let counts = match subject.scope() {
+            Scope::Tenant => &mut self.counts,
+            Scope::Token if subject.token().is_some() => self.tokens.get_or_insert_default().counts(subject, at)?,
+            _ => return Ok(None),
+        };
+        counts.follow(at.unix);
+        Ok(Some(counts))
+    }
+
+    /// The same, if it is there.
+    pub(super) fn known_counts(&mut self, subject: &Subject) -> Option<&mut Counts> {
+        match subject.scope() {
+            Scope::Tenant => Some(&mut self.counts),
+            Scope::Token => self.tokens.as_mut()?.known_counts(&subject.id),
+            _ => None,
         }
     }
 
-    /// How many subjects besides the tenant have counters.
+    /// Forgets subjects of which nothing is taken: they begin anew as they are.
+    pub(super) fn tidy(&mut self, at: At) {
+        tidy(&mut self.others, at.nanos);
+        if let Some(tokens) = &mut self.tokens {
+            tokens.tidy(at);
+            if tokens.len() == 0 {
+                self.tokens = None;
+            }
+        }
+    }
+
+    /// How many subjects besides the tenant are kept account of.
     pub(super) fn subjects(&self) -> usize {
-        self.others.len() + self.tokens.as_ref().map_or(0, |tokens| tokens.cells.len())
+        self.others.len() + self.tokens.as_ref().map_or(0, |tokens| tokens.len())
     }
 
     /// What so many rows will cost a device, by what is known closest to them; no more than any burst.
@@ -342,13 +354,7 @@ impl State {
     }
 
     /// Takes all of a request's parts, or none of them. Scopes that would have refused in shadow are added to `spared`.
-    pub(super) fn take(
-        &mut self,
-        parts: &Parts<'_>,
-        budgets: SetBudgets<'_>,
-        at: At,
-        spared: &mut Scopes,
-    ) -> Result<Told, LimitError> {
+    pub(super) fn take(&mut self, parts: &Parts<'_>, at: At, spared: &mut Scopes) -> Result<Told, LimitError> {
         let mut told = Told::default();
         for part in parts {
             if spared.has(part.subject.scope()) {
@@ -372,62 +378,31 @@ impl State {
                 Err((None, error)) => return Err(error),
             }
         }
-        self.counts.follow(at.unix);
-        let used = parts.first().map(|own| own.amounts).unwrap_or_default();
-        if let Err(error) = self.check_budgets(budgets, &used, at.unix) {
-            match error.rule().filter(|_| budgets.shadow) {
-                Some(rule) => told.shadowed.push(rule),
-                None => return Err(error),
+        for part in parts {
+            let terms = &part.subject.terms;
+            let checked = match self.counts(part.subject, at) {
+                Ok(Some(counts)) => counts.check(terms, &part.amounts, at.unix),
+                // For whom there is no room there is nothing to try.
+                Err(_) if terms.budgets_shadow => Ok(()),
+                counts => counts.map(drop),
+            };
+            match checked.map_err(|error| (error.rule().filter(|_| terms.budgets_shadow), error)) {
+                Ok(()) => {}
+                Err((Some(rule), _)) => told.shadowed.push(rule),
+                Err((None, error)) => return Err(error),
             }
         }
         for part in parts.iter().filter(|part| !spared.has(part.subject.scope())) {
             self.cells(part.subject, at.nanos)?.take(part);
         }
-        self.counts.add(&used);
-        self.pass_marks(budgets, &mut told);
+        for part in parts {
+            // Without room in shadow nothing is counted.
+            if let Ok(Some(counts)) = self.counts(part.subject, at) {
+                counts.add(&part.amounts);
+                counts.pass_marks(&part.subject.terms, &mut told);
+            }
+        }
         Ok(told)
-    }
-
-    fn check_budgets(&self, budgets: SetBudgets<'_>, asked: &Amounts, unix: i64) -> Result<(), LimitError> {
-        for budget in budgets.all {
-            let Some(hard) = budget.marks.hard else { continue };
-            let (unit, of_month) = (budget.unit, budget.of_month);
-            // An estimate refuses nobody for good.
-            let asked = match unit {
-                Unit::DeviceTime => amount(asked, unit).min(hard),
-                _ => amount(asked, unit),
-            };
-            let rule = Rule::of_tenant(budget.what());
-            if asked > hard {
-                return Err(LimitError::Beyond {
-                    rule,
-                    limit: as_shown(unit, hard),
-                    asked: as_shown(unit, asked),
-                });
-            }
-            if asked > 0 && self.counts.used(of_month, unit).saturating_add(asked) > hard {
-                return Err(LimitError::Reached {
-                    rule,
-                    limit: as_shown(unit, hard),
-                    retry_after: Duration::from_secs(self.counts.ends_in(of_month, unix)),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes the soft marks that are passed and were not before in this window.
-    fn pass_marks(&mut self, budgets: SetBudgets<'_>, told: &mut Told) {
-        for budget in budgets.all {
-            let Some(soft) = budget.marks.soft else { continue };
-            // Days' marks have the lower eight bits, and months' the upper.
-            let bit = 1_u16 << (budget.unit as usize + if budget.of_month { 8 } else { 0 });
-            let passed = self.counts.used(budget.of_month, budget.unit) >= soft;
-            if passed && self.counts.told & bit == 0 {
-                self.counts.told |= bit;
-                told.passed.push(Rule::of_tenant(budget.what()));
-            }
-        }
     }
 
     /// A request's device time is known.
@@ -439,6 +414,9 @@ impl State {
         spared: Scopes,
     ) {
         for subject in subjects {
+            if let Ok(Some(counts)) = self.counts(subject, at) {
+                counts.true_up(bill.reserved, bill.ran);
+            }
             let spared = spared.has(subject.scope());
             let bill = if spared {
                 Bill {
@@ -458,33 +436,6 @@ impl State {
                 cells.true_up(subject, &bill, at.nanos);
             }
         }
-        self.counts.follow(at.unix);
-        if bill.ran >= bill.reserved {
-            self.counts.add(&[0, 0, 0, bill.ran - bill.reserved]);
-        } else {
-            self.counts.take_back(&[0, 0, 0, bill.reserved - bill.ran]);
-        }
-    }
-}
-
-impl Tokens {
-    /// As of other subjects, but that only these are as many as others make them: who finds no room does not look for it each time.
-    fn cells(&mut self, subject: &Subject, now: u64) -> Result<&mut Cells, LimitError> {
-        const FULL: LimitError = LimitError::Full("subjects of tokens");
-        if !self.cells.contains_key(&subject.id) {
-            let looks = self.cells.len() >= MAX_TOKEN_SUBJECTS && now >= self.full_until;
-            if looks {
-                tidy(&mut self.cells, now);
-            }
-            if self.cells.len() >= MAX_TOKEN_SUBJECTS {
-                if looks {
-                    self.full_until = now.saturating_add(LOOK_NANOS);
-                }
-                return Err(FULL);
-            }
-            self.cells.add(subject.id, Cells::default());
-        }
-        self.cells.get_mut(&subject.id).ok_or(FULL)
     }
 }
 

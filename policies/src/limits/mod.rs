@@ -13,14 +13,17 @@
 //! most [`MAX_TENANTS`] tenants are tracked.
 
 mod bucket;
+mod budget;
 mod declared;
 mod few;
+mod kept;
 mod ledger;
 mod notice;
 mod rule;
 mod subject;
 mod terms;
 mod ticket;
+mod tokens;
 mod usage;
 
 use std::{
@@ -41,13 +44,14 @@ use self::{
 };
 pub use self::{
     declared::{Budgets, Limits, MAX_AMOUNT, Marks, Rate, TenantLimits},
-    ledger::{MAX_SUBJECTS, MAX_TOKEN_SUBJECTS, Told},
+    ledger::{MAX_SUBJECTS, Told},
     notice::Notice,
     rule::{Amounts, LimitError, ROOM_RETRY, Rule, Scope, Unit, What},
     subject::Who,
     terms::Alike,
     ticket::Admission,
-    usage::{TenantUsage, Usage},
+    tokens::MAX_TOKEN_SUBJECTS,
+    usage::{TenantUsage, TokenSubject, Usage},
 };
 
 /// Tenants with counters at any time.
@@ -148,7 +152,7 @@ impl Caller {
                 room: false,
             })
             .collect();
-        let told = (self.ledger.state.lock()).take(&parts, self.limits.budgets(), at, &mut spared)?;
+        let told = (self.ledger.state.lock()).take(&parts, at, &mut spared)?;
         drop(parts);
         Ok(Admission::new(self, spared, told))
     }
@@ -189,7 +193,7 @@ impl Admission {
             }
         };
         let parts: Parts<'_> = caller.subjects().enumerate().map(part).collect();
-        let taken = state.take(&parts, caller.limits.budgets(), at, &mut spared);
+        let taken = state.take(&parts, at, &mut spared);
         drop(parts);
         let before = self.spared;
         // What has let the request in, and now refuses it, or would in shadow, has taken nothing of it.
@@ -205,7 +209,11 @@ impl Admission {
             }
         }
         if refused {
-            state.counts.take_back(&[1, 0, 0, 0]);
+            for subject in caller.subjects().take(known + 1) {
+                if let Some(counts) = state.known_counts(subject) {
+                    counts.take_back(&[1, 0, 0, 0]);
+                }
+            }
         }
         drop(state);
         match taken {
@@ -283,45 +291,6 @@ impl Limiter {
         self.tenants.read().len()
     }
 
-    /// What a tenant has used today and this month; none if it has not called since the counts began.
-    pub fn usage(&self, tenant: &TenantId) -> Option<Usage> {
-        let unix = self.time.now().unix_seconds;
-        let ledger = self.tenants.read().get(tenant).cloned()?;
-        let mut state = ledger.state.lock();
-        state.counts.follow(unix);
-        Some(state.counts.usage)
-    }
-
-    /// What has changed of tenants' use since this was last asked, for keeping.
-    pub fn changed_usage(&self) -> Vec<TenantUsage> {
-        let tenants = self.tenants.read();
-        let changed = tenants.iter().filter_map(|(tenant, ledger)| {
-            let mut state = ledger.state.lock();
-            std::mem::take(&mut state.counts.changed).then(|| TenantUsage {
-                tenant: tenant.clone(),
-                usage: state.counts.usage,
-            })
-        });
-        changed.collect()
-    }
-
-    /// What could not be kept has changed still.
-    pub fn keep_again(&self, usages: &[TenantUsage]) {
-        let tenants = self.tenants.read();
-        for ledger in usages.iter().filter_map(|usage| tenants.get(&usage.tenant)) {
-            ledger.state.lock().counts.changed = true;
-        }
-    }
-
-    /// Takes over what was kept; what has been used since is counted besides. Tenants past the bound are left out.
-    pub fn restore_usage(&self, usages: impl IntoIterator<Item = TenantUsage>) {
-        for TenantUsage { tenant, usage } in usages {
-            if let Ok(ledger) = self.ledger(&tenant) {
-                ledger.state.lock().counts.restore(usage);
-            }
-        }
-    }
-
     /// Forgets tenants that are not to be kept and have nothing running; those that have go at a later call. Of the others,
     /// subjects go of which nothing is taken.
     pub fn retain(&self, mut keep: impl FnMut(&TenantId) -> bool) {
@@ -332,7 +301,7 @@ impl Limiter {
             if kept {
                 let mut state = ledger.state.lock();
                 if state.subjects() > 0 {
-                    state.tidy(at.nanos);
+                    state.tidy(at);
                 }
             }
             kept

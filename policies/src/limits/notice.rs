@@ -12,6 +12,7 @@ use super::{
     rule::Rule,
     subject::Subject,
     terms::{as_shown, is_standard},
+    usage::Counts,
 };
 
 /// The header fields of an answer; what is empty is not sent.
@@ -103,24 +104,27 @@ impl Caller {
     }
 
     fn tell_budgets(&self, state: &mut State, at: At, notice: &mut Notice) {
-        let budgets = self.limits.budgets();
-        if budgets.shadow || budgets.all.is_empty() {
-            return;
-        }
-        state.counts.follow(at.unix);
-        for budget in budgets.all {
-            let (what, unit, marks, of_month) = (budget.what(), budget.unit, budget.marks, budget.of_month);
-            let used = state.counts.used(of_month, unit);
-            if let Some(hard) = marks.hard {
-                let left = as_shown(unit, hard.saturating_sub(used));
-                notice.tell(
-                    Rule::of_tenant(what),
-                    left,
-                    Some(state.counts.ends_in(of_month, at.unix)),
-                );
-            }
-            if let Some(soft) = marks.soft.filter(|soft| used >= *soft) {
-                notice.warn(Rule::of_tenant(what), as_shown(unit, used), as_shown(unit, soft));
+        let with_budgets = self
+            .subjects()
+            .filter(|subject| !subject.terms.budgets.is_empty() && !subject.terms.budgets_shadow);
+        for subject in with_budgets {
+            let mut nothing = Counts::default();
+            let counts = state.known_counts(subject).unwrap_or(&mut nothing);
+            counts.follow(at.unix);
+            for budget in &subject.terms.budgets {
+                let (unit, marks, of_month) = (budget.unit, budget.marks, budget.of_month);
+                let rule = Rule {
+                    scope: subject.scope(),
+                    what: budget.what(),
+                };
+                let used = counts.used(of_month, unit);
+                if let Some(hard) = marks.hard {
+                    let left = as_shown(unit, hard.saturating_sub(used));
+                    notice.tell(rule, left, Some(counts.ends_in(of_month, at.unix)));
+                }
+                if let Some(soft) = marks.soft.filter(|soft| used >= *soft) {
+                    notice.warn(rule, as_shown(unit, used), as_shown(unit, soft));
+                }
             }
         }
     }

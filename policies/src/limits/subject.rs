@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
+    TokenSubject,
     declared::Limits,
     rule::Scope,
     terms::{Terms, Word},
@@ -61,12 +62,37 @@ impl Hash for SubjectId {
     }
 }
 
+impl TokenSubject {
+    /// Who calls with a token.
+    fn of(who: Who<'_>) -> Option<Self> {
+        let issuer = who.credential.strip_prefix(TOKEN_PREFIX)?;
+        Some(Self {
+            issuer: issuer.into(),
+            subject: who.subject.into(),
+        })
+    }
+
+    /// By what the limiter knows it.
+    pub(super) fn id(&self) -> SubjectId {
+        let credential = format!("{TOKEN_PREFIX}{}", self.issuer);
+        SubjectId::new(Scope::Token, (&credential, &self.subject))
+    }
+}
+
+/// What a subject is called.
+#[derive(Debug, Clone)]
+enum Name {
+    /// As it is declared.
+    Declared(Box<str>),
+    /// As a token says; only where what it has used is kept by its name.
+    Token(Option<Box<TokenSubject>>),
+}
+
 /// Who is limited: a tenant, or a key, a token's subject, an endpoint or a model as one tenant uses it.
 #[derive(Debug, Clone)]
 pub(super) struct Subject {
     pub(super) id: SubjectId,
-    /// By which it is found among those of its scope.
-    pub(super) name: Box<str>,
+    name: Name,
     pub(super) terms: Arc<Terms>,
     word: Word,
 }
@@ -76,7 +102,7 @@ impl Subject {
     pub(super) fn new(name: &str, terms: Arc<Terms>, word: Word) -> Self {
         Self {
             id: SubjectId::new(terms.scope, (name, "")),
-            name: name.into(),
+            name: Name::Declared(name.into()),
             terms,
             word,
         }
@@ -85,14 +111,32 @@ impl Subject {
     /// The subject of this caller, if it has shown a token. The same subject of two issuers is two. It has no word for which quotas are
     /// one: they are as many as there are subjects.
     pub(super) fn of_token(who: Who<'_>, terms: &Arc<Terms>) -> Option<Arc<Self>> {
+        // Nobody asks for the name of one without budgets.
+        let named = || TokenSubject::of(who).filter(|_| !terms.budgets.is_empty());
         who.credential.starts_with(TOKEN_PREFIX).then(|| {
             Arc::new(Self {
                 id: SubjectId::new(Scope::Token, (who.credential, who.subject)),
-                name: Box::default(),
+                name: Name::Token(named().map(Box::new)),
                 terms: terms.clone(),
                 word: Word::default(),
             })
         })
+    }
+
+    /// By which it is found among those of its scope.
+    pub(super) fn name(&self) -> &str {
+        match &self.name {
+            Name::Declared(name) => name,
+            Name::Token(_) => "",
+        }
+    }
+
+    /// By which what it has used is kept, where it has budgets and a token.
+    pub(super) fn token(&self) -> Option<&TokenSubject> {
+        match &self.name {
+            Name::Token(token) => token.as_deref(),
+            Name::Declared(_) => None,
+        }
     }
 
     pub(super) fn scope(&self) -> Scope {

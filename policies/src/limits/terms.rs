@@ -85,7 +85,7 @@ pub(super) struct Terms {
     pub(super) rates: Arc<Rates>,
     /// Whether there is one.
     pub(super) has_rates: bool,
-    /// Of a tenant.
+    /// Of a tenant, or of a subject of its tokens.
     pub(super) budgets: Box<[Budget]>,
     pub(super) budgets_shadow: bool,
     /// How long the word of a subject is.

@@ -390,5 +390,6 @@ proptest! {
     }
 }
 
+mod budgets;
 mod subjects;
 mod units;

@@ -5,6 +5,8 @@
 //!
 //! Invariants: a count begins at zero with its day or month and never anywhere else; a clock that is set back begins nothing anew.
 
+use std::sync::Arc;
+
 use mesh_types::TenantId;
 
 use super::rule::{Amounts, Unit};
@@ -24,16 +26,27 @@ pub struct Usage {
     pub monthly: Amounts,
 }
 
-/// One tenant's use.
+/// A subject of a tenant's tokens, by the name that it has with the issuer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenSubject {
+    /// The token's `iss`.
+    pub issuer: Arc<str>,
+    /// Its `sub`.
+    pub subject: Arc<str>,
+}
+
+/// One tenant's use, or that of a subject of its tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantUsage {
     /// Whose.
     pub tenant: TenantId,
+    /// Of which subject of its tokens; none: the tenant's over all its callers.
+    pub subject: Option<TokenSubject>,
     /// What.
     pub usage: Usage,
 }
 
-/// The counts of a tenant.
+/// The counts of a tenant, or of a subject of its tokens.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     pub(super) usage: Usage,
@@ -105,6 +118,12 @@ impl Counts {
             (self.usage.month, self.usage.monthly) = (now.month, now.monthly);
         }
         (self.day_ends, self.month_ends) = (0, 0);
+    }
+
+    /// Whether anything was used in this day, or in this month where that is asked for: what was not might as well be forgotten.
+    pub(super) fn counts_still(&mut self, unix: i64, of_month: bool) -> bool {
+        self.follow(unix);
+        self.usage.daily != [0; 4] || of_month && self.usage.monthly != [0; 4]
     }
 
     /// Seconds until the day ends, or the month; after [`Counts::follow`].

@@ -616,3 +616,37 @@ async fn each_subject_of_an_issuers_tokens_has_limits_of_its_own() -> anyhow::Re
     ensure!(metrics.contains(line), "{metrics}");
     Ok(())
 }
+
+#[tokio::test]
+async fn each_subject_of_an_issuers_tokens_has_budgets_of_its_own_and_is_shown_with_its_use() -> anyhow::Result<()> {
+    let bed = Bed::start(Algorithm::EdDSA).await?;
+    let budgets = json!({"daily": {"requests": {"soft": 1, "hard": 2}}});
+    let admin = bed.mesh.admin()?;
+    admin.tenant("acme", json!({"per_subject_budgets": budgets})).await?;
+    let token = |subject: &str| bed.signer.token(&with("sub", json!(subject)));
+    let (ann, bob) = (token("ann")?, token("bob")?);
+    let refused = eventually("the budget is known", || async {
+        let answer = bed.http(&ann).await?;
+        Ok((answer.status == 429).then_some(answer))
+    })
+    .await?;
+    let said = refused.error()?;
+    assert!(said.contains("'subject-daily-requests' of 2 a day"), "{said}");
+    let wait: u64 = refused.header("retry-after").context("no Retry-After")?.parse()?;
+    assert!(wait <= 86_400, "{wait}");
+    let answer = bed.http(&bob).await?;
+    assert_eq!(answer.status, 200);
+    let warned = Some("\"subject-daily-requests\";used=1;soft=1");
+    assert_eq!(answer.header("x-mesh-budget-warning"), warned);
+    let used = admin.get("/tenants/acme/usage/subjects").await?;
+    let of = |place: usize| {
+        (
+            &used["items"][place]["subject"],
+            &used["items"][place]["daily"]["requests"],
+        )
+    };
+    assert_eq!(of(0), (&json!("ann"), &json!(2)), "{used}");
+    assert_eq!(of(1), (&json!("bob"), &json!(1)), "{used}");
+    assert_eq!((&used["total"], &used["budgets"]), (&json!(2), &budgets));
+    Ok(())
+}

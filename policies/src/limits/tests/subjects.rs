@@ -13,7 +13,7 @@ fn token(subject: &str) -> Who<'_> {
 }
 
 fn each(limits: Limits) -> TenantLimits {
-    TenantLimits::default().with_token_subjects(limits)
+    TenantLimits::default().with_token_subjects(limits, Budgets::default())
 }
 
 fn requests(per_second: u64, burst: u64) -> Limits {
@@ -59,8 +59,8 @@ fn each_subject_of_a_token_is_limited_apart_and_no_other_caller_is() {
 #[test]
 fn a_subject_meets_its_own_limits_and_its_tenants_and_sees_both() {
     let (_, limiter) = limiter();
-    let limits =
-        TenantLimits::new(requests(1, 3), Budgets::default(), Some("abc=")).with_token_subjects(requests(1, 2));
+    let limits = TenantLimits::new(requests(1, 3), Budgets::default(), Some("abc="))
+        .with_token_subjects(requests(1, 2), Budgets::default());
     let notice = |who| ask(&limiter, &limits, who).unwrap().caller().notice(limiter.now());
     let of_ann = notice(token("ann"));
     assert_eq!(
