@@ -11,6 +11,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
+    time::Instant,
 };
 
 use actix::{Actor, Addr, Context, Handler, Message};
@@ -206,7 +207,7 @@ impl RouterHandle {
         if let Err(fault) = &result {
             account.failed(fault);
             if is_levelled(fault.class) {
-                level(opening.received).await;
+                self.level(opening.received).await;
             }
         }
         Answer { result, account }
@@ -214,6 +215,12 @@ impl RouterHandle {
 
     pub(crate) fn parts(&self) -> &RouterParts {
         &self.inner.parts
+    }
+
+    /// Returns when a refusal that must not tell anything is to be answered, of a request that came then.
+    pub async fn level(&self, received: Instant) {
+        let longest = self.inner.parts.snapshots.load().authorization.longest();
+        level(received, longest).await;
     }
 
     /// Calls in this router now.

@@ -68,7 +68,7 @@ pub use control::{CHANGE_TIMEOUT, Change, ChangeOrder, Controlled, Load, ModelCo
 pub use describe::ModelDescription;
 pub use graph::{Gates, MAX_STATES, MAX_WAITING, MAX_WAITING_TENANTS, infer_ensemble};
 pub use keys::KEY_PATIENCE;
-pub use level::{REFUSED_AFTER, is_levelled, level};
+pub use level::{REFUSED_AFTER, is_levelled};
 pub use local::{LocalTenant, PASSED_ON};
 pub use manage::{IndexEntry, NamesPage, StatisticsEntry, state_of};
 pub use mesh_policies::limits::Notice;

@@ -27,6 +27,8 @@ use crate::{Answer, Call, Credential, Room, RouterActor, RouterHandle, RouterPar
 mod cache;
 #[path = "graph/tests.rs"]
 mod graph;
+#[path = "level_tests.rs"]
+mod level;
 #[path = "manage_tests.rs"]
 mod manage;
 

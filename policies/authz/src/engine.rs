@@ -1,6 +1,6 @@
 //! The judge: the built-in policies and those that were declared, ready to be asked.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use cedar_policy::{Authorizer, Context, Effect as Says, Entities, PolicyId, Request};
 use mesh_policies::authorization::{Action, Because, Deciding, Effect, Judge, Object, Subject, Verdict};
@@ -8,12 +8,15 @@ use mesh_policies::authorization::{Action, Because, Deciding, Effect, Judge, Obj
 use crate::{
     BUILTIN, BUILTIN_NAME, PolicyProblem,
     check::{READ_SCHEMA, statements},
+    cost,
     entities::Types,
     index::{Index, Said},
 };
 
 /// The most statements of all declared policies together.
 pub const MAX_STATEMENTS: usize = 1_024;
+/// The most bytes of all declared policies together.
+pub const MAX_SET_BYTES: usize = 1 << 20;
 
 /// Why policies cannot be asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +32,9 @@ pub enum CompileError {
     /// There are too many statements.
     #[error("more than {MAX_STATEMENTS} statements in all policies together: put some together with `in` and `||`")]
     TooMany,
+    /// Their texts are too long.
+    #[error("more than {MAX_SET_BYTES} bytes in all policies together: leave out comments, or put statements together")]
+    TooLong,
     /// Two policies have one name.
     #[error("two policies are called '{0}'")]
     Twice(String),
@@ -45,6 +51,8 @@ pub struct Policies {
     types: Types,
     sources: HashMap<PolicyId, Deciding>,
     authorizer: Authorizer,
+    /// See [`Judge::longest`].
+    longest: Duration,
 }
 
 impl fmt::Debug for Policies {
@@ -65,10 +73,15 @@ impl Policies {
             types: Types::read().ok_or(CompileError::Schema)?,
             sources: HashMap::new(),
             authorizer: Authorizer::new(),
+            longest: Duration::ZERO,
         };
         policies.add(BUILTIN_NAME, BUILTIN)?;
-        let builtin = policies.sources.len();
+        let (builtin, mut bytes) = (policies.sources.len(), 0);
         for (name, text) in declared {
+            bytes += text.len();
+            if bytes > MAX_SET_BYTES {
+                return Err(CompileError::TooLong);
+            }
             policies.add(name, text)?;
             if policies.sources.len() - builtin > MAX_STATEMENTS {
                 return Err(CompileError::TooMany);
@@ -95,6 +108,7 @@ impl Policies {
         for statement in statements(text).map_err(unreadable)? {
             let own = statement.policy.annotation("id").filter(|_| name == BUILTIN_NAME);
             let shown = own.map_or_else(|| shared.clone(), Arc::from);
+            self.longest += cost::of(&statement.policy);
             // No name of a resource holds this sign.
             let id = PolicyId::new(format!("{name}#{}", statement.number));
             let deciding = Deciding {
@@ -147,6 +161,10 @@ impl Policies {
 }
 
 impl Judge for Policies {
+    fn longest(&self) -> Duration {
+        self.longest
+    }
+
     fn judge(&self, subject: &Subject<'_>, action: Action, object: &Object<'_>) -> Verdict {
         // What the table does not know together no policy can permit, however wide it is written.
         if !action.is_by(subject.kind) || !action.objects().contains(&object.kind) {

@@ -10,6 +10,7 @@
 
 mod bounds;
 mod check;
+mod cost;
 mod declared;
 mod engine;
 mod entities;
@@ -18,7 +19,7 @@ mod place;
 
 pub use check::{MAX_POLICY_BYTES, MAX_PROBLEMS, PolicyProblem, check};
 pub use declared::{Holder, Thing, changing, kind_of, reading, role, writing};
-pub use engine::{CompileError, MAX_STATEMENTS, Policies};
+pub use engine::{CompileError, MAX_SET_BYTES, MAX_STATEMENTS, Policies};
 
 /// What policies can speak of, in Cedar's language of schemas.
 pub const SCHEMA: &str = include_str!("mesh.cedarschema");

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use cedar_policy::{EntityUid, Schema};
@@ -18,7 +19,9 @@ use mesh_resources::{CertificateIdentity, ClientCertificateSpec};
 use mesh_types::{EndpointId, ModelId, ServiceClass, TenantId, TenantShare};
 use proptest::prelude::*;
 
-use crate::{BUILTIN, Holder, MAX_POLICY_BYTES, MAX_STATEMENTS, Policies, SCHEMA, check, engine::CompileError};
+use crate::{
+    BUILTIN, Holder, MAX_POLICY_BYTES, MAX_SET_BYTES, MAX_STATEMENTS, Policies, SCHEMA, check, engine::CompileError,
+};
 
 fn tenant(name: &str) -> TenantId {
     TenantId::parse(name).unwrap()
@@ -357,6 +360,47 @@ fn as_many_bytes_and_statements_as_there_may_be_and_not_one_more() {
     assert_eq!(error, CompileError::TooMany);
     let twice = Policies::compile([("a", statement), ("a", statement)]).unwrap_err();
     assert_eq!(twice, CompileError::Twice("a".to_owned()));
+}
+
+#[test]
+fn as_many_bytes_of_all_policies_as_there_may_be_and_not_one_more() {
+    let statement = "permit (principal, action == Mesh::Action::\"model:infer\", resource);\n";
+    let padded = |bytes: usize| format!("{statement}{}", " ".repeat(bytes - statement.len()));
+    let texts: Vec<(String, String)> = (0..MAX_SET_BYTES / MAX_POLICY_BYTES)
+        .map(|index| (format!("p{index}"), padded(MAX_POLICY_BYTES)))
+        .collect();
+    let all = || texts.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+    assert!(Policies::compile(all()).is_ok());
+    let short = padded(MAX_POLICY_BYTES - statement.len());
+    let shorter = || all().skip(1).chain([("short", short.as_str())]);
+    assert!(Policies::compile(shorter().chain([("last", statement)])).is_ok());
+    let longer = format!("{statement} ");
+    let error = Policies::compile(shorter().chain([("last", longer.as_str())])).unwrap_err();
+    assert_eq!(error, CompileError::TooLong);
+}
+
+#[test]
+fn the_longest_answer_follows_from_what_a_caller_can_be_answered_by() {
+    let longest = |text: &str| Policies::compile([("own", text)]).unwrap().longest();
+    let builtin = Policies::builtin().unwrap().longest();
+    let one = "forbid (principal, action == Mesh::Action::\"model:infer\", resource) unless { resource has tenant };";
+    let with = |count: usize| longest(&one.repeat(count)) - builtin;
+    assert_eq!(
+        with(1),
+        Duration::from_micros(20) + Duration::from_nanos(200) * one.len() as u32
+    );
+    assert_eq!(with(300), with(1) * 300);
+    assert!(with(300) > Duration::from_millis(2), "{:?}", with(300));
+    // What only admins do is asked of no caller, and what names no action, or several, may be.
+    let drains = one.replace("model:infer", "device:drain");
+    assert_eq!(longest(&drains), builtin);
+    let open = one.replace("action == Mesh::Action::\"model:infer\"", "action");
+    assert!(longest(&open) > builtin);
+    let several = one.replace(
+        "action == Mesh::Action::\"model:infer\"",
+        "action in [Mesh::Action::\"model:infer\", Mesh::Action::\"device:drain\"]",
+    );
+    assert!(longest(&several) > builtin);
 }
 
 #[test]

@@ -11,7 +11,7 @@
 mod action;
 mod decisions;
 
-use std::{borrow::Borrow, fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, sync::Arc, time::Duration};
 
 use mesh_types::TenantId;
 
@@ -243,6 +243,11 @@ impl Verdict {
 pub trait Judge: fmt::Debug + Send + Sync + 'static {
     /// What the policies say; the rule across tenants has been asked before.
     fn judge(&self, subject: &Subject<'_>, action: Action, object: &Object<'_>) -> Verdict;
+
+    /// How long an answer to a tenant's caller takes at most: no refusal that must not tell whether one was asked for is answered before.
+    fn longest(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Whether it may be done, and why: the rule across tenants, then the policies.
@@ -285,6 +290,11 @@ impl Authorization {
     /// The judge, if there is one.
     pub fn judge(&self) -> Option<&Arc<dyn Judge>> {
         self.0.as_ref().map(|ruled| &ruled.judge)
+    }
+
+    /// How long it may take to find out who may call what; nothing where nobody is asked. See [`Judge::longest`].
+    pub fn longest(&self) -> Duration {
+        self.judge().map_or(Duration::ZERO, |judge| judge.longest())
     }
 
     /// Whether the caller may call what `name` leads to.

@@ -9,7 +9,7 @@ use mesh_protocol::{
     grpc::{DESCRIPTORS, SERVICE},
     serving,
 };
-use mesh_router::{Budget, RequestIds, RouterActor, RouterHandle, RouterParts, level};
+use mesh_router::{Budget, RequestIds, RouterActor, RouterHandle, RouterParts};
 use mesh_telemetry::Telemetry;
 use mesh_types::{Clock, RequestId};
 use tokio::sync::watch;
@@ -135,11 +135,11 @@ impl Service {
     /// Answers one call; one that is refused for what it names or shows, not before its time.
     pub(crate) async fn answer(self: Rc<Self>, request: Request<Incoming>, calls: &Calls) -> Response<Body> {
         let received = self.clock.now();
-        let response = self.reply(request, calls).await;
+        let response = Rc::clone(&self).reply(request, calls).await;
         // A refusal has no message, so its status is among the headers.
         let refused = response.headers().get("grpc-status").map(http::HeaderValue::as_bytes);
         if matches!(refused, Some(b"5" | b"16")) {
-            level(received).await;
+            self.router.level(received).await;
         }
         response
     }

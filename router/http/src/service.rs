@@ -16,7 +16,7 @@ use mesh_protocol::{
     HeaderPattern, ModelMetadata, extensions, live_body, model_metadata_body, model_ready_body, openapi, ready_body,
     server_metadata_body,
 };
-use mesh_router::{Budget, Credential, LocalTenant, ModelControl, PeerCertificate, RequestIds, RouterHandle, level};
+use mesh_router::{Budget, Credential, LocalTenant, ModelControl, PeerCertificate, RequestIds, RouterHandle};
 use mesh_telemetry::Telemetry;
 use mesh_types::{Clock, Fault, FaultClass, RequestId, VersionSelector};
 
@@ -100,7 +100,7 @@ impl Service {
         };
         reply::as_problem(&mut response, &request, id);
         if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) {
-            level(received).await;
+            self.router.level(received).await;
         }
         reply::mark(&mut response, id);
         if let Some(cors) = &self.cors {
