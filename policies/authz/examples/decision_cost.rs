@@ -3,8 +3,8 @@
 //!
 //! `decision_cost KIND STATEMENTS REQUESTS` does that so many times, for callgrind to count: two amounts of requests tell what one of
 //! them takes. `found` only looks the name up, `none` asks without policies, `cached` with so many statements, `fresh` has them
-//! evaluated each time, `open` too, where the statements name neither callers nor models, so that each of them is evaluated. Prints
-//! nanoseconds per request.
+//! evaluated each time, `open` too, where the statements name neither callers nor models, so that each of them is evaluated, and `long`
+//! has a hundred comparisons in each of them. Prints nanoseconds per request.
 #![expect(clippy::print_stdout, reason = "the program's answer")]
 
 use std::{
@@ -38,10 +38,21 @@ fn model(owner: &TenantId, name: &str) -> Result<Target, Box<dyn Error>> {
     })))
 }
 
-/// So many statements, none of which is about the caller; `open` ones do not say so at once.
-fn statements(count: usize, open: bool) -> String {
+/// How many comparisons a long statement has.
+const LONG: usize = 100;
+
+/// So many statements, none of which is about the caller; `open` ones do not say so at once, and `long` ones only after many comparisons.
+fn statements(count: usize, kind: &str) -> String {
     let one = |index: usize| {
-        if open {
+        if kind == "long" {
+            let names = (0..LONG).map(|number| format!("principal.name == \"nobody-{index}-{number}\""));
+            let names: Vec<String> = names.collect();
+            return format!(
+                "forbid (principal, action, resource) when {{ {} }};\n",
+                names.join(" || ")
+            );
+        }
+        if kind == "open" {
             return format!(
                 "forbid (principal, action == Mesh::Action::\"model:infer\", resource) \
                  when {{ principal in Mesh::Group::\"acme/group-{index}\" && resource != Mesh::Model::\"acme/model-{index}\" }};\n"
@@ -77,10 +88,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         expires: None,
         revoked: false,
     };
-    let text = statements(count, kind == "open");
+    let text = statements(count, &kind);
     let policies = Arc::new(Policies::compile((count > 0).then_some(("own", text.as_str())))?);
     let authorization = match kind.as_str() {
-        "cached" | "fresh" | "open" => Authorization::by(policies.clone()),
+        "cached" | "fresh" | "open" | "long" => Authorization::by(policies.clone()),
         _ => Authorization::default(),
     };
     let tenants = [TenantEntry {
@@ -97,7 +108,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let name = &names[index % MODELS];
         Ok(match kind.as_str() {
             "found" => black_box(tenant.target(name)).is_some(),
-            "fresh" | "open" => {
+            "fresh" | "open" | "long" => {
                 // One that remembers nothing yet.
                 let authorization = Authorization::by(policies.clone());
                 let target = tenant.target(name).ok_or("no such model")?;
