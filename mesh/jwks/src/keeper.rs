@@ -1,9 +1,10 @@
 //! The task that keeps books up to date: one follower for each book of the newest snapshot.
 //!
 //! A follower waits until its book is due or a request has asked, fetches and says what came of it, for ever. A panic in one
-//! ends that follower only; it is begun anew after a while, and its book's keys are used on.
+//! ends that follower only; it is begun anew after a while, and its book's keys are used on. A disk that takes its time holds up who
+//! writes to it, and neither other followers nor what is said to the task.
 
-use std::{collections::BTreeMap, future::poll_fn, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::poll_fn, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt, StreamExt,
@@ -14,9 +15,12 @@ use mesh_actors::{ShutdownSignal, Tasks};
 use mesh_policies::{KeyBook, Moment};
 use mesh_telemetry::Telemetry;
 use mesh_types::Clock;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
-use crate::fetch::{FetchError, Fetched, Fetcher};
+use crate::{
+    fetch::{FetchError, Fetched, Fetcher},
+    shelving::{Shelf, Shelving},
+};
 
 /// Fetches at once, over all issuers.
 pub const MAX_FETCHES: usize = 8;
@@ -30,14 +34,6 @@ pub struct KeeperError(#[from] reqwest::Error);
 
 type Books = Vec<Arc<KeyBook>>;
 
-/// Where good key sets are kept from one start to the next. Its calls may wait for a disk.
-pub trait Shelf: Send + Sync + 'static {
-    /// A fetch at this Unix second brought this set.
-    fn keep(&self, book: &KeyBook, set: &[u8], fetched: i64);
-    /// No issuer of this name has fetched keys any more.
-    fn forget(&self, name: &str);
-}
-
 /// Says whose keys are fetched. Clones say it to the same task.
 #[derive(Debug, Clone)]
 pub struct Keeper {
@@ -49,7 +45,9 @@ struct Shop {
     clock: Arc<dyn Clock>,
     telemetry: Telemetry,
     fetches: Semaphore,
-    shelf: Option<Arc<dyn Shelf>>,
+    shelf: Option<Arc<Shelving>>,
+    /// The shelf is to be tidied.
+    untidy: Notify,
 }
 
 impl Keeper {
@@ -66,7 +64,8 @@ impl Keeper {
             clock,
             telemetry,
             fetches: Semaphore::new(MAX_FETCHES),
-            shelf,
+            shelf: shelf.map(|shelf| Arc::new(Shelving::new(shelf))),
+            untidy: Notify::new(),
         });
         tasks.spawn("issuers' keys", move |signal| keep(shop, told, signal));
         Ok(Self { books: Arc::new(books) })
@@ -88,24 +87,23 @@ async fn keep(shop: Arc<Shop>, mut told: watch::Receiver<Books>, mut signal: Shu
     // By address: a book that is declared otherwise is another one.
     let mut followed: BTreeMap<usize, (Arc<KeyBook>, AbortHandle)> = BTreeMap::new();
     let mut followers = FuturesUnordered::new();
+    let mut tidying = pin!(tidy(&shop));
     loop {
         let books = told.borrow_and_update().clone();
         let address = |book: &Arc<KeyBook>| Arc::as_ptr(book).addr();
-        let mut gone = Vec::new();
+        if let Some(shelf) = &shop.shelf {
+            // Before a follower ends, whose write may go on.
+            shelf.follow(&books);
+            shop.untidy.notify_one();
+        }
         followed.retain(|at, (book, follower)| {
             let stays = books.iter().any(|book| address(book) == *at);
             if !stays {
                 follower.abort();
                 shop.telemetry.metrics().issuer_gone(book.name());
-                if !books.iter().any(|other| other.name() == book.name()) {
-                    gone.push(book.clone());
-                }
             }
             stays
         });
-        if let Some(shelf) = shop.shelf.clone().filter(|_| !gone.is_empty()) {
-            on_disk(move || gone.iter().for_each(|book| shelf.forget(book.name()))).await;
-        }
         for book in &books {
             followed.entry(address(book)).or_insert_with(|| {
                 let (handle, registration) = AbortHandle::new_pair();
@@ -119,10 +117,21 @@ async fn keep(shop: Arc<Shop>, mut told: watch::Receiver<Books>, mut signal: Shu
                 () = signal.ended() => return,
                 changed = told.changed() => break changed,
                 Some(_) = followers.next() => {}
+                () = &mut tidying => {}
             }
         };
         if changed.is_err() {
             return;
+        }
+    }
+}
+
+/// Takes off the shelf what is no longer followed, for ever: once for all that was said meanwhile.
+async fn tidy(shop: &Shop) {
+    loop {
+        shop.untidy.notified().await;
+        if let Some(shelf) = shop.shelf.clone() {
+            on_disk(move || shelf.tidy()).await;
         }
     }
 }

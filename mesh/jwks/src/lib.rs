@@ -11,7 +11,9 @@
 mod fetch;
 mod keeper;
 mod login;
+mod shelving;
 
 pub use fetch::{FETCH_TIMEOUT, FetchError};
-pub use keeper::{Keeper, KeeperError, MAX_FETCHES, Shelf};
+pub use keeper::{Keeper, KeeperError, MAX_FETCHES};
 pub use login::{Asked, ClientSecret, DISCOVERY_AGE, Leaving, Login, LoginClient, LoginError, REST, Returned, told};
+pub use shelving::Shelf;

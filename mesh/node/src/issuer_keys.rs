@@ -3,12 +3,15 @@
 //!
 //! Owns the folder `issuer-keys` in the data folder, a file for each issuer, readable by the owner only: written whole after each good
 //! fetch, read once before the first snapshot, and gone with its issuer. What may be used of it, and for how long, is the books' to say
-//! (`policies`). A file that is damaged, too old or cannot be written costs what it would have saved and nothing else.
+//! (`policies`). A file that is damaged, too old or cannot be written costs what it would have saved and nothing else. One that a node
+//! left behind which was ended before it could remove it is not read, and removed at the next start.
 //!
-//! Invariants: at most [`MAX_FILES`] files are read, and of none more than may be kept; a name never leads out of the folder.
+//! Invariants: at most [`MAX_FILES`] files are read, and of none more than may be kept; a name never leads out of the folder; no file
+//! is read of an issuer that the registry does not know, or whose keys are not fetched.
 
 use std::{
-    fs::{self, File},
+    collections::BTreeSet,
+    fs::{self, DirEntry, File},
     io::{ErrorKind, Read},
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,9 +22,12 @@ use mesh_policies::{
     KeyBook, Pepper,
     access::{MAX_KEPT_BYTES, NotKept},
 };
+use mesh_registry::{MAX_PAGE, RegistryError, RegistryHandle};
+use mesh_resources::{Kind, Spec};
 use mesh_types::KeyId;
 
 use crate::{
+    StartError,
     data::{DataError, DataFolder},
     whole::write_whole,
 };
@@ -29,6 +35,35 @@ use crate::{
 /// Files that are read at a start; with more issuers than that, some have their keys fetched first.
 const MAX_FILES: usize = 1_000;
 const SUFFIX: &str = ".keys";
+/// What a write that was cut short leaves.
+const HALF_SUFFIX: &str = ".keys.new";
+
+/// What a former start has kept for the issuers that are declared, at this Unix second.
+pub(crate) fn kept(
+    data: &DataFolder,
+    pepper: &Pepper,
+    registry: &RegistryHandle,
+    now: i64,
+) -> Result<Vec<Arc<KeyBook>>, StartError> {
+    Ok(IssuerKeys::open(data, pepper)?.read(now, &published(registry)?))
+}
+
+/// The names of the issuers whose keys are fetched.
+fn published(registry: &RegistryHandle) -> Result<BTreeSet<String>, RegistryError> {
+    let (mut names, mut after) = (BTreeSet::new(), None);
+    loop {
+        let page = registry.list(Kind::Issuer, None, after.as_ref(), MAX_PAGE)?;
+        for resource in page.items {
+            if matches!(&resource.spec, Spec::Issuer(spec) if spec.jwks.is_some()) {
+                names.insert(resource.metadata.name);
+            }
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(names),
+        }
+    }
+}
 
 /// The folder.
 #[derive(Debug, Clone)]
@@ -51,8 +86,8 @@ impl IssuerKeys {
         Some(self.folder.join(format!("{name}{SUFFIX}")))
     }
 
-    /// The books that can be used at this Unix second; what cannot is told of.
-    pub(crate) fn read(&self, now: i64) -> Vec<Arc<KeyBook>> {
+    /// The books that can be used at this Unix second; what cannot is told of. What is of none of these issuers is removed.
+    fn read(&self, now: i64, issuers: &BTreeSet<String>) -> Vec<Arc<KeyBook>> {
         let files = match fs::read_dir(&self.folder) {
             Ok(files) => files,
             Err(error) => {
@@ -61,8 +96,12 @@ impl IssuerKeys {
             }
         };
         let kept = files.flatten().filter_map(|file| {
-            let name = file.file_name().into_string().ok()?;
-            Some((file.path(), name.strip_suffix(SUFFIX)?.to_owned()))
+            let (name, is_whole) = name_of(&file)?;
+            if !issuers.contains(&name) {
+                remove(&file.path(), &name);
+                return None;
+            }
+            is_whole.then(|| (file.path(), name))
         });
         let mut books = Vec::new();
         for (path, name) in kept.take(MAX_FILES) {
@@ -82,6 +121,22 @@ impl IssuerKeys {
         let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
         read.map_err(|error| error.to_string())?;
         KeyBook::from_kept(&bytes, now, &self.pepper).map_err(|error| error.to_string())
+    }
+}
+
+/// Whose a file is, and whether it was written to its end.
+fn name_of(file: &DirEntry) -> Option<(String, bool)> {
+    let name = file.file_name().into_string().ok()?;
+    let half = name.strip_suffix(HALF_SUFFIX).map(|name| (name.to_owned(), false));
+    half.or_else(|| Some((name.strip_suffix(SUFFIX)?.to_owned(), true)))
+}
+
+fn remove(path: &Path, name: &str) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            tracing::warn!(issuer = name, %error, "the kept keys of an issuer cannot be removed");
+        }
+        _ => {}
     }
 }
 
@@ -105,12 +160,8 @@ impl Shelf for IssuerKeys {
     }
 
     fn forget(&self, name: &str) {
-        let Some(path) = self.file(name) else { return };
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                tracing::warn!(issuer = name, %error, "the kept keys of an issuer cannot be removed");
-            }
-            _ => {}
+        if let Some(path) = self.file(name) {
+            remove(&path, name);
         }
     }
 }
@@ -153,7 +204,10 @@ mod tests {
     }
 
     fn names(shelf: &IssuerKeys) -> Vec<String> {
-        let mut names: Vec<String> = shelf.read(NOW).iter().map(|book| book.name().to_owned()).collect();
+        let declared = ["sso", "other", "copied", "empty", "long", "one-more"].map(str::to_owned);
+        let many = (0..MAX_FILES).map(|number| format!("i{number}"));
+        let books = shelf.read(NOW, &declared.into_iter().chain(many).collect());
+        let mut names: Vec<String> = books.iter().map(|book| book.name().to_owned()).collect();
         names.sort();
         names
     }
@@ -198,6 +252,21 @@ mod tests {
         assert_eq!(names(&shelf), ["other"]);
         keep(&shelf, "sso");
         assert_eq!(names(&shelf), ["other", "sso"]);
+    }
+
+    #[test]
+    fn what_is_of_no_declared_issuer_is_not_read_and_does_not_stay() {
+        let (_root, shelf) = shelf();
+        for name in ["sso", "deleted"] {
+            keep(&shelf, name);
+            fs::write(shelf.folder.join(format!("{name}{HALF_SUFFIX}")), b"half").unwrap();
+        }
+        fs::write(shelf.folder.join("note"), b"somebody else's").unwrap();
+        assert_eq!(names(&shelf), ["sso"]);
+        let there = fs::read_dir(&shelf.folder).unwrap().flatten();
+        let mut there: Vec<_> = there.map(|file| file.file_name().into_string().unwrap()).collect();
+        there.sort();
+        assert_eq!(there, ["note", "sso.keys", "sso.keys.new"]);
     }
 
     #[test]

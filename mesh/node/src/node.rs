@@ -29,7 +29,7 @@ use crate::{
     data::{DataError, DataFolder, first_admin_token},
     doors,
     fleet::LocalFleet,
-    issuer_keys::IssuerKeys,
+    issuer_keys::{self, IssuerKeys},
     login,
     observer::{BatchTelemetry, DeviceReadings},
     regions::{self, RegionsError},
@@ -355,7 +355,8 @@ impl Behind<'_> {
     /// Starts control and opens the doors.
     fn open(self, models: ReadinessGuard, groups: &Groups) -> Result<Doors, StartError> {
         let data = DataFolder::open(&self.config.data)?;
-        let kept = IssuerKeys::open(&data, &self.store.pepper)?.read(self.clock.unix_seconds());
+        let registry = self.store.registry.handle();
+        let kept = issuer_keys::kept(&data, &self.store.pepper, &registry, self.clock.unix_seconds())?;
         let snapshots = uses::start(&data, kept, &groups.control);
         let limiter = usage::limiter(&self.config.data, self.clock.clone(), &groups.records)?;
         let regions = Arc::new(regions::open(self.config)?);
