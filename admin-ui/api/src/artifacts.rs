@@ -1,14 +1,9 @@
-//! Uploads of model files: streamed to disk as they come, a few at a time, never standing still.
+//! Uploads of model files: streamed to disk as they come, a few at a time. That none stands still is seen to by its [`Pace`](crate::bodies::Pace).
 
-use std::time::Duration;
-
-use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use futures::StreamExt as _;
 
 use crate::{AdminState, error::ApiError};
-
-/// The longest pause between two pieces of an upload.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn upload(
     state: &AdminState,
@@ -27,15 +22,7 @@ pub(crate) async fn upload(
         return Err(ApiError::invalid("x-sha256 is 64 lowercase hexadecimal digits"));
     }
     let mut upload = state.inner.parts.registry.artifacts().begin().await?;
-    loop {
-        let piece = tokio::time::timeout(MAX_PAUSE, body.next()).await;
-        let piece = piece.map_err(|_| {
-            ApiError::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "the upload stood still for too long: send it again",
-            )
-        })?;
-        let Some(piece) = piece else { break };
+    while let Some(piece) = body.next().await {
         let piece = piece.map_err(|error| ApiError::invalid(format!("the upload broke off: {error}")))?;
         upload.write(piece).await?;
     }

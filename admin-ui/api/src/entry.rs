@@ -4,7 +4,7 @@ use actix_web::{Route, http::StatusCode};
 use mesh_policies::authorization::{Action, ObjectKind};
 use utoipa::openapi::HttpMethod;
 
-use crate::authz::Needs;
+use crate::{authz::Needs, bodies::Pace};
 
 /// What the document says of a route's body or answer.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +36,8 @@ pub(crate) struct Entry {
     pub(crate) route: Route,
     /// Which right it takes.
     pub(crate) needs: Needs,
+    /// How long its body may take.
+    pub(crate) pace: Pace,
 }
 
 impl Entry {
@@ -53,6 +55,7 @@ impl Entry {
             answer: Body::None,
             route,
             needs: Needs::Undeclared,
+            pace: Pace::WHOLE,
         }
     }
 
@@ -79,6 +82,10 @@ impl Entry {
 
     pub(crate) fn needs(self, needs: Needs) -> Self {
         Self { needs, ..self }
+    }
+
+    pub(crate) fn pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
     }
 
     pub(crate) fn tag(self, tag: &'static str) -> Self {

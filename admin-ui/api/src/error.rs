@@ -164,6 +164,10 @@ impl ResponseError for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             response.insert_header(("www-authenticate", "Bearer"));
         }
+        if self.status == StatusCode::REQUEST_TIMEOUT {
+            // What is still to come of the request would be read as the next one (RFC 9110, section 15.5.9).
+            response.force_close();
+        }
         if let Some(wait) = self.retry_after {
             let rounded_up = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             response.insert_header(("retry-after", rounded_up.max(1)));

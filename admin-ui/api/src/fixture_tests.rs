@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{App, body, cookie::Cookie, http::Method, test, web};
+use actix_web::{App, body, cookie::Cookie, dev::Payload, http::Method, test, web};
 use futures::future::BoxFuture;
 use mesh_actors::Tasks;
 use mesh_policies::{
@@ -274,6 +274,7 @@ pub(crate) struct Ask {
     headers: Vec<(&'static str, String)>,
     cookie: Option<String>,
     body: Option<Vec<u8>>,
+    payload: Option<Payload>,
 }
 
 impl Ask {
@@ -284,6 +285,7 @@ impl Ask {
             headers: vec![("host", "mesh.test".into())],
             cookie: None,
             body: None,
+            payload: None,
         }
     }
 
@@ -309,6 +311,14 @@ impl Ask {
     pub(crate) fn bytes(mut self, body: &[u8]) -> Self {
         self.body = Some(body.to_vec());
         self
+    }
+
+    /// A body that comes as it likes.
+    pub(crate) fn payload(self, payload: Payload) -> Self {
+        Self {
+            payload: Some(payload),
+            ..self
+        }
     }
 }
 
@@ -424,7 +434,11 @@ impl Fixture {
         if let Some(body) = ask.body {
             request = request.set_payload(body);
         }
-        let response = test::call_service(&app, request.to_request()).await;
+        let mut request = request.to_request();
+        if let Some(payload) = ask.payload {
+            *request.payload() = payload;
+        }
+        let response = test::call_service(&app, request).await;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let bytes = body::to_bytes(response.into_body()).await.unwrap_or_default();
         Answer {

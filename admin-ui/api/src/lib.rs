@@ -14,6 +14,7 @@ mod audit;
 mod auth;
 mod authz;
 mod backup;
+mod bodies;
 mod cache;
 mod certificates;
 mod devices;

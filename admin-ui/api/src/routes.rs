@@ -1,13 +1,11 @@
 //! Every route, once: the table that the server is set up from and that the OpenAPI document is written from.
 
-use std::time::Duration;
-
 use actix_web::{
-    FromRequest as _, HttpRequest, HttpResponse, ResponseError as _,
+    HttpRequest, HttpResponse, ResponseError as _,
     body::BoxBody,
     dev::ServiceRequest,
     error::JsonPayloadError,
-    http::{ConnectionType, StatusCode},
+    http::StatusCode,
     middleware::{Next, from_fn},
     web::{self, Bytes, Data, Json, Payload, Query, ServiceConfig},
 };
@@ -20,7 +18,9 @@ use crate::{
     AdminState, apply, artifacts, audit,
     auth::{self, Caller},
     authz::{self, Needs},
-    backup, cache, certificates, devices,
+    backup,
+    bodies::{Pace, keep_pace},
+    cache, certificates, devices,
     entry::{Body, Entry},
     error::ApiError,
     graph, issuers, key_uses, keys, live, openapi, policies, resources,
@@ -35,8 +35,6 @@ pub(crate) const ROOT: &str = "/admin/v1";
 pub(crate) const MAX_JSON_BYTES: usize = 4 << 20;
 /// The largest body of a sign-in.
 pub(crate) const MAX_LOGIN_BYTES: usize = 4 << 10;
-/// How long that may take to come: a place at the door is held meanwhile, by somebody who has shown nothing yet.
-const MAX_LOGIN_TIME: Duration = Duration::from_secs(5);
 
 pub(crate) type State = Data<AdminState>;
 pub(crate) type Answer = Result<HttpResponse, ApiError>;
@@ -123,17 +121,8 @@ fn writes_of(kind: Kind) -> [Entry; 2] {
     ]
 }
 
-async fn sign_in(state: State, request: HttpRequest, payload: Payload) -> actix_web::Result<HttpResponse> {
-    let mut payload = payload.into_inner();
-    let body = Json::<LoginBody>::from_request(&request, &mut payload);
-    let Ok(body) = tokio::time::timeout(MAX_LOGIN_TIME, body).await else {
-        let late = ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body of the sign-in took too long");
-        let mut answer = late.error_response();
-        answer.head_mut().set_connection_type(ConnectionType::Close);
-        return Ok(answer);
-    };
-    let body = body?;
-    Ok(auth::sign_in(&state, &request, &body)?)
+async fn sign_in(state: State, request: HttpRequest, body: Json<LoginBody>) -> Answer {
+    auth::sign_in(&state, &request, &body)
 }
 
 async fn session(caller: Caller) -> HttpResponse {
@@ -225,6 +214,7 @@ fn session_routes() -> [Entry; 2] {
         Entry::post("/session", "signIn", about, web::post().to(sign_in))
             .tag("session")
             .takes("LoginBody")
+            .pace(Pace::LOGIN)
             .needs(Needs::Nothing)
             .status(StatusCode::NO_CONTENT),
         Entry::get(
@@ -285,6 +275,7 @@ fn model_routes() -> [Entry; 6] {
         )
         .headers(&["x-sha256"])
         .body(Body::Bytes)
+        .pace(Pace::UPLOAD)
         .needs(Needs::Home(Action::ArtifactUpload))
         .makes("ArtifactRef"),
         Entry::post(versions, "publishVersion", next, web::post().to(publish))
@@ -441,10 +432,11 @@ pub fn configure(config: &mut ServiceConfig) {
             resource = resource.app_data(json_config(MAX_LOGIN_BYTES));
         }
         scope = scope.service(same.into_iter().fold(resource, |resource, entry| {
-            let needs = entry.needs;
+            let (needs, pace) = (entry.needs, entry.pace);
             let guarded =
                 from_fn(move |request: ServiceRequest, next: Next<BoxBody>| authz::guard(needs, request, next));
-            resource.route(entry.route.wrap(guarded))
+            let paced = from_fn(move |request: ServiceRequest, next: Next<BoxBody>| keep_pace(pace, request, next));
+            resource.route(entry.route.wrap(paced).wrap(guarded))
         }));
     }
     let scope = scope.default_service(web::to(no_route)).wrap(from_fn(auth::guard));
