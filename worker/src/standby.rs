@@ -220,30 +220,48 @@ impl DeviceActor {
         })
     }
 
-    /// Why there will never be room for the model beside what is pinned.
+    /// Why there will never be room for the model beside what is pinned. Its tenant reads this, so what others have pinned is not told in
+    /// figures: they are in the log, and in the list of devices, which nobody reads who is bound to a tenant.
     pub(crate) fn no_room_ever(&self, key: &Arc<ModelVersionKey>) -> String {
         let Some((budget, model)) = self.budget().zip(self.models.get(key)) else {
             return "there is no room for it".to_owned();
         };
-        let pinned = self
-            .models
-            .values()
-            .filter(|other| other.spec.config.residency().pinned);
-        let pinned: u64 = pinned.map(|other| other.size(other.instances).at_rest()).sum();
-        let (needed, budget) = (mib(budget.taken([self.newcomer(model)].into_iter())), mib(budget.bytes));
-        let there = model.places.iter().filter(|place| **place != Place::Gone).count();
-        if there > 0 {
-            let own = mib(model.size(there).at_rest());
-            return format!(
-                "it needs {needed} on this device beside the {own} of it that are there and the {} that are pinned, and the \
-                 device's budget is {budget}: unload it first, or unpin a model",
-                mib(pinned)
-            );
+        let (mut own, mut foreign) = (0_u64, 0_u64);
+        for (other, pinned) in &self.models {
+            if pinned.spec.config.residency().pinned {
+                let sum = if other.tenant == key.tenant {
+                    &mut own
+                } else {
+                    &mut foreign
+                };
+                *sum = sum.saturating_add(pinned.size(pinned.instances).at_rest());
+            }
         }
-        format!(
-            "it needs {needed} on this device, whose budget is {budget}, of which {} are pinned: unpin or unload a model",
-            mib(pinned),
-        )
+        let (needed, budget) = (mib(budget.taken([self.newcomer(model)].into_iter())), mib(budget.bytes));
+        tracing::info!(model = %key, needed, budget, own, foreign, "no room beside what is pinned");
+        let there = model.places.iter().filter(|place| **place != Place::Gone).count();
+        let there = (there > 0).then(|| mib(model.size(there).at_rest()));
+        match (there, foreign) {
+            (Some(there), 0) => format!(
+                "it needs {needed} on this device beside the {there} of it that are there and the {} that are pinned, and the \
+                 device's budget is {budget}: unload it first, or unpin a model",
+                mib(own)
+            ),
+            (Some(there), _) => format!(
+                "it needs {needed} on this device beside the {there} of it that are there and what is pinned, {} of it by this \
+                 tenant, and the device's budget is {budget}: unload it first, or unpin a model",
+                mib(own)
+            ),
+            (None, 0) => format!(
+                "it needs {needed} on this device, whose budget is {budget}, of which {} are pinned: unpin or unload a model",
+                mib(own),
+            ),
+            (None, _) => format!(
+                "it needs {needed} on this device, whose budget is {budget}, beside what is pinned, {} of it by this tenant: \
+                 unpin or unload a model",
+                mib(own),
+            ),
+        }
     }
 
     /// Whether all that is there, or on its way, fits.

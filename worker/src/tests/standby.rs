@@ -1,6 +1,6 @@
 //! Models that come and go within a device's memory.
 
-use mesh_types::{LoadPolicy, ResidencyPolicy};
+use mesh_types::{LoadPolicy, ResidencyPolicy, TenantId};
 
 use super::{
     rig::{FAR, named, with_rig},
@@ -188,6 +188,33 @@ fn who_is_pinned_or_busy_stays_and_a_model_for_which_there_is_never_room_says_so
             "{fault}"
         );
         assert_eq!(rig.report("huge").state, ModelState::Unavailable);
+        rig
+    });
+}
+
+#[test]
+fn a_tenant_is_not_told_how_much_others_have_pinned() {
+    with_rig(&room_for(5), |rig| async move {
+        let pinned = ResidencyPolicy {
+            pinned: true,
+            ..ResidencyPolicy::default()
+        };
+        let mut foreign = sized("theirs", 3, pinned);
+        foreign.key.tenant = TenantId::parse("globex").unwrap();
+        rig.load(foreign).await;
+        rig.load(sized("ours", 1, pinned)).await;
+        rig.load(sized("large", 2, ResidencyPolicy::default())).await;
+        let fault = rig.infer("large", 1.0).await.unwrap_err();
+        let ours =
+            "it needs 2 KiB on this device, whose budget is 5 KiB, beside what is pinned, 1 KiB of it by this tenant";
+        assert!(fault.message.contains(ours), "{fault}");
+        let told = [fault.message.to_string(), rig.report("large").reason.unwrap()];
+        for sum in ["3 KiB", "4 KiB"] {
+            assert!(!told.iter().any(|text| text.contains(sum)), "{told:?}");
+        }
+        // Their sum is still what an admin of the mesh can read there.
+        let devices = rig.worker.report().devices;
+        assert!(devices[0].models.iter().any(|model| model.memory_bytes >= 3 * KIB));
         rig
     });
 }
