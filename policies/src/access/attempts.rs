@@ -1,6 +1,7 @@
 //! How many wrong tokens of an address are checked.
 //!
-//! To check a token's signature costs far more than all else that is done for a request, and anybody can send a token. So what is not
+//! To check a token's signature costs far more than all else that is done for a request, and anybody can send a token; at most
+//! [`MAX_TRIALS`](super::MAX_TRIALS) keys are tried on one, so a token is a fair measure of that. So what is not
 //! remembered as checked takes one from the bucket (governor's GCRA, over the mesh's clock) of the address that it comes from before it
 //! is checked, and gives it back where it turns out right. A gateway with a new token for each of its requests is therefore never
 //! refused, and whoever sends forged ones costs a part of a core that does not grow with what it sends.

@@ -5,7 +5,8 @@
 //! points to (`jku`, `x5u`, `jwk`, `x5c`) is not even read.
 //!
 //! Invariants: the algorithm is the key's own, and a token may only agree with it; a key is chosen among those of the very
-//! issuer that the token names; nothing of a token is believed before its signature holds, and its window is checked last.
+//! issuer that the token names, and at most [`MAX_TRIALS`] are tried; nothing of a token is believed before its signature holds,
+//! and its window is checked last.
 
 use std::{cell::Cell, collections::HashMap, fmt, sync::Arc, time::Duration};
 
@@ -24,6 +25,9 @@ pub use super::claims::TokenProfile;
 
 /// The longest token.
 pub const MAX_TOKEN_BYTES: usize = 8_192;
+/// The most keys that are tried on one token, all of its own algorithm: what a forged one costs. Declarations and published sets have one
+/// at most for each name and algorithm, and one without a name.
+pub const MAX_TRIALS: usize = 4;
 /// How far clocks may be apart at most; more is cut to this.
 pub const MAX_LEEWAY: Duration = Duration::from_secs(60);
 /// The shortest secret for HS256: as long as its hash (RFC 7518, 3.2).
@@ -231,7 +235,7 @@ impl IssuerEntry {
         let book = match &self.keys {
             IssuerKeys::Declared(keys) => {
                 let all: Vec<&IssuerKey> = keys.iter().collect();
-                let by_any = candidates(&all, key_id).any(|at| all.get(at).is_some_and(|key| signed.is_by(key)));
+                let by_any = candidates(&all, signed.header).any(|at| all.get(at).is_some_and(|key| signed.is_by(key)));
                 return by_any.then_some(None).ok_or(AuthError::Invalid);
             }
             IssuerKeys::Fetched(book) => book,
@@ -243,7 +247,7 @@ impl IssuerEntry {
         }
         let all: Vec<&IssuerKey> = keys.iter().map(|key| &key.key).collect();
         let named = key_id.is_some_and(|id| all.iter().any(|key| key.key_id() == Some(id)));
-        let mut by = candidates(&all, key_id).filter(|at| all.get(*at).is_some_and(|key| signed.is_by(key)));
+        let mut by = candidates(&all, signed.header).filter(|at| all.get(*at).is_some_and(|key| signed.is_by(key)));
         match by.next().and_then(|at| keys.get(at)) {
             Some(key) => Ok(Some(key.clone())),
             // Another key than the one that it names will not help it.
@@ -263,14 +267,18 @@ impl IssuerEntry {
     }
 }
 
-/// The keys that may have signed: those that the token's `kid` names, else those without a name. A token without `kid` may also
-/// mean the only key there is.
-fn candidates(keys: &[&IssuerKey], key_id: Option<&str>) -> impl Iterator<Item = usize> {
+/// The keys that may have signed: those that the token's `kid` names, else those without a name, as far as they sign in its way. A token
+/// without `kid` may also mean the only key there is.
+fn candidates(keys: &[&IssuerKey], header: &TokenHeader) -> impl Iterator<Item = usize> {
+    let key_id = header.key_id.as_deref();
     let named = key_id.is_some_and(|id| keys.iter().any(|key| key.key_id() == Some(id)));
     let wanted = if named { key_id } else { None };
     let only = key_id.is_none() && keys.len() == 1;
-    let fits = move |(at, key): (usize, &&IssuerKey)| (only || key.key_id() == wanted).then_some(at);
-    keys.iter().enumerate().filter_map(fits)
+    let fits = move |(at, key): (usize, &&IssuerKey)| {
+        let may = (only || key.key_id() == wanted) && key.algorithm.as_str() == header.algorithm;
+        may.then_some(at)
+    };
+    keys.iter().enumerate().filter_map(fits).take(MAX_TRIALS)
 }
 
 /// What a token's signature is over.

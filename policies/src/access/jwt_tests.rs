@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use super::{
     Attempts, AuthError, BURST, Credentials, IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys, KeyAlgorithm,
-    KeyMaterial, MAX_TOKEN_BYTES, MAX_VERIFIED_TOKENS, Origin, PeerCertificate, Presented, Principal, Scope,
-    TenantBinding, TokenProfile, cache, jwt::VerifiedToken, jwt::Window,
+    KeyMaterial, MAX_TOKEN_BYTES, MAX_TRIALS, MAX_VERIFIED_TOKENS, Origin, PeerCertificate, Presented, Principal,
+    Scope, TenantBinding, TokenProfile, cache, jwt::VerifiedToken, jwt::Window,
 };
 
 const NOW: i64 = 1_800_000_000;
@@ -600,10 +600,19 @@ fn rfc8725_3_10_kid_selects_within_the_issuers_keys() {
 
 #[test]
 fn a_hundred_keys_of_an_issuer_are_known_and_the_next_is_not() {
-    let keys = (0..=MAX_ISSUER_KEYS).map(|index| hs_key(None, &[u8::try_from(index).unwrap(); 32]));
+    let keys = (0..=MAX_ISSUER_KEYS).map(|index| {
+        let name = index.to_string();
+        hs_key(Some(&name), &[u8::try_from(index).unwrap(); 32])
+    });
     let mesh = knowing(issuer(keys.collect()));
-    assert!(ask(&mesh, &hmac(&[99; 32]).token(&claims())).is_ok());
-    assert!(refused(&mesh, &hmac(&[100; 32]).token(&claims())));
+    let by = |index: u8| {
+        let header = json!({"alg": "HS256", "typ": "at+jwt", "kid": index.to_string()});
+        hmac(&[index; 32]).raw(&header.to_string(), &claims().to_string())
+    };
+    for index in 0..100 {
+        assert!(ask(&mesh, &by(index)).is_ok(), "{index}");
+    }
+    assert!(refused(&mesh, &by(100)));
 }
 
 #[test]
@@ -869,6 +878,30 @@ fn rfc8705_3_1_a_token_that_is_bound_in_a_way_that_nobody_here_checks_is_refused
             Err(AuthError::Invalid),
             "{confirmation}"
         );
+    }
+}
+
+#[test]
+fn so_many_keys_are_tried_on_a_token_and_not_one_more() {
+    let secret = |number: usize| format!("thirty-two bytes of secret no. {number:03}").into_bytes();
+    let of = |keys: usize| {
+        // Those of another algorithm cost nothing, and are in nobody's way.
+        let (_, pem) = own(Algorithm::EdDSA);
+        let others = (0..MAX_TRIALS).map(|_| pem_key(None, KeyAlgorithm::EdDSA, &pem));
+        knowing(issuer(
+            others.chain((0..keys).map(|key| hs_key(None, &secret(key)))).collect(),
+        ))
+    };
+    for header in [
+        json!({"alg": "HS256", "typ": "at+jwt"}),
+        json!({"alg": "HS256", "typ": "at+jwt", "kid": "unknown"}),
+    ] {
+        let by = |key: usize| hmac(&secret(key)).raw(&header.to_string(), &claims().to_string());
+        let mesh = of(MAX_TRIALS + 1);
+        for key in 0..MAX_TRIALS {
+            assert!(ask(&mesh, &by(key)).is_ok(), "{key}");
+        }
+        assert!(refused(&mesh, &by(MAX_TRIALS)));
     }
 }
 

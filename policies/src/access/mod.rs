@@ -47,7 +47,7 @@ pub use self::{
     identity::{IdToken, Identity, IdentityError, IdentityRules, MAX_IDENTITY_AGE},
     jwt::{
         IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys, KeyAlgorithm, KeyMaterial, MAX_LEEWAY, MAX_TOKEN_BYTES,
-        TenantBinding, TokenProfile,
+        MAX_TRIALS, TenantBinding, TokenProfile,
     },
     kept::{MAX_KEPT_BYTES, NotKept},
     keyset::{KeySet, KeySetError, LeftOut, MAX_KEY_SET_BYTES, WhyLeftOut},
