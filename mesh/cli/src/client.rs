@@ -77,9 +77,18 @@ impl AdminClient {
 
     /// Reads something that may not be there.
     pub(crate) async fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
+        self.get_unless(StatusCode::NOT_FOUND, path).await
+    }
+
+    /// Reads something that the caller may not see, as whoever is bound to a tenant what is the mesh's.
+    pub(crate) async fn permitted<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
+        self.get_unless(StatusCode::FORBIDDEN, path).await
+    }
+
+    async fn get_unless<T: DeserializeOwned>(&self, none: StatusCode, path: &str) -> Result<Option<T>, Failure> {
         let request = self.request(Method::GET, path).timeout(TIMEOUT);
         match self.ask(request).await? {
-            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, _) if status == none => Ok(None),
             (status, body) if status.is_success() => self.understood(&body).map(Some),
             (status, body) => Err(refusal(status, &body)),
         }

@@ -426,18 +426,22 @@ fn infer_takes_datatypes_from_the_model_and_shows_arm_and_outputs() {
     assert!(ran.code == 1 && ran.err.contains("it has x"), "{}", ran.err);
 }
 
-#[test]
-fn status_and_describe_show_the_live_numbers() {
-    let overview = json!({"time": "2030-01-01T00:00:00Z", "uptime_seconds": 12.0, "in_flight": 1,
+/// How a mesh with one model is doing.
+fn overview() -> Value {
+    json!({"time": "2030-01-01T00:00:00Z", "uptime_seconds": 12.0, "in_flight": 1,
         "totals": {"ok": 5, "refused": 1, "errors": 0},
         "rates": {"requests_per_second": 2.5, "errors_per_second": 0.0, "refused_per_second": 0.1},
         "latency_ms": {"p50": 1.25, "p90": 2.0, "p99": null},
         "endpoints": [{"tenant": "acme", "target": "digits", "arm": "v1", "version": 1, "requests_per_second": 2.5,
             "p50_ms": 1.25, "p99_ms": null, "ok": 5, "errors": 0, "refused": 1}],
         "devices": [{"device": "cpu:0", "models": [{"tenant": "acme", "model": "digits", "version": 1, "state": "READY",
-            "reason": null, "memory_bytes": 1024}]}]});
+            "reason": null, "memory_bytes": 1024}]}]})
+}
+
+#[test]
+fn status_and_describe_show_the_live_numbers() {
     let server = serve(vec![
-        ("GET", "/admin/v1/overview", 200, overview),
+        ("GET", "/admin/v1/overview", 200, overview()),
         ("GET", "/admin/v1/tenants/acme/endpoints/digits", 200, endpoint(3)),
     ]);
     let ran = server.mesh("", &["status"]);
@@ -455,6 +459,64 @@ fn status_and_describe_show_the_live_numbers() {
     );
     let ran = server.mesh("", &["status", "-o", "json"]);
     assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap()["in_flight"], 1);
+}
+
+/// A mesh with one model whose list of devices answers so.
+fn one_model(status: u16, devices: Value) -> Server {
+    let resource = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "mesh/v1", "kind": kind, "metadata": {"tenant": "acme", "name": name}, "spec": spec});
+    let spec = json!({"format": "builtin", "config": vector()});
+    let (model, version) = (
+        resource("Model", "digits", json!({})),
+        resource("ModelVersion", "digits/1", spec),
+    );
+    let versions = "/admin/v1/tenants/acme/models/digits/versions";
+    serve(vec![
+        ("GET", "/admin/v1/overview", 200, overview()),
+        ("GET", "/admin/v1/devices", status, devices),
+        ("GET", "/admin/v1/tenants/acme/models/digits", 200, model),
+        (
+            "GET",
+            "/admin/v1/tenants/acme/models/digits/versions/1",
+            200,
+            version.clone(),
+        ),
+        ("POST", versions, 201, version),
+    ])
+}
+
+fn vector() -> Value {
+    let tensor = |name: &str| json!([{"name": name, "datatype": "FP32", "dims": [2]}]);
+    json!({"max_batch_size": 8, "input": tensor("x"), "output": tensor("y")})
+}
+
+#[test]
+fn who_is_bound_to_a_tenant_sees_its_models_without_what_is_the_meshs() {
+    let refusal = |text: &str| json!({"error": text, "problems": []});
+    let server = one_model(403, refusal("'ann' may not do device:read to the mesh"));
+    for (kind, name) in [("model", "acme/digits"), ("version", "acme/digits/1")] {
+        let ran = server.mesh("", &["describe", kind, name]);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let told = "what loading it came to is not shown";
+        assert!(ran.out.contains("READY") && ran.out.contains(told), "{}", ran.out);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.yaml");
+    std::fs::write(&file, vector().to_string()).unwrap();
+    let publish = ["model", "publish", "-t", "acme", "-m", "digits", "--wait"];
+    let config = ["--format", "builtin", "-c", file.to_str().unwrap()];
+    let ran = server.mesh("", &[&publish[..], &config[..]].concat());
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.ends_with("ready     on cpu:0\n"), "{}", ran.out);
+    // Nobody is told so who may see it, and another refusal is one.
+    let describe = ["describe", "model", "acme/digits"];
+    let ran = one_model(200, json!([])).mesh("", &describe);
+    assert!(
+        ran.code == 0 && !ran.out.contains("not shown"),
+        "{} {}",
+        ran.err,
+        ran.out
+    );
+    assert_eq!(one_model(500, refusal("no")).mesh("", &describe).code, 1);
 }
 
 #[test]

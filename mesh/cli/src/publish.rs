@@ -17,7 +17,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::{fs::File, io::AsyncReadExt as _, time::Instant};
 
 use crate::{
-    Failure, PublishArgs, Terminal, client::AdminClient, files, graph, model_options::Format, signing, status::Device,
+    Failure, PublishArgs, Terminal,
+    client::AdminClient,
+    files, graph,
+    model_options::Format,
+    signing,
+    status::{Device, Overview},
 };
 
 const CHUNK: usize = 1 << 20;
@@ -297,7 +302,11 @@ async fn wait(
         return graph::wait(client, (tenant, model, number), deadline, terminal).await;
     }
     loop {
-        let devices: Vec<Device> = client.get("/devices").await?;
+        let devices: Vec<Device> = match client.permitted("/devices").await? {
+            Some(devices) => devices,
+            // Whoever is bound to a tenant sees its own models there.
+            None => client.get::<Overview>("/overview").await?.devices,
+        };
         let held = devices
             .iter()
             .flat_map(|device| device.models.iter().map(move |held| (device, held)));

@@ -14,7 +14,7 @@ pub(crate) struct Overview {
     rates: Rates,
     latency_ms: Latency,
     endpoints: Vec<EndpointRow>,
-    devices: Vec<Device>,
+    pub(crate) devices: Vec<Device>,
 }
 
 #[derive(Debug, Deserialize)]
