@@ -1,4 +1,5 @@
-//! The settings of whose models are taken: signers, and versions of libtorch; and the runtimes that they are loaded by.
+//! The settings of whose models are taken: signers, and versions of libtorch; of what they may see; and the runtimes that they are
+//! loaded by.
 
 use std::sync::Arc;
 
@@ -30,6 +31,10 @@ pub struct CodeOptions {
         help_heading = "Models"
     )]
     pub torchscript_formats: Option<Text>,
+    /// Clear memory of the host before a model of libtorch gets it, so that none can show what another has freed. It costs the time
+    /// to write each tensor once more; memory of GPUs is not cleared.
+    #[arg(long, env = "MESH_CLEAR_MEMORY", help_heading = "Models")]
+    pub clear_memory: bool,
 }
 
 /// The same, checked.
@@ -40,6 +45,8 @@ pub struct CodeConfig {
     /// By which versions files may have been made.
     #[cfg(feature = "torch")]
     pub made_by: mesh_backend_torch::MadeBy,
+    /// Whether models get cleared memory.
+    pub clear_memory: bool,
 }
 
 impl CodeOptions {
@@ -50,12 +57,16 @@ impl CodeOptions {
             required_signers: self.required_signers.or(other.required_signers),
             torch_versions: self.torch_versions.or(other.torch_versions),
             torchscript_formats: self.torchscript_formats.or(other.torchscript_formats),
+            clear_memory: self.clear_memory || other.clear_memory,
         }
     }
 
     /// Checks all of it, and adds what is wrong to the problems.
     pub(crate) fn check(self, problems: &mut Vec<String>) -> CodeConfig {
-        let mut config = CodeConfig::default();
+        let mut config = CodeConfig {
+            clear_memory: self.clear_memory,
+            ..CodeConfig::default()
+        };
         if let Some(Text(signers)) = self.required_signers {
             let keys: Result<Vec<PublicKey>, _> = signers.split(',').map(|key| key.trim().parse()).collect();
             match keys {
@@ -99,6 +110,7 @@ pub(crate) fn backends(config: &NodeConfig) -> Vec<Arc<dyn Backend>> {
     let options = mesh_backend_torch::TorchOptions {
         intra_op_threads: config.intra_op_threads,
         made_by: config.code.made_by.clone(),
+        clear_memory: config.code.clear_memory,
     };
     let torch = mesh_backend_torch::TorchBackend::new(options);
     vec![Arc::new(torch), Arc::new(BuiltinBackend::new())]
@@ -133,6 +145,18 @@ mod tests {
         assert!(said(&vec![key.as_str(); MAX_SIGNERS].join(", ")).is_ok());
         assert!(said(&vec![key.as_str(); MAX_SIGNERS + 1].join(",")).is_err());
         assert!(said("ed25519:0a").unwrap_err()[0].contains("64 lowercase"));
+    }
+
+    #[test]
+    fn memory_is_cleared_where_either_says_so() {
+        let said = |clear_memory| CodeOptions {
+            clear_memory,
+            ..CodeOptions::default()
+        };
+        for (line, file) in [(false, false), (true, false), (false, true), (true, true)] {
+            let config = checked(said(line).or(said(file))).unwrap();
+            assert_eq!(config.clear_memory, line || file);
+        }
     }
 
     #[cfg(feature = "torch")]

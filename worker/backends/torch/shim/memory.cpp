@@ -1,5 +1,5 @@
 // What a thread allocates and frees through libtorch, counted while somebody asks: libtorch's own allocators report to the
-// thread's profiler, and this is one that only adds up.
+// thread's profiler, and this is one that only adds up. And whether the host's allocator clears what it gives.
 
 #include <algorithm>
 #include <cstdint>
@@ -8,7 +8,11 @@
 #include <unordered_map>
 
 #include <c10/core/Allocator.h>
+#include <c10/util/Flags.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
+
+// Defined beside libtorch's allocator of the host, and declared in none of its headers.
+C10_DECLARE_bool(caffe2_cpu_allocator_do_zero_fill);
 
 namespace {
 
@@ -94,4 +98,8 @@ int64_t mesh_torch_meter_peak(const Meter* meter) noexcept {
 }
 
 void mesh_torch_meter_end(Meter* meter) noexcept { delete meter; }
+
+// From now on every tensor's memory on the host is zeros when it is given, for the whole process. To be called before other threads
+// allocate: libtorch reads it without a lock.
+void mesh_torch_clear_memory() noexcept { FLAGS_caffe2_cpu_allocator_do_zero_fill = true; }
 }

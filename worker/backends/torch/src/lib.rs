@@ -58,6 +58,9 @@ pub struct TorchOptions {
     pub intra_op_threads: u16,
     /// By which versions a file may have been made.
     pub made_by: MadeBy,
+    /// Whether memory of the host is cleared before a model gets it, so that none shows what another has freed. It holds for the process:
+    /// once said, it stays.
+    pub clear_memory: bool,
 }
 
 impl Default for TorchOptions {
@@ -65,6 +68,7 @@ impl Default for TorchOptions {
         Self {
             intra_op_threads: 1,
             made_by: MadeBy::default(),
+            clear_memory: false,
         }
     }
 }
@@ -81,6 +85,9 @@ impl TorchBackend {
     /// Starts libtorch; looks for CUDA once, and bounds the arenas of the C library's allocator.
     pub fn new(options: TorchOptions) -> Self {
         release::limit_arenas();
+        if options.clear_memory {
+            shim::clear_memory();
+        }
         Self {
             options,
             devices: cuda::devices(),
@@ -146,6 +153,8 @@ impl Backend for TorchBackend {
     }
 }
 
+#[cfg(test)]
+mod clearing_tests;
 #[cfg(test)]
 mod conformance_tests;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the bindings lack of libtorch: the C++ in `shim/`, in safe words.
 
-use std::{ffi::c_int, marker::PhantomData, ptr::NonNull};
+use std::{ffi::c_int, marker::PhantomData, ptr::NonNull, sync::Once};
 
 use tch::{Device, Tensor};
 
@@ -30,6 +30,15 @@ unsafe extern "C" {
     fn mesh_torch_meter_held(meter: *const RawMeter) -> i64;
     fn mesh_torch_meter_peak(meter: *const RawMeter) -> i64;
     fn mesh_torch_meter_end(meter: *mut RawMeter);
+    fn mesh_torch_clear_memory();
+}
+
+/// From now on the host's memory that libtorch gives is zeros, for the whole process and for good.
+pub(crate) fn clear_memory() {
+    static ONCE: Once = Once::new();
+    // SAFETY: takes nothing and sets one flag of libtorch's, once; a thread that allocates at this moment may still miss it, and sees
+    // nothing but the former value or the new one.
+    ONCE.call_once(|| unsafe { mesh_torch_clear_memory() });
 }
 
 /// Whether nobody but this reference can reach the tensor's bytes, and these lie one behind the other on the CPU.

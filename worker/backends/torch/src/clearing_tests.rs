@@ -1,0 +1,68 @@
+//! Whether a model can show memory that another has freed.
+
+use mesh_backend::{BatchInput, BatchInputs, LoadedModel};
+use mesh_types::{DataType, ModelConfig, Shape};
+use tempfile::TempDir;
+
+use super::{
+    TorchBackend, TorchOptions,
+    tests::{floats, load, raw, scripted, spec},
+};
+
+/// Small enough that its memory comes from what was freed before, and not anew from the system.
+const NUMBERS: usize = 4_096;
+/// What no model here computes by itself.
+const MARK: f32 = 7_777.5;
+const TRIES: usize = 200;
+
+fn model(lines: &str) -> (TempDir, Box<dyn LoadedModel>) {
+    let (folder, path) = scripted("a: Tensor", "Tensor", lines);
+    (folder, load(Some(path), config()).unwrap())
+}
+
+fn config() -> ModelConfig {
+    let numbers = i64::try_from(NUMBERS).unwrap();
+    ModelConfig {
+        max_batch_size: 1,
+        input: vec![spec("a", DataType::Fp32, &[numbers])],
+        output: vec![spec("y", DataType::Fp32, &[numbers])],
+        ..ModelConfig::default()
+    }
+}
+
+fn answer(model: &mut Box<dyn LoadedModel>, value: f32) -> Vec<f32> {
+    let (config, bytes) = (config(), raw(&vec![value; NUMBERS]));
+    let inputs = vec![BatchInput {
+        spec: &config.input[0],
+        shape: Shape::from_slice(&[1, NUMBERS as u64]),
+        parts: vec![&bytes],
+    }];
+    let batch = BatchInputs {
+        rows: 1,
+        inputs,
+        parameters: None,
+    };
+    let outputs = model.execute(&batch).unwrap().outputs;
+    floats(&outputs[0].data)
+}
+
+#[test]
+fn memory_that_is_cleared_shows_nothing_of_what_another_model_has_freed() {
+    let (_one, mut theirs) = model("    return torch.mul(torch.add(a, 0), 1)\n");
+    let empty = "    return torch.empty([torch.size(a, 0), torch.size(a, 1)])\n";
+    let (_other, mut curious) = model(empty);
+    let mut shown = || {
+        assert_eq!(answer(&mut theirs, MARK)[0], MARK);
+        answer(&mut curious, 0.0)
+    };
+    // As libtorch is: what this is about.
+    assert!((0..TRIES).any(|_| shown().contains(&MARK)));
+    let options = TorchOptions {
+        clear_memory: true,
+        ..TorchOptions::default()
+    };
+    drop(TorchBackend::new(options));
+    for _ in 0..TRIES {
+        assert!(shown().iter().all(|number| *number == 0.0));
+    }
+}
