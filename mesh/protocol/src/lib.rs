@@ -22,6 +22,7 @@ pub mod fuzz;
 mod generate;
 pub mod grpc;
 mod lifted;
+mod numbers;
 pub mod openapi;
 mod parameters;
 mod problem;

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::{
     error::{EncodeError, quoted},
+    numbers::{self, Unwritable},
     regions,
     request::OutputOptions,
 };
@@ -148,65 +149,17 @@ fn write_output(out: &mut Vec<u8>, output: &Tensor, binary: bool) -> Result<(), 
     Ok(())
 }
 
+/// Appends the elements of an output, a comma behind each.
 pub(crate) fn write_data(out: &mut Vec<u8>, output: &Tensor) -> Result<(), EncodeError> {
-    let data = &output.data;
-    match output.datatype {
-        DataType::Bool => {
-            for byte in data {
-                out.extend_from_slice(if *byte == 0 { b"false," } else { b"true," });
-            }
-            Ok(())
-        }
-        DataType::Uint8 => each(out, data, |out, raw| integer(out, u8::from_le_bytes(raw))),
-        DataType::Uint16 => each(out, data, |out, raw| integer(out, u16::from_le_bytes(raw))),
-        DataType::Uint32 => each(out, data, |out, raw| integer(out, u32::from_le_bytes(raw))),
-        DataType::Uint64 => each(out, data, |out, raw| integer(out, u64::from_le_bytes(raw))),
-        DataType::Int8 => each(out, data, |out, raw| integer(out, i8::from_le_bytes(raw))),
-        DataType::Int16 => each(out, data, |out, raw| integer(out, i16::from_le_bytes(raw))),
-        DataType::Int32 => each(out, data, |out, raw| integer(out, i32::from_le_bytes(raw))),
-        DataType::Int64 => each(out, data, |out, raw| integer(out, i64::from_le_bytes(raw))),
-        DataType::Fp32 => each(out, data, |out, raw| {
-            let number = f32::from_le_bytes(raw);
-            float(out, output, number, number.is_finite())
-        }),
-        DataType::Fp64 => each(out, data, |out, raw| {
-            let number = f64::from_le_bytes(raw);
-            float(out, output, number, number.is_finite())
-        }),
-        DataType::Bytes => strings(out, output),
-        DataType::Fp16 | DataType::Bf16 => Err(EncodeError::NotInJson {
-            name: quoted(&output.name),
-            datatype: output.datatype,
-        }),
+    let name = || quoted(&output.name);
+    let datatype = output.datatype;
+    if datatype == DataType::Bytes {
+        return strings(out, output);
     }
-}
-
-fn each<const SIZE: usize>(
-    out: &mut Vec<u8>,
-    data: &[u8],
-    write: impl Fn(&mut Vec<u8>, [u8; SIZE]) -> Result<(), EncodeError>,
-) -> Result<(), EncodeError> {
-    // A tensor's bytes are a whole number of elements.
-    for raw in data.as_chunks::<SIZE>().0 {
-        write(out, *raw)?;
-        out.push(b',');
-    }
-    Ok(())
-}
-
-fn integer(out: &mut Vec<u8>, number: impl itoa::Integer) -> Result<(), EncodeError> {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-    Ok(())
-}
-
-fn float(out: &mut Vec<u8>, output: &Tensor, number: impl zmij::Float, finite: bool) -> Result<(), EncodeError> {
-    if !finite {
-        return Err(EncodeError::NotFinite {
-            name: quoted(&output.name),
-        });
-    }
-    out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
-    Ok(())
+    numbers::write(out, datatype, &output.data).map_err(|problem| match problem {
+        Unwritable::NotFinite => EncodeError::NotFinite { name: name() },
+        Unwritable::NoNumbers => EncodeError::NotInJson { name: name(), datatype },
+    })
 }
 
 fn strings(out: &mut Vec<u8>, output: &Tensor) -> Result<(), EncodeError> {

@@ -7,11 +7,14 @@ use mesh_types::{DataType, InferResponse, ModelConfig, Tensor, TensorSpec};
 use super::{error::V1Error, request::Form};
 use crate::{
     error::{EncodeError, quoted},
+    numbers,
     response::write_string,
 };
 
 /// Names of outputs that end so are bytes and no text.
 const BYTES_SUFFIX: &str = "_bytes";
+/// So many numbers are worth a block of their own.
+const LEAST_AT_ONCE: usize = 16;
 
 /// The elements of a tensor, one after the other as JSON.
 struct Elements<'a> {
@@ -97,14 +100,34 @@ impl<'a> Elements<'a> {
             return self.write(out);
         };
         out.push(b'[');
-        for index in 0..*extent {
-            if index > 0 {
-                out.push(b',');
+        if !(inner.is_empty() && self.numbers(out, *extent)) {
+            for index in 0..*extent {
+                if index > 0 {
+                    out.push(b',');
+                }
+                self.nested(out, inner)?;
             }
-            self.nested(out, inner)?;
         }
         out.push(b']');
         Ok(())
+    }
+
+    /// The next elements as a list, where they are many and all are numbers of JSON: whether it is written.
+    fn numbers(&mut self, out: &mut Vec<u8>, count: u64) -> bool {
+        let bytes = (usize::try_from(count).ok())
+            .filter(|count| *count >= LEAST_AT_ONCE)
+            .zip(self.tensor.datatype.element_bytes())
+            .and_then(|(count, size)| count.checked_mul(size));
+        let Some((list, rest)) = bytes.and_then(|bytes| self.rest.split_at_checked(bytes)) else {
+            return false;
+        };
+        if numbers::write(out, self.tensor.datatype, list).is_err() {
+            return false;
+        }
+        // The last one's comma.
+        out.pop();
+        self.rest = rest;
+        true
     }
 }
 

@@ -247,6 +247,35 @@ fn answers_are_by_row_or_whole_with_names_where_there_are_several() {
 }
 
 #[test]
+fn lists_of_any_length_are_written_alike_with_and_without_what_is_no_number() {
+    for count in [1, 15, 16, 17, 300] {
+        let mut values: Vec<f32> = (0..count).map(|at| at as f32 / 3.0 - 40.0).collect();
+        let written = |values: &[f32]| {
+            let list = floats("y", &[2, values.len() as u64 / 2], &values[..values.len() / 2 * 2]);
+            let rows = encode_predictions(&answer(vec![list]), Form::Rows(2)).unwrap();
+            let whole = floats("y", &[values.len() as u64], values);
+            let columns = encode_predictions(&answer(vec![whole]), Form::Columns).unwrap();
+            (String::from_utf8(rows).unwrap(), String::from_utf8(columns).unwrap())
+        };
+        let expected = |values: &[f32]| {
+            let each = values.iter().map(|value| match value.is_nan() {
+                true => "NaN".to_owned(),
+                false => serde_json::to_string(value).unwrap(),
+            });
+            let each: Vec<_> = each.collect();
+            let (first, second) = each[..each.len() / 2 * 2].split_at(each.len() / 2);
+            (
+                format!("{{\"predictions\":[[{}],[{}]]}}", first.join(","), second.join(",")),
+                format!("{{\"outputs\":[{}]}}", each.join(",")),
+            )
+        };
+        assert_eq!(written(&values), expected(&values));
+        *values.last_mut().unwrap() = f32::NAN;
+        assert_eq!(written(&values), expected(&values));
+    }
+}
+
+#[test]
 fn classes_have_labels_or_numbers_and_a_regression_is_one_number_for_each_row() {
     let mut config = config(8, &[("x", DataType::Fp32, &[1])]);
     let response = answer(vec![floats("y", &[2, 2], &[0.25, 0.75, 1.0, 0.0])]);
