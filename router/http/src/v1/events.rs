@@ -2,25 +2,19 @@
 //!
 //! The answer is an event in the same mode, with the caller's id, and the source and type that KServe gives.
 
-use std::borrow::Cow;
-
 use actix_web::{
     HttpResponse,
     http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use bytes::Bytes;
+use mesh_protocol::v1::{RESPONSE_TYPE, check_event, decode_event, event_body};
 use mesh_types::Fault;
-use serde::Deserialize;
-use serde_json::{json, value::RawValue};
 
 const STRUCTURED: &str = "application/cloudevents+json";
 const SPEC_VERSION: HeaderName = HeaderName::from_static("ce-specversion");
 const ID: HeaderName = HeaderName::from_static("ce-id");
 const SOURCE: HeaderName = HeaderName::from_static("ce-source");
 const TYPE: HeaderName = HeaderName::from_static("ce-type");
-const RESPONSE_TYPE: &str = "io.kserve.inference.response";
-/// The longest attribute of an event, in bytes.
-const MAX_ATTRIBUTE_BYTES: usize = 1_024;
 
 /// The event that a request is.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,33 +23,13 @@ pub(crate) enum Event {
     Binary { id: String },
 }
 
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    specversion: Cow<'a, str>,
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    source: Cow<'a, str>,
-    #[serde(borrow, rename = "type")]
-    kind: Cow<'a, str>,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-}
-
 /// The event, if the request is one, and the body within it.
 pub(crate) fn unwrap(headers: &HeaderMap, body: &Bytes) -> Result<(Option<Event>, Bytes), Fault> {
     let structured = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let structured = structured.and_then(|text| text.get(..STRUCTURED.len()));
     if structured.is_some_and(|text| text.eq_ignore_ascii_case(STRUCTURED)) {
-        let envelope: Envelope<'_> = serde_json::from_slice(body)
-            .map_err(|error| Fault::invalid(format!("the body is no CloudEvent: {error}")))?;
-        check(&envelope.specversion, &envelope.id, &envelope.source, &envelope.kind)?;
-        let data = envelope
-            .data
-            .ok_or_else(|| Fault::invalid("the CloudEvent has no 'data', which is the request in JSON"))?;
-        let id = envelope.id.into_owned();
-        return Ok((Some(Event::Structured { id }), body.slice_ref(data.get().as_bytes())));
+        let (id, data) = decode_event(body)?;
+        return Ok((Some(Event::Structured { id }), data));
     }
     if !headers.contains_key(SPEC_VERSION) {
         return Ok((None, body.clone()));
@@ -67,37 +41,17 @@ pub(crate) fn unwrap(headers: &HeaderMap, body: &Bytes) -> Result<(Option<Event>
             .unwrap_or_default()
     };
     let id = attribute(&ID);
-    check(attribute(&SPEC_VERSION), id, attribute(&SOURCE), attribute(&TYPE))?;
+    check_event(attribute(&SPEC_VERSION), id, attribute(&SOURCE), attribute(&TYPE))?;
     Ok((Some(Event::Binary { id: id.to_owned() }), body.clone()))
-}
-
-fn check(version: &str, id: &str, source: &str, kind: &str) -> Result<(), Fault> {
-    if version != "1.0" {
-        return Err(Fault::invalid("the CloudEvent's 'specversion' must be 1.0"));
-    }
-    for (name, value) in [("id", id), ("source", source), ("type", kind)] {
-        if !(1..=MAX_ATTRIBUTE_BYTES).contains(&value.len()) {
-            return Err(Fault::invalid(format!(
-                "the CloudEvent's '{name}' must have 1 to {MAX_ATTRIBUTE_BYTES} bytes"
-            )));
-        }
-    }
-    Ok(())
 }
 
 impl Event {
     /// The answer's body in its event.
     pub(crate) fn wrap(&self, model: &str, body: Vec<u8>) -> Vec<u8> {
-        let Self::Structured { id } = self else { return body };
-        let head = json!({"specversion": "1.0", "id": id, "source": source(model), "type": RESPONSE_TYPE,
-            "datacontenttype": "application/json"});
-        let mut out = head.to_string().into_bytes();
-        // The answer may hold numbers that JSON has none of: it is put in as it is.
-        out.pop();
-        out.extend_from_slice(b",\"data\":");
-        out.extend_from_slice(&body);
-        out.push(b'}');
-        out
+        match self {
+            Self::Structured { id } => event_body(id, &source(model), &body),
+            Self::Binary { .. } => body,
+        }
     }
 
     /// What the answer's head says of its event.
@@ -126,6 +80,9 @@ fn source(model: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mesh_protocol::v1::MAX_ATTRIBUTE_BYTES;
+    use serde_json::json;
+
     use super::*;
 
     fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
@@ -156,21 +113,8 @@ mod tests {
     #[test]
     fn an_event_needs_its_attributes() {
         let structured = headers(&[(CONTENT_TYPE, STRUCTURED)]);
-        for (body, text) in [
-            ("{}", "specversion"),
-            (
-                r#"{"specversion":"0.3","id":"7","source":"s","type":"t","data":1}"#,
-                "must be 1.0",
-            ),
-            (
-                r#"{"specversion":"1.0","id":"","source":"s","type":"t","data":1}"#,
-                "'id'",
-            ),
-            (r#"{"specversion":"1.0","id":"7","source":"s","type":"t"}"#, "'data'"),
-        ] {
-            let fault = unwrap(&structured, &Bytes::from(body)).unwrap_err();
-            assert!(fault.message.contains(text), "{fault}");
-        }
+        let fault = unwrap(&structured, &Bytes::from_static(b"{}")).unwrap_err();
+        assert!(fault.message.contains("specversion"), "{fault}");
         let long = "i".repeat(MAX_ATTRIBUTE_BYTES + 1);
         for (id, well) in [(&long[1..], true), (&long[..], false)] {
             let binary = headers(&[(SPEC_VERSION, "1.0"), (ID, id), (SOURCE, "s"), (TYPE, "t")]);
