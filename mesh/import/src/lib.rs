@@ -30,9 +30,23 @@ pub use plan::{Plan, Planned, PlannedVersion, Said, plan, plan_said};
 
 /// Reads a configuration as an import does, for fuzzing: the number of things there are to be said of it.
 pub fn read_config(text: &str) -> usize {
+    said_of(|data, notes| config::convert(text, "m", data, notes))
+}
+
+/// The same of one in JSON, as a load does.
+fn read_config_json(text: &str) -> usize {
+    said_of(|data, notes| match json::parse(text, None) {
+        Ok(message) => config::convert_message(&message, "m", data, notes),
+        Err(problem) => {
+            notes.refuse("it cannot be read", None, problem);
+            None
+        }
+    })
+}
+
+fn said_of(read: impl FnOnce(&config::DataReader<'_>, &mut note::Notes) -> Option<config::Converted>) -> usize {
     let mut notes = note::Notes::of("m");
-    let nothing = |_: &str, _: &str, _: usize| Err("not there".to_owned());
-    if let Some(converted) = config::convert(text, "m", &nothing, &mut notes) {
+    if let Some(converted) = read(&|_, _, _| Err("not there".to_owned()), &mut notes) {
         config::check(&converted.config, &converted.lines, &mut notes);
     }
     notes.into_all().len()

@@ -113,7 +113,8 @@ fn load(parameters: impl IntoIterator<Item = (String, Said)>) -> Result<LoadPara
                 };
                 let bytes =
                     bytes.ok_or_else(|| wrong("a parameter 'file:<version>/<name>' must be base64 or bytes"))?;
-                load.files.push((file.trim_start_matches(FILE).to_owned(), bytes));
+                load.files
+                    .push((file.strip_prefix(FILE).unwrap_or(file).to_owned(), bytes));
             }
             _ => return Err(unknown(&name, "config and file:<version>/<name>")),
         }
@@ -168,6 +169,13 @@ mod tests {
             assert!(load_of(bad).unwrap_err().contains(part), "{bad}");
         }
         assert!(decode_load(b"[").is_err());
+    }
+
+    #[test]
+    fn two_parameters_are_two_files_whatever_their_names_begin_with() {
+        let load = load_of(r#""config":"{}","file:1/m":"YWJj","file:file:1/m":"ZGVm""#).unwrap();
+        let named = |(name, bytes): (&str, &'static str)| (name.to_owned(), Bytes::from(bytes));
+        assert_eq!(load.files, [("1/m", "abc"), ("file:1/m", "def")].map(named));
     }
 
     #[test]

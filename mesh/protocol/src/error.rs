@@ -157,13 +157,18 @@ impl DecodeError {
 
 impl From<serde_json::Error> for DecodeError {
     fn from(error: serde_json::Error) -> Self {
-        let text = error.to_string();
-        if text.chars().count() <= MAX_JSON_MESSAGE_CHARS {
-            return Self::Json(text);
-        }
-        let start: String = text.chars().take(MAX_JSON_MESSAGE_CHARS).collect();
-        Self::Json(format!("{start}.. at line {} column {}", error.line(), error.column()))
+        Self::Json(what_is_no_json(&error))
     }
+}
+
+/// What is wrong with a body, of bounded length: the parser repeats a text of the caller's whole.
+pub(crate) fn what_is_no_json(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if text.chars().count() <= MAX_JSON_MESSAGE_CHARS {
+        return text;
+    }
+    let start: String = text.chars().take(MAX_JSON_MESSAGE_CHARS).collect();
+    format!("{start}.. at line {} column {}", error.line(), error.column())
 }
 
 impl From<DecodeError> for Fault {

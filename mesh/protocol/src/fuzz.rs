@@ -2,13 +2,18 @@
 //!
 //! Each returns what does not hold; the fuzzer and the tests panic on it. Not for use by the mesh.
 
+mod about;
+
 use bytes::Bytes;
 use mesh_types::{DataType, InferResponse, ModelConfig, Parameters, Tensor, TensorSpec, Version, VersionSelector};
 
 use prost::Message as _;
 
+pub use about::{event, load, settings};
+
 use crate::{
-    DecodedInfer, OutputOptions, decode_generate, decode_index, decode_infer, encode_generate, encode_infer,
+    DecodedInfer, OutputOptions, decode_generate, decode_index, decode_infer, decode_raw, encode_generate,
+    encode_infer,
     grpc::{
         decode_message,
         messages::{ModelInferRequest, ModelInferResponse},
@@ -18,6 +23,11 @@ use crate::{
     serving::{self, Predict, messages::serving::PredictRequest},
     v1::{self, Form},
 };
+
+/// What is said to a caller who has sent something wrong is shorter than this;
+const MOST_CHARS: usize = 500;
+/// where it names what the model has instead, than this.
+const WORDY: usize = 1_000;
 
 /// A body that is all JSON: taken or refused in the same words whether large lists are read apart or not.
 pub fn infer_json(data: &[u8]) -> Result<(), String> {
@@ -41,7 +51,29 @@ pub fn infer_binary(data: &[u8]) -> Result<(), String> {
         u16::MAX => usize::MAX,
         header => usize::from(header),
     };
-    check(&Bytes::copy_from_slice(body), Some(header))
+    let body = Bytes::copy_from_slice(body);
+    if header == 0 {
+        raw(&body)?;
+    }
+    check(&body, Some(header))
+}
+
+/// A body that is one tensor's bytes and nothing else, for models of each datatype: taken as what it is, or refused.
+fn raw(body: &Bytes) -> Result<(), String> {
+    for (rows, dims) in [(0, &[-1][..]), (8, &[-1]), (8, &[2, -1]), (0, &[1])] {
+        for datatype in DataType::ALL {
+            let config = ModelConfig {
+                max_batch_size: rows,
+                input: vec![TensorSpec::new("x", datatype, dims)],
+                ..ModelConfig::default()
+            };
+            match decode_raw("m", VersionSelector::Default, body, &config) {
+                Ok(decoded) => sound(&decoded.request.inputs)?,
+                Err(error) => plain(&error, MOST_CHARS)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A `ModelInferRequest`: what both readers take, the hand-written and the generated one, they take for the same, and an answer
@@ -50,13 +82,7 @@ pub fn infer_message(data: &[u8]) -> Result<(), String> {
     let body = Bytes::copy_from_slice(data);
     let request = match decode_message(&body) {
         Ok(request) => request,
-        Err(error) => {
-            let text = error.to_string();
-            let plain = !text.is_empty() && text.chars().count() < 500;
-            return plain
-                .then_some(())
-                .ok_or_else(|| format!("a message of {} bytes", text.len()));
-        }
+        Err(error) => return plain(&error, MOST_CHARS),
     };
     sound(&request.inputs)?;
     if request.regions.is_some() {
@@ -98,14 +124,17 @@ pub fn infer_message(data: &[u8]) -> Result<(), String> {
 pub fn index(data: &[u8]) -> Result<(), String> {
     match decode_index(data) {
         Ok(_) => Ok(()),
-        Err(error) => {
-            let text = error.to_string();
-            let plain = !text.is_empty() && text.chars().count() < 500;
-            plain
-                .then_some(())
-                .ok_or_else(|| format!("a message of {} bytes", text.len()))
-        }
+        Err(error) => plain(&error, MOST_CHARS),
     }
+}
+
+/// Whether a caller is told in a few words what is wrong.
+fn plain(error: &impl std::fmt::Display, most_chars: usize) -> Result<(), String> {
+    let text = error.to_string();
+    let plain = !text.is_empty() && text.chars().count() < most_chars;
+    plain
+        .then_some(())
+        .ok_or_else(|| format!("a message of {} bytes", text.len()))
 }
 
 /// Runs a body on seeds, and on so many mutations of them, always the same ones.
@@ -228,13 +257,7 @@ pub fn v1(data: &[u8]) -> Result<(), String> {
     }
     let v1::Predict { inputs, form } = match v1::decode_predict(&config, data) {
         Ok(read) => read,
-        Err(error) => {
-            let text = error.to_string();
-            let plain = !text.is_empty() && text.chars().count() < 1_000;
-            return plain
-                .then_some(())
-                .ok_or_else(|| format!("a message of {} bytes", text.len()));
-        }
+        Err(error) => return plain(&error, WORDY),
     };
     sound(&inputs)?;
     let response = InferResponse {
@@ -277,23 +300,17 @@ pub fn serving(data: &[u8]) -> Result<(), String> {
         input: DataType::ALL.iter().map(spec).collect(),
         ..ModelConfig::default()
     };
-    let plain = |text: String| {
-        let plain = !text.is_empty() && text.chars().count() < 1_000;
-        plain
-            .then_some(())
-            .ok_or_else(|| format!("a message of {} bytes", text.len()))
-    };
     let examples = serving::decode_examples(&message).and_then(|examples| examples.inputs(&config));
     match examples {
         Ok(inputs) => sound(&inputs)?,
-        Err(error) => plain(error.to_string())?,
+        Err(error) => plain(&error, WORDY)?,
     }
     if let Err(error) = serving::decode_question(data) {
-        plain(error.to_string())?;
+        plain(&error, WORDY)?;
     }
     let Predict { asked, inputs, .. } = match serving::decode_predict(&message) {
         Ok(read) => read,
-        Err(error) => return plain(error.to_string()),
+        Err(error) => return plain(&error, WORDY),
     };
     sound(&inputs)?;
     let response = InferResponse {
@@ -336,15 +353,7 @@ fn sound(tensors: &[Tensor]) -> Result<(), String> {
 fn check(body: &Bytes, header: Option<usize>) -> Result<(), String> {
     let DecodedInfer { request, outputs } = match decode_infer("m", VersionSelector::Default, body, header) {
         Ok(decoded) => decoded,
-        Err(error) => {
-            let text = error.to_string();
-            let plain = !text.is_empty() && text.chars().count() < 500;
-            return if plain {
-                Ok(())
-            } else {
-                Err(format!("a message of {} bytes", text.len()))
-            };
-        }
+        Err(error) => return plain(&error, MOST_CHARS),
     };
     sound(&request.inputs)?;
     let response = InferResponse {

@@ -1,5 +1,6 @@
 //! What reads bytes from outside, on the seeds of the fuzzers and on twenty thousand mutations of each set: the fuzzers' own bodies,
-//! in every run of the tests. The mutations are always the same; all targets together take some ten seconds.
+//! in every run of the tests. The mutations are always the same; all targets together take some ten seconds. What is guided by coverage
+//! and goes on from what it found before is `cargo xtask fuzz` (tests/fuzz/README.md).
 
 use std::{fs, path::PathBuf};
 
@@ -22,14 +23,18 @@ macro_rules! text {
 const TARGETS: &[(&str, Body)] = &[
     ("condition", text!(mesh_policies::fuzz::condition)),
     ("credential", text!(mesh_policies::fuzz::credential)),
+    ("event", fuzz::event),
     ("generate", fuzz::generate),
     ("index", fuzz::index),
     ("infer_binary", fuzz::infer_binary),
     ("infer_json", fuzz::infer_json),
     ("infer_message", fuzz::infer_message),
     ("key_set", mesh_policies::fuzz::key_set),
+    ("load", fuzz::load),
     ("model_config", text!(mesh_import::fuzz::model_config)),
+    ("model_config_json", text!(mesh_import::fuzz::model_config_json)),
     ("serving", fuzz::serving),
+    ("settings", fuzz::settings),
     ("v1", fuzz::v1),
 ];
 

@@ -10,6 +10,8 @@ use mesh_types::Fault;
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
+use crate::error::what_is_no_json;
+
 /// The longest attribute of an event, in bytes.
 pub const MAX_ATTRIBUTE_BYTES: usize = 1_024;
 /// What kind of event an answer is, as KServe has it.
@@ -54,7 +56,8 @@ struct Envelope<'a> {
 
 /// The id of the event that a body is, and the request in it.
 pub fn decode_event(body: &Bytes) -> Result<(String, Bytes), EventError> {
-    let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|error| EventError::Json(error.to_string()))?;
+    let wrong = |error| EventError::Json(what_is_no_json(&error));
+    let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(wrong)?;
     check_event(&envelope.specversion, &envelope.id, &envelope.source, &envelope.kind)?;
     let data = envelope.data.ok_or(EventError::NoData)?;
     let id = envelope.id.into_owned();
@@ -122,6 +125,16 @@ mod tests {
             let error = read(body).unwrap_err();
             assert!(error.contains(text), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_in_few_words_whatever_was_sent() {
+        let error = decode_event(&format!("\"{}\"", "n".repeat(100_000)).into()).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.len() < 500 && text.contains("no CloudEvent") && text.ends_with("column 100002"),
+            "{text}"
+        );
     }
 
     #[test]
