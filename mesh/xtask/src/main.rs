@@ -70,9 +70,13 @@ enum Command {
         3. every Rust test of the workspace (with cargo-nextest where it is installed), Python clients among them, and the\n   \
         examples in the documentation\n\
         4. licences, bans, sources and advisories of the dependencies, with cargo-deny\n\
-        5. the admin web app in Chromium, against a mesh set up as the demo's\n\n\
+        5. every decoder fuzzed for a minute, as many at a time as there are processors\n\
+        6. the admin web app in Chromium, against a mesh set up as the demo's\n\n\
         With arguments, only the Rust tests that they choose: cargo xtask test -p mesh-router limits")]
     Test {
+        /// For how long each decoder is fuzzed; 0 leaves that out.
+        #[arg(long, value_name = "SECONDS", env = "MESH_FUZZ_SECONDS", default_value_t = 60)]
+        fuzz_seconds: u32,
         /// Handed on to the test runner, such as a part of a test's name.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
@@ -88,13 +92,7 @@ enum Command {
     /// Measure the mesh beside the least that is possible, both in the same run.
     Bench(bench::BenchArguments),
     /// Fuzz what reads bytes from outside; without a target, list the targets.
-    Fuzz {
-        /// Which.
-        target: Option<String>,
-        /// For how long.
-        #[arg(long, default_value_t = 60)]
-        seconds: u32,
-    },
+    Fuzz(fuzz::FuzzArguments),
 }
 
 fn main() -> ExitCode {
@@ -114,12 +112,32 @@ fn perform(command: Command) -> anyhow::Result<()> {
         Command::Packages => packages::provide().map(drop),
         Command::BuildWeb => commands::build_web(),
         Command::Demo(arguments) => demo::run(&arguments),
-        Command::Test { rest } => test::run(&rest),
+        Command::Test { fuzz_seconds, rest } => test::run(fuzz_seconds, &rest),
         Command::TestBrowser => test::browser_alone(),
         Command::Lint => commands::lint(),
         Command::Deny => deny::run(),
         Command::Sbom(arguments) => sbom::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
-        Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_decoders_are_fuzzed_is_said_before_what_is_handed_on() {
+        let test = |given: &[&str]| {
+            let all = [&["xtask", "test"], given].concat();
+            match Arguments::try_parse_from(all).unwrap().command {
+                Command::Test { fuzz_seconds, rest } => (fuzz_seconds, rest),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(test(&[]), (60, vec![]));
+        assert_eq!(test(&["--fuzz-seconds", "5"]), (5, vec![]));
+        let rest = ["-p", "mesh-router", "limits"];
+        assert_eq!(test(&rest), (60, rest.map(str::to_owned).to_vec()));
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     demo::{self, Digits},
     deny,
     environment::{self, Environment},
+    fuzz,
     interrupt::Interrupt,
     node::{Node, NodeSettings, PATIENCE, Ports},
     packages, prerequisites, process,
@@ -23,15 +24,15 @@ use crate::{
 /// Requests per second beside the browser test, so that its charts have something to show.
 const BROWSER_TRAFFIC: u32 = 20;
 
-/// Runs every test; with arguments, only the Rust tests that they choose.
-pub(crate) fn run(rest: &[String]) -> anyhow::Result<()> {
+/// Runs every test, each decoder's fuzzing for so many seconds; with arguments, only the Rust tests that they choose.
+pub(crate) fn run(fuzz_seconds: u32, rest: &[String]) -> anyhow::Result<()> {
     let mut phases = Phases::default();
-    let result = all(rest, &mut phases);
+    let result = all(fuzz_seconds, rest, &mut phases);
     phases.print();
     result
 }
 
-fn all(rest: &[String], phases: &mut Phases) -> anyhow::Result<()> {
+fn all(fuzz_seconds: u32, rest: &[String], phases: &mut Phases) -> anyhow::Result<()> {
     let environment = phases.run("prerequisites and libtorch", || {
         prerequisites::check_node()?;
         prerequisites::check_python()?;
@@ -51,6 +52,9 @@ fn all(rest: &[String], phases: &mut Phases) -> anyhow::Result<()> {
         phases.run("Rust, examples in documentation", || {
             cargo(&environment, &["test", "--workspace", "--doc", "--quiet"])
         })?;
+        if fuzz_seconds > 0 {
+            phases.run("decoders, fuzzed", || fuzz::run_all(fuzz_seconds))?;
+        }
         phases.run("browser", || {
             browser(environment.clone(), &environment::target()?.join("browser"))
         })?;
