@@ -257,9 +257,8 @@ impl Latency {
         };
         let mut moved = 1.0;
         // Only where it takes less: a size that is thought to take too little is used, and soon put right.
-        let stale = took < point.mean
-            && point.seen < SEEN_OFTEN
-            && self.observations.wrapping_sub(point.seen_at) > STALE_AFTER;
+        let stale =
+            took < point.mean && point.seen < SEEN_OFTEN && self.observations.wrapping_sub(point.seen_at) > STALE_AFTER;
         point.seen_at = self.observations;
         if steady {
             if stale {

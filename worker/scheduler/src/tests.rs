@@ -933,7 +933,9 @@ fn a_smaller_size_that_took_long_once_is_tried_again_and_used() {
     let (mut now, mut sizes) = (Duration::ZERO, Vec::new());
     for _ in 0..1_000 {
         while bench.scheduler.waiting(&"m") < 16 {
-            bench.offer_with(now, |item| item.deadline = item.arrived + 1_000 * MS).unwrap();
+            bench
+                .offer_with(now, |item| item.deadline = item.arrived + 1_000 * MS)
+                .unwrap();
         }
         let batch = bench.poll(now).batch.unwrap();
         let busy = MS * batch.rows;

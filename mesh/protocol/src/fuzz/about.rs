@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::{MOST_CHARS, plain};
 use crate::{
-    LoadParameters, MAX_LOAD_FILES, RegionStatus, decode_load, decode_log_change, decode_system_region,
-    decode_trace_change, decode_unload,
+    CudaRegion, LoadParameters, MAX_LOAD_FILES, RegionStatus, decode_cuda_region, decode_load, decode_log_change,
+    decode_system_region, decode_trace_change, decode_unload,
     grpc::messages::{
         LogSettingsRequest, ModelRepositoryParameter, RepositoryModelLoadRequest, RepositoryModelUnloadRequest,
         SystemSharedMemoryRegisterRequest, TraceSettingRequest, model_repository_parameter::ParameterChoice,
@@ -98,6 +98,21 @@ pub fn settings(data: &[u8]) -> Result<(), String> {
             let one = body.strip_prefix(b"[").and_then(|body| body.strip_suffix(b"]"));
             if decode_system_region(one.unwrap_or_default()).as_ref() != Ok(&region) {
                 return Err("a region reads back as something else".to_owned());
+            }
+        }
+        Err(error) => plain(&error, MOST_CHARS)?,
+    }
+    match decode_cuda_region(data) {
+        Ok(CudaRegion {
+            handle,
+            device,
+            byte_size,
+        }) => {
+            let again =
+                json!({"raw_handle": {"b64": STANDARD.encode(&handle)}, "device_id": device, "byte_size": byte_size});
+            let back = decode_cuda_region(again.to_string().as_bytes()).map(|region| region.handle);
+            if back.as_ref() != Ok(&handle) {
+                return Err("a region of CUDA memory reads back as something else".to_owned());
             }
         }
         Err(error) => plain(&error, MOST_CHARS)?,

@@ -2,10 +2,10 @@
 //!
 //! The C library's allocator gives threads that find its arenas taken another one, up to eight for each processor, and trimming gives
 //! back only pages of which nothing is in use. Each load is a thread of its own: with as many arenas as there may be, each load
-//! left pages of another one in use, and what was resident grew by a hundredth in fifty loads though nothing leaked. So there are
-//! [`MAX_ARENAS`]; what is small comes from each thread's own cache anyway.
+//! left pages of another one in use, and what was resident grew by a hundredth in fifty loads though nothing leaked. So there are as
+//! many as processors ([`most_arenas`]); what is small comes from each thread's own cache anyway.
 
-use std::ffi::c_int;
+use std::{ffi::c_int, num::NonZeroUsize};
 
 use mesh_types::DeviceKind;
 
@@ -29,13 +29,26 @@ pub(crate) fn memory(kind: DeviceKind) {
     unsafe { mesh_torch_trim() }
 }
 
-/// The most arenas of the C library's allocator.
-pub(crate) const MAX_ARENAS: u8 = 4;
+/// With few processors there are so many arenas all the same: loads and device threads are more than processors.
+const FEWEST_ARENAS: usize = 4;
+/// With ever so many processors there are no more.
+const MAX_ARENAS: usize = 128;
 
-/// Keeps the C library's allocator to [`MAX_ARENAS`], as far as it has not made more already.
+/// The most arenas of the C library's allocator, where there are so many processors.
+const fn most_arenas(processors: usize) -> usize {
+    match processors {
+        ..FEWEST_ARENAS => FEWEST_ARENAS,
+        FEWEST_ARENAS..=MAX_ARENAS => processors,
+        _ => MAX_ARENAS,
+    }
+}
+
+/// Keeps the C library's allocator to as many arenas as there are processors, as far as it has not made more already.
 pub(crate) fn limit_arenas() {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let most = c_int::try_from(most_arenas(processors)).unwrap_or(c_int::MAX);
     // SAFETY: takes a number; the C library's allocator locks itself.
-    unsafe { mesh_torch_limit_arenas(c_int::from(MAX_ARENAS)) }
+    unsafe { mesh_torch_limit_arenas(most) }
 }
 
 /// What the C library's allocator has, from which libtorch takes the host's memory.
@@ -96,10 +109,14 @@ mod tests {
             }
         });
         let after = host_heap().unwrap();
-        assert!(
-            after.arenas <= before.arenas.max(u64::from(MAX_ARENAS)),
-            "{before:?} {after:?}"
-        );
+        let most = most_arenas(std::thread::available_parallelism().unwrap().get());
+        assert!(after.arenas <= before.arenas.max(most as u64), "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn there_are_as_many_arenas_as_processors_within_bounds() {
+        let arenas = [1, 3, 4, 5, 128, 129, 4_096].map(most_arenas);
+        assert_eq!(arenas, [4, 4, 4, 5, 128, 128, 128]);
     }
 
     #[test]
