@@ -213,12 +213,9 @@ fn any_document() -> Schema {
     document.build().into()
 }
 
-fn components() -> ComponentsBuilder {
-    let mut components = ComponentsBuilder::new();
-    for kind in Kind::ALL {
-        components = components.schema(format!("{kind}Resource"), resource_schema(kind));
-    }
-    let schemas = Schemas::default()
+/// What bodies are made of.
+fn schemas() -> Schemas {
+    Schemas::default()
         .with::<ResourceSchema>()
         .with::<Metadata>()
         .with::<TenantSpec>()
@@ -264,9 +261,16 @@ fn components() -> ComponentsBuilder {
         .with::<GraphView>()
         .with::<UsageView>()
         .with::<UsageList>()
-        .with::<SubjectUsageList>();
+        .with::<SubjectUsageList>()
+}
+
+fn components() -> ComponentsBuilder {
+    let mut components = ComponentsBuilder::new();
+    for kind in Kind::ALL {
+        components = components.schema(format!("{kind}Resource"), resource_schema(kind));
+    }
     components
-        .schemas_from_iter(schemas.0)
+        .schemas_from_iter(schemas().0)
         .schema("DeviceList", list_of("DeviceDetail"))
         .schema("DoorList", list_of("DoorView"))
         .schema("OpenApiDocument", any_document())

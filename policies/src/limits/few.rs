@@ -150,6 +150,12 @@ mod tests {
         for number in 0..=MAX_LISTED {
             assert_eq!(few.get_mut(&id(number)), Some(&mut { number }));
         }
+    }
+
+    #[test]
+    fn who_comes_again_is_changed_and_who_is_let_go_of_leaves_no_room() {
+        let mut few = BySubject::default();
+        (0..=MAX_LISTED).for_each(|number| few.add(id(number), number));
         few.add(id(0), 100);
         assert_eq!((few.len(), few.get_mut(&id(0))), (MAX_LISTED + 1, Some(&mut 100)));
         few.retain(|number| *number != 100);
