@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "shim/shim.cpp",
     "shim/error.cpp",
     "shim/hearing.cpp",
@@ -11,6 +11,7 @@ const SOURCES: [&str; 9] = [
     "shim/package.cpp",
     "shim/release.cpp",
     "shim/schema.cpp",
+    "shim/turns.cpp",
     "shim/variants.cpp",
 ];
 
