@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 9] = [
     "shim/shim.cpp",
     "shim/error.cpp",
     "shim/hearing.cpp",
@@ -11,7 +11,6 @@ const SOURCES: [&str; 10] = [
     "shim/package.cpp",
     "shim/release.cpp",
     "shim/schema.cpp",
-    "shim/turns.cpp",
     "shim/variants.cpp",
 ];
 

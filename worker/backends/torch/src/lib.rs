@@ -34,7 +34,6 @@ mod probe;
 mod release;
 mod schema;
 mod shim;
-mod turns;
 mod variants;
 
 use std::{path::Path, sync::Arc};
@@ -138,7 +137,6 @@ impl Backend for TorchBackend {
     fn enter_thread(&self) {
         // libtorch keeps this per calling thread (OpenMP), so it is set where models will run.
         tch::set_num_threads(i32::from(self.options.intra_op_threads.max(1)));
-        turns::ask_for_long_ones();
     }
 
     fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError> {
