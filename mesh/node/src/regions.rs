@@ -85,7 +85,7 @@ mod of_devices {
     }
 
     impl DeviceObject for Object {
-        fn size(&self) -> Option<u64> {
+        fn size(&self) -> u64 {
             self.0.size()
         }
 

@@ -29,8 +29,8 @@ pub trait DeviceMemory: fmt::Debug + Send + Sync + 'static {
 
 /// Memory on a device that is open for as long as this is held.
 pub trait DeviceObject: fmt::Debug + Send + Sync {
-    /// How long it is; none where the driver does not say.
-    fn size(&self) -> Option<u64>;
+    /// How long it is, in bytes.
+    fn size(&self) -> u64;
 
     /// Fills the buffer from there.
     fn read(&self, buffer: &mut [u8], from: u64) -> io::Result<()>;

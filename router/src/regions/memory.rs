@@ -46,15 +46,16 @@ impl Memory {
     pub(super) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::System { object: one, .. }, Self::System { object: other, .. }) => one.is_same(other),
-            (Self::Cuda(one), Self::Cuda(other)) => (one.device, one.handle) == (other.device, other.handle),
+            // By whichever device it was opened: others may reach its memory.
+            (Self::Cuda(one), Self::Cuda(other)) => one.handle == other.handle,
             _ => false,
         }
     }
 
-    /// How long it is now; none where that is not known before it is copied.
-    pub(super) fn size(&self) -> io::Result<Option<u64>> {
+    /// How long it is now.
+    pub(super) fn size(&self) -> io::Result<u64> {
         match self {
-            Self::System { object, .. } => object.size().map(Some),
+            Self::System { object, .. } => object.size(),
             Self::Cuda(opened) => Ok(opened.object.size()),
         }
     }

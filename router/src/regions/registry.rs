@@ -112,6 +112,8 @@ impl Regions {
     /// Registers a region of a tenant's in the memory of a CUDA device.
     pub fn register_cuda(&self, tenant: &TenantId, name: &str, what: &CudaRegistration<'_>) -> Result<(), RegionError> {
         let on = self.on()?;
+        // Opening costs more than to look, so it is looked first.
+        on.known.read().has_room(tenant, name)?;
         let held = on.open_cuda(name, what)?;
         let not_opened = RegionError::HandleNotOpened {
             name: quoted(name),
@@ -169,6 +171,21 @@ impl Regions {
 }
 
 impl Known {
+    /// Whether the tenant may have one more of this name.
+    fn has_room(&self, tenant: &TenantId, name: &str) -> Result<(), RegionError> {
+        let regions = self.tenants.get(tenant);
+        if regions.is_some_and(|regions| regions.contains_key(name)) {
+            return Err(RegionError::Taken { name: quoted(name) });
+        }
+        if regions.map_or(0, BTreeMap::len) >= MAX_REGIONS_PER_TENANT {
+            return Err(RegionError::TooManyOfTenant);
+        }
+        if self.count >= MAX_REGIONS {
+            return Err(RegionError::TooMany);
+        }
+        Ok(())
+    }
+
     fn count_anew(&mut self) {
         self.tenants.retain(|_, regions| !regions.is_empty());
         self.count = self.tenants.values().map(BTreeMap::len).sum();
@@ -213,26 +230,15 @@ impl On {
         if others.any(|(_, regions)| regions.values().any(|other| other.memory.is_same(&held.memory))) {
             return Err(not_opened);
         }
-        let end = offset.checked_add(bytes);
-        // Where the size is not known, the driver refuses to copy what lies beyond it.
-        if end.is_none_or(|end| size.is_some_and(|size| end > size)) {
+        if offset.checked_add(bytes).is_none_or(|end| end > size) {
             return Err(RegionError::Beyond {
                 name: quoted(&name),
                 offset,
                 bytes,
-                size: size.unwrap_or(u64::MAX),
+                size,
             });
         }
-        let regions = known.tenants.get(tenant);
-        if regions.is_some_and(|regions| regions.contains_key(&name)) {
-            return Err(RegionError::Taken { name: quoted(&name) });
-        }
-        if regions.map_or(0, BTreeMap::len) >= MAX_REGIONS_PER_TENANT {
-            return Err(RegionError::TooManyOfTenant);
-        }
-        if known.count >= MAX_REGIONS {
-            return Err(RegionError::TooMany);
-        }
+        known.has_room(tenant, &name)?;
         let regions = known.tenants.entry(tenant.clone()).or_default();
         regions.insert(name, Arc::new(held));
         known.count += 1;

@@ -136,7 +136,7 @@ impl Found {
     /// Whether the memory still reaches as far as this.
     fn is_still_there(&self) -> Result<(), RegionError> {
         let size = self.held.memory.size().map_err(|error| self.failed(&error))?;
-        if size.is_some_and(|size| size < self.from + self.bytes) {
+        if size < self.from + self.bytes {
             return Err(self.shrunk());
         }
         Ok(())

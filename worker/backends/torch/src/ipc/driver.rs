@@ -39,6 +39,9 @@ pub enum CudaMemoryError {
     /// There is no such device.
     #[error("there is no CUDA device {0}")]
     NoDevice(u16),
+    /// The driver tells an allocation that the memory does not lie in.
+    #[error("cuMemGetAddressRange answers another allocation")]
+    Range,
     /// The driver refuses a call.
     #[error("{call} answers {name}")]
     Refused {

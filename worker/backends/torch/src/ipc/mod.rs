@@ -8,11 +8,12 @@
 //! only an operator can allow this).
 
 use std::{
+    collections::HashMap,
     ffi::{c_int, c_uint},
     fmt, io,
     path::Path,
     ptr,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 mod driver;
@@ -28,10 +29,17 @@ pub const CUDA_DRIVER: &str = "libcuda.so.1";
 /// `CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS`, the one flag that the call takes.
 const LAZY_PEER_ACCESS: c_uint = 1;
 
-/// Opens memory of other processes. Clones share the driver.
-#[derive(Debug, Clone)]
+/// Opens memory of other processes.
 pub struct CudaMemory {
     driver: Arc<Driver>,
+    /// Those of devices that were asked for, by index: to make one and to end it costs more than all copies, so they stay.
+    contexts: Mutex<HashMap<u16, Arc<HeldContext>>>,
+}
+
+impl fmt::Debug for CudaMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CudaMemory").finish_non_exhaustive()
+    }
 }
 
 impl CudaMemory {
@@ -39,30 +47,48 @@ impl CudaMemory {
     pub fn start(library: &Path) -> Result<Self, CudaMemoryError> {
         Ok(Self {
             driver: Arc::new(Driver::start(library)?),
+            contexts: Mutex::default(),
         })
     }
 
-    /// Opens the memory of a handle on the device with this index. Opened again, it is the same memory.
+    /// The context of the device with this index; there are as many as devices.
+    fn context(&self, device: u16) -> Result<Arc<HeldContext>, CudaMemoryError> {
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = contexts.get(&device) {
+            return Ok(held.clone());
+        }
+        let held = Arc::new(HeldContext::retain(self.driver.clone(), device)?);
+        contexts.insert(device, held.clone());
+        Ok(held)
+    }
+
+    /// Opens the memory of a handle on the device with this index. Opened again, it is the same memory. What has a size that the driver
+    /// does not tell is not opened: nothing else would keep copies within it.
     pub fn open(&self, device: u16, handle: [u8; 64]) -> Result<OpenMemory, CudaMemoryError> {
-        let held = HeldContext::retain(self.driver.clone(), device)?;
-        let (address, size) = held.within(|driver| {
+        let held = self.context(device)?;
+        let address = held.within(|driver| {
             let mut address = 0;
             // SAFETY: the pointer is to a number of this frame, and the handle is a copy; what is no handle is refused.
             let answer = unsafe { (driver.open)(&raw mut address, Handle(handle), LAZY_PEER_ACCESS) };
-            driver.check("cuIpcOpenMemHandle", answer)?;
-            Ok((address, size_behind(driver, address)))
+            driver.check("cuIpcOpenMemHandle", answer).map(|()| address)
         })?;
-        Ok(OpenMemory { held, address, size })
+        // Closed when it is dropped, also where its size is not told.
+        let mut open = OpenMemory { held, address, size: 0 };
+        open.size = open.held.within(|driver| size_behind(driver, address))?;
+        Ok(open)
     }
 }
 
-/// How much of its allocation lies behind an address; none where the driver does not say.
-fn size_behind(driver: &Driver, address: Address) -> Option<u64> {
+/// How much of its allocation lies behind an address.
+fn size_behind(driver: &Driver, address: Address) -> Result<u64, CudaMemoryError> {
     let (mut base, mut size) = (0, 0);
     // SAFETY: the pointers are to numbers of this frame.
     let answer = unsafe { (driver.range)(&raw mut base, &raw mut size, address) };
-    driver.check("cuMemGetAddressRange", answer).ok()?;
-    (size as u64).checked_sub(address.checked_sub(base)?)
+    driver.check("cuMemGetAddressRange", answer)?;
+    let behind = address
+        .checked_sub(base)
+        .and_then(|before| (size as u64).checked_sub(before));
+    behind.ok_or(CudaMemoryError::Range)
 }
 
 /// A device's primary context, held for as long as this is.
@@ -115,9 +141,9 @@ impl Drop for HeldContext {
 
 /// Memory of another process that is open.
 pub struct OpenMemory {
-    held: HeldContext,
+    held: Arc<HeldContext>,
     address: Address,
-    size: Option<u64>,
+    size: u64,
 }
 
 impl fmt::Debug for OpenMemory {
@@ -131,8 +157,8 @@ impl fmt::Debug for OpenMemory {
 }
 
 impl OpenMemory {
-    /// How long it is, in bytes; none where the driver does not say.
-    pub fn size(&self) -> Option<u64> {
+    /// How long it is, in bytes.
+    pub fn size(&self) -> u64 {
         self.size
     }
 
@@ -141,8 +167,7 @@ impl OpenMemory {
         let address = self.at(from, buffer.len())?;
         let (to, count) = (buffer.as_mut_ptr().cast(), buffer.len());
         let read = self.held.within(|driver| {
-            // SAFETY: the buffer is borrowed mutably and has so many bytes; the address lies within open memory as far as its size
-            // is known, and the driver refuses what does not.
+            // SAFETY: the buffer is borrowed mutably and has so many bytes, and so many of open memory lie behind the address.
             driver.check("cuMemcpyDtoH", unsafe { (driver.to_host)(to, address, count) })
         });
         read.map_err(io::Error::other)
@@ -152,7 +177,7 @@ impl OpenMemory {
     pub fn write(&self, bytes: &[u8], to: u64) -> io::Result<()> {
         let address = self.at(to, bytes.len())?;
         let written = self.held.within(|driver| {
-            // SAFETY: the bytes are borrowed, and the address lies within open memory as far as its size is known.
+            // SAFETY: the bytes are borrowed, and so many of open memory lie behind the address.
             let answer = unsafe { (driver.to_device)(address, bytes.as_ptr().cast(), bytes.len()) };
             driver.check("cuMemcpyHtoD", answer)?;
             // A copy from memory that is not pinned may still be under way when the call returns.
@@ -165,7 +190,7 @@ impl OpenMemory {
     /// The address of a part that lies within.
     fn at(&self, offset: u64, count: usize) -> io::Result<Address> {
         let end = offset.checked_add(count as u64);
-        let within = end.is_some_and(|end| self.size.is_none_or(|size| end <= size));
+        let within = end.is_some_and(|end| end <= self.size);
         let address = self.address.checked_add(offset).filter(|_| within);
         address.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
     }
