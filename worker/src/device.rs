@@ -86,6 +86,8 @@ pub(crate) struct DeviceActor {
     pub(crate) memory: Memory,
     /// When requests whose callers have gone were looked for last.
     pub(crate) swept: Instant,
+    /// Whether memory is cleared before a model gets it, because an isolated tenant has called.
+    pub(crate) clears: bool,
     alarm: Option<AlarmClock>,
     _lifeline: Lifeline,
 }
@@ -109,6 +111,7 @@ impl DeviceActor {
             scheduler: Scheduler::new(crew.places()),
             memory: Memory::read(parts.memory.as_deref(), parts.thread.shared.device),
             swept: parts.thread.clock.now(),
+            clears: false,
             crew,
             loads: Loads::new(parts.parallel_loads),
             parts,

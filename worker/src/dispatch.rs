@@ -33,6 +33,7 @@ impl DeviceActor {
             let Some(queued) = self.parts.thread.shared.arrivals.pop() else {
                 return;
             };
+            self.clear_for(&queued);
             let key = queued.job.version.clone();
             let admitted = self.has_room_in_line(&queued);
             let particular = match admitted.and_then(|config| self.admits(&queued.job).map(|()| config)) {
@@ -76,6 +77,15 @@ impl DeviceActor {
                     self.refuse(payload, fault);
                 }
             }
+        }
+    }
+
+    /// From the first request of an isolated tenant on, and before anything of it lies where models run, no model gets memory in which
+    /// something of another's is left.
+    fn clear_for(&mut self, queued: &Queued) {
+        if queued.job.standing.share.isolated && !std::mem::replace(&mut self.clears, true) {
+            let backends = &self.parts.thread.backends;
+            backends.iter().for_each(|backend| backend.clear_memory());
         }
     }
 

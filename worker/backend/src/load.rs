@@ -55,6 +55,10 @@ pub trait Backend: Send + Sync {
     /// it to the device thread that will run it; after a crash also on that device thread.
     fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError>;
 
+    /// From now on a model gets no memory of the host in which something of another's could be left, as far as the runtime can see to
+    /// that: there is data that must not show. Said any number of times; it costs time with each allocation.
+    fn clear_memory(&self) {}
+
     /// Gives memory of models that are gone back to the system, as far as the runtime keeps any. May take long; called
     /// beside running models, and never on a device thread.
     fn release_memory(&self, device: DeviceId) {

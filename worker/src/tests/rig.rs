@@ -20,6 +20,8 @@ pub(super) struct Seen {
     pub(super) alive: BTreeMap<String, usize>,
     /// Names of the threads that ran each model, not on zeros as in warm-up.
     pub(super) threads: BTreeMap<String, std::collections::BTreeSet<String>>,
+    /// How often memory was asked to be cleared from then on.
+    pub(super) cleared: usize,
 }
 
 #[derive(Debug, Default)]
@@ -148,6 +150,10 @@ impl Backend for Watched {
         self.inner
             .estimate(spec)
             .filter(|bytes| *bytes > 0 && spec.artifact.is_none())
+    }
+
+    fn clear_memory(&self) {
+        self.seen.lock().cleared += 1;
     }
 
     fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError> {

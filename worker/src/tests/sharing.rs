@@ -122,6 +122,26 @@ fn an_isolated_tenant_is_alone_in_its_batches() {
 }
 
 #[test]
+fn memory_is_cleared_from_an_isolated_tenants_first_request_on() {
+    with_rig(&WorkerConfig::default(), |rig| async move {
+        rig.load(named("identity", "identity", |_| {})).await;
+        let submit = |isolated| {
+            let mut job = of("a", "identity", 1.0, FAR);
+            job.standing.share.isolated = isolated;
+            rig.worker.submit(CPU, job).unwrap()
+        };
+        submit(false).await.unwrap();
+        assert_eq!(rig.seen.lock().cleared, 0);
+        for _ in 0..3 {
+            submit(true).await.unwrap();
+            submit(false).await.unwrap();
+            assert_eq!(rig.seen.lock().cleared, 1, "once, for good");
+        }
+        rig
+    });
+}
+
+#[test]
 fn a_request_that_would_be_late_is_refused_at_once_with_the_time_to_come_back() {
     with_worker(&WorkerConfig::default(), |worker| async move {
         worker.load(CPU, busy(|_| {})).await.unwrap();

@@ -148,6 +148,10 @@ impl Backend for TorchBackend {
         )?))
     }
 
+    fn clear_memory(&self) {
+        shim::clear_memory();
+    }
+
     fn release_memory(&self, device: DeviceId) {
         release::memory(device.kind);
     }
