@@ -111,6 +111,8 @@ struct Book {
     /// Its size after it was last written anew, or read.
     settled: u64,
     newest: BTreeMap<Key, Usage>,
+    /// Whether a write has failed: half a line may lie at the end.
+    torn: bool,
 }
 
 /// A tenant, or a subject of its tokens.
@@ -138,6 +140,7 @@ impl Book {
             bytes: 0,
             settled: 0,
             newest: BTreeMap::new(),
+            torn: false,
         };
         let damaged = book.read_all()?;
         if damaged > 0 {
@@ -168,8 +171,12 @@ impl Book {
 
     fn keep(&mut self, usages: &[TenantUsage]) -> io::Result<()> {
         let text: String = usages.iter().filter_map(written).collect();
+        if std::mem::replace(&mut self.torn, true) {
+            self.write_anew()?;
+        }
         self.file.write_all(text.as_bytes())?;
         self.file.sync_data()?;
+        self.torn = false;
         self.bytes += text.len() as u64;
         for TenantUsage { tenant, subject, usage } in usages {
             self.newest.insert((tenant.clone(), subject.clone()), *usage);
@@ -312,6 +319,25 @@ mod tests {
             // What was not kept is lost, and nothing else.
         }
         assert_eq!(used(&limiter(), "globex"), None);
+    }
+
+    #[test]
+    fn a_write_that_fails_half_way_spoils_nothing_that_is_written_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage");
+        let limiter = limiter();
+        let keeper = UsageKeeper::open(&path, &limiter).unwrap();
+        ask(&limiter, "acme");
+        let good = std::mem::replace(&mut keeper.0.lock().file, File::open(&path).unwrap());
+        // Only open for reading: it fails.
+        keeper.keep(&limiter);
+        keeper.0.lock().file = good;
+        fs::write(&path, "1 {\"half a li").unwrap();
+        ask(&limiter, "globex");
+        keeper.keep(&limiter);
+        let book = Book::open(&path).unwrap();
+        let there: Vec<_> = book.newest.keys().map(|(tenant, _)| tenant.as_str()).collect();
+        assert_eq!(there, ["acme", "globex"]);
     }
 
     #[test]

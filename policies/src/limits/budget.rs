@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{
     Told,
+    ledger::Bill,
     rule::{Amounts, LimitError, Rule, Unit},
     terms::{Terms, amount, as_shown},
     usage::Counts,
@@ -64,12 +65,14 @@ impl Counts {
         }
     }
 
-    /// What was taken for a device becomes what it was; after [`Counts::follow`].
-    pub(super) fn true_up(&mut self, reserved: u64, ran: u64) {
+    /// What was taken for a device becomes what it was; after [`Counts::follow`]. What was taken of a window that has ended is no more
+    /// to be given back: it is nothing of this one.
+    pub(super) fn true_up(&mut self, bill: &Bill) {
+        let (reserved, ran) = (bill.reserved, bill.ran);
         if ran >= reserved {
             self.add(&[0, 0, 0, ran - reserved]);
         } else {
-            self.take_back(&[0, 0, 0, reserved - ran]);
+            self.take_back_of(bill.since, &[0, 0, 0, reserved - ran]);
         }
     }
 }

@@ -263,6 +263,8 @@ pub(super) struct Bill {
     pub(super) rows: u64,
     pub(super) reserved: u64,
     pub(super) ran: u64,
+    /// The Unix second at which it was reserved.
+    pub(super) since: i64,
 }
 
 /// All counters of a tenant. Each subject's are made when it first calls.
@@ -415,7 +417,7 @@ impl State {
     ) {
         for subject in subjects {
             if let Ok(Some(counts)) = self.counts(subject, at) {
-                counts.true_up(bill.reserved, bill.ran);
+                counts.true_up(bill);
             }
             let spared = spared.has(subject.scope());
             let bill = if spared {

@@ -220,7 +220,7 @@ impl Admission {
             Ok(told) => {
                 self.told.shadowed.extend(told.shadowed);
                 self.told.passed.extend(told.passed);
-                self.charged(spared, (rows, charge.input_bytes), reserved);
+                self.charged(spared, (rows, charge.input_bytes), (reserved, at.unix));
                 Ok(self)
             }
             Err(error) => {

@@ -44,7 +44,8 @@ impl Admission {
         }
     }
 
-    pub(super) fn charged(&mut self, spared: Scopes, (rows, bytes): (u64, u64), reserved: u64) {
+    /// It has taken this; `reserved` of devices at this Unix second.
+    pub(super) fn charged(&mut self, spared: Scopes, (rows, bytes): (u64, u64), (reserved, since): (u64, i64)) {
         self.spared = spared;
         self.ticket = Some(Arc::new(Ticket {
             caller: self.caller.clone(),
@@ -52,6 +53,7 @@ impl Admission {
             rows,
             bytes,
             reserved,
+            since,
             waits: AtomicBool::new(true),
             ran: AtomicU64::new(0),
         }));
@@ -98,6 +100,8 @@ pub(super) struct Ticket {
     bytes: u64,
     /// Microseconds of devices that were taken for it.
     reserved: u64,
+    /// The Unix second at which they were.
+    since: i64,
     /// Whether it still waits for a device.
     waits: AtomicBool,
     /// Nanoseconds of devices that it has used.
@@ -145,6 +149,7 @@ impl Drop for Ticket {
         let bill = Bill {
             rows: self.rows,
             reserved: self.reserved,
+            since: self.since,
             ran: self.ran.load(Ordering::Acquire).div_ceil(1_000),
         };
         let time = &self.caller.ledger.time;

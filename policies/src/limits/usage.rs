@@ -59,6 +59,12 @@ pub(super) struct Counts {
     pub(super) changed: bool,
 }
 
+fn subtract(counts: &mut Amounts, amounts: &Amounts) {
+    for (count, amount) in counts.iter_mut().zip(amounts) {
+        *count = count.saturating_sub(*amount);
+    }
+}
+
 impl Counts {
     /// Brings it to this Unix second.
     pub(super) fn follow(&mut self, unix: i64) {
@@ -93,13 +99,23 @@ impl Counts {
         }
     }
 
-    /// Takes back what was counted and did not come about.
+    /// Takes back what was counted in these windows and did not come about.
     pub(super) fn take_back(&mut self, amounts: &Amounts) {
+        subtract(&mut self.usage.daily, amounts);
+        subtract(&mut self.usage.monthly, amounts);
         self.changed = true;
-        for counts in [&mut self.usage.daily, &mut self.usage.monthly] {
-            for (count, amount) in counts.iter_mut().zip(amounts) {
-                *count = count.saturating_sub(*amount);
-            }
+    }
+
+    /// Takes back what was counted at this Unix second, of the windows that it lies in.
+    pub(super) fn take_back_of(&mut self, unix: i64, amounts: &Amounts) {
+        let day = unix.div_euclid(DAY);
+        if day == self.usage.day {
+            subtract(&mut self.usage.daily, amounts);
+            self.changed = true;
+        }
+        if month_of(day) == self.usage.month {
+            subtract(&mut self.usage.monthly, amounts);
+            self.changed = true;
         }
     }
 
@@ -175,6 +191,33 @@ fn first_day(month: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::ledger::Bill;
+
+    #[test]
+    fn what_was_set_apart_is_given_back_to_the_windows_in_which_it_was() {
+        // The last seconds of a day in the midst of a month, and those of a month.
+        for before in [(first_day(40) + 9) * DAY + DAY - 10, first_day(41) * DAY - 10] {
+            let after = before + 20;
+            let bill = |reserved, ran, since| Bill {
+                rows: 1,
+                reserved,
+                ran,
+                since,
+            };
+            let mut counts = Counts::default();
+            counts.follow(before);
+            counts.add(&[1, 0, 0, 500]);
+            counts.follow(after);
+            counts.add(&[1, 0, 0, 100]);
+            counts.true_up(&bill(500, 0, before));
+            assert_eq!((counts.usage.daily[3], counts.usage.monthly[3]), (100, 100), "{before}");
+            counts.true_up(&bill(100, 40, after));
+            assert_eq!((counts.usage.daily[3], counts.usage.monthly[3]), (40, 40), "{before}");
+            // What has run is this day's, whenever it was set apart.
+            counts.true_up(&bill(10, 30, before));
+            assert_eq!(counts.usage.daily[3], 60);
+        }
+    }
 
     #[test]
     fn months_follow_the_calendar() {
