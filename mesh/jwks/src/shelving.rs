@@ -5,7 +5,8 @@
 //! shelf, so that a set is either written before its issuer is forgotten, or not at all. Times no write and fetches nothing.
 //!
 //! Invariants: what no followed book has on the shelf is gone once [`Shelving::tidy`] has run after the last change; a set is kept only
-//! for the very book that is followed, so a declaration that has changed leaves nothing behind that the former one brought; as many names
+//! for the very book that is followed, so a declaration that has changed while the mesh runs leaves nothing behind that the former one
+//! brought (after a start, what does not fit its declaration is not read); as many names
 //! are known as books were followed since the shelf was last tidied.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};

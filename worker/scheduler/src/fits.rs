@@ -2,7 +2,7 @@
 //!
 //! Kept apart from latencies: those are forgotten for shapes that are used longer ago than others, and learnt again at no cost,
 //! while a batch that finds no memory costs everybody in it. Only shapes for which memory ran out are here, and each leaves once
-//! batches as large as the model takes have gone well.
+//! so many batches have gone well, of however many rows, that its limit is raised to what the model takes.
 //!
 //! Invariants: a limit is only lowered by running out, and only raised by a quarter after [`RAISE_AFTER`] batches that went well;
 //! at most [`MAX_FITS`] shapes of a model are kept, and the one used longest ago gives way; [`Fits::fewest`] is the least of all.

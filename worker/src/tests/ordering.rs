@@ -32,6 +32,8 @@ fn threads(threads_per_device: u16, queue: usize) -> WorkerConfig {
 
 /// Once so many requests have been answered by the model, held back or not.
 async fn until_answered(rig: &Rig, requests: u64) {
+    // Brief batches wait for each other, and for one that hangs until it is late: that time has to pass.
+    rig.advance(Duration::from_millis(100));
     rig.until_statistics(|device| device.models[&key(NAME)].success.count == requests)
         .await;
 }
