@@ -1,5 +1,7 @@
 //! What is asked over gRPC is what is asked over HTTP: the same answers, refusals, statistics and index.
 
+use std::{collections::BTreeSet, fmt::Debug, num::ParseFloatError};
+
 use anyhow::Context;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -10,6 +12,7 @@ use mesh_protocol::grpc::messages::{
     RepositoryModelLoadRequest, RepositoryModelLoadResponse, infer_parameter::ParameterChoice,
     model_infer_request::InferInputTensor,
 };
+use mesh_types::DataType;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
@@ -22,68 +25,243 @@ fn identity_of(datatype: &str) -> Value {
     json!({"format": "builtin", "config": config})
 }
 
+/// A tensor of one row, in every form that can carry it.
 struct Case {
     datatype: &'static str,
-    json: Option<Value>,
+    elements: usize,
+    /// Its list as version 2 has it in JSON, where nothing is a word for what is not finite.
+    json: Option<String>,
+    /// Its list as version 1 has it, where words are for infinities and for one NaN.
+    rows: Option<String>,
+    /// Its elements of a message, where none are for short fractions.
     typed: Option<InferTensorContents>,
     raw: Vec<u8>,
-}
-
-fn typed(fill: impl FnOnce(&mut InferTensorContents)) -> InferTensorContents {
-    let mut contents = InferTensorContents::default();
-    fill(&mut contents);
-    contents
 }
 
 fn le<T: Copy, const SIZE: usize>(numbers: &[T], bytes: fn(T) -> [u8; SIZE]) -> Vec<u8> {
     numbers.iter().flat_map(|number| bytes(*number)).collect()
 }
 
-/// Two elements of every datatype, in every form that it has.
-fn cases() -> Vec<Case> {
-    let of = |datatype, json: Value, typed, raw| Case {
+/// What JSON has words for, the same in both versions, and what fills the elements of a message.
+fn said(datatype: &'static str, texts: &[String], raw: Vec<u8>, fill: impl FnOnce(&mut InferTensorContents)) -> Case {
+    let list = format!("[{}]", texts.join(","));
+    let mut typed = InferTensorContents::default();
+    fill(&mut typed);
+    Case {
         datatype,
-        json: Some(json),
+        elements: texts.len(),
+        json: Some(list.clone()),
+        rows: Some(list),
         typed: Some(typed),
         raw,
-    };
-    let raw_only = |datatype| Case {
+    }
+}
+
+/// In as many digits as give the same number back.
+fn written<T: Debug>(values: &[T]) -> Vec<String> {
+    values.iter().map(|value| format!("{value:?}")).collect()
+}
+
+fn bools(values: &[bool]) -> Case {
+    let raw = values.iter().map(|value| u8::from(*value)).collect();
+    said("BOOL", &written(values), raw, |typed| {
+        typed.bool_contents = values.to_vec();
+    })
+}
+
+fn signed(datatype: &'static str, bytes: usize, numbers: &[i32]) -> Case {
+    let raw = numbers
+        .iter()
+        .flat_map(|number| number.to_le_bytes().into_iter().take(bytes));
+    let raw = raw.collect();
+    said(datatype, &written(numbers), raw, |typed| {
+        typed.int_contents = numbers.to_vec();
+    })
+}
+
+fn unsigned(datatype: &'static str, bytes: usize, numbers: &[u32]) -> Case {
+    let raw = numbers
+        .iter()
+        .flat_map(|number| number.to_le_bytes().into_iter().take(bytes));
+    let raw = raw.collect();
+    said(datatype, &written(numbers), raw, |typed| {
+        typed.uint_contents = numbers.to_vec();
+    })
+}
+
+fn int64(numbers: &[i64]) -> Case {
+    let raw = le(numbers, i64::to_le_bytes);
+    said("INT64", &written(numbers), raw, |typed| {
+        typed.int64_contents = numbers.to_vec();
+    })
+}
+
+fn uint64(numbers: &[u64]) -> Case {
+    let raw = le(numbers, u64::to_le_bytes);
+    said("UINT64", &written(numbers), raw, |typed| {
+        typed.uint64_contents = numbers.to_vec();
+    })
+}
+
+/// Leaves each version's JSON what it has words for.
+fn fractions(case: Case, numbers: &[f64]) -> Case {
+    Case {
+        json: case.json.filter(|_| numbers.iter().all(|number| number.is_finite())),
+        rows: case.rows.map(|list| list.replace("inf", "Infinity")),
+        ..case
+    }
+}
+
+fn fp32(numbers: &[f32]) -> Case {
+    let (raw, wide) = (le(numbers, f32::to_le_bytes), numbers.iter().copied().map(f64::from));
+    let case = said("FP32", &written(numbers), raw, |typed| {
+        typed.fp32_contents = numbers.to_vec();
+    });
+    fractions(case, &wide.collect::<Vec<f64>>())
+}
+
+fn fp64(numbers: &[f64]) -> Case {
+    let raw = le(numbers, f64::to_le_bytes);
+    let case = said("FP64", &written(numbers), raw, |typed| {
+        typed.fp64_contents = numbers.to_vec();
+    });
+    fractions(case, numbers)
+}
+
+/// Short fractions by their bits: version 1 alone has words for them.
+fn short(datatype: &'static str, bits: &[u16], widened: fn(u16) -> f32) -> Case {
+    let numbers: Vec<f32> = bits.iter().map(|bits| widened(*bits)).collect();
+    let case = fp32(&numbers);
+    Case {
         datatype,
         json: None,
         typed: None,
-        raw: vec![0, 60, 0, 192],
-    };
-    let (signed, most, halves) = (json!([1, -2]), u64::MAX, json!([1.5, -2.25]));
-    let ints = typed(|contents| contents.int_contents = vec![1, -2]);
-    let uints = |most: u32| typed(|contents| contents.uint_contents = vec![1, most]);
-    let bools = typed(|contents| contents.bool_contents = vec![true, false]);
-    let int64 = typed(|contents| contents.int64_contents = vec![1, -2]);
-    let uint64 = typed(|contents| contents.uint64_contents = vec![1, most]);
-    let fp32 = typed(|contents| contents.fp32_contents = vec![1.5, -2.25]);
-    let fp64 = typed(|contents| contents.fp64_contents = vec![1.5, -2.25]);
-    let bytes = typed(|contents| contents.bytes_contents = vec!["a".into(), "ä".into()]);
-    let raw_bytes = b"\x01\0\0\0a\x02\0\0\0\xc3\xa4".to_vec();
+        raw: le(bits, u16::to_le_bytes),
+        ..case
+    }
+}
+
+fn fp16(bits: &[u16]) -> Case {
+    short("FP16", bits, |bits| half::f16::from_bits(bits).to_f32())
+}
+
+fn bf16(bits: &[u16]) -> Case {
+    short("BF16", bits, |bits| half::bf16::from_bits(bits).to_f32())
+}
+
+/// Bytes, which JSON has as texts alone.
+fn bytes(values: &[&[u8]]) -> anyhow::Result<Case> {
+    let mut raw = Vec::new();
+    for value in values {
+        raw.extend_from_slice(&u32::try_from(value.len())?.to_le_bytes());
+        raw.extend_from_slice(value);
+    }
+    let texts: Vec<String> = values
+        .iter()
+        .map(|value| json!(String::from_utf8_lossy(value)).to_string())
+        .collect();
+    let case = said("BYTES", &texts, raw, |typed| {
+        typed.bytes_contents = values.iter().map(|value| value.to_vec().into()).collect();
+    });
+    let are_texts = values.iter().all(|value| std::str::from_utf8(value).is_ok());
+    Ok(Case {
+        json: case.json.filter(|_| are_texts),
+        rows: case.rows.filter(|_| are_texts),
+        ..case
+    })
+}
+
+/// A NaN that is not the one that version 1 has a word for.
+fn another_nan(case: Case) -> Case {
+    Case { rows: None, ..case }
+}
+
+fn of_fractions() -> Vec<Case> {
     vec![
-        of("BOOL", json!([true, false]), bools, vec![1, 0]),
-        of("INT8", signed.clone(), ints.clone(), vec![1, 254]),
-        of("INT16", signed.clone(), ints.clone(), vec![1, 0, 254, 255]),
-        of("INT32", signed.clone(), ints, le(&[1, -2], i32::to_le_bytes)),
-        of("INT64", signed, int64, le(&[1, -2], i64::to_le_bytes)),
-        of("UINT8", json!([1, 255]), uints(255), vec![1, 255]),
-        of("UINT16", json!([1, 65_535]), uints(65_535), vec![1, 0, 255, 255]),
-        of(
-            "UINT32",
-            json!([1, u32::MAX]),
-            uints(u32::MAX),
-            le(&[1, u32::MAX], u32::to_le_bytes),
-        ),
-        of("UINT64", json!([1, most]), uint64, le(&[1, most], u64::to_le_bytes)),
-        of("FP32", halves.clone(), fp32, le(&[1.5, -2.25], f32::to_le_bytes)),
-        of("FP64", halves, fp64, le(&[1.5, -2.25], f64::to_le_bytes)),
-        of("BYTES", json!(["a", "ä"]), bytes, raw_bytes),
-        raw_only("FP16"),
-        raw_only("BF16"),
+        fp32(&[1.5, -2.25]),
+        fp32(&[
+            0.0,
+            -0.0,
+            f32::MIN,
+            f32::MAX,
+            f32::MIN_POSITIVE,
+            f32::from_bits(1),
+            16_777_216.0,
+            0.1,
+        ]),
+        fp32(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0]),
+        another_nan(fp32(&[-f32::NAN, f32::from_bits(0x7f80_0001)])),
+        fp32(&[]),
+        fp64(&[1.5, -2.25]),
+        fp64(&[
+            0.0,
+            -0.0,
+            f64::MIN,
+            f64::MAX,
+            f64::MIN_POSITIVE,
+            f64::from_bits(1),
+            2.0_f64.powi(53),
+            0.1,
+        ]),
+        fp64(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0]),
+        another_nan(fp64(&[-f64::NAN, f64::from_bits(0x7ff0_0000_0000_0001)])),
+        fp64(&[]),
+        fp16(&[0x3c00, 0xc000]),
+        fp16(&[0, 0x8000, 0x7bff, 0xfbff, 0x0400, 1, 0x8001]),
+        fp16(&[0x7e00, 0x7c00, 0xfc00]),
+        another_nan(fp16(&[0xfe00, 0x7c01])),
+        fp16(&[]),
+        bf16(&[0x3f80, 0xc000]),
+        bf16(&[0, 0x8000, 0x7f7f, 0xff7f, 0x0080, 1, 0x8001]),
+        bf16(&[0x7fc0, 0x7f80, 0xff80]),
+        another_nan(bf16(&[0xffc0, 0x7f81])),
+        bf16(&[]),
     ]
+}
+
+/// Every datatype's everyday elements, the ends of its range, what is no number, and no elements at all.
+fn cases() -> anyhow::Result<Vec<Case>> {
+    let mut cases = vec![
+        bools(&[true, false]),
+        bools(&[]),
+        int64(&[1, -2]),
+        int64(&[i64::MIN, -1, 0, i64::MAX]),
+        int64(&[]),
+        uint64(&[1, 2]),
+        uint64(&[0, 1 << 63, u64::MAX]),
+        uint64(&[]),
+        bytes(&[b"a", "ä".as_bytes()])?,
+        bytes(&[b""])?,
+        bytes(&[
+            b"",
+            b"\0",
+            b"a\0b",
+            "\u{10ffff}\"\\\n[,]".as_bytes(),
+            "\u{7f}\u{2028}".as_bytes(),
+        ])?,
+        bytes(&[b"\xff\0", b""])?,
+        bytes(&[])?,
+    ];
+    for (datatype, bytes, least, most) in [
+        ("INT8", 1, i8::MIN.into(), i8::MAX.into()),
+        ("INT16", 2, i16::MIN.into(), i16::MAX.into()),
+        ("INT32", 4, i32::MIN, i32::MAX),
+    ] {
+        for numbers in [&[1, -2][..], &[least, -1, 0, most], &[]] {
+            cases.push(signed(datatype, bytes, numbers));
+        }
+    }
+    for (datatype, bytes, most) in [
+        ("UINT8", 1, u8::MAX.into()),
+        ("UINT16", 2, u16::MAX.into()),
+        ("UINT32", 4, u32::MAX),
+    ] {
+        for numbers in [&[1, 2][..], &[0, most / 2 + 1, most], &[]] {
+            cases.push(unsigned(datatype, bytes, numbers));
+        }
+    }
+    cases.extend(of_fractions());
+    Ok(cases)
 }
 
 fn message(model: &str, datatype: &str, contents: Option<InferTensorContents>, raw: Vec<Bytes>) -> ModelInferRequest {
@@ -105,11 +283,32 @@ fn floats(model: &str, numbers: [f32; 2]) -> ModelInferRequest {
     message(model, "FP32", None, vec![le(&numbers, f32::to_le_bytes).into()])
 }
 
+impl Case {
+    /// The body of a request of version 2, whose input says so about its elements.
+    fn body(&self, binary: bool, elements: &str) -> Vec<u8> {
+        let Self {
+            datatype,
+            elements: count,
+            ..
+        } = self;
+        let input = format!(r#"{{"name":"x","datatype":"{datatype}","shape":[1,{count}],{elements}}}"#);
+        format!(r#"{{"parameters":{{"binary_data_output":{binary}}},"inputs":[{input}]}}"#).into_bytes()
+    }
+
+    fn message(
+        &self,
+        model: &str,
+        contents: Option<InferTensorContents>,
+        raw: Vec<Bytes>,
+    ) -> anyhow::Result<ModelInferRequest> {
+        let mut message = message(model, self.datatype, contents, raw);
+        message.inputs[0].shape = vec![1, i64::try_from(self.elements)?];
+        Ok(message)
+    }
+}
+
 /// The raw bytes of the one output, asked for over HTTP as binary data.
-async fn over_http(caller: &Caller, model: &str, head: &Value, raw: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let mut head = head.clone();
-    head["parameters"] = json!({"binary_data_output": true});
-    let head = serde_json::to_vec(&head)?;
+async fn over_http(caller: &Caller, model: &str, head: Vec<u8>, raw: &[u8]) -> anyhow::Result<Vec<u8>> {
     let length = head.len();
     let request = caller
         .post(&format!("/v2/models/{model}/infer"))
@@ -123,39 +322,81 @@ async fn over_http(caller: &Caller, model: &str, head: &Value, raw: &[u8]) -> an
     Ok(answer.body[json..].to_vec())
 }
 
-/// The values as version 1 of the protocol writes them, which knows the short fractions too.
-fn by_version_1(datatype: &str, raw: &[u8], json: Option<&Value>) -> Value {
-    let short = |widened: fn(u16) -> f32| {
-        let (numbers, _) = raw.as_chunks::<2>();
-        json!([numbers
-            .iter()
-            .map(|raw| widened(u16::from_le_bytes(*raw)))
-            .collect::<Vec<f32>>()])
+async fn over_http_as_json(caller: &Caller, model: &str, case: &Case, list: &str) -> anyhow::Result<Vec<u8>> {
+    over_http(caller, model, case.body(true, &format!("\"data\":{list}")), &[]).await
+}
+
+/// What version 2 answers in JSON, sent on as an input.
+async fn through_json(caller: &Caller, model: &str, case: &Case, list: &str) -> anyhow::Result<Vec<u8>> {
+    let request = caller.post(&format!("/v2/models/{model}/infer"));
+    let request = request.body(case.body(false, &format!("\"data\":{list}")));
+    let answer = Answer::of(request).await?.ok()?;
+    // As it stands: a parser may round what it reads.
+    let text = std::str::from_utf8(&answer.body)?;
+    let list = text
+        .split_once("\"data\":")
+        .and_then(|(_, rest)| rest.strip_suffix("}]}"));
+    over_http_as_json(caller, model, case, list.with_context(|| text.to_owned())?).await
+}
+
+/// The raw bytes of what version 1 answers: its fractions as Rust reads them, all else sent on as an input of version 2.
+async fn through_version_1(caller: &Caller, model: &str, case: &Case, rows: &str) -> anyhow::Result<Vec<u8>> {
+    let request = caller.post(&format!("/v1/models/{model}:predict"));
+    let request = request.body(format!("{{\"instances\":[{rows}]}}"));
+    let answer = Answer::of(request).await?.ok()?;
+    let text = std::str::from_utf8(&answer.body)?;
+    let list = text
+        .strip_prefix("{\"predictions\":[")
+        .and_then(|rest| rest.strip_suffix("]}"));
+    let list = list.with_context(|| text.to_owned())?;
+    let numbers = list.trim_matches(['[', ']']).split(',').filter(|text| !text.is_empty());
+    let read = |bytes: fn(&str) -> Result<Vec<u8>, ParseFloatError>| -> anyhow::Result<Vec<u8>> {
+        let numbers: Result<Vec<_>, _> = numbers.map(bytes).collect();
+        Ok(numbers?.concat())
     };
-    match datatype {
-        "FP16" => short(|bits| half::f16::from_bits(bits).to_f32()),
-        "BF16" => short(|bits| half::bf16::from_bits(bits).to_f32()),
-        _ => json!([json]),
+    match case.datatype {
+        "FP32" => read(|text| Ok(text.parse::<f32>()?.to_le_bytes().to_vec())),
+        "FP64" => read(|text| Ok(text.parse::<f64>()?.to_le_bytes().to_vec())),
+        "FP16" => read(|text| Ok(half::f16::from_f32(text.parse()?).to_le_bytes().to_vec())),
+        "BF16" => read(|text| Ok(half::bf16::from_f32(text.parse()?).to_le_bytes().to_vec())),
+        _ => over_http_as_json(caller, model, case, list).await,
     }
 }
 
-/// The raw bytes of what version 1 answers: its values sent on as an input of version 2, or the bits of its short fractions.
-async fn through_version_1(caller: &Caller, model: &str, datatype: &str, rows: &Value) -> anyhow::Result<Vec<u8>> {
-    let asked = json!({"instances": rows});
-    let answer = Answer::of(caller.post(&format!("/v1/models/{model}:predict")).json(&asked)).await?;
-    let values = answer.ok()?.json()?["predictions"][0].clone();
-    if matches!(datatype, "FP16" | "BF16") {
-        let bits = |number: &Value| {
-            let number = number.as_f64().unwrap_or(f64::NAN);
-            match datatype {
-                "FP16" => half::f16::from_f64(number).to_le_bytes(),
-                _ => half::bf16::from_f64(number).to_le_bytes(),
-            }
-        };
-        return Ok(values.as_array().context("no values")?.iter().flat_map(bits).collect());
+/// The bytes that each form of a case comes back in, by the form.
+async fn forms(
+    caller: &Caller,
+    grpc: &GrpcCaller,
+    model: &str,
+    case: &Case,
+) -> anyhow::Result<Vec<(&'static str, Vec<u8>)>> {
+    let mut answers = Vec::new();
+    if let Some(list) = &case.json {
+        answers.push(("JSON", over_http_as_json(caller, model, case, list).await?));
+        answers.push(("JSON both ways", through_json(caller, model, case, list).await?));
     }
-    let head = json!({"inputs": [{"name": "x", "datatype": datatype, "shape": [1, 2], "data": values}]});
-    over_http(caller, model, &head, &[]).await
+    if let Some(rows) = &case.rows {
+        answers.push(("version 1", through_version_1(caller, model, case, rows).await?));
+    }
+    let size = format!(r#""parameters":{{"binary_data_size":{}}}"#, case.raw.len());
+    let binary = over_http(caller, model, case.body(true, &size), &case.raw).await?;
+    answers.push(("binary data", binary));
+    let mut asked = vec![("raw", case.message(model, None, vec![case.raw.clone().into()])?)];
+    if let Some(typed) = &case.typed {
+        asked.push(("typed", case.message(model, Some(typed.clone()), Vec::new())?));
+    }
+    for (form, message) in asked {
+        for client in [grpc, &grpc.packed()] {
+            let answer = client.infer(message.clone()).await?.into_inner();
+            assert_eq!(answer.outputs[0].datatype, case.datatype);
+            assert_eq!(answer.outputs[0].shape, message.inputs[0].shape, "{form}");
+            let [bytes] = &answer.raw_output_contents[..] else {
+                anyhow::bail!("{form}: {} outputs", answer.raw_output_contents.len());
+            };
+            answers.push((form, bytes.to_vec()));
+        }
+    }
+    Ok(answers)
 }
 
 #[tokio::test]
@@ -163,46 +404,20 @@ async fn one_request_in_five_forms_has_one_answer_to_the_byte() -> anyhow::Resul
     let mesh = Mesh::start().await?;
     let caller = mesh.tenant("acme").await?;
     let grpc = mesh.grpc(caller.key()).await?;
-    for case in cases() {
-        let model = format!("same-{}", case.datatype.to_lowercase());
-        mesh.admin()?
-            .publish("acme", &model, &identity_of(case.datatype))
-            .await?;
-        caller.until_ready(&model).await?;
-        let Case {
-            datatype,
-            json,
-            typed,
-            raw,
-        } = case;
-        let input = |more: Value| {
-            let mut input = json!({"name": "x", "datatype": datatype, "shape": [1, 2]});
-            for (name, value) in more.as_object().into_iter().flatten() {
-                input[name] = value.clone();
-            }
-            json!({"inputs": [input]})
-        };
-        let mut answers = Vec::new();
-        if let Some(data) = &json {
-            answers.push(over_http(&caller, &model, &input(json!({"data": data})), &[]).await?);
+    let mut there = BTreeSet::new();
+    for case in cases()? {
+        let Case { datatype, elements, .. } = case;
+        let model = format!("same-{}", datatype.to_lowercase());
+        if there.insert(datatype) {
+            mesh.admin()?.publish("acme", &model, &identity_of(datatype)).await?;
+            caller.until_ready(&model).await?;
         }
-        let rows = by_version_1(datatype, &raw, json.as_ref());
-        answers.push(through_version_1(&caller, &model, datatype, &rows).await?);
-        let binary = input(json!({"parameters": {"binary_data_size": raw.len()}}));
-        answers.push(over_http(&caller, &model, &binary, &raw).await?);
-        let mut asked = vec![message(&model, datatype, None, vec![raw.clone().into()])];
-        asked.extend(typed.map(|typed| message(&model, datatype, Some(typed), Vec::new())));
-        for message in asked {
-            for client in [&grpc, &grpc.packed()] {
-                let answer = client.infer(message.clone()).await?.into_inner();
-                assert_eq!(answer.outputs[0].datatype, datatype);
-                answers.extend(answer.raw_output_contents.iter().map(|bytes| bytes.to_vec()));
-            }
-        }
-        for answer in answers {
-            assert_eq!(answer, raw, "{datatype}");
+        let answers = forms(&caller, &grpc, &model, &case).await;
+        for (form, answer) in answers.with_context(|| format!("{datatype} {elements} {:?}", case.raw))? {
+            assert_eq!(answer, case.raw, "{datatype} as {form}");
         }
     }
+    assert_eq!(there.len(), DataType::ALL.len());
     Ok(())
 }
 
