@@ -11,9 +11,10 @@ use mesh_e2e::{
     counted,
     python::{conformance, run},
 };
-use mesh_harness::{Answer, Mesh, MeshOptions, ServeOptions, builtin, eventually, identity, repeat_int32};
+use mesh_harness::{Answer, Mesh, MeshOptions, ServeOptions, Text, builtin, eventually, identity, repeat_int32};
 use mesh_types::DataType;
 use serde_json::{Value, json};
+use tch::{CModule, Device, Kind, Tensor};
 
 /// A Python with the client in it.
 fn python() -> anyhow::Result<PathBuf> {
@@ -364,6 +365,88 @@ async fn an_unmodified_triton_client_finds_its_tensors_in_shared_memory() -> any
             .env("MESH_GRPC", &grpc)
             .env("MESH_KEY", &key)
             .env("MESH_OTHER", &other))?;
+        ensure!(told.contains("checks hold"), "{told}");
+        anyhow::Ok(())
+    });
+    all_hold.await?
+}
+
+/// `x * factor` for rows of three numbers, as a TorchScript file.
+fn scaled(path: &Path, factor: f64) -> anyhow::Result<()> {
+    let mut forward = |inputs: &[Tensor]| inputs.iter().map(|x| x * factor).collect();
+    let example = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
+    CModule::create_by_tracing("Scale", "forward", &[example], &mut forward)?.save(path)?;
+    Ok(())
+}
+
+/// What the repository holds whose models are loaded and unloaded.
+const REPOSITORY: [(&str, &str); 3] = [
+    (
+        "simple",
+        r#"
+backend: "add_sub"
+max_batch_size: 8
+input [ { name: "INPUT0" data_type: TYPE_INT32 dims: [ 16 ] }, { name: "INPUT1" data_type: TYPE_INT32 dims: [ 16 ] } ]
+output [ { name: "OUTPUT0" data_type: TYPE_INT32 dims: [ 16 ] }, { name: "OUTPUT1" data_type: TYPE_INT32 dims: [ 16 ] } ]
+"#,
+    ),
+    (
+        "scale",
+        r#"
+platform: "pytorch_libtorch"
+max_batch_size: 8
+input [ { name: "INPUT__0" data_type: TYPE_FP32 dims: [ 3 ] } ]
+output [ { name: "OUTPUT__0" data_type: TYPE_FP32 dims: [ 3 ] } ]
+"#,
+    ),
+    (
+        "chain",
+        r#"
+platform: "ensemble"
+max_batch_size: 8
+input [ { name: "IN" data_type: TYPE_FP32 dims: [ 3 ] } ]
+output [ { name: "OUT" data_type: TYPE_FP32 dims: [ 3 ] } ]
+ensemble_scheduling {
+  step [ {
+    model_name: "scale" model_version: -1
+    input_map { key: "INPUT__0" value: "IN" } output_map { key: "OUTPUT__0" value: "OUT" }
+  } ]
+}
+"#,
+    ),
+];
+
+#[tokio::test]
+async fn an_unmodified_triton_client_loads_changes_and_unloads_the_models_of_its_repository() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    for (name, config) in REPOSITORY {
+        std::fs::create_dir_all(root.path().join(name).join("1"))?;
+        std::fs::write(root.path().join(name).join("config.pbtxt"), config)?;
+    }
+    scaled(&root.path().join("scale/1/model.pt"), 2.0)?;
+    let sent = tempfile::tempdir()?;
+    let file = sent.path().join("sent.pt");
+    scaled(&file, 10.0)?;
+    let serve = ServeOptions {
+        compat: Some(Text("triton".to_owned())),
+        model_repository: Some(root.path().to_path_buf()),
+        model_control_mode: Some(Text("explicit".to_owned())),
+        ..ServeOptions::default()
+    };
+    let mesh = Mesh::start_with(MeshOptions {
+        serve,
+        ..MeshOptions::default()
+    })
+    .await?;
+    let other = mesh.tenant("globex").await?.key().to_owned();
+    let (http, grpc) = (mesh.addresses().http.to_string(), mesh.addresses().grpc.to_string());
+    let all_hold = tokio::task::spawn_blocking(move || {
+        let told = run(Command::new(python()?)
+            .arg(conformance().join("triton_control.py"))
+            .env("MESH_HTTP", &http)
+            .env("MESH_GRPC", &grpc)
+            .env("MESH_OTHER", &other)
+            .env("MESH_FILE", &file))?;
         ensure!(told.contains("checks hold"), "{told}");
         anyhow::Ok(())
     });
