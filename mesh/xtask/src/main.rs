@@ -124,13 +124,20 @@ fn perform(command: Command) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::{CommandFactory as _, FromArgMatches as _};
+
     use super::*;
 
     #[test]
     fn how_long_decoders_are_fuzzed_is_said_before_what_is_handed_on() {
+        // Whatever the environment of the one who runs this test says.
+        let command = Arguments::command().mut_subcommand("test", |test| {
+            test.mut_arg("fuzz_seconds", |seconds| seconds.env(None::<&'static str>))
+        });
         let test = |given: &[&str]| {
             let all = [&["xtask", "test"], given].concat();
-            match Arguments::try_parse_from(all).unwrap().command {
+            let matches = command.clone().try_get_matches_from(all).unwrap();
+            match Arguments::from_arg_matches(&matches).unwrap().command {
                 Command::Test { fuzz_seconds, rest } => (fuzz_seconds, rest),
                 other => panic!("{other:?}"),
             }
