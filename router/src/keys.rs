@@ -14,7 +14,7 @@ use std::{
 use mesh_actors::Permit;
 use mesh_policies::{
     AuthError, MeshSnapshot, Principal,
-    access::{KeyWait, Origin},
+    access::{Judged, KeyWait, Origin, judge_or_wait},
     snapshot::TenantEntry,
 };
 use mesh_types::Fault;
@@ -39,13 +39,8 @@ pub(crate) enum Begun {
     Waits(Box<(Call, Seen)>, Permit, KeyWait, Instant),
 }
 
-/// What became of a credential.
-pub(crate) enum Proven<'a> {
-    /// It holds.
-    Caller(Principal, &'a Arc<TenantEntry>),
-    /// Its key may come: to be asked again after the wait.
-    Waits(KeyWait),
-}
+/// A caller with its tenant, or what to wait for.
+pub(crate) type Proven<'a> = Judged<(Principal, &'a Arc<TenantEntry>)>;
 
 /// Who is calling, or what to wait for to find out.
 // Whole in a profile: the bench says what part of a request this is.
@@ -59,14 +54,12 @@ pub(crate) fn prove<'a>(
     let presented = credential.presented();
     let attempts = &*parts.attempts;
     let origin = credential.address().map(|address| Origin { attempts, address });
-    match snapshot.caller_from(presented, unix_seconds, origin) {
-        Ok((principal, tenant)) => Ok(Proven::Caller(principal, tenant)),
-        Err(refused) => {
-            let book = snapshot.credentials.book_for(presented, refused);
-            let wait = book.and_then(|book| book.ask(parts.clock.now()));
-            wait.map(Proven::Waits).ok_or_else(|| refused.into())
-        }
-    }
+    let proven = judge_or_wait(
+        || snapshot.caller_from(presented, unix_seconds, origin),
+        |refused| snapshot.credentials.book_for(presented, refused),
+        || parts.clock.now(),
+    );
+    Ok(proven?)
 }
 
 /// Who is calling, for what is answered at once. Wrong tokens count for where they come from, as those of calls do.
@@ -103,8 +96,8 @@ impl RouterHandle {
         let until = patience(parts.clock.now(), parts.default_timeout);
         loop {
             let wait = match prove(&parts.snapshots.load(), parts, credential, parts.clock.unix_seconds()) {
-                Ok(Proven::Waits(wait)) => wait,
-                Ok(Proven::Caller(..)) | Err(_) => return,
+                Ok(Judged::Waits(wait)) => wait,
+                Ok(Judged::Holds(_)) | Err(_) => return,
             };
             if !waited(wait, until).await {
                 return;

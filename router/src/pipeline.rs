@@ -12,6 +12,7 @@ use std::{
 use mesh_actors::Permit;
 use mesh_policies::{
     MeshSnapshot, Principal,
+    access::Judged,
     graph::Plan,
     limits::{Admission, Caller, Now},
     placement::device_of,
@@ -33,7 +34,7 @@ use crate::{
     cache::recall::{self, Remembered, Told},
     flight::{InFlight, Kept},
     graph::{self, Ensemble, Manner},
-    keys::{Begun, Proven, Seen, patience, prove},
+    keys::{Begun, Seen, patience, prove},
     lap::Lap,
     place::{Loads, OnDevice},
     regions::Landing,
@@ -179,7 +180,7 @@ impl Received {
         let parts = &pipeline.parts;
         let now = parts.clock.unix_seconds();
         match prove(&self.snapshot, parts, &self.call.credential, now)? {
-            Proven::Caller(principal, tenant) => {
+            Judged::Holds((principal, tenant)) => {
                 let caller = (parts.limiter).caller(&tenant.id, &tenant.limits, (&principal).into())?;
                 if tenant.limits.is_limited() {
                     account.limited = Some(Box::new(Limited {
@@ -198,7 +199,7 @@ impl Received {
                     permit: self.permit,
                 }))
             }
-            Proven::Waits(wait) => {
+            Judged::Waits(wait) => {
                 let timeout = self.call.timeout.unwrap_or(parts.default_timeout);
                 let until = patience(self.call.received, timeout.min(parts.default_timeout));
                 Ok(Err(Begun::Waits(Box::new((self.call, seen)), self.permit, wait, until)))

@@ -18,7 +18,7 @@ use std::{
 
 use mesh_policies::{
     KeyAlgorithm, KeyBook, KeyLocation,
-    access::{IdToken, Identity, IdentityError, IdentityRules},
+    access::{IdToken, Identity, IdentityError, IdentityRules, Judged, judge_or_wait},
 };
 use mesh_types::Clock;
 use reqwest::{Response, StatusCode, Url};
@@ -261,10 +261,11 @@ impl Login {
             let now = self.clock.unix_seconds();
             self.rules.verify(&tokens.identity, access, returned.nonce, now)
         };
-        let verified = verify();
-        let wait = verified.as_ref().err();
-        let wait = wait.and_then(|refused| self.rules.wait_for_key(*refused, self.clock.now()));
-        let Some(wait) = wait else { return Ok(verified?) };
+        let judged = judge_or_wait(verify, |refused| self.rules.book_for(refused), || self.clock.now())?;
+        let wait = match judged {
+            Judged::Holds(identity) => return Ok(identity),
+            Judged::Waits(wait) => wait,
+        };
         // Whether the keys came or not is seen by asking again.
         let _ = timeout(KEY_PATIENCE, wait).await;
         Ok(verify()?)

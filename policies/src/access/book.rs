@@ -360,6 +360,34 @@ impl KeyBook {
     }
 }
 
+/// What became of a credential that is judged by the keys of a book.
+#[derive(Debug)]
+pub enum Judged<T> {
+    /// It holds.
+    Holds(T),
+    /// Its key may come: to be judged again after the wait.
+    Waits(KeyWait),
+}
+
+/// Judges a credential by the keys that are here. One that is refused for want of a key in a book waits for that book if it may, see
+/// [`KeyBook::ask`]; if it may not, it is judged once more: a fetch that ended since the first look may have brought its key, and it is
+/// that fetch's end that lets nobody ask.
+pub fn judge_or_wait<'a, T, E: Copy>(
+    judge: impl Fn() -> Result<T, E>,
+    book: impl FnOnce(E) -> Option<&'a Arc<KeyBook>>,
+    now: impl FnOnce() -> Instant,
+) -> Result<Judged<T>, E> {
+    let refused = match judge() {
+        Ok(holds) => return Ok(Judged::Holds(holds)),
+        Err(refused) => refused,
+    };
+    let book = book(refused).ok_or(refused)?;
+    match book.ask(now()) {
+        Some(wait) => Ok(Judged::Waits(wait)),
+        None => judge().map(Judged::Holds),
+    }
+}
+
 /// A request's wait for the end of a fetch. Dropping it gives its place up.
 pub struct KeyWait {
     book: Arc<KeyBook>,

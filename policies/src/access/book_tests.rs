@@ -417,6 +417,39 @@ fn a_missing_key_has_one_fetch_made_in_thirty_seconds() {
 }
 
 #[test]
+fn a_key_that_comes_while_its_token_is_judged_is_seen() {
+    let (mut bed, known, new) = (Bed::new(), Signer::new("k"), Signer::new("new"));
+    bed.fetched(&[&known], None);
+    let token = new.token();
+    let judged = |bed: &Bed, meanwhile: &dyn Fn()| {
+        let presented = Presented::Bearer(&token);
+        judge_or_wait(
+            || bed.known.authenticate(presented, NOW),
+            |refused| bed.known.book_for(presented, refused),
+            || {
+                // The token was refused, and has not asked yet.
+                meanwhile();
+                bed.now.instant
+            },
+        )
+    };
+    let first = judged(&bed, &|| ());
+    assert!(matches!(first, Ok(Judged::Waits(_))), "{first:?}");
+    drop(first);
+    bed.fetched(&[&known], None);
+    let again = judged(&bed, &|| ());
+    assert!(matches!(again, Err(AuthError::UnknownKey)), "{again:?}");
+    let found = judged(&bed, &|| bed.fetched(&[&known, &new], None));
+    assert!(matches!(found, Ok(Judged::Holds(_))), "{found:?}");
+    // Nothing to wait for: what holds, and what no key would help.
+    let other = judge_or_wait(|| Err::<(), _>(AuthError::Invalid), |_| None, || bed.now.instant);
+    assert!(matches!(other, Err(AuthError::Invalid)), "{other:?}");
+    bed.pass(30);
+    let held = judged(&bed, &|| panic!("nothing to ask for"));
+    assert!(matches!(held, Ok(Judged::Holds(_))), "{held:?}");
+}
+
+#[test]
 fn what_would_be_refused_anyway_never_asks_for_a_key() {
     let (bed, known, other) = (Bed::new(), Signer::new("k"), Signer::new("other"));
     bed.fetched(&[&known], None);

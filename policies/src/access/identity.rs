@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use super::{
-    AuthError, KeyBook, KeyWait, MAX_TOKEN_BYTES, TenantBinding, TokenProfile,
+    AuthError, KeyBook, MAX_TOKEN_BYTES, TenantBinding, TokenProfile,
     claims::{Claims, TokenHeader},
     jwt::{IssuerEntry, IssuerKeys, Signed},
 };
@@ -165,10 +165,10 @@ impl IdentityRules {
         }
     }
 
-    /// The wait for the key of a token that was refused for want of it, if one may wait; see [`KeyBook::ask`].
-    pub fn wait_for_key(&self, refused: IdentityError, now: std::time::Instant) -> Option<KeyWait> {
+    /// The book that may yet get the key of a token that was refused for want of it.
+    pub fn book_for(&self, refused: IdentityError) -> Option<&Arc<KeyBook>> {
         let missing = matches!(refused, IdentityError::UnknownKey | IdentityError::KeysUnavailable);
-        missing.then(|| self.book.ask(now)).flatten()
+        missing.then_some(&self.book)
     }
 
     /// Who this is, at this Unix second: a token for this client, made for the sign-in of this nonce, that came with this access token.

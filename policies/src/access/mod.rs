@@ -39,8 +39,8 @@ use mesh_types::{Fault, FaultClass, FaultSource, KeyId, Retry, TenantId};
 pub use self::{
     attempts::{Attempts, BURST, MAX_ADDRESSES, Origin, PER_SECOND, Taken},
     book::{
-        ASK_REST, BookView, DEFAULT_MAX_AGE, KeyBook, KeyLocation, KeyWait, MAX_KEY_WAITERS, MAX_MAX_AGE, MAX_STALE,
-        MIN_MAX_AGE, Moment,
+        ASK_REST, BookView, DEFAULT_MAX_AGE, Judged, KeyBook, KeyLocation, KeyWait, MAX_KEY_WAITERS, MAX_MAX_AGE,
+        MAX_STALE, MIN_MAX_AGE, Moment, judge_or_wait,
     },
     cache::MAX_VERIFIED_TOKENS,
     certificate::{CertificateEntry, CertificateName, PeerCertificate},
