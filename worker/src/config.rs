@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use mesh_actors::RestartPolicy;
 
+use crate::Cage;
+
 /// How a worker is laid out.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
@@ -32,6 +34,9 @@ pub struct WorkerConfig {
     pub device_memory_percent: u8,
     /// Models that one device loads at the same time.
     pub parallel_loads: usize,
+    /// Confines the threads that load and run models; none: they may do what the process may. On a device that a driver serves, their
+    /// files are not confined.
+    pub cage: Option<Cage>,
     /// How often a device's actor is rebuilt.
     pub restart: RestartPolicy,
 }
@@ -51,6 +56,7 @@ impl Default for WorkerConfig {
             cpu_memory: None,
             device_memory_percent: 90,
             parallel_loads: 2,
+            cage: None,
             restart: RestartPolicy::default(),
         }
     }

@@ -19,6 +19,7 @@ mod affinity;
 mod alarm;
 mod batch;
 mod config;
+mod confine;
 mod crew;
 mod declared;
 mod device;
@@ -55,6 +56,7 @@ mod warm;
 mod worker;
 
 pub use config::WorkerConfig;
+pub use confine::{Cage, Confinement};
 pub use execute::SLOW_READER_PATIENCE;
 pub use mesh_scheduler::Charge;
 pub use observer::{BatchObserver, BatchRecord, Unobserved};

@@ -122,6 +122,8 @@ pub(crate) fn start(task: Task, parts: ThreadParts) -> std::io::Result<Running> 
 pub(crate) fn release(parts: ThreadParts, unwanted: Vec<Box<dyn LoadedModel>>) -> std::io::Result<JoinHandle<()>> {
     let name = format!("{}-release", parts.shared.device);
     std::thread::Builder::new().name(name).spawn(move || {
+        // A compiled package has code that runs as it goes.
+        parts.confine();
         drop(unwanted);
         release_memory(&parts);
     })

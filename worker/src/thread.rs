@@ -10,11 +10,11 @@
 use std::{collections::HashMap, ops::Range, sync::Arc, thread::JoinHandle, time::Duration};
 
 use mesh_backend::{Backend, BackendError, LoadSpec, LoadedModel};
-use mesh_types::{Clock, Fault, ModelVersionKey, TraceContext};
+use mesh_types::{Clock, DeviceKind, Fault, ModelVersionKey, TraceContext};
 use tokio::sync::mpsc;
 
 use crate::{
-    affinity,
+    Cage, affinity,
     execute::{self, Bench, Instance, caught},
     link::{Link, State},
     observer::{BatchObserver, BatchRecord},
@@ -42,6 +42,8 @@ pub(crate) struct ThreadParts {
     pub(crate) clock: Arc<dyn Clock>,
     /// How long one execution may take where the model's configuration names no bound.
     pub(crate) execution_timeout: Duration,
+    /// Confines threads on which code of models runs.
+    pub(crate) cage: Option<Cage>,
     /// The processors of the device's threads, counted around; none if threads are not kept to one.
     pub(crate) pin: Option<Range<usize>>,
 }
@@ -50,6 +52,14 @@ impl ThreadParts {
     /// The calling thread is about to load or run models.
     pub(crate) fn enter_thread(&self) {
         self.backends.iter().for_each(|backend| backend.enter_thread());
+        self.confine();
+    }
+
+    /// Code of models is about to run on the calling thread.
+    pub(crate) fn confine(&self) {
+        if let Some(cage) = &self.cage {
+            cage.enter(self.shared.device.kind == DeviceKind::Cpu);
+        }
     }
 
     /// What an instance will take, before anybody has loaded one: as its backend knows it, else the size of its file.

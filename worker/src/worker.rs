@@ -84,6 +84,7 @@ impl Worker {
                 observer: observer.clone(),
                 clock: clock.clone(),
                 execution_timeout: config.execution_timeout,
+                cage: config.cage.clone(),
                 pin: pin.then(|| index * each..(index + 1) * each),
             };
             let publisher = report.clone();

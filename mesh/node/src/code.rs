@@ -1,7 +1,7 @@
 //! The settings of whose models are taken: signers, and versions of libtorch; of what they may see; and the runtimes that they are
 //! loaded by.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use clap::Args;
 use mesh_backend::Backend;
@@ -35,6 +35,10 @@ pub struct CodeOptions {
     /// to write each tensor once more; memory of GPUs is not cleared.
     #[arg(long, env = "MESH_CLEAR_MEMORY", help_heading = "Models")]
     pub clear_memory: bool,
+    /// Let code of models read and write files, reach the network and start programs, as far as this program may. By itself a mesh
+    /// on Linux lets it read models' files and libraries only. On GPUs, files are left to it either way.
+    #[arg(long, env = "MESH_UNCONFINED_MODELS", help_heading = "Models")]
+    pub unconfined_models: bool,
 }
 
 /// The same, checked.
@@ -47,6 +51,8 @@ pub struct CodeConfig {
     pub made_by: mesh_backend_torch::MadeBy,
     /// Whether models get cleared memory.
     pub clear_memory: bool,
+    /// Whether code of models may do what the program may.
+    pub unconfined_models: bool,
 }
 
 impl CodeOptions {
@@ -58,6 +64,7 @@ impl CodeOptions {
             torch_versions: self.torch_versions.or(other.torch_versions),
             torchscript_formats: self.torchscript_formats.or(other.torchscript_formats),
             clear_memory: self.clear_memory || other.clear_memory,
+            unconfined_models: self.unconfined_models || other.unconfined_models,
         }
     }
 
@@ -65,6 +72,7 @@ impl CodeOptions {
     pub(crate) fn check(self, problems: &mut Vec<String>) -> CodeConfig {
         let mut config = CodeConfig {
             clear_memory: self.clear_memory,
+            unconfined_models: self.unconfined_models,
             ..CodeConfig::default()
         };
         if let Some(Text(signers)) = self.required_signers {
@@ -106,11 +114,12 @@ fn made_by(packages: Option<Text>, archives: Option<Text>, problems: &mut Vec<St
 
 /// The program's own runtimes of models.
 #[cfg(feature = "torch")]
-pub(crate) fn backends(config: &NodeConfig) -> Vec<Arc<dyn Backend>> {
+pub(crate) fn backends(config: &NodeConfig, scratch: &Path) -> Vec<Arc<dyn Backend>> {
     let options = mesh_backend_torch::TorchOptions {
         intra_op_threads: config.intra_op_threads,
         made_by: config.code.made_by.clone(),
         clear_memory: config.code.clear_memory,
+        scratch: Some(scratch.to_path_buf()),
     };
     let torch = mesh_backend_torch::TorchBackend::new(options);
     vec![Arc::new(torch), Arc::new(BuiltinBackend::new())]
@@ -118,7 +127,7 @@ pub(crate) fn backends(config: &NodeConfig) -> Vec<Arc<dyn Backend>> {
 
 /// The program's own runtimes of models.
 #[cfg(not(feature = "torch"))]
-pub(crate) fn backends(_: &NodeConfig) -> Vec<Arc<dyn Backend>> {
+pub(crate) fn backends(_: &NodeConfig, _: &Path) -> Vec<Arc<dyn Backend>> {
     vec![Arc::new(BuiltinBackend::new())]
 }
 
@@ -148,14 +157,16 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_cleared_where_either_says_so() {
-        let said = |clear_memory| CodeOptions {
-            clear_memory,
+    fn a_switch_is_on_where_either_says_so() {
+        let said = |on| CodeOptions {
+            clear_memory: on,
+            unconfined_models: on,
             ..CodeOptions::default()
         };
         for (line, file) in [(false, false), (true, false), (false, true), (true, true)] {
             let config = checked(said(line).or(said(file))).unwrap();
             assert_eq!(config.clear_memory, line || file);
+            assert_eq!(config.unconfined_models, line || file);
         }
     }
 

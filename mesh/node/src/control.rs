@@ -29,6 +29,7 @@ use tokio::time::timeout_at;
 use crate::{
     repository::Records,
     sent,
+    signature::ConfinedFiles,
     turns::{Held, Turns},
 };
 
@@ -44,6 +45,7 @@ struct Inner {
     tenant: TenantId,
     /// Where what was sent lies while it is read.
     sent: PathBuf,
+    files: ConfinedFiles,
     control: ControllerHandle,
     snapshots: Arc<ArcSwap<MeshSnapshot>>,
     turns: Turns,
@@ -63,6 +65,7 @@ pub(crate) struct RepositoryParts {
     pub(crate) root: PathBuf,
     pub(crate) tenant: TenantId,
     pub(crate) sent: PathBuf,
+    pub(crate) files: ConfinedFiles,
     pub(crate) control: ControllerHandle,
     pub(crate) snapshots: Arc<ArcSwap<MeshSnapshot>>,
 }
@@ -75,6 +78,7 @@ impl Repository {
                 root: parts.root,
                 tenant: parts.tenant,
                 sent: parts.sent,
+                files: parts.files,
                 control: parts.control,
                 snapshots: parts.snapshots,
                 turns: Turns::default(),
@@ -154,10 +158,13 @@ impl Inner {
         let root = sent.unwrap_or(&self.root).to_path_buf();
         let (name, config) = (name.to_owned(), load.config.clone());
         let (registry, tenant) = (self.registry.clone(), self.tenant.clone());
+        let files = self.files.clone();
         let read = tokio::task::spawn_blocking(move || {
             let _held = held;
             let said = config.as_deref().map(|config| Said { model: &name, config });
-            read_with_steps(&root, &name, said, &|step| is_loaded(&registry, &tenant, step))
+            read_with_steps(&root, &name, (said, &files), &|step| {
+                is_loaded(&registry, &tenant, step)
+            })
         });
         read.await.map_err(|_| Fault::internal("reading the model failed"))?
     }
@@ -439,7 +446,7 @@ fn is_loaded(registry: &RegistryHandle, tenant: &TenantId, model: &str) -> bool 
 fn read_with_steps(
     root: &Path,
     name: &str,
-    said: Option<Said<'_>>,
+    (said, files): (Option<Said<'_>>, &ConfinedFiles),
     is_loaded: &dyn Fn(&str) -> bool,
 ) -> Result<Plan, Fault> {
     let unreadable = |error: mesh_import::FolderError| {
@@ -460,7 +467,7 @@ fn read_with_steps(
     let mut names = BTreeSet::from([name.to_owned()]);
     loop {
         let only: Vec<String> = names.iter().cloned().collect();
-        let mut plan = plan_said(root, &only, said, &crate::Files).map_err(unreadable)?;
+        let mut plan = plan_said(root, &only, said, files).map_err(unreadable)?;
         if let Some(note) = plan.notes.iter().find(|note| note.weight == Weight::Refused) {
             let text = format!("failed to load '{}', {}: {}", shown(name), note.what, note.right);
             return Err(Fault::invalid(text));

@@ -22,6 +22,8 @@ const PEPPER_BYTES: usize = 32;
 pub(crate) const AUDIT_KEY: &str = "audit-key";
 pub(crate) const OWNERS_FOLDER: u32 = 0o700;
 pub(crate) const REGISTRY: &str = "registry";
+/// Compiled packages while they are loaded.
+const UNPACKED: &str = "unpacked";
 pub(crate) const ARTIFACTS: &str = "artifacts";
 /// The pepper's file, and what a backup calls it.
 pub(crate) const PEPPER: &str = "pepper";
@@ -138,6 +140,18 @@ impl DataFolder {
     /// The file of what tenants have used. A backup does not hold it: restored, it would take back what has been used since.
     pub(crate) fn usage(&self) -> PathBuf {
         self.root.join(USAGE)
+    }
+
+    /// Where compiled packages are unpacked while they are loaded; empty after a start. No backup holds it.
+    pub(crate) fn unpacked(&self) -> Result<PathBuf, DataError> {
+        let folder = self.root.join(UNPACKED);
+        sent::clear(&folder).map_err(failed("clear the folder of unpacked models", &folder))?;
+        Ok(folder)
+    }
+
+    /// The folders in which models' files lie.
+    pub(crate) fn models(&self) -> [PathBuf; 2] {
+        [ARTIFACTS, SENT].map(|name| self.root.join(name))
     }
 
     /// Where models lie that came with a request, while they are read; empty after a start. No backup holds it.

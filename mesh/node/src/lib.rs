@@ -13,6 +13,7 @@ mod compat;
 mod config;
 mod control;
 mod data;
+mod devices;
 mod doors;
 mod fleet;
 mod issuer_keys;

@@ -19,21 +19,22 @@ use mesh_router_http::{DoorError, HttpDoor, MetricsDoor};
 use mesh_telemetry::{DeviceSource, Telemetry, TelemetryConfig, TelemetryError, TritonSource};
 use mesh_tls::TlsError;
 use mesh_types::{Clock, Fault, SystemClock, TenantId};
-use mesh_worker::{BatchObserver, Worker, WorkerConfig, WorkerError};
+use mesh_worker::{Worker, WorkerError};
 
 use crate::{
     admin::{DeviceProbe, Devices, Issuers, KeyUses, Remembered, WebApp},
-    audit, code, compat,
+    audit, compat,
     config::NodeConfig,
     control::{Repository, RepositoryParts},
     data::{DataError, DataFolder, first_admin_token},
-    doors,
+    devices, doors,
     fleet::LocalFleet,
     issuer_keys::{self, IssuerKeys},
     login,
-    observer::{BatchTelemetry, DeviceReadings},
+    observer::DeviceReadings,
     regions::{self, RegionsError},
     repository::{self, RepositoryError},
+    signature::ConfinedFiles,
     tls::DoorsTls,
     triton::TritonReadings,
     usage, uses,
@@ -149,6 +150,7 @@ struct Behind<'a> {
     tls: DoorsTls,
     sign_in: Option<(SignIn, Arc<KeyBook>)>,
     cache: Arc<ResponseCache>,
+    files: ConfinedFiles,
 }
 
 impl Node {
@@ -176,13 +178,19 @@ impl Node {
         let store = open_store(&config, given.files, &groups.records)?;
         // A mesh that was killed has signed nothing when it ended.
         audit::sign(&store.registry.handle()).await;
-        let backends = given.backends.into_iter().chain(code::backends(&config)).collect();
-        let worker = start_worker(&config, backends, &telemetry, clock.clone(), &groups.devices)?;
+        let (worker, files) = devices::start(&config, given.backends, &telemetry, &clock, &groups.devices)?;
         // Before control looks at the records, so that the node is not ready before these models are; and behind the worker,
         // because libtorch may be asked to read one.
         if let Some((folder, tenant)) = &config.model_repository {
             let on_demand = config.on_demand.as_deref();
-            repository::import(store.registry.handle(), folder.clone(), tenant, on_demand).await?;
+            repository::import(
+                store.registry.handle(),
+                folder.clone(),
+                tenant,
+                on_demand,
+                files.clone(),
+            )
+            .await?;
         }
         if let Some(tenant) = &config.local_tenant {
             compat::open(&store.registry.handle(), tenant).await?;
@@ -206,6 +214,7 @@ impl Node {
             tls,
             sign_in,
             cache,
+            files,
         };
         let doors = behind.open(models, &groups)?;
         // Last, so that a token is never lost to a door that does not open.
@@ -327,30 +336,6 @@ fn open_store(config: &NodeConfig, files: Option<Arc<dyn Files>>, tasks: &Tasks)
     Ok(Store { registry, pepper })
 }
 
-fn start_worker(
-    config: &NodeConfig,
-    backends: Vec<Arc<dyn Backend>>,
-    telemetry: &Telemetry,
-    clock: Arc<dyn Clock>,
-    tasks: &Tasks,
-) -> Result<Worker, StartError> {
-    let layout = WorkerConfig {
-        cpu_devices: config.devices,
-        threads_per_device: config.threads_per_device,
-        arrivals: config.queue,
-        queue: config.queue,
-        sequence_grace: config.sequence_grace,
-        sequence_state_bytes: config.sequence_state_bytes,
-        cpu_memory: config.cpu_memory.map(|bytes| bytes / u64::from(config.devices.max(1))),
-        device_memory_percent: config.gpu_memory_percent,
-        parallel_loads: config.parallel_loads,
-        latency_folder: Some(DataFolder::open(&config.data)?.latency()?),
-        ..WorkerConfig::default()
-    };
-    let observer: Arc<dyn BatchObserver> = Arc::new(BatchTelemetry(telemetry.clone()));
-    Ok(Worker::start(&layout, backends, &observer, clock, tasks)?)
-}
-
 impl Behind<'_> {
     /// Starts control and opens the doors.
     fn open(self, models: ReadinessGuard, groups: &Groups) -> Result<Doors, StartError> {
@@ -456,6 +441,7 @@ impl Behind<'_> {
             root,
             tenant,
             sent: DataFolder::open(&self.config.data)?.sent()?,
+            files: self.files.clone(),
             control: control.clone(),
             snapshots: snapshots.clone(),
         };

@@ -13,6 +13,8 @@ use mesh_resources::{ArtifactRef, Resource, ResourceKey, TenantSpec};
 use mesh_types::TenantId;
 use tokio::io::AsyncReadExt as _;
 
+use crate::signature::ConfinedFiles;
+
 /// How much of a model's file is read at once.
 const READ_BYTES: usize = 1 << 20;
 /// Who writes, in the audit log.
@@ -43,6 +45,7 @@ pub(crate) async fn import(
     root: PathBuf,
     tenant: &TenantId,
     on_demand: Option<&[String]>,
+    files: ConfinedFiles,
 ) -> Result<(), RepositoryError> {
     let shown = root.display().to_string();
     make_tenant(&registry, tenant, AUTHOR).await?;
@@ -54,7 +57,7 @@ pub(crate) async fn import(
             // What it cannot read it should say now, and not when the first model is asked for.
             return mesh_import::models(&root).map(|_| Plan::default());
         }
-        plan(&root, &only, &crate::Files)
+        plan(&root, &only, &files)
     });
     let mut plan = read.await.map_err(|_| RepositoryError::Reader)??;
     plan.models

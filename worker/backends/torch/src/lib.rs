@@ -36,7 +36,10 @@ mod schema;
 mod shim;
 mod variants;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use mesh_backend::{Backend, BackendError, DeviceInfo, LoadSpec, LoadedModel, Signature};
 use mesh_types::{ArtifactFormat, DeviceId, ModelConfig, TensorSpec};
@@ -61,6 +64,8 @@ pub struct TorchOptions {
     /// Whether memory of the host is cleared before a model gets it, so that none shows what another has freed. It holds for the process:
     /// once said, it stays.
     pub clear_memory: bool,
+    /// Where packages are unpacked; none: in the system's folder for temporary files.
+    pub scratch: Option<PathBuf>,
 }
 
 impl Default for TorchOptions {
@@ -69,6 +74,7 @@ impl Default for TorchOptions {
             intra_op_threads: 1,
             made_by: MadeBy::default(),
             clear_memory: false,
+            scratch: None,
         }
     }
 }
@@ -112,9 +118,14 @@ pub fn signature(path: &Path, format: ArtifactFormat) -> Result<Signature, Backe
 
 /// Runs a model of a file on zeros, on the host, and tells what the outputs are that the configuration names: their types, and their
 /// extents as a configuration has them. What it says of outputs beyond their names is not looked at.
-pub fn probe(path: &Path, format: ArtifactFormat, config: &ModelConfig) -> Result<Vec<TensorSpec>, BackendError> {
+pub fn probe(
+    path: &Path,
+    format: ArtifactFormat,
+    config: &ModelConfig,
+    options: &TorchOptions,
+) -> Result<Vec<TensorSpec>, BackendError> {
     match format {
-        ArtifactFormat::TorchAoti | ArtifactFormat::TorchScript => probe::outputs(path, format, config),
+        ArtifactFormat::TorchAoti | ArtifactFormat::TorchScript => probe::outputs(path, format, config, options),
         ArtifactFormat::Builtin | ArtifactFormat::Ensemble => {
             Err(BackendError::Unsupported(format!("{} has no file", format.platform())))
         }
@@ -143,7 +154,7 @@ impl Backend for TorchBackend {
         Ok(Box::new(model::TorchModel::load(
             spec,
             device,
-            &self.options.made_by,
+            &self.options,
             self.decisions.clone(),
         )?))
     }

@@ -10,10 +10,10 @@ use mesh_types::{ArtifactFormat, Clock, DeviceId, DeviceKind, LoadReport, ModelC
 use tch::{Device, Tensor};
 
 use crate::{
+    TorchOptions,
     decisions::Decisions,
     element, fault,
     lane::Lane,
-    made_by::MadeBy,
     module::{Failure, Module},
     outputs,
     package::Package,
@@ -81,7 +81,7 @@ impl TorchModel {
     pub(crate) fn load(
         spec: &LoadSpec,
         on: DeviceId,
-        made_by: &MadeBy,
+        options: &TorchOptions,
         decisions: Arc<Decisions>,
     ) -> Result<Self, BackendError> {
         let Some(path) = &spec.artifact else {
@@ -97,9 +97,9 @@ impl TorchModel {
         let mut way = Way::new(device, Lane::to(device), spec.config.clone());
         let meter = Meter::begin(device);
         let (runner, origin) = match spec.format {
-            ArtifactFormat::TorchAoti => (Runner::Package(way.package(path, made_by)?), None),
+            ArtifactFormat::TorchAoti => (Runner::Package(way.package(path, options)?), None),
             _ => {
-                made_by.check_archive(path)?;
+                options.made_by.check_archive(path)?;
                 let (module, origin) = way.module(path)?;
                 way.plain.clone_from(&origin.binding.plain);
                 (Runner::Module(module, Variant::Original), Some(origin))
@@ -151,19 +151,19 @@ impl Way {
         &mut self,
         path: &Path,
         format: ArtifactFormat,
-        made_by: &MadeBy,
+        options: &TorchOptions,
     ) -> Result<Runner, BackendError> {
         match format {
-            ArtifactFormat::TorchAoti => Ok(Runner::Package(self.package(path, made_by)?)),
+            ArtifactFormat::TorchAoti => Ok(Runner::Package(self.package(path, options)?)),
             _ => self
                 .module(path)
                 .map(|(module, _)| Runner::Module(module, Variant::Original)),
         }
     }
 
-    fn package(&self, path: &Path, made_by: &MadeBy) -> Result<Package, BackendError> {
+    fn package(&self, path: &Path, options: &TorchOptions) -> Result<Package, BackendError> {
         let _stream = self.lane.enter();
-        Package::load(path, self.device, made_by, &self.config)
+        Package::load(path, self.device, options, &self.config)
     }
 
     fn module(&self, path: &Path) -> Result<(Module, Origin), BackendError> {
@@ -349,8 +349,8 @@ mod tests {
         let traced = tch::CModule::create_by_tracing("Same", "forward", &[example], &mut forward).unwrap();
         traced.save(&path).unwrap();
         let mut way = Way::new(Device::Cpu, Lane::to(Device::Cpu), Arc::new(config));
-        let made_by = MadeBy::default();
-        let runner = way.runner(&path, ArtifactFormat::TorchScript, &made_by).unwrap();
+        let options = TorchOptions::default();
+        let runner = way.runner(&path, ArtifactFormat::TorchScript, &options).unwrap();
         // More than any machine has.
         let shape = [4, 1 << 46].into_iter().collect();
         let config = way.config.clone();

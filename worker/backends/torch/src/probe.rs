@@ -13,9 +13,8 @@ use mesh_types::{ArtifactFormat, ModelConfig, TensorSpec};
 use tch::{Device, Tensor};
 
 use crate::{
-    element, fault,
+    TorchOptions, element, fault,
     lane::Lane,
-    made_by::MadeBy,
     model::{Runner, Way},
     shim::InferenceMode,
 };
@@ -36,6 +35,7 @@ pub(crate) fn outputs(
     path: &Path,
     format: ArtifactFormat,
     config: &ModelConfig,
+    options: &TorchOptions,
 ) -> Result<Vec<TensorSpec>, BackendError> {
     if config.sequence_batching.is_some() {
         let text = "a model of sequences is not run to learn what its outputs are";
@@ -43,7 +43,7 @@ pub(crate) fn outputs(
     }
     let device = Device::Cpu;
     let mut way = Way::new(device, Lane::to(device), Arc::new(config.clone()));
-    let runner = way.runner(path, format, &MadeBy::default())?;
+    let runner = way.runner(path, format, options)?;
     let (few, more) = rows(config);
     let is_open = |spec: &TensorSpec| spec.dims.contains(&-1);
     let tries = if config.input.iter().any(is_open) {

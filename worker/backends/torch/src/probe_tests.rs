@@ -3,7 +3,7 @@
 use mesh_types::{ArtifactFormat, DataType, ModelConfig, TensorSpec};
 
 use crate::{
-    probe,
+    TorchOptions, probe,
     tests::{scripted, spec},
 };
 
@@ -20,7 +20,8 @@ fn config(rows: u32, dims: &[i64], outputs: &[&str]) -> ModelConfig {
 /// What a model of one input shows.
 fn shown(config: &ModelConfig, result: &str, lines: &str) -> Result<Vec<(String, DataType, Vec<i64>)>, String> {
     let (_folder, path) = scripted("x: Tensor", result, lines);
-    let found = probe(&path, ArtifactFormat::TorchScript, config).map_err(|error| error.to_string())?;
+    let found = probe(&path, ArtifactFormat::TorchScript, config, &TorchOptions::default())
+        .map_err(|error| error.to_string())?;
     let told = |spec: TensorSpec| (spec.name, spec.datatype, spec.dims);
     Ok(found.into_iter().map(told).collect())
 }

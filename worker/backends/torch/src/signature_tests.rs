@@ -299,7 +299,7 @@ fn parameters_reach_an_argument_that_is_a_dictionary_of_texts() {
         };
         model.optimize(&[sample], &mesh_types::SystemClock);
     }
-    let outputs = probe(&path, ArtifactFormat::TorchScript, &with).unwrap();
+    let outputs = probe(&path, ArtifactFormat::TorchScript, &with, &TorchOptions::default()).unwrap();
     assert_eq!(outputs[0].dims, [2]);
 }
 

@@ -105,12 +105,14 @@ impl Archive {
         source::read(&self.source)
     }
 
-    /// Unpacks the model into a folder of its own.
-    pub(crate) fn unpack(&mut self) -> Result<Unpacked, BackendError> {
+    /// Unpacks the model into a folder of its own, within this one; none: that for temporary files.
+    pub(crate) fn unpack(&mut self, within: Option<&Path>) -> Result<Unpacked, BackendError> {
         let wanted = |name: &str| ![".cpp", ".h"].iter().any(|end| name.ends_with(end));
         let files: Vec<(usize, String)> = self.files.iter().filter(|(_, name)| wanted(name)).cloned().collect();
         self.check_sizes(&files, MAX_UNPACKED)?;
-        let folder = tempfile::Builder::new().prefix("mesh-pt2-").tempdir();
+        let mut builder = tempfile::Builder::new();
+        let named = builder.prefix("mesh-pt2-");
+        let folder = within.map_or_else(|| named.tempdir(), |within| named.tempdir_in(within));
         let folder = folder.map_err(|error| unpacking(&error))?;
         let (mut library, mut weights, mut bytes) = (None, None, 0);
         for (place, name) in files {
@@ -290,7 +292,7 @@ mod tests {
             refused.contains("takes 111 bytes") && refused.contains("at most 110"),
             "{refused}"
         );
-        let unpacked = archive.unpack().unwrap();
+        let unpacked = archive.unpack(None).unwrap();
         assert_eq!(
             (unpacked.bytes, std::fs::read(&unpacked.library).unwrap()),
             (100, vec![7; 100])

@@ -31,8 +31,7 @@ use self::{
     source::Contract,
 };
 use crate::{
-    fault,
-    made_by::MadeBy,
+    TorchOptions, fault,
     module::{Failure, device_number, path_text},
 };
 
@@ -83,16 +82,16 @@ impl Package {
     pub(crate) fn load(
         path: &Path,
         device: Device,
-        made_by: &MadeBy,
+        options: &TorchOptions,
         config: &ModelConfig,
     ) -> Result<Self, BackendError> {
         let mut archive = Archive::open(path)?;
         archive.made_for.check(device)?;
-        made_by.check_package(archive.made_for.torch())?;
+        options.made_by.check_package(archive.made_for.torch())?;
         let remark = archive.code()?.remark();
         let contract = archive.contract()?;
         let plan = Plan::of(&contract, config)?;
-        let unpacked = archive.unpack()?;
+        let unpacked = archive.unpack(options.scratch.as_deref())?;
         check_weights(&contract, &unpacked)?;
         elf::check(&unpacked.library)?;
         Ok(Self {
