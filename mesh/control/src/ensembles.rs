@@ -33,10 +33,10 @@ pub(crate) fn in_order(
     mut compile: impl FnMut(&ModelName, &ModelRecord, &Standings) -> ModelEntry,
 ) -> Models {
     let mut models = Models::new();
-    let mut waiting: Vec<(&ModelName, &ModelRecord, BTreeSet<ModelName>)> = Vec::new();
+    let mut waiting: Vec<(&ModelName, &ModelRecord)> = Vec::new();
     for (name, record) in &records.models {
         if record.versions.values().any(is_ensemble) {
-            waiting.push((name, record, needs(records, name, record)));
+            waiting.push((name, record));
         } else {
             models.insert(name.clone(), Arc::new(compile(name, record, standings)));
         }
@@ -56,11 +56,13 @@ pub(crate) fn in_order(
         }
         models.insert(name.clone(), Arc::new(compile(name, record, standings)));
     };
-    // Each round adds at least one model, or what is left goes in a circle.
-    loop {
+    // Each round adds at least one model, or does without more of what is named. What is kept off names nothing that must be there: its
+    // graph is only shown.
+    let mut heed: &[fn(&VersionRecord) -> bool] = &[is_ensemble, |version| is_ensemble(version) && version.is_wanted()];
+    while let Some((which, rest)) = heed.split_first() {
         let before = waiting.len();
-        waiting.retain(|(name, record, needs)| {
-            let ready = needs
+        waiting.retain(|(name, record)| {
+            let ready = needs(records, name, record, *which)
                 .iter()
                 .all(|need| models.contains_key(need) || !records.models.contains_key(need));
             if ready {
@@ -72,21 +74,28 @@ pub(crate) fn in_order(
             return models;
         }
         if waiting.len() == before {
-            for (name, record, _) in waiting {
-                add(&mut models, name, record);
-            }
-            return models;
+            heed = rest;
         }
     }
+    // What is left goes in a circle.
+    for (name, record) in waiting {
+        add(&mut models, name, record);
+    }
+    models
 }
 
 fn is_ensemble(version: &VersionRecord) -> bool {
     version.format == ArtifactFormat::Ensemble
 }
 
-/// The models that a model's ensembles name, as their owner sees them.
-fn needs(records: &Records, name: &ModelName, record: &ModelRecord) -> BTreeSet<ModelName> {
-    let ensembles = record.versions.values().filter(|version| is_ensemble(version));
+/// The models that these of a model's versions name, as their owner sees them.
+fn needs(
+    records: &Records,
+    name: &ModelName,
+    record: &ModelRecord,
+    which: fn(&VersionRecord) -> bool,
+) -> BTreeSet<ModelName> {
+    let ensembles = record.versions.values().filter(|version| which(version));
     let named = ensembles.flat_map(|version| Outline::models(&version.config));
     named
         .filter_map(|(namespace, model, _)| records.callable(&name.0, namespace.as_ref(), &model).cloned())

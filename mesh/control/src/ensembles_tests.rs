@@ -337,6 +337,34 @@ fn a_circle_is_not_ready_and_breaks_nothing_else() {
 }
 
 #[test]
+fn what_an_unloaded_ensemble_names_may_name_its_model_and_keeps_no_version() {
+    let mut off = chain("acme/pipe/1", &["outer", "a@1"]);
+    if let Spec::ModelVersion(spec) = &mut off.spec {
+        spec.unloaded = true;
+    }
+    let mut unloaded = plain("acme/a/1");
+    if let Spec::ModelVersion(spec) = &mut unloaded.spec {
+        spec.unloaded = true;
+    }
+    let records = town(&[
+        off,
+        chain("acme/pipe/2", &["b"]),
+        a_model("acme", "outer", &[], &[]),
+        chain("acme/outer/1", &["pipe@2"]),
+        unloaded,
+        an_endpoint("acme", "front", &[("only", "pipe", "1", 100.0)]),
+    ]);
+    let there = ready(&["acme/a/1", "acme/a/2", "acme/b/1"]);
+    let compiled = compiled(&records, &there, &Compiled::default());
+    assert_eq!(steps(&compiled, "acme/outer/1"), ["pipe/2"]);
+    assert_eq!(steps(&compiled, "acme/pipe/2"), ["b/1"]);
+    assert!(reason(&compiled, "acme/pipe/1").starts_with("it is kept off"));
+    assert_eq!(answers(&compiled, "acme", "front"), [("pipe/1".to_owned(), false)]);
+    assert!(!compiled.routed.contains(&key("acme/a/1")), "so it is unloaded");
+    assert!(compiled.routed.contains(&key("acme/b/1")));
+}
+
+#[test]
 fn only_what_the_owner_may_call_is_reached_and_foreign_and_absent_models_read_alike() {
     let foreign = [a_model("beta", "secret", &[], &[]), plain("beta/secret/1")];
     let at = |step: &str, grants: &[&str]| {

@@ -23,7 +23,7 @@ use mesh_policies::{MeshSnapshot, Target};
 use mesh_registry::{Author, Change as Put, MAX_PAGE, RegistryError, RegistryHandle};
 use mesh_resources::{Kind, Resource, Spec};
 use mesh_router::{Change, ChangeOrder, Controlled, Load, ModelControl, RepositoryEntry, state_of};
-use mesh_types::{Fault, FaultSource, ModelId, ModelVersionKey, TenantId, Version};
+use mesh_types::{Fault, FaultClass, FaultSource, ModelId, ModelVersionKey, TenantId, Version};
 use tokio::time::timeout_at;
 
 use crate::{
@@ -191,7 +191,13 @@ impl Inner {
         self.keep_off(&model, order, |_| true).await?;
         let steps: BTreeSet<ModelId> = versions.iter().flat_map(|(_, resource)| steps_of(resource)).collect();
         for step in steps.iter().filter(|_| dependents) {
-            self.keep_off(step, order, |_| true).await?;
+            match self.keep_off(step, order, |_| true).await {
+                // Another ensemble runs it, and says so by its name: it stays.
+                Err(fault) if fault.class == FaultClass::InvalidArgument => {
+                    tracing::info!(%step, %fault, "a step is needed elsewhere: it stays loaded");
+                }
+                kept_off => kept_off?,
+            }
         }
         self.settled(&BTreeSet::new(), "")
             .await

@@ -4,6 +4,9 @@
 //! An ensemble sees models as its owner does. What its steps name is what they would lead to now: a label's version, a declared
 //! default, or the highest version that is not kept off the devices. What lies below an ensemble matters as much as its own steps:
 //! how deep, how much, and to whom it is granted; so whatever changes a model is asked of all ensembles above it.
+//!
+//! An ensemble that is kept off the devices asks nothing of anybody: what it names may change, go, and name it in turn. What is wrong
+//! with it by then is said when it is loaded again, which is a write of it.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -29,6 +32,7 @@ type Name = (TenantId, ModelId);
 struct Found {
     name: Name,
     config: Arc<ModelConfig>,
+    /// And not kept off: what runs nothing reaches nothing.
     is_ensemble: bool,
     /// Its owner and the tenants that it is granted to.
     callers: BTreeSet<TenantId>,
@@ -194,7 +198,7 @@ impl Rules<'_> {
         Ok(Ok(Found {
             callers: found.grants.iter().cloned().chain([owner.clone()]).collect(),
             name: (owner, model.clone()),
-            is_ensemble: spec.format == ArtifactFormat::Ensemble,
+            is_ensemble: asks(&spec),
             config: Arc::new(spec.config),
             reach: Reach::default(),
         }))
@@ -320,7 +324,7 @@ impl Rules<'_> {
             }
             for resource in self.draft.list_with(&versions_of(&next.0, &next.1), MARK)? {
                 if let Spec::ModelVersion(spec) = &resource.spec
-                    && spec.format == ArtifactFormat::Ensemble
+                    && asks(spec)
                 {
                     open.extend(self.names(&next.0, &spec.config)?);
                 }
@@ -354,7 +358,7 @@ impl Rules<'_> {
         let mut open: Vec<(Resource, BTreeSet<ModelId>)> = Vec::new();
         for resource in self.draft.list_with(&prefix(Kind::ModelVersion, None), MARK)? {
             if let Spec::ModelVersion(spec) = &resource.spec
-                && spec.format == ArtifactFormat::Ensemble
+                && asks(spec)
             {
                 let models = Outline::models(&spec.config).into_iter().map(|(_, model, _)| model);
                 let models = models.collect();
@@ -384,6 +388,18 @@ impl Rules<'_> {
             }
         }
     }
+}
+
+/// Whether it is an ensemble of which others must take care.
+fn asks(spec: &ModelVersionSpec) -> bool {
+    spec.format == ArtifactFormat::Ensemble && !spec.unloaded
+}
+
+/// Whether it is an ensemble that is kept off the devices and says what it said before: no more is asked of it than if it were not
+/// there.
+pub(crate) fn is_put_away(before: Option<&Resource>, after: &ModelVersionSpec) -> bool {
+    let same = |before: &Resource| matches!(&before.spec, Spec::ModelVersion(spec) if spec.config == after.config);
+    after.format == ArtifactFormat::Ensemble && after.unloaded && before.is_some_and(same)
 }
 
 /// The model that a version is one of.

@@ -297,6 +297,82 @@ fn a_version_that_is_kept_off_the_devices_is_no_step() {
     });
 }
 
+/// Keeps what was written off the devices.
+fn off(spec: &str) -> String {
+    spec.replacen('{', r#"{"unloaded":true,"#, 1)
+}
+
+#[test]
+fn an_ensemble_that_is_unloaded_leaves_what_it_names_as_free_as_if_it_were_not_there() {
+    with_registry(|registry| async move {
+        registry.write(admin(), town()).await.unwrap();
+        let theirs = vec![put("ModelVersion/acme/pipe/2", &pipe("theirs", "-1", ""))];
+        registry.write(admin(), theirs).await.unwrap();
+        let above = |spec: &str| vec![put("Model/acme/outer", "{}"), put("ModelVersion/acme/outer/1", spec)];
+        registry.write(admin(), above(&pipe("pipe", "1", ""))).await.unwrap();
+        // Who runs it still asks for it.
+        let unload = |version: u32, model: &str, step: &str| {
+            vec![put(
+                &format!("ModelVersion/acme/pipe/{version}"),
+                &off(&pipe(model, step, "")),
+            )]
+        };
+        let needs = "ModelVersion/acme/outer/1 needs it";
+        refused(&registry, unload(1, "m", "\"stable\""), needs).await;
+        registry
+            .write(admin(), above(&off(&pipe("pipe", "1", ""))))
+            .await
+            .unwrap();
+        let needs = "ModelVersion/acme/pipe/1 needs it";
+        refused(&registry, vec![put("ModelVersion/acme/m/1", &vectors(4))], needs).await;
+        registry.write(admin(), unload(1, "m", "\"stable\"")).await.unwrap();
+        registry.write(admin(), unload(2, "theirs", "-1")).await.unwrap();
+        for change in [
+            // Another configuration, no label, no grant, one version less, and an ensemble above what was above it.
+            put("ModelVersion/acme/m/1", &vectors(4)),
+            put("Model/acme/m", "{}"),
+            put("Model/beta/theirs", "{}"),
+            Change::delete(key("ModelVersion/acme/m/2")),
+            put("ModelVersion/acme/pipe/3", &vectors(2)),
+            put("ModelVersion/acme/m/3", &pipe("pipe", "3", "")),
+        ] {
+            registry.write(admin(), vec![change]).await.unwrap();
+        }
+        let load = vec![put("ModelVersion/acme/pipe/1", &pipe("m", "\"stable\"", ""))];
+        refused(&registry, load.clone(), "'pipe' would be a step of itself").await;
+        let gone =
+            ["ModelVersion/acme/m/1", "ModelVersion/acme/m/3", "Model/acme/m"].map(|text| Change::delete(key(text)));
+        registry.write(admin(), gone.to_vec()).await.unwrap();
+        // It may be written as it is, among others; loaded again, or changed, it asks for all that it names.
+        registry.write(admin(), unload(1, "m", "\"stable\"")).await.unwrap();
+        refused(&registry, load.clone(), "there is no model 'm' here").await;
+        refused(&registry, unload(1, "m", "1"), "there is no model 'm' here").await;
+        let again = vec![
+            put("Model/acme/m", r#"{"labels":{"stable":1}}"#),
+            put("ModelVersion/acme/m/1", &vectors(2)),
+        ];
+        registry.write(admin(), again).await.unwrap();
+        registry.write(admin(), load).await.unwrap();
+        refused(&registry, vec![put("ModelVersion/acme/m/1", &vectors(4))], needs).await;
+    });
+}
+
+#[test]
+fn an_ensemble_and_its_steps_are_put_away_in_one_write_and_its_steps_may_go_with_it() {
+    with_registry(|registry| async move {
+        registry.write(admin(), town()).await.unwrap();
+        let away = vec![
+            put("ModelVersion/acme/pipe/1", &off(&pipe("m", "\"stable\"", ""))),
+            put("ModelVersion/acme/m/1", &off(&vectors(2))),
+        ];
+        registry.write(admin(), away).await.unwrap();
+        let mut gone = vec![put("ModelVersion/acme/pipe/1", &off(&pipe("m", "\"stable\"", "")))];
+        let steps = ["ModelVersion/acme/m/1", "ModelVersion/acme/m/2", "Model/acme/m"];
+        gone.extend(steps.map(|text| Change::delete(key(text))));
+        registry.write(admin(), gone).await.unwrap();
+    });
+}
+
 #[test]
 fn a_default_is_the_highest_version_that_the_policy_keeps() {
     with_registry(|registry| async move {

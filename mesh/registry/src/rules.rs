@@ -16,6 +16,7 @@ use mesh_types::{ArtifactFormat, ModelId, ModelVersionKey, TenantId, Version, Ve
 use crate::{
     Artifacts, RegistryError,
     draft::{Draft, prefix},
+    ensembles::is_put_away,
     policies,
 };
 
@@ -33,7 +34,7 @@ pub(crate) fn problems(rules: &Rules<'_>, now: Timestamp, changes: &[Changed]) -
     let written: BTreeSet<&ResourceKey> = changes.iter().map(|change| &change.key).collect();
     for change in changes {
         if let Some(resource) = &change.after {
-            let found = rules.of(&change.key, resource)?;
+            let found = rules.of(&change.key, resource, change.before.as_ref())?;
             problems.extend(
                 found
                     .into_iter()
@@ -45,7 +46,7 @@ pub(crate) fn problems(rules: &Rules<'_>, now: Timestamp, changes: &[Changed]) -
             if written.contains(&key) {
                 continue;
             }
-            if let Some(problem) = rules.of(&key, &referrer)?.first() {
+            if let Some(problem) = rules.of(&key, &referrer, None)?.first() {
                 let text = format!("{key} needs it ({problem}): change that first");
                 problems.push(named(Problem::new("metadata.name", text), &change.key, changes.len()));
             }
@@ -83,8 +84,13 @@ pub(crate) struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// What is wrong with the references of one resource.
-    fn of(&self, key: &ResourceKey, resource: &Resource) -> Result<Vec<Problem>, RegistryError> {
+    /// What is wrong with the references of one resource, which was something else `before` the write or was not there.
+    fn of(
+        &self,
+        key: &ResourceKey,
+        resource: &Resource,
+        before: Option<&Resource>,
+    ) -> Result<Vec<Problem>, RegistryError> {
         let mut problems = Vec::new();
         if let Some(tenant) = &key.tenant {
             self.tenant("metadata.tenant", tenant, &mut problems)?;
@@ -98,7 +104,7 @@ impl Rules<'_> {
             }
             (Spec::ClientCertificate(spec), _) => self.only_holder(key, &spec.identity, &mut problems)?,
             (Spec::Model(spec), Some(tenant)) => self.model(tenant, &key.name, spec, &mut problems)?,
-            (Spec::ModelVersion(spec), _) => self.version(key, spec, &mut problems)?,
+            (Spec::ModelVersion(spec), _) => self.version(key, (spec, before), &mut problems)?,
             (Spec::Endpoint(spec), Some(tenant)) => self.endpoint(tenant, spec, &mut problems)?,
             (Spec::AdminToken(spec), _) => {
                 if let Some(tenant) = &spec.tenant {
@@ -229,7 +235,7 @@ impl Rules<'_> {
     fn version(
         &self,
         key: &ResourceKey,
-        spec: &ModelVersionSpec,
+        (spec, before): (&ModelVersionSpec, Option<&Resource>),
         problems: &mut Vec<Problem>,
     ) -> Result<(), RegistryError> {
         if let Some(version) = key.as_version()
@@ -238,7 +244,7 @@ impl Rules<'_> {
             let text = format!("there is no model '{}': create it first", version.model);
             problems.push(Problem::new("metadata.name", text));
         }
-        if spec.format == ArtifactFormat::Ensemble {
+        if spec.format == ArtifactFormat::Ensemble && !is_put_away(before, spec) {
             problems.extend(self.ensemble(key, spec)?);
         }
         let Some(artifact) = &spec.artifact else {

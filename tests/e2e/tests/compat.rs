@@ -546,6 +546,48 @@ async fn a_model_is_loaded_with_files_that_were_sent_and_an_ensemble_with_its_st
 }
 
 #[tokio::test]
+async fn an_unloaded_ensemble_asks_nothing_of_its_steps_and_leaves_those_that_another_runs() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    add(root.path(), "scale", SCALE)?;
+    fs::write(root.path().join("scale/1/model.pt"), scaled(2.0)?)?;
+    add(root.path(), "chain", CHAIN)?;
+    add(root.path(), "other", CHAIN)?;
+    let mesh = start(explicit(root.path())).await?;
+    let local = mesh.stranger();
+    for name in ["chain", "other"] {
+        control(&local, name, "load", json!({})).await?.ok()?;
+    }
+    let with_steps = json!({"unload_dependents": true});
+    control(&local, "chain", "unload", with_steps.clone()).await?.ok()?;
+    assert!(!is_ready(&local, "chain").await? && is_ready(&local, "scale").await?);
+    let body = json!({"inputs": [{"name": "IN", "datatype": "FP32", "shape": [1, 3], "data": [1.0, 2.0, 3.0]}]});
+    assert_eq!(local.infer("other", &body).await?.ok()?.numbers(0)?, [2.0, 4.0, 6.0]);
+    // The other one is loaded: its step is as it needs it.
+    let four =
+        json!({"config": SENT.replace("[\"3\"]", "[\"-1\"]").replace("\"maxBatchSize\":8", "\"maxBatchSize\":4")});
+    let refused = control(&local, "scale", "load", four.clone()).await?;
+    assert!(
+        refused.error()?.contains("failed to load 'scale'"),
+        "{}",
+        refused.error()?
+    );
+    control(&local, "other", "unload", json!({})).await?.ok()?;
+    control(&local, "scale", "load", four).await?.ok()?;
+    let refused = control(&local, "chain", "load", json!({})).await?;
+    assert!(
+        refused.error()?.contains("failed to load 'chain'"),
+        "{}",
+        refused.error()?
+    );
+    // Nobody runs it any more.
+    control(&local, "other", "unload", with_steps).await?.ok()?;
+    assert!(!is_ready(&local, "scale").await?);
+    control(&local, "chain", "load", json!({})).await?.ok()?;
+    assert_eq!(local.infer("chain", &body).await?.ok()?.numbers(0)?, [2.0, 4.0, 6.0]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_unmodified_perf_analyzer_reports_over_both_wires_what_the_server_has_counted() -> anyhow::Result<()> {
     let root = repository()?;
     let mesh = start(serving(root.path())).await?;
