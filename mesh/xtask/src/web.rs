@@ -130,9 +130,38 @@ mod tests {
         assert_ne!(digest(folder.path()).unwrap(), before);
     }
 
+    /// Folders with packages of npm's.
+    const INSTALLED: [&str; 3] = ["admin-ui/web", "tests/browser", "tests/conformance/provider"];
+    /// Licences that what is built with or tested with may have, as the lock files say them.
+    const LICENCES: [&str; 9] = [
+        "MIT",
+        "MIT-0",
+        "Apache-2.0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "0BSD",
+        "ISC",
+        "MPL-2.0",
+        "(MIT OR CC0-1.0)",
+    ];
+
+    #[test]
+    fn packages_of_lock_files_have_licences_that_are_allowed() {
+        for path in INSTALLED {
+            let file = environment::root().unwrap().join(path).join("package-lock.json");
+            let lock: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+            let packages = lock["packages"].as_object().unwrap();
+            assert!(packages.len() > 1, "{path}: no packages");
+            for (name, package) in packages {
+                let licence = package["license"].as_str().unwrap_or("none");
+                assert!(LICENCES.contains(&licence), "{path}: {name} has the licence {licence}");
+            }
+        }
+    }
+
     #[test]
     fn lock_files_name_no_registry() {
-        for path in ["admin-ui/web", "tests/browser"] {
+        for path in INSTALLED {
             let folder = environment::root().unwrap().join(path);
             let text = fs::read_to_string(folder.join("package-lock.json")).unwrap();
             assert!(

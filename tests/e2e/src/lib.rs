@@ -3,6 +3,7 @@
 //! The tests are in `tests/`, one file per promise; the mesh that they speak to is started by `mesh-harness`. Here is what
 //! several of them need.
 
+pub mod node;
 pub mod python;
 
 use std::{
