@@ -15,6 +15,8 @@ pub(crate) enum Body {
     Json(&'static str),
     /// Bytes.
     Bytes,
+    /// Metrics, as text for Prometheus.
+    Metrics,
     /// A stream of events whose data have this schema.
     Events(&'static str),
 }

@@ -444,7 +444,11 @@ impl Fixture {
         Answer {
             status,
             headers,
-            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+            // What is no JSON is text, as metrics are.
+            body: serde_json::from_slice(&bytes).unwrap_or_else(|_| match bytes.is_empty() {
+                true => Value::Null,
+                false => String::from_utf8_lossy(&bytes).into(),
+            }),
         }
     }
 

@@ -27,6 +27,7 @@ mod key_uses;
 mod keys;
 mod live;
 mod loaded;
+mod metrics;
 mod openapi;
 mod overview;
 mod parts;

@@ -6,6 +6,7 @@ use mesh_resources::{
     AdminTokenSpec, ApiKeySpec, ArtifactRef, ClientCertificateSpec, EndpointSpec, IssuerSpec, Kind, Metadata,
     ModelSpec, ModelVersionSpec, PolicySpec, TenantSpec,
 };
+use mesh_telemetry::OPENMETRICS;
 use utoipa::openapi::{
     ComponentsBuilder, ContentBuilder, InfoBuilder, ObjectBuilder, OneOfBuilder, OpenApi, OpenApiBuilder, PathItem,
     Ref, RefOr, Required, ResponseBuilder, Schema, ServerBuilder, Type,
@@ -107,6 +108,7 @@ fn answer(entry: &Entry) -> Response {
         Body::Bytes => response
             .content("application/octet-stream", ContentBuilder::new().build())
             .build(),
+        Body::Metrics => response.content(OPENMETRICS, ContentBuilder::new().build()).build(),
     }
 }
 
@@ -138,7 +140,7 @@ fn operation(entry: &Entry) -> OperationBuilder {
     let body = match entry.body {
         Body::Json(schema) => Some(("application/json", json_content(schema))),
         Body::Bytes => Some(("application/octet-stream", ContentBuilder::new().build())),
-        Body::None | Body::Events(_) => None,
+        Body::None | Body::Events(_) | Body::Metrics => None,
     };
     if let Some((media, content)) = body {
         let body = RequestBodyBuilder::new()

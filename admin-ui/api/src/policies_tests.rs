@@ -308,6 +308,45 @@ async fn who_is_bound_to_a_tenant_is_shown_the_overview_of_that_tenant() {
 }
 
 #[actix_web::test]
+async fn who_is_bound_to_a_tenant_reads_that_tenants_metrics_and_no_others() {
+    let door = Fixture::new().await;
+    door.demo().await;
+    door.put("/tenants/globex", &tenant("globex")).await.is(201);
+    let metrics = door.state.inner.parts.telemetry.metrics();
+    for name in ["acme", "globex", "gone"] {
+        metrics.limit(name, "requests", mesh_telemetry::LimitEffect::Refused);
+    }
+    let bound = token_of(&door, "ann", AdminRole::Viewer, Some("acme"), &[]).await;
+    let own = ask(&door, &bound, Method::GET, "/tenants/acme/metrics", json!({}))
+        .await
+        .is(200);
+    assert_eq!(own.header("content-type"), mesh_telemetry::OPENMETRICS);
+    let text = own.body.as_str().unwrap();
+    let counted = "mesh_limit_effects_total{tenant=\"acme\",rule=\"requests\",effect=\"refused\"} 1\n";
+    assert!(text.contains(counted) && !text.contains("globex"), "{text}");
+    // Who is bound to nobody reads each, and nobody those of a tenant that is not there, though there are series of its name.
+    let other = door.get("/tenants/globex/metrics").await.is(200).body;
+    assert!(other.as_str().unwrap().contains("tenant=\"globex\"") && !other.to_string().contains("acme"));
+    door.get("/tenants/gone/metrics").await.is(404);
+    // A policy takes it away, and no policy gives it to another's.
+    let text = "forbid (principal, action == Mesh::Action::\"tenant:read\", resource) \
+        unless { principal == Mesh::Admin::\"root\" };";
+    declare(&door, "wide", "permit (principal, action, resource);")
+        .await
+        .is(201);
+    assert_eq!(
+        refused(&ask(&door, &bound, Method::GET, "/tenants/globex/metrics", json!({})).await),
+        "tenant:read"
+    );
+    declare(&door, "blind", text).await.is(201);
+    assert_eq!(
+        refused(&ask(&door, &bound, Method::GET, "/tenants/acme/metrics", json!({})).await),
+        "tenant:read"
+    );
+    door.end().await;
+}
+
+#[actix_web::test]
 async fn who_is_bound_to_a_tenant_sees_and_changes_nothing_else() {
     let door = Fixture::new().await;
     door.demo().await;
@@ -340,6 +379,8 @@ async fn who_is_bound_to_a_tenant_sees_and_changes_nothing_else() {
     for path in [
         "/models?tenant=globex",
         "/tenants/globex",
+        "/tenants/globex/metrics",
+        "/tenants/absent/metrics",
         "/tenants/globex/models/cats",
         "/tenants/globex/models/absent",
         "/devices",

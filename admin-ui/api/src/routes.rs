@@ -23,7 +23,7 @@ use crate::{
     cache, certificates, devices,
     entry::{Body, Entry},
     error::ApiError,
-    graph, issuers, key_uses, keys, live, openapi, policies, resources,
+    graph, issuers, key_uses, keys, live, metrics, openapi, policies, resources,
     resources::{ListQuery, WriteQuery, tenant_of},
     sign_in, trial, usage, versions,
     wire::{ApplyBody, LoginBody, NewKeyBody, NewTokenBody, PublishBody, WarmBody},
@@ -406,6 +406,7 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries.extend(policies::routes().map(|entry| entry.tag("policies")));
     entries.extend(key_uses::entries());
     entries.extend(usage::entries());
+    entries.push(metrics::entry());
     entries.push(backup_route());
     entries.extend(device_routes().map(|entry| entry.tag("devices")));
     entries.extend(audit::routes().map(|entry| entry.tag("audit")));

@@ -12,7 +12,7 @@ use crate::{Failure, TrustOptions};
 pub(crate) const USER_AGENT: &str = concat!("mesh-cli/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For an answer as a whole; uploads take as long as they take, but never stand still this long.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 /// Of what may take long, each try: shorter than any of the above.
 const LONGEST_TRY: Duration = Duration::from_secs(20);
 const SHORTEST_TRY: Duration = Duration::from_millis(100);

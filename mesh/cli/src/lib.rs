@@ -27,6 +27,7 @@ mod issuer;
 mod key_uses;
 mod keys;
 mod loaded;
+mod metrics;
 mod model_options;
 mod options;
 mod paths;
@@ -225,6 +226,7 @@ async fn perform(command: Command, globals: &GlobalOptions, terminal: &mut Termi
         Command::Infer(args) => infer::infer(globals, &args, terminal).await,
         Command::Status(args) => status::status(&globals.admin()?, &args, terminal).await,
         Command::Policy(command) => policy::policy(&globals.admin()?, &command, terminal).await,
+        Command::Metrics { tenant } => metrics::metrics(&globals.admin()?, &tenant, terminal).await,
         Command::Usage(args) => usage::usage(&globals.admin()?, &args, terminal).await,
         Command::Device(command) => device::device(&globals.admin()?, &command, terminal).await,
         Command::Backup(args) => backup::backup(&globals.admin()?, &args, terminal).await,

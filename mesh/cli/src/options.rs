@@ -160,6 +160,13 @@ The tenant is the one of the API key: set MESH_API_KEY, or give --tenant-key.")]
     /// Ask who may do what, and why; write policies.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// A tenant's own metrics, as Prometheus reads them.
+    #[command(after_help = "Examples:
+  mesh metrics acme")]
+    Metrics {
+        /// The tenant.
+        tenant: TenantId,
+    },
     /// What tenants have used today and this month, beside their budgets.
     #[command(after_help = "Examples:
   mesh usage                           every tenant

@@ -43,6 +43,16 @@ impl BoundedLabels {
         }
     }
 
+    /// Whether this value is one of those.
+    pub(crate) fn knows(&self, value: &str) -> bool {
+        self.seen.read().contains(value)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.seen.read().len()
+    }
+
     /// The value itself while there is room, `other` after that.
     pub(crate) fn admit(&self, value: &str) -> LabelText {
         if let Some(known) = self.seen.read().get(value) {

@@ -24,6 +24,7 @@ mod sampling;
 mod series;
 mod spans;
 mod stages;
+mod tenants;
 mod triton;
 
 use std::sync::Arc;
@@ -42,6 +43,9 @@ pub use series::{LiveSeries, LiveSnapshot, MAX_SERIES, MAX_TENANT_LABELS};
 pub use spans::{BatchSpan, MAX_BATCH_LINKS, RequestSpan, SpanSink, StepSpan};
 pub use stages::Stage;
 pub use triton::{HostReading, TritonSource, VersionReading};
+
+/// The media type of metrics as text.
+pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How telemetry is set up.
 #[derive(Debug, Clone, Default)]

@@ -85,7 +85,7 @@ struct ReasonLabels {
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: RwLock<Registry>,
+    pub(crate) registry: RwLock<Registry>,
     pub(crate) requests: SeriesTable,
     in_flight: AtomicI64,
     stages: StageHistograms,
@@ -303,20 +303,28 @@ impl Metrics {
 
     /// Everything, in the OpenMetrics text format.
     pub fn encode_prometheus(&self) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
-        self.encode_requests(&mut text)?;
-        self.stages.encode(&mut text)?;
-        devices::encode(&self.device_values(), &mut text)?;
-        self.ensembles.encode(&mut text)?;
+        let mut text = self.encode_lines(None)?;
         self.triton.encode(&self.models, &mut text)?;
         encode(&mut text, &self.registry.read())?;
         Ok(text)
     }
 
+    /// What is not in the registry, without the format's end mark. Of requests those of one tenant alone, where one is named: they are
+    /// most of the text.
+    pub(crate) fn encode_lines(&self, only: Option<&str>) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        self.encode_requests(only, &mut text)?;
+        self.stages.encode(&mut text)?;
+        devices::encode(&self.device_values(), &mut text)?;
+        self.ensembles.encode(&mut text)?;
+        Ok(text)
+    }
+
     // The series keep their own atomics, which the overview reads too; their text is written here, before the registry's
     // (which ends in the format's end mark).
-    fn encode_requests(&self, text: &mut String) -> std::fmt::Result {
-        let all = self.requests.all();
+    fn encode_requests(&self, only: Option<&str>, text: &mut String) -> std::fmt::Result {
+        let mut all = self.requests.all();
+        all.retain(|series| only.is_none_or(|only| &*series.key.tenant == only));
         writeln!(
             text,
             "# HELP mesh_requests Requests by tenant, endpoint, arm, version and outcome.\n# TYPE mesh_requests counter"

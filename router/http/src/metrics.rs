@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The text format that the metrics are written in.
-const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const OPENMETRICS: HeaderValue = HeaderValue::from_static(mesh_telemetry::OPENMETRICS);
 const NAME: &str = "metrics door";
 /// Scrapers and probes are few.
 const MAX_CONNECTIONS: usize = 256;

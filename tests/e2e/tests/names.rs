@@ -57,6 +57,44 @@ async fn a_foreign_name_answers_like_one_that_is_not_there_to_the_byte() -> anyh
 }
 
 #[tokio::test]
+async fn statistics_and_what_is_traced_are_told_of_the_callers_own_alone() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let admin = mesh.admin()?;
+    let (acme, globex) = (mesh.tenant("acme").await?, mesh.tenant("globex").await?);
+    // Each has a model of the same name, and acme one more.
+    for (tenant, caller, model) in [
+        ("acme", &acme, "m"),
+        ("globex", &globex, "m"),
+        ("acme", &acme, "secret"),
+    ] {
+        admin.publish(tenant, model, &identity()).await?;
+        caller.until_ready(model).await?;
+    }
+    for (caller, model, requests) in [(&acme, "m", 3), (&globex, "m", 1), (&acme, "secret", 2)] {
+        for _ in 0..requests {
+            caller.ask(model, &[1.0]).await?.ok()?;
+        }
+    }
+    for (caller, expected) in [(&acme, json!([["m", 3], ["secret", 2]])), (&globex, json!([["m", 1]]))] {
+        let all = Answer::of(caller.get("/v2/models/stats")).await?.ok()?.json()?;
+        let counts: Vec<_> = all["model_stats"].as_array().into_iter().flatten().collect();
+        let counts: Vec<_> = counts
+            .iter()
+            .map(|of| json!([of["name"], of["inference_count"]]))
+            .collect();
+        assert_eq!(json!(counts), expected);
+    }
+    // Whether there is such a name is not told either.
+    for path in ["stats", "trace/setting", "config", "versions/1/stats"] {
+        let ask = |model: &str| Answer::of(globex.get(&format!("/v2/models/{model}/{path}")));
+        let (foreign, absent) = (ask("secret").await?, ask("absent").await?);
+        assert_eq!(foreign.status.as_u16(), 404, "{path}");
+        assert_eq!(shape(&foreign, "secret"), shape(&absent, "absent"), "{path}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_list_of_models_is_the_callers_own() -> anyhow::Result<()> {
     let mesh = Mesh::start().await?;
     let admin = mesh.admin()?;
