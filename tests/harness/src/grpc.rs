@@ -33,6 +33,16 @@ impl GrpcCaller {
         })
     }
 
+    /// The same over the same connection, with this key.
+    #[must_use]
+    pub fn showing(&self, key: &str) -> Self {
+        Self {
+            grpc: self.grpc.clone(),
+            key: Some(key.to_owned()),
+            metadata: self.metadata.clone(),
+        }
+    }
+
     /// The same, sending its messages packed.
     #[must_use]
     pub fn packed(&self) -> Self {
