@@ -88,6 +88,7 @@ impl Cage {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 #[path = "confine/tests.rs"]
 mod tests;
