@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     path::Path,
     process::Command,
 };
@@ -543,6 +543,83 @@ async fn a_model_is_loaded_with_files_that_were_sent_and_an_ensemble_with_its_st
         "what was sent is gone"
     );
     Ok(())
+}
+
+/// CVE-2023-43654 (ShellTorch): wherever a load has room for a text, it names an address; a server there would hear of it.
+#[tokio::test]
+async fn cve_2023_43654_a_load_that_names_an_address_is_refused_and_nobody_is_asked() -> anyhow::Result<()> {
+    let root = repository()?;
+    let mesh = start(explicit(root.path())).await?;
+    let local = mesh.stranger();
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let url = format!("http://{}/1/model.pt", listener.local_addr()?);
+    let config = |more: Value| {
+        let mut config: Value = serde_json::from_str(SENT)?;
+        for (name, value) in more.as_object().context("no object")? {
+            config[name] = value.clone();
+        }
+        anyhow::Ok(config.to_string())
+    };
+    let named = config(json!({"default_model_filename": url}))?;
+    let of_version = config(json!({"cc_model_filenames": {"1": url}}))?;
+    let parameter = config(json!({"parameters": {"url": {"string_value": url}, "model_path": {"string_value": url}}}))?;
+    for parameters in [
+        json!({"url": url}),
+        json!({"model_url": url}),
+        json!({"config": url}),
+        json!({"config": named}),
+        json!({"config": of_version}),
+        json!({"config": parameter}),
+        json!({"config": SENT, format!("file:{url}"): ""}),
+        json!({"config": SENT, "file:1/model.pt": url}),
+        json!({"config": SENT, format!("file:1/{url}"): "eA=="}),
+    ] {
+        let refused = control(&local, "simple", "load", parameters.clone()).await?;
+        assert!(refused.status.is_client_error(), "{parameters}: {refused:?}");
+    }
+    let encoded = url.replace('/', "%2F").replace(':', "%3A");
+    assert!(
+        control(&local, &encoded, "load", json!({}))
+            .await?
+            .status
+            .is_client_error()
+    );
+    let grpc = GrpcCaller::connect(mesh.addresses().grpc, None).await?;
+    let text = |text: &str| ModelRepositoryParameter {
+        parameter_choice: Some(ParameterChoice::StringParam(text.to_owned())),
+    };
+    for (name, parameters) in [
+        (&*url, vec![]),
+        ("simple", vec![("url", text(&url))]),
+        ("simple", vec![("config", text(&named))]),
+        ("simple", vec![("config", text(SENT)), ("file:1/model.pt", text(&url))]),
+    ] {
+        let asked = RepositoryModelLoadRequest {
+            repository_name: url.clone(),
+            model_name: name.to_owned(),
+            parameters: parameters
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        };
+        let refused: Result<Response<RepositoryModelLoadResponse>, Status> =
+            grpc.ask("RepositoryModelLoad", asked).await;
+        assert!(refused.is_err(), "{name}");
+    }
+    // Nor where a model is published.
+    let admin = mesh.admin()?;
+    admin.tenant("acme", json!({})).await?;
+    for artifact in [json!({"url": url}), json!({"sha256": url}), json!(url)] {
+        let spec =
+            json!({"format": "torchscript", "config": serde_json::from_str::<Value>(SENT)?, "artifact": artifact});
+        assert!(admin.publish_only("acme", "m", &spec).await.is_err(), "{artifact}");
+    }
+    // Whatever would have been fetched is refused by now.
+    let nobody = listener.accept().map(drop).map_err(|error| error.kind());
+    assert_eq!(nobody, Err(std::io::ErrorKind::WouldBlock));
+    assert!(!is_ready(&local, "simple").await?);
+    mesh.stop().await.map(drop)
 }
 
 #[tokio::test]

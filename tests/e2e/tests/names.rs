@@ -1,6 +1,7 @@
 //! Names: what is not there and what belongs to somebody else answer alike.
 
 use mesh_harness::{Answer, Mesh, identity};
+use mesh_protocol::grpc::messages::{ModelInferRequest, model_infer_request::InferInputTensor};
 use serde_json::json;
 
 /// An answer without what differs from request to request.
@@ -167,4 +168,86 @@ async fn without_a_key_with_a_wrong_one_and_with_a_revoked_one_nobody_gets_in() 
         Ok((answer.status.as_u16() == 401).then_some(()))
     })
     .await
+}
+
+/// Headers that say, in words of other systems or of this one, who somebody is, where a request goes, or how it was decided.
+const CLAIMS: [(&str, &str); 14] = [
+    ("x-tenant", "acme"),
+    ("x-tenant-id", "acme"),
+    ("x-mesh-tenant", "acme"),
+    ("x-mesh-principal", "oidc:anna"),
+    ("x-mesh-role", "admin"),
+    ("x-mesh-scopes", "infer admin"),
+    ("x-mesh-groups", "ops"),
+    ("x-mesh-arm", "other"),
+    ("x-mesh-version", "9"),
+    ("x-mesh-model", "secret"),
+    ("x-mesh-limit", "\"requests\";r=1000000"),
+    ("x-mesh-priority", "1"),
+    ("x-request-id", "000000000000000000000001"),
+    ("forwarded", "for=127.0.0.1;host=acme"),
+];
+
+#[tokio::test]
+async fn headers_that_say_who_somebody_is_change_nothing() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let admin = mesh.admin()?;
+    let (acme, globex) = (mesh.tenant("acme").await?, mesh.tenant("globex").await?);
+    for (tenant, caller, model) in [("acme", &acme, "secret"), ("globex", &globex, "m")] {
+        admin.publish(tenant, model, &identity()).await?;
+        caller.until_ready(model).await?;
+    }
+    let body = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.0]}]});
+    let said = |caller: &mesh_harness::Caller, model: &str, claims: &[(&'static str, &'static str)]| {
+        let mut request = caller.post(&format!("/v2/models/{model}/infer")).json(&body);
+        for (name, value) in claims {
+            request = request.header(*name, *value);
+        }
+        async move { Answer::of(request).await }
+    };
+    // One at a time, and all together.
+    let each = CLAIMS.iter().map(std::slice::from_ref);
+    for claims in each.chain([&CLAIMS[..]]) {
+        for (caller, model, expected) in [
+            (&globex, "secret", 404),
+            (&mesh.stranger(), "secret", 401),
+            (&globex.showing("mesh_test_nobody"), "m", 401),
+            (&globex, "m", 200),
+        ] {
+            let (plain, claimed) = (said(caller, model, &[]).await?, said(caller, model, claims).await?);
+            assert_eq!(plain.status.as_u16(), expected, "{model}: {plain:?}");
+            assert_eq!(shape(&claimed, model), shape(&plain, model), "{claims:?}");
+            // Its number is the mesh's own.
+            assert_ne!(claimed.header("x-request-id"), Some("000000000000000000000001"));
+        }
+    }
+    // The same over gRPC.
+    let message = |model: &str| ModelInferRequest {
+        model_name: model.into(),
+        inputs: vec![InferInputTensor {
+            name: "x".into(),
+            datatype: "FP32".into(),
+            shape: vec![1, 1],
+            ..InferInputTensor::default()
+        }],
+        raw_input_contents: vec![1.0_f32.to_le_bytes().to_vec().into()],
+        ..ModelInferRequest::default()
+    };
+    let plain = mesh.grpc(globex.key()).await?;
+    for (name, value) in CLAIMS {
+        let claims = plain.with(name, value);
+        let refused = claims.infer(message("secret")).await;
+        assert_eq!(
+            refused.err().map(|status| status.code()),
+            Some(tonic::Code::NotFound),
+            "{name}"
+        );
+        claims.infer(message("m")).await?;
+    }
+    // All that was answered was globex's.
+    let metrics = mesh.metrics().await?;
+    let counted = |tenant: &str| mesh_e2e::counted(&metrics, "mesh_requests_total", &[&format!("tenant=\"{tenant}\"")]);
+    assert!(counted("globex") > 0.0);
+    assert!(counted("acme") <= 1.0, "{metrics}");
+    Ok(())
 }
