@@ -31,8 +31,8 @@ pub struct CodeOptions {
         help_heading = "Models"
     )]
     pub torchscript_formats: Option<Text>,
-    /// Clear memory of the host before a model of libtorch gets it, so that none can show what another has freed. It costs the time
-    /// to write each tensor once more; memory of GPUs is not cleared.
+    /// Clear memory before a model of libtorch gets it, so that none can show what another has freed. It costs the time to write each
+    /// tensor once more. On GPUs it is what TorchScript's operations give that is cleared, and not what compiled packages allocate.
     #[arg(long, env = "MESH_CLEAR_MEMORY", help_heading = "Models")]
     pub clear_memory: bool,
     /// Let code of models read and write files, reach the network and start programs, as far as this program may. By itself a mesh

@@ -2,8 +2,9 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "shim/shim.cpp",
+    "shim/clearing.cpp",
     "shim/error.cpp",
     "shim/hearing.cpp",
     "shim/memory.cpp",

@@ -5,7 +5,7 @@ use mesh_types::{DataType, ModelConfig, Shape};
 use tempfile::TempDir;
 
 use super::{
-    TorchBackend, TorchOptions,
+    TorchBackend, TorchOptions, shim,
     tests::{floats, load, raw, scripted, spec},
 };
 
@@ -57,6 +57,8 @@ fn memory_that_is_cleared_shows_nothing_of_what_another_model_has_freed() {
     };
     // As libtorch is: what this is about.
     assert!((0..TRIES).any(|_| shown().contains(&MARK)));
+    devices_show_nothing();
+    assert!((0..TRIES).any(|_| shown().contains(&MARK)), "as it was");
     let options = TorchOptions {
         clear_memory: true,
         ..TorchOptions::default()
@@ -65,4 +67,34 @@ fn memory_that_is_cleared_shows_nothing_of_what_another_model_has_freed() {
     for _ in 0..TRIES {
         assert!(shown().iter().all(|number| *number == 0.0));
     }
+}
+
+/// The way of devices, taken for the host's memory, where what it would show is known: all but that CUDA's memory is another is the same.
+fn devices_show_nothing() {
+    let (_one, mut theirs) = model("    return torch.mul(torch.add(a, 0), 1)\n");
+    let curious = [
+        "    return torch.empty([torch.size(a, 0), torch.size(a, 1)])\n",
+        "    return torch.empty_strided([torch.size(a, 0), torch.size(a, 1)], [torch.size(a, 1), 1])\n",
+        "    return torch.empty_like(a)\n",
+        "    return torch.resize_(torch.empty([0]), [torch.size(a, 0), torch.size(a, 1)])\n",
+    ];
+    let mut curious: Vec<_> = curious.map(model).into();
+    let mut shown = |(_, model): &mut (TempDir, Box<dyn LoadedModel>)| {
+        assert_eq!(answer(&mut theirs, MARK)[0], MARK);
+        answer(model, 0.0)
+    };
+    for (index, model) in curious.iter_mut().enumerate() {
+        assert!(
+            (0..TRIES).any(|_| shown(model).contains(&MARK)),
+            "{index} shows nothing anyway"
+        );
+    }
+    shim::watch_devices();
+    shim::clear_devices(false, true);
+    for (index, model) in curious.iter_mut().enumerate() {
+        for _ in 0..TRIES {
+            assert!(shown(model).iter().all(|number| *number == 0.0), "{index}");
+        }
+    }
+    shim::clear_devices(false, false);
 }

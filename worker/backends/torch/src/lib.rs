@@ -42,7 +42,7 @@ use std::{
 };
 
 use mesh_backend::{Backend, BackendError, DeviceInfo, LoadSpec, LoadedModel, Signature};
-use mesh_types::{ArtifactFormat, DeviceId, ModelConfig, TensorSpec};
+use mesh_types::{ArtifactFormat, DeviceId, DeviceKind, ModelConfig, TensorSpec};
 
 use crate::decisions::Decisions;
 pub use crate::{
@@ -61,7 +61,7 @@ pub struct TorchOptions {
     pub intra_op_threads: u16,
     /// By which versions a file may have been made.
     pub made_by: MadeBy,
-    /// Whether memory of the host is cleared before a model gets it, so that none shows what another has freed. It holds for the process:
+    /// Whether memory is cleared before a model gets it, so that none shows what another has freed. It holds for the process:
     /// once said, it stays.
     pub clear_memory: bool,
     /// Where packages are unpacked; none: in the system's folder for temporary files.
@@ -94,9 +94,13 @@ impl TorchBackend {
         if options.clear_memory {
             shim::clear_memory();
         }
+        let devices = cuda::devices();
+        if devices.iter().any(|device| device.id.kind == DeviceKind::Cuda) {
+            shim::watch_devices();
+        }
         Self {
             options,
-            devices: cuda::devices(),
+            devices,
             decisions: Arc::default(),
         }
     }

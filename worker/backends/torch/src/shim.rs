@@ -31,10 +31,35 @@ unsafe extern "C" {
     fn mesh_torch_meter_peak(meter: *const RawMeter) -> i64;
     fn mesh_torch_meter_end(meter: *mut RawMeter);
     fn mesh_torch_clear_memory();
+    fn mesh_torch_watch_devices() -> bool;
+    fn mesh_torch_clear_devices(cuda: bool, clear: bool);
 }
 
-/// From now on the host's memory that libtorch gives is zeros, for the whole process and for good.
+/// Has libtorch ask before it gives memory of devices that may have been another model's; to be called before models run. It costs
+/// nothing worth counting until [`clear_devices`] is called.
+pub(crate) fn watch_devices() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: takes nothing; it changes libtorch's tables, which nobody else reads yet, and is done once.
+        if !unsafe { mesh_torch_watch_devices() } {
+            tracing::error!("libtorch does not let its operations be wrapped: memory of devices is not cleared");
+        }
+    });
+}
+
+/// From now on memory of CUDA devices, or of the host by the same way, is zeros when it is given, or no more; for the whole process.
+pub(crate) fn clear_devices(cuda: bool, clear: bool) {
+    // SAFETY: takes two numbers and changes one flag, atomically.
+    unsafe { mesh_torch_clear_devices(cuda, clear) }
+}
+
+/// From now on the memory that libtorch gives is zeros, for the whole process and for good.
 pub(crate) fn clear_memory() {
+    clear_devices(true, true);
+    clear_host();
+}
+
+fn clear_host() {
     static ONCE: Once = Once::new();
     // SAFETY: takes nothing and sets one flag of libtorch's, once; a thread that allocates at this moment may still miss it, and sees
     // nothing but the former value or the new one.
