@@ -24,6 +24,7 @@ use crate::{
     account::Opening,
     desk::{Desk, Done, Ticket, Waiting},
     keys::{self, Begun},
+    lap::Lap,
     level::{is_levelled, level},
     pipeline::Pipeline,
     place::Loads,
@@ -83,18 +84,30 @@ impl RouterActor {
                 };
                 ticket.run(answer, waker);
             }
-            Ok(waits @ Begun::Waits(..)) => ticket.run(after_keys(self.pipeline.clone(), account, waits), waker),
+            Ok(waits @ (Begun::Waits(..) | Begun::Copies(..))) => {
+                ticket.run(after_waits(self.pipeline.clone(), account, waits), waker);
+            }
         }
     }
 }
 
-/// Begins a call anew as often as keys come that it waits for, as long as it may wait.
-async fn after_keys(pipeline: Arc<Pipeline>, mut account: Account, mut begun: Begun) -> Done {
+/// Begins a call anew as often as keys come that it waits for, as long as it may wait; and goes on with one whose inputs a driver copies
+/// once they are there.
+async fn after_waits(pipeline: Arc<Pipeline>, mut account: Account, mut begun: Begun) -> Done {
     loop {
         let (call, permit) = match begun {
             Begun::InFlight(in_flight) => {
                 let result = in_flight.complete(&mut account).await;
                 return (account, result);
+            }
+            Begun::Copies(versioned) => {
+                let read = versioned.read_elsewhere(&pipeline).await;
+                let lap = Lap::start(&*pipeline.parts.clock);
+                begun = match pipeline.go_on(read, (lap, &mut account)) {
+                    Ok(in_flight) => Begun::InFlight(in_flight),
+                    Err(fault) => return (account, Err(fault)),
+                };
+                continue;
             }
             Begun::Waits(call, permit, wait, until) => {
                 if !keys::waited(wait, until).await {

@@ -85,7 +85,7 @@ impl InFlight {
             classes.put_into(&mut response.outputs)?;
         }
         if let Some(landing) = self.landing {
-            landing.put_out(&mut response)?;
+            response = landing.put_out_of(response).await?;
         }
         Ok(Completed {
             response,

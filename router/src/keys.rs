@@ -19,7 +19,7 @@ use mesh_policies::{
 };
 use mesh_types::Fault;
 
-use crate::{Call, Credential, RouterHandle, RouterParts, flight::InFlight};
+use crate::{Call, Credential, RouterHandle, RouterParts, flight::InFlight, pipeline::Versioned};
 
 /// The longest wait for an issuer's keys.
 pub const KEY_PATIENCE: Duration = Duration::from_secs(6);
@@ -35,6 +35,8 @@ pub(crate) type Seen = Option<Arc<MeshSnapshot>>;
 pub(crate) enum Begun {
     /// It is on a device, or in an ensemble.
     InFlight(InFlight),
+    /// Its inputs are in the memory of a device, and a driver is to be waited for while they are copied.
+    Copies(Box<Versioned>),
     /// The keys of its issuer may be coming: it is to begin anew after that, if they come in time.
     Waits(Box<(Call, Seen)>, Permit, KeyWait, Instant),
 }

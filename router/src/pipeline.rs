@@ -25,7 +25,9 @@ use mesh_types::{
 
 mod arm;
 mod charge;
+mod inputs;
 
+pub(crate) use self::inputs::WithInputs;
 use self::arm::of_route;
 
 use crate::{
@@ -39,7 +41,6 @@ use crate::{
     place::{Loads, OnDevice},
     regions::Landing,
     sequences::{self, Routed, SequenceName},
-    standing::standing,
 };
 
 /// One router's pipeline.
@@ -71,23 +72,38 @@ impl Pipeline {
         };
         let admitted = authenticated.admit(lap.last, account);
         account.stages.admit = lap.next();
-        let versioned = admitted?
-            .choose(self, account)
-            .and_then(|versioned| versioned.check(self));
+        // What is in shared memory is read for whom the limits let through only.
+        let read = match admitted?.choose(self, account) {
+            // A driver that copies is waited for elsewhere.
+            Ok(versioned) if versioned.reads_devices(self) => {
+                versioned.in_time(self)?;
+                return Ok(Begun::Copies(Box::new(versioned)));
+            }
+            chosen => chosen.and_then(|versioned| versioned.read_here(self)),
+        };
+        self.go_on(read, (lap, account)).map(Begun::InFlight)
+    }
+
+    /// Takes a call whose inputs are all there to a device, or to the first steps of an ensemble.
+    pub(crate) fn go_on(
+        self: &Arc<Self>,
+        read: Result<WithInputs, Fault>,
+        (mut lap, account): (Lap<'_>, &mut Account),
+    ) -> Result<InFlight, Fault> {
+        let checked = read.and_then(|read| read.check(self));
         account.stages.choose = lap.next();
-        let mut checked = versioned?.charge(lap.last, account)?;
+        let mut checked = checked?.charge(lap.last, account)?;
         if let Some(of) = checked.versioned.remembered.take() {
             account.composed = checked.versioned.entry.plan.is_some();
-            return checked.recall(self, of, account.trace()).map(Begun::InFlight);
+            return checked.recall(self, of, account.trace());
         }
-        let in_flight = match checked.versioned.entry.plan.clone().filter(|plan| plan.ready) {
+        match checked.versioned.entry.plan.clone().filter(|plan| plan.ready) {
             None => checked.place(self)?.dispatch(self, account.trace()),
             Some(plan) => {
                 account.composed = true;
                 checked.travel(self, &plan, account.trace())
             }
-        };
-        in_flight.map(Begun::InFlight)
+        }
     }
 
     /// A place on a device where a version is ready.
@@ -136,7 +152,7 @@ struct Admitted {
 }
 
 /// The version is chosen.
-struct Versioned {
+pub(crate) struct Versioned {
     tenant: Arc<TenantEntry>,
     /// The endpoint that was called, if it was one.
     endpoint: Option<EndpointId>,
@@ -296,45 +312,6 @@ fn routed(request: &InferRequest) -> Result<Option<Box<Routed>>, Fault> {
         })
     };
     Ok(sequences::step_of(request)?.map(routed))
-}
-
-impl Versioned {
-    fn check(mut self, pipeline: &Pipeline) -> Result<Checked, Fault> {
-        // The caller may shorten what its operators allow, never lengthen it.
-        let allowed = self.timeout.unwrap_or(pipeline.parts.default_timeout);
-        let timeout = self.call.timeout.map_or(allowed, |wanted| wanted.min(allowed));
-        let deadline = Deadline::after(self.call.received, timeout);
-        if deadline.is_past(pipeline.parts.clock.now()) {
-            return Err(Fault::deadline("before the request was dispatched"));
-        }
-        // What is in shared memory is read for whom the limits let through only.
-        let landing = match self.call.request.regions.take() {
-            None => None,
-            Some(what) => {
-                let landing = (pipeline.parts.regions).take_in(&self.tenant.id, *what, &mut self.call.request)?;
-                Some(Box::new(landing))
-            }
-        };
-        let (config, model) = (&self.entry.config, &self.entry.key.model);
-        let rows = config.check_inputs(model, &mut self.call.request.inputs)?;
-        let given = config.model_parameters(model, &self.call.request.parameters)?;
-        config.check_outputs(model, &self.call.request.outputs)?;
-        config.check_classes(&self.call.request.classes)?;
-        let step = self.sequence.as_ref().map(|sequence| &sequence.step);
-        sequences::check_all(&self.entry, step, rows)?;
-        if config.is_decoupled() {
-            self.call.room.for_many(landing.as_deref())?;
-        }
-        let standing = standing(&self.call.request, self.tenant.share, self.class)?;
-        Ok(Checked {
-            versioned: self,
-            rows,
-            given,
-            deadline,
-            standing,
-            landing,
-        })
-    }
 }
 
 impl Checked {

@@ -21,10 +21,12 @@ use mesh_types::{
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use crate::{Answer, Call, Credential, Room, RouterActor, RouterHandle, RouterParts, WorkerReply, Workers};
+use crate::{Answer, Call, Credential, Regions, Room, RouterActor, RouterHandle, RouterParts, WorkerReply, Workers};
 
 #[path = "cache/recall_tests.rs"]
 mod cache;
+#[path = "driver_tests.rs"]
+mod driver;
 #[path = "graph/tests.rs"]
 mod graph;
 #[path = "level_tests.rs"]
@@ -176,6 +178,10 @@ fn usual_targets() -> Vec<(&'static str, Target)> {
 
 impl Bed {
     fn with(limits: TenantLimits, max_in_flight: usize) -> Self {
+        Self::with_regions(limits, max_in_flight, Arc::default())
+    }
+
+    fn with_regions(limits: TenantLimits, max_in_flight: usize, regions: Arc<Regions>) -> Self {
         let (mut keys, pepper) = (HashMap::new(), Pepper::from_bytes([7; 32]));
         let mut credentials = Credentials::new(pepper.clone());
         for (name, of) in [
@@ -208,7 +214,7 @@ impl Bed {
             attempts: Arc::new(Attempts::new(clock.clone())),
             cache: Arc::default(),
             sequences: Arc::default(),
-            regions: Arc::default(),
+            regions,
             client_settings: false,
             snapshots: Arc::default(),
             // Its time stands still.

@@ -1,6 +1,6 @@
 //! Every call that is neither a prediction nor a stream: one small message each way, answered at once.
 
-use std::rc::Rc;
+use std::{future::Future, rc::Rc};
 
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
@@ -9,7 +9,7 @@ use mesh_protocol::{
     grpc::{ConfigOf, StatisticsOf, messages::*, model_config, model_statistics},
 };
 use mesh_router::{Credential, ModelDescription};
-use mesh_types::{Fault, FaultClass, TensorSpec, VersionSelector};
+use mesh_types::{Fault, FaultClass, RequestId, TensorSpec, VersionSelector};
 use tonic::{
     Status,
     body::Body,
@@ -58,15 +58,37 @@ impl Service {
             "SystemSharedMemoryRegister" => self.ask(request, regions::system_register).await,
             "SystemSharedMemoryUnregister" => self.ask(request, regions::system_unregister).await,
             "CudaSharedMemoryStatus" => self.ask(request, regions::cuda_status).await,
-            "CudaSharedMemoryRegister" => self.ask(request, regions::cuda_register).await,
-            "CudaSharedMemoryUnregister" => self.ask(request, regions::cuda_unregister).await,
+            "CudaSharedMemoryRegister" => self.ask_waiting(request, regions::cuda_register).await,
+            "CudaSharedMemoryUnregister" => self.ask_waiting(request, regions::cuda_unregister).await,
             "TraceSetting" => self.ask(request, settings::trace).await,
             "LogSettings" => self.ask(request, settings::logging).await,
             _ => Status::unimplemented("there is no such call").into_http(),
         }
     }
 
-    /// Reads one message, and answers it with another or a fault.
+    /// Reads one message, and answers it with another or a fault, which takes what it takes.
+    async fn ask_waiting<Q, R, Answering>(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        answer: impl Fn(Rc<Self>, Q, Credential) -> Answering,
+    ) -> Response<Body>
+    where
+        Q: prost::Message + Default + Send + 'static,
+        R: prost::Message + Send + 'static,
+        Answering: Future<Output = Result<R, Fault>>,
+    {
+        let (id, credential) = (self.ids.next(), credential(&request));
+        self.router.await_keys(&credential).await;
+        let mut grpc = self.questions(ProstCodec::<R, Q>::default(), request.headers());
+        let (request, _meter) = self.metered(request);
+        let asked = One(move |question: tonic::Request<Q>| {
+            let answering = answer(self.clone(), question.into_inner(), credential.clone());
+            async move { said(answering.await, id) }
+        });
+        exact(grpc.unary(asked, request).await)
+    }
+
+    /// The same for what is answered at once.
     async fn ask<Q, R>(
         self: Rc<Self>,
         request: Request<Incoming>,
@@ -81,16 +103,7 @@ impl Service {
         let mut grpc = self.questions(ProstCodec::<R, Q>::default(), request.headers());
         let (request, _meter) = self.metered(request);
         let asked = One(move |question: tonic::Request<Q>| {
-            let answered = answer(&self, question.get_ref(), &credential);
-            let metadata = status::marked(id);
-            std::future::ready(match answered {
-                Ok(message) => {
-                    let mut response = tonic::Response::new(message);
-                    *response.metadata_mut() = tonic::metadata::MetadataMap::from_headers(metadata);
-                    Ok(response)
-                }
-                Err(fault) => Err(status::of_fault(&fault, metadata)),
-            })
+            std::future::ready(said(answer(&self, question.get_ref(), &credential), id))
         });
         exact(grpc.unary(asked, request).await)
     }
@@ -110,6 +123,15 @@ impl Service {
     fn describe(&self, name: &str, version: &str, credential: &Credential) -> Result<ModelDescription, Fault> {
         self.router.describe(credential, name, &selector(version)?)
     }
+}
+
+/// What is answered, with the number of its request.
+fn said<R>(answered: Result<R, Fault>, id: RequestId) -> Result<tonic::Response<R>, Status> {
+    let metadata = status::marked(id);
+    let message = answered.map_err(|fault| status::of_fault(&fault, metadata.clone()))?;
+    let mut response = tonic::Response::new(message);
+    *response.metadata_mut() = tonic::metadata::MetadataMap::from_headers(metadata);
+    Ok(response)
 }
 
 /// The version in a message; none is an empty text.

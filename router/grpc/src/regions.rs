@@ -1,10 +1,12 @@
 //! Shared memory: regions are registered, shown and unregistered. What a name stands for is the router's to know.
 
+use std::rc::Rc;
+
 use mesh_protocol::grpc::messages::{
     cuda_shared_memory_status_response::RegionStatus as CudaRegionStatus,
     system_shared_memory_status_response::RegionStatus, *,
 };
-use mesh_router::{Credential, CudaRegion, CudaRegistration, MemoryKind, Region, Registration};
+use mesh_router::{Credential, CudaRegion, CudaRegistration, Region, Registration};
 use mesh_types::Fault;
 
 use crate::service::Service;
@@ -54,7 +56,7 @@ pub(crate) fn system_unregister(
     credential: &Credential,
 ) -> Result<SystemSharedMemoryUnregisterResponse, Fault> {
     let router = &service.router;
-    router.unregister_regions(credential, named(&asked.name), MemoryKind::System)?;
+    router.unregister_regions(credential, named(&asked.name))?;
     Ok(SystemSharedMemoryUnregisterResponse {})
 }
 
@@ -77,10 +79,10 @@ pub(crate) fn cuda_status(
     })
 }
 
-pub(crate) fn cuda_register(
-    service: &Service,
-    asked: &CudaSharedMemoryRegisterRequest,
-    credential: &Credential,
+pub(crate) async fn cuda_register(
+    service: Rc<Service>,
+    asked: CudaSharedMemoryRegisterRequest,
+    credential: Credential,
 ) -> Result<CudaSharedMemoryRegisterResponse, Fault> {
     let registration = CudaRegistration {
         handle: &asked.raw_handle,
@@ -88,16 +90,18 @@ pub(crate) fn cuda_register(
         bytes: asked.byte_size,
     };
     let router = &service.router;
-    router.register_cuda_region(credential, &asked.name, &registration)?;
+    router
+        .register_cuda_region(&credential, &asked.name, &registration)
+        .await?;
     Ok(CudaSharedMemoryRegisterResponse {})
 }
 
-pub(crate) fn cuda_unregister(
-    service: &Service,
-    asked: &CudaSharedMemoryUnregisterRequest,
-    credential: &Credential,
+pub(crate) async fn cuda_unregister(
+    service: Rc<Service>,
+    asked: CudaSharedMemoryUnregisterRequest,
+    credential: Credential,
 ) -> Result<CudaSharedMemoryUnregisterResponse, Fault> {
     let router = &service.router;
-    router.unregister_regions(credential, named(&asked.name), MemoryKind::Cuda)?;
+    router.unregister_cuda_regions(&credential, named(&asked.name)).await?;
     Ok(CudaSharedMemoryUnregisterResponse {})
 }

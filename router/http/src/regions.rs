@@ -31,10 +31,11 @@ impl Service {
             )),
             named => Ok(named.flatten()),
         };
-        let answered = region.and_then(|region| match kind {
-            MemoryKind::System => self.system_memory(request, region.as_deref(), call, &body.bytes),
-            MemoryKind::Cuda => self.cuda_memory(request, region.as_deref(), call, &body.bytes),
-        });
+        let answered = match (region, kind) {
+            (Ok(region), MemoryKind::System) => self.system_memory(request, region.as_deref(), call, &body.bytes),
+            (Ok(region), MemoryKind::Cuda) => self.cuda_memory(request, region.as_deref(), call, &body.bytes).await,
+            (Err(fault), _) => Err(fault),
+        };
         match answered {
             Ok(body) => reply::json(StatusCode::OK, body),
             Err(fault) => reply::fault(&fault, is_presented(request)),
@@ -71,14 +72,13 @@ impl Service {
                 Ok(Vec::new())
             }
             MemoryCall::Unregister => {
-                self.router
-                    .unregister_regions(&credential, region, MemoryKind::System)?;
+                self.router.unregister_regions(&credential, region)?;
                 Ok(Vec::new())
             }
         }
     }
 
-    fn cuda_memory(
+    async fn cuda_memory(
         &self,
         request: &HttpRequest,
         region: Option<&str>,
@@ -103,11 +103,12 @@ impl Service {
                     bytes: asked.byte_size,
                 };
                 self.router
-                    .register_cuda_region(&credential, region.unwrap_or_default(), &registration)?;
+                    .register_cuda_region(&credential, region.unwrap_or_default(), &registration)
+                    .await?;
                 Ok(Vec::new())
             }
             MemoryCall::Unregister => {
-                self.router.unregister_regions(&credential, region, MemoryKind::Cuda)?;
+                self.router.unregister_cuda_regions(&credential, region).await?;
                 Ok(Vec::new())
             }
         }

@@ -30,6 +30,16 @@ pub(crate) use transfer::Landing;
 
 use mesh_types::{Fault, TenantId};
 
+/// Runs what waits for a device's driver on a thread that may: a router's own thread has other requests.
+pub(crate) async fn may_wait<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RegionError> + Send + 'static,
+) -> Result<T, Fault> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(Fault::internal("what was asked of a device's driver has failed")),
+    }
+}
+
 use crate::{Credential, RouterHandle, keys};
 
 impl RouterHandle {
@@ -50,26 +60,38 @@ impl RouterHandle {
         Ok(self.parts().regions.status(&tenant, name)?)
     }
 
-    /// Forgets a region of the caller's, or all of a kind; one that it has not is none to forget.
-    pub fn unregister_regions(
-        &self,
-        credential: &Credential,
-        name: Option<&str>,
-        kind: MemoryKind,
-    ) -> Result<(), Fault> {
+    /// Forgets a region of the caller's in system shared memory, or all; one that it has not is none to forget.
+    pub fn unregister_regions(&self, credential: &Credential, name: Option<&str>) -> Result<(), Fault> {
         let tenant = self.tenant_of(credential)?;
-        Ok(self.parts().regions.unregister(&tenant, name, kind)?)
+        Ok((self.parts().regions).unregister(&tenant, name, MemoryKind::System)?)
     }
 
-    /// Registers a region of the caller's in the memory of a CUDA device.
-    pub fn register_cuda_region(
+    /// The same for CUDA memory, which its driver closes.
+    pub async fn unregister_cuda_regions(&self, credential: &Credential, name: Option<&str>) -> Result<(), Fault> {
+        let (tenant, regions) = (self.tenant_of(credential)?, self.parts().regions.clone());
+        let name = name.map(str::to_owned);
+        may_wait(move || regions.unregister(&tenant, name.as_deref(), MemoryKind::Cuda)).await
+    }
+
+    /// Registers a region of the caller's in the memory of a CUDA device, which its driver opens.
+    pub async fn register_cuda_region(
         &self,
         credential: &Credential,
         name: &str,
         what: &CudaRegistration<'_>,
     ) -> Result<(), Fault> {
-        let tenant = self.tenant_of(credential)?;
-        Ok(self.parts().regions.register_cuda(&tenant, name, what)?)
+        let (tenant, regions) = (self.tenant_of(credential)?, self.parts().regions.clone());
+        let (name, handle) = (name.to_owned(), what.handle.to_vec());
+        let (device, bytes) = (what.device, what.bytes);
+        may_wait(move || {
+            let what = CudaRegistration {
+                handle: &handle,
+                device,
+                bytes,
+            };
+            regions.register_cuda(&tenant, &name, &what)
+        })
+        .await
     }
 
     /// The caller's regions of CUDA memory by name: one, or all.

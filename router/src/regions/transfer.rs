@@ -1,15 +1,19 @@
 //! What a request has in regions: its inputs are read before its job is made, its outputs written once they are there.
 //!
-//! Copies from and to memory, in place, as the rest of a request's data is; nothing here waits for anybody.
+//! Copies from and to the system's memory in place, as the rest of a request's data is. A device's driver may take its time: who copies
+//! from and to devices does it on a thread that may wait.
 
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
-use mesh_types::{InRegions, InferRequest, InferResponse, RegionInput, RegionOutput, RegionSpan, TenantId, Tensor};
+use mesh_types::{
+    Fault, InRegions, InferRequest, InferResponse, RegionInput, RegionOutput, RegionSpan, TenantId, Tensor,
+};
 
 use super::{
-    Regions,
+    MemoryKind, Regions,
     error::{RegionError, quoted},
+    may_wait,
     memory::Held,
     registry::On,
 };
@@ -32,6 +36,17 @@ pub(crate) struct Landing {
 }
 
 impl Regions {
+    /// Whether any of these inputs is in the memory of a device. One whose region is not there is in none, and is refused where it is
+    /// read.
+    pub(crate) fn reads_devices(&self, tenant: &TenantId, what: &InRegions) -> bool {
+        let on_device = |on: &On, input: &RegionInput| {
+            let held = on.find(tenant, &input.span.region);
+            held.is_ok_and(|held| held.memory.kind() == MemoryKind::Cuda)
+        };
+        self.on()
+            .is_ok_and(|on| what.inputs.iter().any(|input| on_device(on, input)))
+    }
+
     /// Reads the inputs that a request has in regions and puts them among its tensors; nothing is read before all fit.
     pub(crate) fn take_in(
         &self,
@@ -164,6 +179,20 @@ impl Landing {
     /// Whether any output goes to a region.
     pub(crate) fn has_outputs(&self) -> bool {
         !self.outputs.is_empty()
+    }
+
+    /// The same, where a driver is to be waited for on a thread that may.
+    pub(crate) async fn put_out_of(self, mut response: InferResponse) -> Result<InferResponse, Fault> {
+        let on_device = |(_, place): &(RegionOutput, Found)| place.held.memory.kind() == MemoryKind::Cuda;
+        if !self.outputs.iter().any(on_device) {
+            self.put_out(&mut response)?;
+            return Ok(response);
+        }
+        may_wait(move || {
+            self.put_out(&mut response)?;
+            Ok(response)
+        })
+        .await
     }
 
     /// Writes the outputs that go to regions, which are then without data; nothing is written before all fit.
