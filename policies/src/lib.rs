@@ -16,6 +16,7 @@ pub mod fuzz;
 pub mod graph;
 pub mod limits;
 pub mod placement;
+pub mod request_bounds;
 pub mod signing;
 pub mod snapshot;
 pub mod traffic;
@@ -27,6 +28,7 @@ pub use access::{
     generate_api_key, hash_secret,
 };
 pub use limits::{Admission, LimitError, Limiter, Limits, Rate, TenantLimits};
+pub use request_bounds::RequestBounds;
 pub use signing::{PublicKey, Signature, SigningError, SigningKey};
 pub use snapshot::{MeshSnapshot, ModelEntry, Target, TenantEntry, VersionEntry, VersionPhase};
 pub use traffic::{Arm, CacheRule, Route};

@@ -17,6 +17,7 @@ use mesh_types::{
 };
 
 use crate::{
+    RequestBounds,
     access::{AuthError, Credentials, Origin, Presented, Principal, Scope},
     authorization::{Action, Authorization},
     graph::Plan,
@@ -33,6 +34,8 @@ pub struct MeshSnapshot {
     pub credentials: Credentials,
     /// Who may call what.
     pub authorization: Authorization,
+    /// How large requests may be.
+    pub request_bounds: RequestBounds,
     tenants: HashMap<TenantId, Arc<TenantEntry>>,
     ensembles: HashMap<ModelVersionKey, Arc<VersionEntry>>,
 }
@@ -48,6 +51,7 @@ impl MeshSnapshot {
             revision,
             credentials,
             authorization: Authorization::default(),
+            request_bounds: RequestBounds::default(),
             tenants,
             ensembles: HashMap::new(),
         }
@@ -65,6 +69,12 @@ impl MeshSnapshot {
     #[must_use]
     pub fn with_authorization(self, authorization: Authorization) -> Self {
         Self { authorization, ..self }
+    }
+
+    /// The same with these bounds on requests.
+    #[must_use]
+    pub fn with_request_bounds(self, request_bounds: RequestBounds) -> Self {
+        Self { request_bounds, ..self }
     }
 
     /// What the caller calls by the name. A name that it may not call is as good as none, and nothing tells them apart.

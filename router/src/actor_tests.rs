@@ -95,6 +95,7 @@ impl Bed {
     fn call(&self) -> Call {
         Call {
             request: InferRequest::default(),
+            bytes: 100,
             credential: Credential::default(),
             unit: None,
             room: Room::One("one answer only"),

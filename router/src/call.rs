@@ -98,6 +98,8 @@ impl fmt::Debug for Credential {
 pub struct Call {
     /// What is asked.
     pub request: InferRequest,
+    /// How many bytes it was read from, unpacked.
+    pub bytes: usize,
     /// Who asks.
     pub credential: Credential,
     /// The unit of a sticky split, where the request has no parameter for it.

@@ -76,6 +76,25 @@ pub(crate) fn describe(
     })
 }
 
+/// The most bytes that a request of this name may have, where that may be less than its door takes: of the caller's own names alone,
+/// so that nobody learns of another's by a refusal. Who is called is looked at only for a request that is larger than the least bound
+/// there is, or says no length; a wrong credential then counts once here, and once more where it is refused.
+pub(crate) fn request_bound(
+    snapshot: &MeshSnapshot,
+    parts: &RouterParts,
+    credential: impl FnOnce() -> Credential,
+    name: &str,
+    declared: Option<u64>,
+) -> Option<u64> {
+    if !snapshot.request_bounds.may_refuse(declared) {
+        return None;
+    }
+    let credential = credential();
+    let (principal, tenant) = keys::caller(snapshot, parts, &credential).ok()?;
+    let target = snapshot.callable(&principal, tenant, name)?;
+    snapshot.request_bounds.of_target(target)
+}
+
 fn version_of(arm: &mesh_policies::traffic::Arm) -> Option<Version> {
     arm.version.as_ref().map(|entry| entry.key.version)
 }

@@ -28,7 +28,7 @@ mod charge;
 mod inputs;
 
 pub(crate) use self::inputs::WithInputs;
-use self::arm::of_route;
+use self::{arm::of_route, inputs::within_bound};
 
 use crate::{
     Account, Call, RouterParts,
@@ -277,6 +277,7 @@ impl Admitted {
         if entry.plan.as_ref().is_some_and(|plan| !plan.admits(&self.tenant.id)) {
             return Err(unknown());
         }
+        within_bound(&self.snapshot, &entry, self.call.bytes)?;
         let may_be_remembered = sequence.is_none() && !entry.is_stateful() && !entry.config.is_decoupled();
         let remembered = may_be_remembered.then(|| Remembered::of(target, &self.call)).flatten();
         // A model without state has no use for it.

@@ -269,6 +269,7 @@ impl Bed {
                 inputs: vec![x.unwrap()],
                 ..InferRequest::default()
             },
+            bytes: 100,
             credential: Credential::from_header(self.keys.get(who).map(String::as_str)),
             unit: None,
             room: Room::One("one answer only"),

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use mesh_policies::MeshSnapshot;
 use mesh_types::{Fault, FaultClass, Label, VersionSelector};
 
-use crate::{Answer, Call, Credential, ModelDescription, RouterHandle, RouterParts, describe::describe};
+use crate::{
+    Answer, Call, Credential, ModelDescription, RouterHandle, RouterParts,
+    describe::{describe, request_bound},
+};
 
 /// What a request sees of the configuration: one snapshot of it.
 #[derive(Clone)]
@@ -47,6 +50,20 @@ impl RouterHandle {
     ) -> Result<ModelDescription, Fault> {
         let parts = self.parts();
         describe(&parts.snapshots.load(), parts, credential, name, selector)
+    }
+}
+
+impl RouterHandle {
+    /// The most bytes that a request of this name may have, before any of it is read; none: what its door takes. `declared` is how many
+    /// it says to have.
+    pub fn request_bound(
+        &self,
+        credential: impl FnOnce() -> Credential,
+        name: &str,
+        declared: Option<u64>,
+    ) -> Option<u64> {
+        let parts = self.parts();
+        request_bound(&parts.snapshots.load(), parts, credential, name, declared)
     }
 }
 

@@ -10,7 +10,8 @@ use std::{
 };
 
 use mesh_policies::{
-    Arm, Credentials, MeshSnapshot, ModelEntry, Pepper, Route, Target, TenantEntry, VersionEntry, graph::Plan,
+    Arm, Credentials, MeshSnapshot, ModelEntry, Pepper, RequestBounds, Route, Target, TenantEntry, VersionEntry,
+    graph::Plan,
 };
 use mesh_resources::{ArmSpec, EndpointSpec, Isolation, LabelMoves};
 use mesh_types::{
@@ -97,7 +98,8 @@ pub fn compile(
         snapshot: Arc::new(
             MeshSnapshot::new(records.revision, credentials, tenants)
                 .with_ensembles(ensembles_of(&models))
-                .with_authorization(authorization.clone()),
+                .with_authorization(authorization.clone())
+                .with_request_bounds(request_bounds(records)),
         ),
         routed: routed(&models, &routes),
         authorized: authorization::Compiled::new(records, &authorization),
@@ -105,6 +107,14 @@ pub fn compile(
         routes,
         serial,
     }
+}
+
+/// How large requests of models may be.
+fn request_bounds(records: &Records) -> RequestBounds {
+    RequestBounds::new(records.models.iter().filter_map(|((owner, model), record)| {
+        let bound = record.spec.max_request_bytes?;
+        Some((owner, model, bound))
+    }))
 }
 
 /// A model as it can be called now.

@@ -162,6 +162,9 @@ pub struct ModelSpec {
     /// What each tenant that calls it may use of it, besides the tenant's own limits.
     #[serde(default, skip_serializing_if = "LimitsSpec::is_empty")]
     pub limits: LimitsSpec,
+    /// The most bytes that a request of it may have, unpacked, where that is less than the server takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_request_bytes: Option<u64>,
 }
 
 impl ModelSpec {
@@ -186,6 +189,12 @@ impl ModelSpec {
         }
         self.check_policy(problems);
         self.limits.check(problems);
+        if self.max_request_bytes == Some(0) {
+            problems.push(Problem::new(
+                "spec.max_request_bytes",
+                "1 or more: a model that takes no byte takes no request",
+            ));
+        }
         if self.grants.len() > MAX_GRANTS {
             problems.push(Problem::new(
                 "spec.grants",

@@ -3,10 +3,16 @@
 //! Tenants have no limits (`none`), what tenants usually have (`usual`), or every limit and budget there is, on all four kinds of subjects
 //! (`all`).
 
-use std::{collections::HashMap, error::Error, hint::black_box, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    error::Error,
+    hint::black_box,
+    sync::Arc,
+    time::Duration,
+};
 
 use mesh_policies::{
-    ApiKeyEntry, Credentials, MeshSnapshot, Pepper, Presented, Scope, TenantEntry,
+    ApiKeyEntry, Credentials, MeshSnapshot, ModelEntry, Pepper, Presented, Scope, Target, TenantEntry,
     access::generate_api_key,
     limits::{Alike, Budgets, Charge, Limiter, Limits, Marks, Rate, TenantLimits, Unit},
 };
@@ -90,12 +96,23 @@ impl Tenants {
         let generated: Vec<_> = (0..tenants * KEYS)
             .map(|_| generate_api_key("live", &mut rng))
             .collect();
+        let name = |index: usize| TenantId::parse(&format!("tenant-{index}"));
+        let grants: Result<_, _> = (0..tenants).map(name).collect();
+        // The one model that there is, which each has been granted; whom it is granted to is the model's memory.
+        let target = Target::Model(Arc::new(ModelEntry {
+            owner: model.0.clone(),
+            model: model.1.clone(),
+            grants: Arc::new(grants?),
+            versions: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            default: None,
+        }));
         let bytes_before = resident()?;
         let mut credentials = Credentials::new(pepper.clone());
         let mut entries = Vec::with_capacity(tenants);
         let mut alike = Alike::default();
         for (index, keys) in generated.chunks(KEYS).enumerate() {
-            let id = TenantId::parse(&format!("tenant-{index}"))?;
+            let id = name(index)?;
             for key in keys {
                 credentials = credentials.with_key(ApiKeyEntry {
                     id: key.id.clone(),
@@ -118,7 +135,7 @@ impl Tenants {
                 }
                 .alike(&mut alike),
                 share: TenantShare::default(),
-                targets: HashMap::new(),
+                targets: HashMap::from([(model.1.to_string(), target.clone())]),
             });
         }
         Ok(Self {
@@ -130,7 +147,7 @@ impl Tenants {
         })
     }
 
-    /// A request with this key: let in, told of and settled.
+    /// A request with this key: let in, found what it calls, told of and settled.
     pub(crate) fn ask(&self, key: &str) -> Result<(), Box<dyn Error>> {
         let charge = Charge {
             endpoint: Some("e"),
@@ -140,6 +157,8 @@ impl Tenants {
         };
         let now = self.limiter.now();
         let (principal, tenant) = self.snapshot.caller(Presented::Bearer(key), now.unix_seconds)?;
+        let target = self.snapshot.callable(&principal, tenant, self.model.1.as_str());
+        black_box(target.ok_or("its tenant may not call the model")?);
         let caller = self.limiter.caller(&tenant.id, &tenant.limits, (&principal).into())?;
         let admission = caller.admit(now)?.charge(&charge, now)?;
         if tenant.limits.is_limited() {

@@ -47,6 +47,8 @@ const ONE_ANSWER: Room = Room::One(
 /// A request that was read, on its way to the router.
 pub(crate) struct Going {
     pub(crate) request: InferRequest,
+    /// How long its message was, unpacked.
+    pub(crate) bytes: usize,
     /// What it was read by, where a model had to be known for that.
     pub(crate) view: Option<View>,
     pub(crate) id: RequestId,
@@ -125,6 +127,7 @@ impl Service {
         let (request, empty_final) = decoded.inspect_err(|_| self.refused("malformed", id))?;
         let going = Going {
             request,
+            bytes: message.len(),
             view: None,
             id,
             received,
@@ -148,6 +151,7 @@ impl Service {
     async fn through(&self, head: Head, going: Going, room: Room) -> Answer {
         let call = Call {
             request: going.request,
+            bytes: going.bytes,
             credential: head.credential,
             unit: head.unit,
             room,

@@ -96,6 +96,7 @@ impl Service {
                 })?;
                 let going = Going {
                     request,
+                    bytes: message.get_ref().len(),
                     view: Some(view),
                     id,
                     received,

@@ -18,6 +18,8 @@ use crate::{
 /// A prediction that is asked for, whatever the protocol.
 pub(crate) struct Asked {
     pub(crate) request: InferRequest,
+    /// How long its body was, unpacked.
+    pub(crate) bytes: usize,
     pub(crate) head: Head,
     /// How many answers there is room for.
     pub(crate) room: Room,
@@ -35,6 +37,7 @@ impl Service {
     pub(crate) async fn ask(&self, http: &HttpRequest, asked: Asked) -> Answer {
         let call = Call {
             request: asked.request,
+            bytes: asked.bytes,
             credential: credential(http),
             unit: asked.head.unit,
             room: asked.room,

@@ -6,6 +6,7 @@
 //! thread of the blocking pool, so that it does not hold up its neighbours.
 
 use std::{
+    fmt,
     io::{self, Read},
     pin::pin,
     task::Poll,
@@ -44,8 +45,8 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// Why there is no body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {
-    #[error("the request body is larger than {max} bytes, the most that this server takes")]
-    TooLarge { max: usize },
+    #[error("the request body is larger than {max} bytes, the most that {of} takes")]
+    TooLarge { max: usize, of: BoundOf },
     #[error("the request body unfolds to more than {max} bytes, the most allowed for one of its size")]
     Bomb { max: usize },
     #[error("the content encoding '{0}' is not supported: send the body as it is, or as gzip, deflate or zstd")]
@@ -82,12 +83,51 @@ impl BodyError {
     }
 }
 
+/// Whose bound on bodies is met first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BoundOf {
+    Server,
+    Model,
+}
+
+impl fmt::Display for BoundOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "this server",
+            Self::Model => "this model",
+        })
+    }
+}
+
 /// The bounds on a body.
 #[derive(Debug, Clone)]
 pub(crate) struct BodyLimits {
     pub(crate) max_bytes: usize,
+    /// Whose bound that is.
+    pub(crate) of: BoundOf,
     pub(crate) timeout: Duration,
     pub(crate) budget: Budget,
+}
+
+impl BodyLimits {
+    /// The same for a model that takes no more than so many bytes.
+    pub(crate) fn of_model(&self, bound: u64) -> Self {
+        match usize::try_from(bound) {
+            Ok(bound) if bound < self.max_bytes => Self {
+                max_bytes: bound,
+                of: BoundOf::Model,
+                ..self.clone()
+            },
+            _ => self.clone(),
+        }
+    }
+
+    fn too_large(&self) -> BodyError {
+        BodyError::TooLarge {
+            max: self.max_bytes,
+            of: self.of,
+        }
+    }
 }
 
 /// A body and its share of the memory for bodies, to be held until the call is answered.
@@ -105,7 +145,8 @@ enum Encoding {
     Zstd,
 }
 
-fn declared(request: &HttpRequest) -> Option<usize> {
+/// The length that a head says, if it does.
+pub(crate) fn declared(request: &HttpRequest) -> Option<usize> {
     let length = request.headers().get(CONTENT_LENGTH)?;
     length.to_str().ok()?.parse().ok()
 }
@@ -153,11 +194,11 @@ pub(crate) async fn read(
     let declared = declared(request);
     let max = limits.max_bytes;
     if declared.is_some_and(|declared| declared > max) {
-        return Err(BodyError::TooLarge { max });
+        return Err(limits.too_large());
     }
     let mut share = limits.budget.share();
     let arrived = {
-        let mut arriving = pin!(collect(payload, declared.unwrap_or(0), max, &mut share));
+        let mut arriving = pin!(collect(payload, declared.unwrap_or(0), limits, &mut share));
         // Most bodies are there already; only one that is not needs a timer.
         match futures::poll!(&mut arriving) {
             Poll::Ready(body) => Ok(body),
@@ -191,15 +232,15 @@ async fn unfold_within(encoding: Encoding, bytes: Bytes, max: usize, share: &mut
 async fn collect(
     payload: &mut web::Payload,
     declared: usize,
-    max: usize,
+    limits: &BodyLimits,
     share: &mut Share,
 ) -> Result<Bytes, BodyError> {
     let mut whole = Bytes::new();
     let mut pieces = BytesMut::new();
     while let Some(piece) = payload.next().await {
         let piece = piece.map_err(|_| BodyError::Incomplete)?;
-        if whole.len() + pieces.len() + piece.len() > max {
-            return Err(BodyError::TooLarge { max });
+        if whole.len() + pieces.len() + piece.len() > limits.max_bytes {
+            return Err(limits.too_large());
         }
         if whole.is_empty() && pieces.is_empty() {
             whole = piece;
@@ -259,169 +300,5 @@ fn unfold_zstd(body: &[u8], bound: u64, out: &mut Vec<u8>) -> io::Result<usize> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use actix_web::{FromRequest, test::TestRequest};
-    use flate2::{
-        Compression,
-        write::{GzEncoder, ZlibEncoder},
-    };
-    use std::io::Write;
-
-    fn limits(max_bytes: usize) -> BodyLimits {
-        BodyLimits {
-            max_bytes,
-            timeout: Duration::from_secs(5),
-            budget: Budget::new(64 * 1024 * 1024),
-        }
-    }
-
-    fn gzip(body: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(body).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    async fn read_as(encoding: Option<&str>, body: Vec<u8>, limits: BodyLimits) -> Result<Bytes, BodyError> {
-        let mut request = TestRequest::post().set_payload(body);
-        if let Some(encoding) = encoding {
-            request = request.insert_header((CONTENT_ENCODING, encoding));
-        }
-        let (request, mut payload) = request.to_http_parts();
-        let mut payload = web::Payload::from_request(&request, &mut payload).await.unwrap();
-        read(&request, &mut payload, &limits).await.map(|body| body.bytes)
-    }
-
-    #[actix_web::test]
-    async fn a_body_at_the_bound_passes_and_one_byte_more_does_not() {
-        assert_eq!(read_as(None, vec![7; 1_000], limits(1_000)).await.unwrap().len(), 1_000);
-        assert_eq!(
-            read_as(None, vec![7; 1_001], limits(1_000)).await,
-            Err(BodyError::TooLarge { max: 1_000 })
-        );
-        assert_eq!(
-            read_as(Some("gzip"), gzip(&[7; 1_000]), limits(1_000))
-                .await
-                .unwrap()
-                .len(),
-            1_000
-        );
-        assert_eq!(
-            read_as(Some("gzip"), gzip(&[7; 1_001]), limits(1_000)).await,
-            Err(BodyError::Bomb { max: 1_000 })
-        );
-    }
-
-    #[actix_web::test]
-    async fn encodings_are_unfolded_or_refused_by_name() {
-        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
-        zlib.write_all(b"hello").unwrap();
-        assert_eq!(
-            read_as(Some("deflate"), zlib.finish().unwrap(), limits(1_000))
-                .await
-                .unwrap(),
-            "hello"
-        );
-        assert_eq!(
-            read_as(Some("GZIP"), gzip(b"hello"), limits(1_000)).await.unwrap(),
-            "hello"
-        );
-        assert_eq!(
-            read_as(Some("identity"), b"hello".to_vec(), limits(1_000))
-                .await
-                .unwrap(),
-            "hello"
-        );
-        assert_eq!(
-            read_as(Some("br"), b"x".to_vec(), limits(1_000)).await,
-            Err(BodyError::Encoding("br".into()))
-        );
-        assert_eq!(
-            read_as(Some("gzip"), b"hello".to_vec(), limits(1_000)).await,
-            Err(BodyError::Corrupt("gzip"))
-        );
-        let zstd = zstd::encode_all(&b"hello"[..], 1).unwrap();
-        assert_eq!(
-            read_as(Some("zstd"), zstd.clone(), limits(1_000)).await.unwrap(),
-            "hello"
-        );
-        for broken in [zstd[..zstd.len() - 1].to_vec(), b"hello".to_vec()] {
-            assert_eq!(
-                read_as(Some("zstd"), broken, limits(1_000)).await,
-                Err(BodyError::Corrupt("zstd"))
-            );
-        }
-        let mut cut = gzip(b"hello, hello, hello");
-        cut.truncate(cut.len() - 5);
-        assert_eq!(
-            read_as(Some("gzip"), cut, limits(1_000)).await,
-            Err(BodyError::Corrupt("gzip"))
-        );
-    }
-
-    #[actix_web::test]
-    async fn a_bomb_is_refused_by_its_ratio_long_before_the_bound() {
-        let limits = limits(64 * 1024 * 1024);
-        let bomb = gzip(&vec![0; 32 * 1024 * 1024]);
-        assert!(bomb.len() > INLINE_BYTES, "the blocking pool is what is tested");
-        let refused = read_as(Some("gzip"), bomb.clone(), limits).await;
-        assert_eq!(
-            refused,
-            Err(BodyError::Bomb {
-                max: bomb.len() * MAX_RATIO
-            })
-        );
-    }
-
-    #[actix_web::test]
-    async fn zstd_has_the_bounds_of_the_others_and_one_on_how_far_it_looks_back() {
-        let packed = |bytes: usize| zstd::encode_all(&vec![7; bytes][..], 1).unwrap();
-        assert_eq!(
-            read_as(Some("zstd"), packed(1_000), limits(1_000)).await.unwrap().len(),
-            1_000
-        );
-        let refused = read_as(Some("zstd"), packed(1_001), limits(1_000)).await;
-        assert_eq!(refused, Err(BodyError::Bomb { max: 1_000 }));
-        let bomb = packed(32 * 1024 * 1024);
-        let refused = read_as(Some("zstd"), bomb.clone(), limits(64 * 1024 * 1024)).await;
-        let max = RATIO_FLOOR_BYTES.max(bomb.len() * MAX_RATIO);
-        assert_eq!(refused, Err(BodyError::Bomb { max }));
-        let far = |log: u32| {
-            let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-            encoder.window_log(log).unwrap();
-            encoder.write_all(&[7; 1_000]).unwrap();
-            encoder.finish().unwrap()
-        };
-        assert!(
-            read_as(Some("zstd"), far(MAX_ZSTD_WINDOW_LOG), limits(1_000))
-                .await
-                .is_ok()
-        );
-        let refused = read_as(Some("zstd"), far(MAX_ZSTD_WINDOW_LOG + 1), limits(1_000)).await;
-        assert_eq!(refused, Err(BodyError::Corrupt("zstd")));
-    }
-
-    #[actix_web::test]
-    async fn a_body_that_memory_has_no_room_for_is_refused_and_others_pass() {
-        let limits = BodyLimits {
-            budget: Budget::new(RATIO_FLOOR_BYTES),
-            ..limits(1024 * 1024)
-        };
-        assert_eq!(
-            read_as(Some("gzip"), gzip(&[7; 100]), limits.clone())
-                .await
-                .unwrap()
-                .len(),
-            100
-        );
-        let mut taken = limits.budget.share();
-        assert!(taken.grow(1));
-        assert_eq!(
-            read_as(Some("gzip"), gzip(&[7; 100]), limits.clone()).await,
-            Err(BodyError::NoRoom)
-        );
-        assert_eq!(read_as(None, vec![7; 100], limits.clone()).await.unwrap().len(), 100);
-        drop(taken);
-        assert!(read_as(Some("gzip"), gzip(&[7; 100]), limits).await.is_ok());
-    }
-}
+#[path = "body_tests.rs"]
+mod tests;

@@ -64,7 +64,7 @@ impl Service {
         id: RequestId,
     ) -> HttpResponse {
         let received = self.clock.now();
-        let body = match self.body(request, &mut payload, id).await {
+        let body = match self.body_of(request, &mut payload, name, id).await {
             Ok(body) => body,
             Err(refused) => return refused,
         };
@@ -79,6 +79,7 @@ impl Service {
         let accepted = head.accepted;
         let asked = Asked {
             request: decoded,
+            bytes: body.bytes.len(),
             head,
             room: Room::Many,
             view: Some(view),

@@ -17,7 +17,7 @@ use mesh_types::{Fault, FaultSource, Parameters, RequestId, TraceContext};
 
 use crate::{
     asked::Asked,
-    body::{self, Body, BodyError},
+    body::{self, Body, BodyError, BodyLimits},
     packing::{self, Accepted},
     reply,
     service::{Service, credential, is_presented, selector},
@@ -47,7 +47,7 @@ impl Service {
         id: RequestId,
     ) -> HttpResponse {
         let received = self.clock.now();
-        let body = match self.body(request, &mut payload, id).await {
+        let body = match self.body_of(request, &mut payload, name, id).await {
             Ok(body) => body,
             Err(refused) => return refused,
         };
@@ -66,6 +66,7 @@ impl Service {
         let accepted = head.accepted;
         let asked = Asked {
             request: asked,
+            bytes: body.bytes.len(),
             head,
             room: ONE_ANSWER,
             view,
@@ -109,7 +110,35 @@ impl Service {
         payload: &mut web::Payload,
         id: RequestId,
     ) -> Result<Body, HttpResponse> {
-        let error = match body::read(request, payload, &self.limits).await {
+        self.body_within(request, payload, &self.limits, id).await
+    }
+
+    /// The same for a model or endpoint of this name, whose requests may have to be smaller.
+    pub(crate) async fn body_of(
+        &self,
+        request: &HttpRequest,
+        payload: &mut web::Payload,
+        name: &str,
+        id: RequestId,
+    ) -> Result<Body, HttpResponse> {
+        let declared = body::declared(request).map(|bytes| bytes as u64);
+        match self.router.request_bound(|| credential(request), name, declared) {
+            Some(bound) => {
+                let limits = self.limits.of_model(bound);
+                self.body_within(request, payload, &limits, id).await
+            }
+            None => self.body(request, payload, id).await,
+        }
+    }
+
+    async fn body_within(
+        &self,
+        request: &HttpRequest,
+        payload: &mut web::Payload,
+        limits: &BodyLimits,
+        id: RequestId,
+    ) -> Result<Body, HttpResponse> {
+        let error = match body::read(request, payload, limits).await {
             Ok(body) => return Ok(body),
             Err(error) => error,
         };
@@ -118,7 +147,7 @@ impl Service {
             BodyError::NoRoom => reply::fault(&Fault::unavailable(FaultSource::Mesh, error.to_string()), true),
             _ => reply::refusal(error.status(), &error.to_string()),
         };
-        if !body::is_done_with(request, payload, &self.limits, &error).await {
+        if !body::is_done_with(request, payload, limits, &error).await {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
         Err(response)

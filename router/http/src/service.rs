@@ -21,7 +21,7 @@ use mesh_telemetry::Telemetry;
 use mesh_types::{Clock, Fault, FaultClass, RequestId, VersionSelector};
 
 use crate::{
-    body::BodyLimits,
+    body::{BodyLimits, BoundOf},
     config::HttpDoorConfig,
     cors::CorsOrigins,
     docs,
@@ -70,6 +70,7 @@ impl Service {
             telemetry,
             limits: BodyLimits {
                 max_bytes: config.max_body_bytes,
+                of: BoundOf::Server,
                 timeout: config.body_timeout.max(Duration::from_millis(1)),
                 budget,
             },

@@ -1,9 +1,10 @@
-//! A request's inputs, once its version is chosen: reading those that are in shared memory, and whether all fit.
+//! A request's inputs, once its version is chosen: how many bytes they may be, reading those that are in shared memory, and whether all fit.
 //!
 //! What lies in the system's memory is read at once; what lies on a device is read on a thread that may wait for its driver. Either is
 //! done for whom the limits have let through only.
 
-use mesh_types::{Deadline, Fault};
+use mesh_policies::{MeshSnapshot, snapshot::VersionEntry};
+use mesh_types::{Deadline, Fault, FaultClass, FaultSource};
 
 use super::{Checked, Pipeline, Versioned};
 use crate::{
@@ -17,6 +18,21 @@ pub(crate) struct WithInputs {
     versioned: Versioned,
     /// Where outputs go that are not answered with.
     landing: Option<Box<Landing>>,
+}
+
+/// A model may take less than its door does; which model answers is known only now.
+pub(super) fn within_bound(snapshot: &MeshSnapshot, entry: &VersionEntry, bytes: usize) -> Result<(), Fault> {
+    match snapshot.request_bounds.of(&entry.key) {
+        Some(bound) if bytes as u64 > bound => Err(Fault::new(
+            FaultClass::TooLarge,
+            FaultSource::Client,
+            format!(
+                "the request has {bytes} bytes, and model '{}' takes {bound} at most",
+                entry.key.model
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 impl Versioned {

@@ -157,7 +157,7 @@ impl Service {
         id: RequestId,
     ) -> HttpResponse {
         let received = self.clock.now();
-        let body = match self.body(request, &mut payload, id).await {
+        let body = match self.body_of(request, &mut payload, wanted.name, id).await {
             Ok(body) => body,
             Err(refused) => return refused,
         };
@@ -178,6 +178,7 @@ impl Service {
         let accepted = head.accepted;
         let asked = Asked {
             request: infer,
+            bytes: body.bytes.len(),
             head,
             room: ONE_ANSWER,
             view: Some(view),
