@@ -93,7 +93,7 @@ impl RouterActor {
 
 /// Begins a call anew as often as keys come that it waits for, as long as it may wait; and goes on with one whose inputs a driver copies
 /// once they are there.
-async fn after_waits(pipeline: Arc<Pipeline>, mut account: Account, mut begun: Begun) -> Done {
+async fn after_waits(pipeline: Arc<Pipeline>, mut account: Box<Account>, mut begun: Begun) -> Done {
     loop {
         let (call, permit) = match begun {
             Begun::InFlight(in_flight) => {
@@ -104,7 +104,7 @@ async fn after_waits(pipeline: Arc<Pipeline>, mut account: Account, mut begun: B
                 let read = versioned.read_elsewhere(&pipeline).await;
                 let lap = Lap::start(&*pipeline.parts.clock);
                 begun = match pipeline.go_on(read, (lap, &mut account)) {
-                    Ok(in_flight) => Begun::InFlight(in_flight),
+                    Ok(in_flight) => Begun::in_flight(in_flight),
                     Err(fault) => return (account, Err(fault)),
                 };
                 continue;
@@ -116,7 +116,7 @@ async fn after_waits(pipeline: Arc<Pipeline>, mut account: Account, mut begun: B
                 (call, permit)
             }
         };
-        begun = match pipeline.begin(*call, permit, &mut account) {
+        begun = match pipeline.begin(call, permit, &mut account) {
             Ok(begun) => begun,
             Err(fault) => return (account, Err(fault)),
         };
@@ -181,12 +181,13 @@ pub struct RouterHandle {
 
 impl RouterHandle {
     /// Answers a call; at the latest at its deadline. Dropping the future cancels the call.
-    pub async fn infer(&self, call: Call) -> Answer {
-        self.infer_by(call, None).await
+    pub fn infer(&self, call: Call) -> impl Future<Output = Answer> {
+        // A call and its account go through many hands: what is handed on is where they are.
+        self.infer_boxed(Box::new(call), None)
     }
 
     /// The same by a snapshot that the call was read by.
-    pub(crate) async fn infer_by(&self, call: Call, seen: Option<Arc<MeshSnapshot>>) -> Answer {
+    pub(crate) async fn infer_boxed(&self, call: Box<Call>, seen: Option<Arc<MeshSnapshot>>) -> Answer {
         let inner = &*self.inner;
         let opening = Opening {
             request_id: call.request_id,
@@ -194,7 +195,7 @@ impl RouterHandle {
             decode: call.decode,
             parent: call.trace_parent,
         };
-        let mut account = Account::open(&inner.parts, opening);
+        let mut account = Box::new(Account::open(&inner.parts, opening));
         let Some(permit) = inner.permits.try_acquire() else {
             let fault = Fault::unavailable(FaultSource::Mesh, "too many requests at once: try again");
             account.failed(&fault);
@@ -210,7 +211,7 @@ impl RouterHandle {
         let Some((mut account, result)) = awaited.await else {
             // Its account went with what panicked, and has told that the call ended; this one tells why.
             let fault = Fault::internal("the router failed on this request");
-            let mut account = Account::open(&inner.parts, opening);
+            let mut account = Box::new(Account::open(&inner.parts, opening));
             account.failed(&fault);
             return Answer {
                 result: Err(fault),

@@ -137,7 +137,7 @@ pub struct Completed {
 #[derive(Debug)]
 pub struct Answer {
     /// What came of it.
-    pub result: Result<Completed, Fault>,
+    pub result: Result<Box<Completed>, Fault>,
     /// To be finished once the answer is encoded; dropped unfinished it counts as cancelled.
-    pub account: Account,
+    pub account: Box<Account>,
 }

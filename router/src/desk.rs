@@ -26,7 +26,7 @@ use mesh_types::Fault;
 use crate::{Account, Call, Completed};
 
 /// An answer, and the account of its call.
-pub(crate) type Done = (Account, Result<Completed, Fault>);
+pub(crate) type Done = (Box<Account>, Result<Box<Completed>, Fault>);
 
 /// A call on its way.
 enum State {
@@ -42,11 +42,11 @@ enum State {
 
 /// A call that nobody has looked at.
 pub(crate) struct Waiting {
-    pub(crate) call: Call,
+    pub(crate) call: Box<Call>,
     /// What it is to be answered by; none for what holds when it is looked at.
     pub(crate) seen: Option<Arc<MeshSnapshot>>,
     pub(crate) permit: Permit,
-    pub(crate) account: Account,
+    pub(crate) account: Box<Account>,
     /// Of the caller, as of its last poll.
     pub(crate) waker: Waker,
 }
@@ -66,9 +66,9 @@ impl Desk {
     /// Puts a call on the desk; what is returned becomes its answer.
     pub(crate) fn put(
         &self,
-        (call, seen): (Call, Option<Arc<MeshSnapshot>>),
+        (call, seen): (Box<Call>, Option<Arc<MeshSnapshot>>),
         permit: Permit,
-        account: Account,
+        account: Box<Account>,
     ) -> Awaited {
         let waiting = Waiting {
             call,

@@ -64,7 +64,7 @@ impl Kept {
 
 impl InFlight {
     /// Waits for the device, at most until the deadline.
-    pub(crate) async fn complete(mut self, account: &mut Account) -> Result<Completed, Fault> {
+    pub(crate) async fn complete(mut self: Box<Self>, account: &mut Account) -> Result<Box<Completed>, Fault> {
         if let Some(answers) = self.answers.take() {
             return self.begin_stream(answers, account).await;
         }
@@ -87,13 +87,13 @@ impl InFlight {
         if let Some(landing) = self.landing {
             response = landing.put_out_of(response).await?;
         }
-        Ok(Completed {
+        Ok(Box::new(Completed {
             response,
             arm: self.arm,
             cached: self.cached.and_then(|told| told.get().copied()),
             timings: account.stages,
             more: None,
-        })
+        }))
     }
 }
 

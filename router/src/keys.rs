@@ -28,17 +28,20 @@ pub const KEY_PATIENCE: Duration = Duration::from_secs(6);
 pub(crate) type Seen = Option<Arc<MeshSnapshot>>;
 
 /// How far a call has come without waiting.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are in flight, and would each cost an allocation"
-)]
 pub(crate) enum Begun {
     /// It is on a device, or in an ensemble.
-    InFlight(InFlight),
+    InFlight(Box<InFlight>),
     /// Its inputs are in the memory of a device, and a driver is to be waited for while they are copied.
     Copies(Box<Versioned>),
     /// The keys of its issuer may be coming: it is to begin anew after that, if they come in time.
-    Waits(Box<(Call, Seen)>, Permit, KeyWait, Instant),
+    Waits((Box<Call>, Seen), Permit, KeyWait, Instant),
+}
+
+impl Begun {
+    /// Boxed here: what waits for it is moved about, and it is not.
+    pub(crate) fn in_flight(in_flight: InFlight) -> Self {
+        Self::InFlight(Box::new(in_flight))
+    }
 }
 
 /// A caller with its tenant, or what to wait for.

@@ -53,7 +53,7 @@ impl Pipeline {
     /// Takes a call as far as a device, or to the first steps of an ensemble, or says why not.
     pub(crate) fn begin(
         self: &Arc<Self>,
-        (call, seen): (Call, Seen),
+        (call, seen): (Box<Call>, Seen),
         permit: Permit,
         account: &mut Account,
     ) -> Result<Begun, Fault> {
@@ -81,7 +81,7 @@ impl Pipeline {
             }
             chosen => chosen.and_then(|versioned| versioned.read_here(self)),
         };
-        self.go_on(read, (lap, account)).map(Begun::InFlight)
+        self.go_on(read, (lap, account)).map(Begun::in_flight)
     }
 
     /// Takes a call whose inputs are all there to a device, or to the first steps of an ensemble.
@@ -126,7 +126,7 @@ pub(crate) fn not_ready(entry: &VersionEntry) -> Fault {
 /// Nothing is known yet.
 struct Received {
     snapshot: Arc<MeshSnapshot>,
-    call: Call,
+    call: Box<Call>,
     permit: Permit,
 }
 
@@ -137,7 +137,7 @@ struct Authenticated {
     tenant: Arc<TenantEntry>,
     caller: Caller,
     unix_seconds: i64,
-    call: Call,
+    call: Box<Call>,
     permit: Permit,
 }
 
@@ -147,7 +147,7 @@ struct Admitted {
     principal: Principal,
     tenant: Arc<TenantEntry>,
     unix_seconds: i64,
-    call: Call,
+    call: Box<Call>,
     permits: (Permit, Admission),
 }
 
@@ -164,7 +164,7 @@ pub(crate) struct Versioned {
     sequence: Option<Box<Routed>>,
     /// Where its answer may be remembered.
     remembered: Option<Box<Remembered>>,
-    call: Call,
+    call: Box<Call>,
     permits: (Permit, Admission),
 }
 
@@ -218,7 +218,7 @@ impl Received {
             Judged::Waits(wait) => {
                 let timeout = self.call.timeout.unwrap_or(parts.default_timeout);
                 let until = patience(self.call.received, timeout.min(parts.default_timeout));
-                Ok(Err(Begun::Waits(Box::new((self.call, seen)), self.permit, wait, until)))
+                Ok(Err(Begun::Waits((self.call, seen), self.permit, wait, until)))
             }
         }
     }
@@ -344,6 +344,7 @@ impl Checked {
             standing,
             landing,
         } = self;
+        let call = *versioned.call;
         let InferRequest {
             id,
             model,
@@ -352,7 +353,7 @@ impl Checked {
             parameters,
             classes,
             ..
-        } = versioned.call.request;
+        } = call.request;
         let classes = (!classes.is_empty()).then(|| {
             Box::new(Classes {
                 wanted: classes,
@@ -360,7 +361,7 @@ impl Checked {
             })
         });
         let job = InferJob {
-            request: versioned.call.request_id,
+            request: call.request_id,
             tenant: versioned.tenant.id.clone(),
             version: versioned.entry.key.clone(),
             inputs,
@@ -391,7 +392,7 @@ impl Checked {
             landing,
             manner: Manner {
                 parameters,
-                unit: versioned.call.unit,
+                unit: call.unit,
                 sequence: None,
             },
         };

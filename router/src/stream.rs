@@ -116,7 +116,11 @@ impl Stream {
 impl InFlight {
     /// Waits until it is known whether there is an answer: from there on the answers come one by one. What ends without any, and not
     /// well, is a fault like that of any request.
-    pub(crate) async fn begin_stream(self, answers: Box<Answers>, account: &mut Account) -> Result<Completed, Fault> {
+    pub(crate) async fn begin_stream(
+        self,
+        answers: Box<Answers>,
+        account: &mut Account,
+    ) -> Result<Box<Completed>, Fault> {
         let (permit, admission) = self.permits;
         let mut stream = Box::new(Stream {
             reply: self.reply,
@@ -137,13 +141,13 @@ impl InFlight {
         if stream.first.is_some() {
             account.first_answer();
         }
-        Ok(Completed {
+        Ok(Box::new(Completed {
             response: self.response,
             arm: self.arm,
             cached: None,
             timings: account.stages,
             more: Some(stream),
-        })
+        }))
     }
 }
 
@@ -178,7 +182,7 @@ pub struct ManyAnswers {
     arm: Option<Arc<str>>,
     stream: Box<Stream>,
     /// None once it has ended and is told.
-    account: Option<Account>,
+    account: Option<Box<Account>>,
 }
 
 impl ManyAnswers {
@@ -199,7 +203,7 @@ impl ManyAnswers {
 
     /// The account of the request, until it has ended.
     pub fn account(&self) -> Option<&Account> {
-        self.account.as_ref()
+        self.account.as_deref()
     }
 
     /// The next answer; none after the last. A fault is the last.

@@ -96,8 +96,9 @@ impl View {
     }
 
     /// Answers a call by what is seen here, as [`RouterHandle::infer`] does by what holds when it looks.
-    pub async fn infer(self, call: Call) -> Answer {
-        self.router.infer_by(call, Some(self.snapshot)).await
+    pub fn infer(self, call: Call) -> impl Future<Output = Answer> {
+        let call = Box::new(call);
+        async move { self.router.infer_boxed(call, Some(self.snapshot)).await }
     }
 
     pub(crate) fn snapshot(&self) -> &MeshSnapshot {

@@ -184,7 +184,7 @@ impl Service {
         let result = answer.result.and_then(|completed| {
             let Completed {
                 response, arm, cached, ..
-            } = completed;
+            } = *completed;
             if let Some(cached) = cached {
                 metadata.insert(status::CACHE, http::HeaderValue::from_static(cached.as_str()));
             }

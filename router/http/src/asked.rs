@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use actix_web::{HttpRequest, HttpResponse, http::header::HeaderValue};
+use futures::future::Either;
 use mesh_router::{Answer, Call, Completed, Room, View};
 use mesh_types::{Fault, InferRequest, RequestId, Version};
 
@@ -34,7 +35,7 @@ pub(crate) struct Asked {
 
 impl Service {
     /// Asks the router.
-    pub(crate) async fn ask(&self, http: &HttpRequest, asked: Asked) -> Answer {
+    pub(crate) fn ask(&self, http: &HttpRequest, asked: Asked) -> impl Future<Output = Answer> {
         let call = Call {
             request: asked.request,
             bytes: asked.bytes,
@@ -48,8 +49,8 @@ impl Service {
             decode: self.clock.now().saturating_duration_since(asked.decode_start),
         };
         match asked.view {
-            None => self.router.infer(call).await,
-            Some(view) => view.infer(call).await,
+            None => Either::Left(self.router.infer(call)),
+            Some(view) => Either::Right(view.infer(call)),
         }
     }
 
