@@ -41,7 +41,7 @@ impl std::fmt::Debug for Handed {
 /// A request in a batch.
 #[derive(Debug)]
 pub(crate) struct Member {
-    pub(crate) job: InferJob,
+    pub(crate) job: Box<InferJob>,
     pub(crate) arrived: Instant,
     /// Its place in its sequence; none where the model has none.
     pub(crate) step: Option<Box<Step>>,

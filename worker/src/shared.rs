@@ -33,7 +33,8 @@ use crate::{
 /// A job and where its answer goes.
 #[derive(Debug)]
 pub(crate) struct Queued {
-    pub(crate) job: InferJob,
+    /// Boxed: on its way through queues and batches it is moved often.
+    pub(crate) job: Box<InferJob>,
     pub(crate) arrived: Instant,
     pub(crate) reply: Reply,
 }

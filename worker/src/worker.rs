@@ -188,7 +188,7 @@ impl WorkerHandle {
         let shared = &self.device(device)?.shared;
         let (reply, receiver) = Reply::channel();
         let queued = Queued {
-            job,
+            job: Box::new(job),
             arrived: self.clock.now(),
             reply,
         };

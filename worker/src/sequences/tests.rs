@@ -382,7 +382,7 @@ fn member(slot: u32, id: CorrelationId, flags: (bool, bool), values: &[i32]) -> 
     };
     Member {
         arrived: SystemClock.now(),
-        job,
+        job: Box::new(job),
         step: Some(Box::new(step)),
     }
 }

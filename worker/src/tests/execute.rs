@@ -110,6 +110,7 @@ impl Scene {
         };
         let (reply, answer) = Reply::channel();
         let arrived = self.clock.now();
+        let job = Box::new(job);
         (Queued { job, arrived, reply }, answer)
     }
 

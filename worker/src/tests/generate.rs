@@ -118,6 +118,7 @@ impl Scene {
         };
         let (reply, end) = Reply::channel();
         let arrived = self.clock.now();
+        let job = Box::new(job);
         (Queued { job, arrived, reply }, Asker { answers, end })
     }
 

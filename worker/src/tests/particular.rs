@@ -46,10 +46,10 @@ fn gathered(all: Vec<Vec<Tensor>>) -> Vec<(Vec<u64>, Vec<Vec<u8>>)> {
     let config = config();
     let clock = SystemClock;
     let member = |inputs: Vec<Tensor>| Member {
-        job: InferJob {
+        job: Box::new(InferJob {
             inputs,
             ..job("identity", &[1.0], Duration::from_secs(1))
-        },
+        }),
         arrived: clock.now(),
         step: None,
     };
@@ -103,11 +103,11 @@ fn a_batch_is_given_what_its_members_say() {
     let said = mesh_types::ModelParameters::from(std::collections::BTreeMap::from([("a".to_owned(), "1".to_owned())]));
     let said = Arc::new(said);
     let member = |parameters: Option<Arc<mesh_types::ModelParameters>>| Member {
-        job: InferJob {
+        job: Box::new(InferJob {
             inputs: inputs(true, 7),
             parameters,
             ..job("identity", &[1.0], Duration::from_secs(1))
-        },
+        }),
         arrived: SystemClock.now(),
         step: None,
     };
