@@ -32,7 +32,7 @@ const WARM_UP: f64 = 1.0;
 const ENOUGH: f64 = 500.0;
 /// Requests, each on a connection of its own, whose median is the steady one.
 const STEADY: usize = 15;
-/// How long a model may take to leave memory.
+/// How long a model may take to come into memory, and to leave it.
 const LEAVING: Duration = Duration::from_secs(60);
 
 struct Live<'a> {
@@ -136,7 +136,8 @@ impl Live<'_> {
             let met = scope.spawn(|| meet(self.bench, std::slice::from_ref(stream)));
             let mut loads = 0;
             while !met.is_finished() {
-                self.warm(&LARGE)?;
+                self.node.hint(TENANT, LARGE.name)?;
+                self.until(&LARGE, true)?;
                 loads += 1;
                 self.until_gone(&LARGE)?;
             }
@@ -150,15 +151,21 @@ impl Live<'_> {
     }
 
     fn until_gone(&self, model: &Model) -> anyhow::Result<()> {
+        self.until(model, false)
+    }
+
+    /// Waits until the model is in memory, or is not.
+    fn until(&self, model: &Model, there: bool) -> anyhow::Result<()> {
         let line = format!("model=\"{TENANT}/{}/1\"", model.name);
         let deadline = Instant::now() + LEAVING;
         // A series of its memory is there for as long as it is in memory.
-        let there = |metrics: &str| {
+        let is_there = |metrics: &str| {
             let of = |text: &&str| text.starts_with("mesh_model_memory_bytes{") && text.contains(&line);
             metrics.lines().find(of).is_some_and(|text| !text.ends_with(" 0"))
         };
-        while there(&self.node.metrics()?) {
-            ensure!(Instant::now() < deadline, "{} does not leave memory", model.name);
+        while is_there(&self.node.metrics()?) != there {
+            let what = if there { "come into" } else { "leave" };
+            ensure!(Instant::now() < deadline, "{} does not {what} memory", model.name);
             ensure!(!self.bench.interrupt.wait(Duration::from_millis(50)), "interrupted");
         }
         Ok(())
