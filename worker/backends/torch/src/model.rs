@@ -96,13 +96,15 @@ impl TorchModel {
         };
         let mut way = Way::new(device, Lane::to(device), spec.config.clone());
         let meter = Meter::begin(device);
+        let mut known = decisions.of(spec, on);
         let (runner, origin) = match spec.format {
             ArtifactFormat::TorchAoti => (Runner::Package(way.package(path, options)?), None),
             _ => {
                 options.made_by.check_archive(path)?;
                 let (module, origin) = way.module(path)?;
                 way.plain.clone_from(&origin.binding.plain);
-                (Runner::Module(module, Variant::Original), Some(origin))
+                let (module, chosen) = way.as_before(module, path, &mut known)?;
+                (Runner::Module(module, chosen), Some(origin))
             }
         };
         let held = meter.held().unwrap_or(0);
@@ -111,10 +113,10 @@ impl TorchModel {
             Runner::Package(package) => (", AOTInductor", package.bytes(), package.remark()),
             Runner::Module(module, _) => (", TorchScript", module.bytes(), ""),
         };
-        let report = LoadReport {
+        let report = known.unwrap_or_else(|| LoadReport {
             remark: remark.to_owned(),
             ..LoadReport::plain(format!("libtorch {}{kind}", crate::LIBTORCH_VERSION))
-        };
+        });
         Ok(Self {
             memory_bytes: held.max(counted),
             runner,
@@ -175,6 +177,27 @@ impl Way {
         module.plan(&binding).map_err(failed)?;
         let path = path.to_path_buf();
         Ok((module, Origin { path, binding }))
+    }
+
+    /// A module that was just loaded, in the form that was found to be best when its version was loaded before: at once and not beside the
+    /// original, which would take the weights twice. What cannot be made is forgotten here, loaded as it was written, and told of when it
+    /// is to be optimised.
+    fn as_before(
+        &self,
+        module: Module,
+        path: &Path,
+        known: &mut Option<LoadReport>,
+    ) -> Result<(Module, Variant), BackendError> {
+        let chosen = known.as_ref().map_or(Variant::Original, |known| known.chosen);
+        let turned = {
+            let _stream = self.lane.enter();
+            module.turned(chosen)
+        };
+        if let Ok(module) = turned {
+            return Ok((module, chosen));
+        }
+        *known = None;
+        self.module(path).map(|(module, _)| (module, Variant::Original))
     }
 
     /// Another form of a module, made of a load of its own: forms that shared their code would keep each other in memory.
@@ -269,7 +292,7 @@ impl LoadedModel for TorchModel {
         let Some(origin) = self
             .origin
             .as_ref()
-            .filter(|_| !options.is_off() && !self.runner.converts())
+            .filter(|_| !options.is_off() && self.report.variants.is_empty())
         else {
             return;
         };

@@ -319,6 +319,11 @@ fn a_version_that_comes_back_is_not_measured_again() {
     let mut first = load();
     with_samples(&config, &[4], |samples| first.optimize(samples, &clock));
     let mut again = load();
+    assert_eq!(
+        again.report(),
+        first.report(),
+        "in its form from the beginning, and not made beside another"
+    );
     let never = Told::by(|_| panic!("nothing is to be measured"));
     with_samples(&config, &[4], |samples| again.optimize(samples, &never));
     assert_eq!(again.report(), first.report());
