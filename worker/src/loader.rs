@@ -1,8 +1,9 @@
 //! Loader threads: each loads and warms one model, beside the threads that serve and below them in priority.
 //!
 //! A model is loaded and warmed here and then handed to the device threads that will run it, so that a large load holds up
-//! nobody: the system gives a loader the time that the device threads leave. A thread lives for one load; the actor bounds how
-//! many there are at once. One that hangs is given up like a device thread: what it says afterwards is not heard.
+//! nobody: the system gives a loader the time that the others leave, or where they leave none a small part (`priority`). What takes
+//! long runs on a thread of its own for each part of the load, since who has left processors to all others cannot take that back. A
+//! thread lives for one load; the actor bounds how many there are at once. One that hangs is given up like a device thread: what it says afterwards is not heard.
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
@@ -155,7 +156,6 @@ impl Loader {
             release_memory(&self.parts);
         }
         priority::lower(self.task.urgency);
-        self.parts.enter_thread();
         let began = self.parts.clock.now();
         let result = runtime(&self.task.spec).and_then(|spec| {
             let loaded = caught(|| self.instances(&spec));
@@ -194,29 +194,57 @@ impl Loader {
                 }
             });
             self.link.pulse.begin(self.parts.clock.now(), LOAD_LIMIT, None);
-            let mut model = load_instance(&self.parts, spec)?;
+            let mut model = self.apart(|| load_instance(&self.parts, spec))?;
             self.link.pulse.end();
             self.show(|progress| {
                 progress.stage = LoadStage::Warming;
                 progress.bytes = progress.bytes.saturating_add(model.memory_bytes());
             });
-            let stove = Stove {
-                clock: &*self.parts.clock,
-                pulse: &self.link.pulse,
-                limit: self.patience(spec),
-                step: &|step| self.warms(step),
-            };
-            warm::optimize(&stove, model.as_mut(), &spec.config);
             let sweep = if measured.is_none() {
                 Sweep::Measured
             } else {
                 Sweep::Repeated
             };
-            let profile = warm::warm(&stove, model.as_mut(), &spec.config, sweep)?;
+            self.apart(|| {
+                self.at_stove(spec, |stove| warm::optimize(stove, model.as_mut(), &spec.config));
+                Ok(())
+            })?;
+            let profile =
+                self.apart(|| self.at_stove(spec, |stove| warm::warm(stove, model.as_mut(), &spec.config, sweep)))?;
             measured.get_or_insert(profile);
             instances.push(model);
         }
         Ok((instances, measured.unwrap_or_default()))
+    }
+
+    /// Does a part of the load on a thread of its own, which leaves processors to all others if that leaves it any.
+    fn apart<T: Send>(&self, work: impl FnOnce() -> Result<T, BackendError> + Send) -> Result<T, BackendError> {
+        let parts = &self.parts;
+        let probe = parts.clone();
+        let gives_way = priority::finds_time(self.task.urgency, move || probe.give_way());
+        let here = move || {
+            if gives_way {
+                parts.give_way();
+            }
+            parts.enter_thread();
+            work()
+        };
+        let name = format!("{}-load", parts.shared.device);
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name(name).spawn_scoped(scope, here);
+            // A panic goes on here, where it is caught.
+            let thread = thread.map_err(|error| BackendError::Load(format!("no thread to load it on: {error}")))?;
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn at_stove<T>(&self, spec: &LoadSpec, run: impl FnOnce(&Stove<'_>) -> T) -> T {
+        run(&Stove {
+            clock: &*self.parts.clock,
+            pulse: &self.link.pulse,
+            limit: self.patience(spec),
+            step: &|step| self.warms(step),
+        })
     }
 
     /// How long one execution of a warm-up may take: far longer than a live one, since the first ones compile, and all of them

@@ -1,4 +1,12 @@
 //! How urgently a thread asks for a processor, where the system can tell threads apart.
+//!
+//! A loader leaves processors to all others where some time is idle, so that what serves never waits for it, and takes a small part of
+//! them by its number (nice) where none is, so that loads come to an end under any traffic. Which of the two is asked anew for each
+//! part of a load ([`finds_time`]).
+
+use std::time::Duration;
+#[cfg(target_os = "linux")]
+use std::{sync::mpsc, time::Instant};
 
 /// For what a thread works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +33,62 @@ pub(crate) fn lower(urgency: Urgency) {
     }
 }
 
+/// What a probe runs for.
+const PROBE: Duration = Duration::from_millis(2);
+
+impl Urgency {
+    /// The part of a processor that a thread must find idle to do with what is idle: about what it gets in a busy one otherwise.
+    const fn part(self) -> u32 {
+        match self {
+            Self::Awaited => 4,
+            Self::Background => 10,
+        }
+    }
+}
+
+/// Whether a thread would find time now if it left processors to all others: one that does, and ends at once, is tried. Who has given
+/// way cannot take it back, so it must not begin where everything is busy, or it would wait for as long as that lasts.
+#[cfg(target_os = "linux")]
+pub(crate) fn finds_time(urgency: Urgency, give_way: impl FnOnce() -> bool + Send + 'static) -> bool {
+    let patience = PROBE.saturating_mul(urgency.part());
+    let (told, answer) = mpsc::channel();
+    let probe = move || {
+        // Nobody listens any more where it took too long.
+        let _ = told.send(give_way() && ran_for(PROBE, patience));
+    };
+    // Left alone where it gets no time: it ends with its first moment.
+    let started = std::thread::Builder::new().name("probe".to_owned()).spawn(probe);
+    started.is_ok() && answer.recv_timeout(patience).unwrap_or(false)
+}
+
+/// Keeps a processor busy until the thread has had so much time, or patience is over.
+#[cfg(target_os = "linux")]
+fn ran_for(time: Duration, patience: Duration) -> bool {
+    let (began, had) = (Instant::now(), thread_time());
+    loop {
+        if thread_time().saturating_sub(had) >= time {
+            return true;
+        }
+        if began.elapsed() >= patience {
+            return false;
+        }
+        std::hint::spin_loop();
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanoseconds.unwrap_or_default())
+}
+
+/// Elsewhere no thread gives way.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn finds_time(_: Urgency, _: impl FnOnce() -> bool + Send + 'static) -> bool {
+    false
+}
+
 /// Elsewhere loaders run as the system likes.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn lower(_: Urgency) {}
@@ -32,6 +96,19 @@ pub(crate) fn lower(_: Urgency) {}
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_gets_no_time_does_not_give_way_and_one_that_may_not_give_way_either() {
+        assert!(!finds_time(Urgency::Background, || false));
+        let began = Instant::now();
+        let (held, hold) = mpsc::channel::<()>();
+        // Like a thread that the system keeps waiting.
+        assert!(!finds_time(Urgency::Awaited, move || hold.recv().is_err()));
+        assert!(began.elapsed() >= PROBE * 4);
+        drop(held);
+        assert!(ran_for(Duration::from_millis(1), Duration::from_secs(60)));
+        assert!(!ran_for(Duration::from_secs(60), Duration::from_millis(1)));
+    }
 
     #[test]
     fn only_the_calling_thread_is_lowered() {

@@ -62,6 +62,11 @@ impl ThreadParts {
         }
     }
 
+    /// Whether some runtime could have the calling thread leave processors to all others.
+    pub(crate) fn give_way(&self) -> bool {
+        self.backends.iter().any(|backend| backend.give_way())
+    }
+
     /// What an instance will take, before anybody has loaded one: as its backend knows it, else the size of its file.
     pub(crate) fn estimate(&self, spec: &LoadSpec) -> u64 {
         let known = self.backend(spec).and_then(|backend| backend.estimate(spec));

@@ -51,6 +51,12 @@ pub trait Backend: Send + Sync {
     /// Called once on every thread that will load or run models, before it does: for what a runtime keeps per thread.
     fn enter_thread(&self) {}
 
+    /// The calling thread leaves processors to all others from now on, for good: it runs only where one would idle. False where the
+    /// system cannot, or the runtime does not know how to ask it.
+    fn give_way(&self) -> bool {
+        false
+    }
+
     /// Loads a model onto a device; may take long. Called on a thread of its own, which then warms the model up and hands
     /// it to the device thread that will run it; after a crash also on that device thread.
     fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError>;

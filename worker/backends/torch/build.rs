@@ -10,6 +10,7 @@ const SOURCES: [&str; 10] = [
     "shim/memory.cpp",
     "shim/module.cpp",
     "shim/package.cpp",
+    "shim/priority.cpp",
     "shim/release.cpp",
     "shim/schema.cpp",
     "shim/variants.cpp",

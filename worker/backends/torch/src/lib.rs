@@ -154,6 +154,10 @@ impl Backend for TorchBackend {
         tch::set_num_threads(i32::from(self.options.intra_op_threads.max(1)));
     }
 
+    fn give_way(&self) -> bool {
+        shim::give_way()
+    }
+
     fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError> {
         Ok(Box::new(model::TorchModel::load(
             spec,

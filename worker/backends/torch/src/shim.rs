@@ -33,6 +33,13 @@ unsafe extern "C" {
     fn mesh_torch_clear_memory();
     fn mesh_torch_watch_devices() -> bool;
     fn mesh_torch_clear_devices(cuda: bool, clear: bool);
+    fn mesh_torch_give_way() -> bool;
+}
+
+/// The calling thread runs only where a processor would idle, for good; false where the system cannot.
+pub(crate) fn give_way() -> bool {
+    // SAFETY: takes nothing, and asks the system for the calling thread alone.
+    unsafe { mesh_torch_give_way() }
 }
 
 /// Has libtorch ask before it gives memory of devices that may have been another model's; to be called before models run. It costs

@@ -78,3 +78,18 @@ fn a_meter_counts_what_is_held_and_the_most_that_was() {
     let again = Meter::begin(Device::Cpu);
     assert_eq!(again.held(), Some(0));
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn only_the_thread_that_gives_way_does() {
+    // The class is the 41st field; what stands before it in brackets is a name.
+    let class = || {
+        let told = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let fields = told.rsplit(')').next().unwrap().to_owned();
+        fields.split_whitespace().nth(41 - 3).unwrap().to_owned()
+    };
+    let before = class();
+    let given_way = std::thread::spawn(move || (give_way(), class())).join().unwrap();
+    assert_eq!(given_way, (true, "5".to_owned()));
+    assert_eq!(class(), before);
+}
