@@ -6,7 +6,7 @@ mod tenants;
 use self::tenants::Tenants;
 
 /// The most bytes that a tenant with two keys may take.
-const MOST: u64 = 1_900;
+const MOST: u64 = 2_000;
 /// So many that tables are about as full as with a hundred thousand.
 const COUNT: usize = 12_500;
 
@@ -14,7 +14,7 @@ const COUNT: usize = 12_500;
 fn a_tenant_with_every_limit_on_everything_takes_less_than_two_kilobytes() {
     // What has been taken stays, or what comes after would be put where it was; the first makes what is made once.
     let mut known = vec![Tenants::known("all", COUNT / 10).unwrap()];
-    for (kind, most) in [("none", 1_200), ("usual", 1_400), ("all", MOST)] {
+    for (kind, most) in [("none", 1_350), ("usual", 1_500), ("all", MOST)] {
         let tenants = Tenants::known(kind, COUNT).unwrap();
         let bytes = tenants.bytes_of_one().unwrap();
         assert!(

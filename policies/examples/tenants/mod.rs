@@ -3,13 +3,7 @@
 //! Tenants have no limits (`none`), what tenants usually have (`usual`), or every limit and budget there is, on all four kinds of subjects
 //! (`all`).
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    error::Error,
-    hint::black_box,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, error::Error, hint::black_box, sync::Arc, time::Duration};
 
 use mesh_policies::{
     ApiKeyEntry, Credentials, MeshSnapshot, ModelEntry, Pepper, Presented, Scope, Target, TenantEntry,
@@ -21,6 +15,8 @@ use rand::{SeedableRng, rngs::StdRng};
 
 const MANY: u64 = 1_000_000_000;
 const PARTITION: Option<&str> = Some("cHsdsRa894xx");
+/// Tenants that a model is granted.
+const GRANTED: usize = 100;
 /// Keys of each tenant.
 pub(crate) const KEYS: usize = 2;
 
@@ -97,16 +93,21 @@ impl Tenants {
             .map(|_| generate_api_key("live", &mut rng))
             .collect();
         let name = |index: usize| TenantId::parse(&format!("tenant-{index}"));
-        let grants: Result<_, _> = (0..tenants).map(name).collect();
-        // The one model that there is, which each has been granted; whom it is granted to is the model's memory.
-        let target = Target::Model(Arc::new(ModelEntry {
-            owner: model.0.clone(),
-            model: model.1.clone(),
-            grants: Arc::new(grants?),
-            versions: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            default: None,
-        }));
+        // What they call: models that each so many are granted. To whom is the models' memory, and not the tenants'.
+        let targets: Vec<Target> = (0..tenants)
+            .step_by(GRANTED)
+            .map(|first| {
+                let grants: Result<_, _> = (first..tenants.min(first + GRANTED)).map(name).collect();
+                Ok(Target::Model(Arc::new(ModelEntry {
+                    owner: model.0.clone(),
+                    model: model.1.clone(),
+                    grants: Arc::new(grants?),
+                    versions: BTreeMap::new(),
+                    labels: BTreeMap::new(),
+                    default: None,
+                })))
+            })
+            .collect::<Result<_, Box<dyn Error>>>()?;
         let bytes_before = resident()?;
         let mut credentials = Credentials::new(pepper.clone());
         let mut entries = Vec::with_capacity(tenants);
@@ -135,7 +136,12 @@ impl Tenants {
                 }
                 .alike(&mut alike),
                 share: TenantShare::default(),
-                targets: HashMap::from([(model.1.to_string(), target.clone())]),
+                targets: (targets
+                    .get(index / GRANTED)
+                    .cloned()
+                    .map(|target| (model.1.to_string(), target)))
+                .into_iter()
+                .collect(),
             });
         }
         Ok(Self {
