@@ -545,6 +545,33 @@ async fn a_model_is_loaded_with_files_that_were_sent_and_an_ensemble_with_its_st
     Ok(())
 }
 
+/// The same over gRPC, where `named` is a configuration that names the address.
+async fn refuses_addresses_over_grpc(mesh: &Mesh, url: &str, named: &str) -> anyhow::Result<()> {
+    let grpc = GrpcCaller::connect(mesh.addresses().grpc, None).await?;
+    let text = |text: &str| ModelRepositoryParameter {
+        parameter_choice: Some(ParameterChoice::StringParam(text.to_owned())),
+    };
+    for (name, parameters) in [
+        (url, vec![]),
+        ("simple", vec![("url", text(url))]),
+        ("simple", vec![("config", text(named))]),
+        ("simple", vec![("config", text(SENT)), ("file:1/model.pt", text(url))]),
+    ] {
+        let asked = RepositoryModelLoadRequest {
+            repository_name: url.to_owned(),
+            model_name: name.to_owned(),
+            parameters: parameters
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        };
+        let refused: Result<Response<RepositoryModelLoadResponse>, Status> =
+            grpc.ask("RepositoryModelLoad", asked).await;
+        assert!(refused.is_err(), "{name}");
+    }
+    Ok(())
+}
+
 /// CVE-2023-43654 (ShellTorch): wherever a load has room for a text, it names an address; a server there would hear of it.
 #[tokio::test]
 async fn cve_2023_43654_a_load_that_names_an_address_is_refused_and_nobody_is_asked() -> anyhow::Result<()> {
@@ -585,28 +612,7 @@ async fn cve_2023_43654_a_load_that_names_an_address_is_refused_and_nobody_is_as
             .status
             .is_client_error()
     );
-    let grpc = GrpcCaller::connect(mesh.addresses().grpc, None).await?;
-    let text = |text: &str| ModelRepositoryParameter {
-        parameter_choice: Some(ParameterChoice::StringParam(text.to_owned())),
-    };
-    for (name, parameters) in [
-        (&*url, vec![]),
-        ("simple", vec![("url", text(&url))]),
-        ("simple", vec![("config", text(&named))]),
-        ("simple", vec![("config", text(SENT)), ("file:1/model.pt", text(&url))]),
-    ] {
-        let asked = RepositoryModelLoadRequest {
-            repository_name: url.clone(),
-            model_name: name.to_owned(),
-            parameters: parameters
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect(),
-        };
-        let refused: Result<Response<RepositoryModelLoadResponse>, Status> =
-            grpc.ask("RepositoryModelLoad", asked).await;
-        assert!(refused.is_err(), "{name}");
-    }
+    refuses_addresses_over_grpc(&mesh, &url, &named).await?;
     // Nor where a model is published.
     let admin = mesh.admin()?;
     admin.tenant("acme", json!({})).await?;
