@@ -156,6 +156,8 @@ impl Loader {
             release_memory(&self.parts);
         }
         priority::lower(self.task.urgency);
+        // With all threads that it starts; and models that come to nothing end here.
+        self.parts.confine();
         let began = self.parts.clock.now();
         let result = runtime(&self.task.spec).and_then(|spec| {
             let loaded = caught(|| self.instances(&spec));
@@ -226,7 +228,7 @@ impl Loader {
             if gives_way {
                 parts.give_way();
             }
-            parts.enter_thread();
+            parts.enter_backends();
             work()
         };
         let name = format!("{}-load", parts.shared.device);

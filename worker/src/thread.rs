@@ -51,8 +51,13 @@ pub(crate) struct ThreadParts {
 impl ThreadParts {
     /// The calling thread is about to load or run models.
     pub(crate) fn enter_thread(&self) {
-        self.backends.iter().for_each(|backend| backend.enter_thread());
+        self.enter_backends();
         self.confine();
+    }
+
+    /// The same on a thread that a confined one has started.
+    pub(crate) fn enter_backends(&self) {
+        self.backends.iter().for_each(|backend| backend.enter_thread());
     }
 
     /// Code of models is about to run on the calling thread.
