@@ -1,7 +1,8 @@
 //! To load and unload models of a model repository at the inference doors.
 //!
 //! Owns who may ask for it, and how long it may take; the repository itself stands behind [`ModelControl`]. A caller of any
-//! other tenant than the repository's is answered as for a model that is not there.
+//! other tenant than the repository's is answered as for a model that is not there. Each tenant has one repository, which bears its
+//! name: whoever names none means its own, and whoever names another's is answered as for one that is not there.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -37,6 +38,8 @@ pub struct Load {
 /// A change that its caller may ask for.
 #[derive(Debug, Clone)]
 pub struct ChangeOrder {
+    /// The repository that it names; empty: the caller's.
+    pub repository: String,
     /// The model, as the caller wrote it.
     pub model: String,
     /// What is to be done.
@@ -105,6 +108,7 @@ impl RouterHandle {
         };
         let timeout = timeout.map_or(CHANGE_TIMEOUT, |timeout| timeout.min(CHANGE_TIMEOUT));
         let order = order(Deadline::after(parts.clock.now(), timeout))?;
+        in_repository(&namer, &order.repository)?;
         // What a policy keeps from the caller is kept whether it is there or not, so that neither answer tells.
         if control.tenant() != namer.tenant() || !namer.may_name(&order.model) {
             return Err(Fault::unknown_model(&order.model));
@@ -115,14 +119,16 @@ impl RouterHandle {
         control.change(order).await
     }
 
-    /// The index as a caller sees it: its repository's, where it is the tenant of one, and else what its names lead to.
+    /// The index as a caller sees it: its repository's, where it is the tenant of one, and else what its names lead to. Of the
+    /// repository that it names, where it names one.
     pub async fn full_index(
         &self,
         control: Option<&Arc<dyn ModelControl>>,
         credential: &Credential,
-        only_ready: bool,
+        (repository, only_ready): (&str, bool),
     ) -> Result<Vec<RepositoryEntry>, Fault> {
         let namer = Namer::new(self.parts(), credential)?;
+        in_repository(&namer, repository)?;
         let Some(control) = control.filter(|control| control.tenant() == namer.tenant()) else {
             let index = self.index(credential, only_ready)?;
             return Ok(index.into_iter().map(RepositoryEntry::from).collect());
@@ -131,6 +137,14 @@ impl RouterHandle {
         index.retain(|entry| (entry.ready || !only_ready) && namer.may_name(&entry.name));
         Ok(index)
     }
+}
+
+/// Whether a repository that is named is the caller's own, which no name stands for too.
+fn in_repository(namer: &Namer, repository: &str) -> Result<(), Fault> {
+    let is_own = repository.is_empty() || repository == namer.tenant().as_str();
+    is_own
+        .then_some(())
+        .ok_or_else(|| Fault::unknown_repository(repository))
 }
 
 fn not_allowed() -> Fault {

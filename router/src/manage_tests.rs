@@ -151,8 +151,18 @@ impl ModelControl for Noted {
 }
 
 async fn change(bed: &Bed, who: &str, control: Option<&Arc<dyn ModelControl>>) -> Result<(), Fault> {
+    change_in(bed, who, control, "").await
+}
+
+async fn change_in(
+    bed: &Bed,
+    who: &str,
+    control: Option<&Arc<dyn ModelControl>>,
+    repository: &str,
+) -> Result<(), Fault> {
     let order = |deadline| {
         Ok(ChangeOrder {
+            repository: repository.to_owned(),
             model: "digits".to_owned(),
             change: Change::Unload { dependents: false },
             deadline,
@@ -195,7 +205,7 @@ fn a_repository_is_its_tenants_alone_and_to_others_as_if_it_were_not_there() {
             async move {
                 let index = bed
                     .router
-                    .full_index(Some(control), &credential(bed, who), only_ready)
+                    .full_index(Some(control), &credential(bed, who), ("", only_ready))
                     .await;
                 let names = index.unwrap().into_iter().map(|entry| entry.name);
                 names.collect::<Vec<_>>()
@@ -204,5 +214,48 @@ fn a_repository_is_its_tenants_alone_and_to_others_as_if_it_were_not_there() {
         assert_eq!(index("acme", false).await, ["idle", "up"]);
         assert_eq!(index("acme", true).await, ["up"]);
         assert!(!index("globex", false).await.contains(&"idle".to_owned()));
+    });
+}
+
+#[test]
+fn a_repository_is_named_by_its_tenant_and_any_other_name_leads_nowhere() {
+    run(async {
+        let bed = Bed::new();
+        let noted = Arc::new(Noted(TenantId::parse("acme").unwrap(), Mutex::default()));
+        let control: Arc<dyn ModelControl> = noted.clone();
+        let index = |who: &'static str, control, repository: &'static str| {
+            let bed = &bed;
+            async move {
+                let asked = (repository, false);
+                let index = bed.router.full_index(control, &credential(bed, who), asked).await?;
+                Ok::<_, Fault>(index.into_iter().map(|entry| entry.name).collect::<Vec<_>>())
+            }
+        };
+        for control in [None, Some(&control)] {
+            let unnamed = index("acme", control, "").await;
+            assert!(!unnamed.clone().unwrap().is_empty());
+            assert_eq!(index("acme", control, "acme").await, unnamed);
+            assert_eq!(index("globex", control, "globex").await, Ok(Vec::new()));
+            // Another tenant's repository, and one that nobody has.
+            for (who, name) in [
+                ("globex", "acme"),
+                ("acme", "globex"),
+                ("acme", "nowhere"),
+                ("acme", "Acme"),
+            ] {
+                let refused = index(who, control, name).await.unwrap_err();
+                assert_eq!(refused, Fault::unknown_repository(name), "{who}");
+                assert_eq!(refused.class, FaultClass::NotFound);
+            }
+            let nobody = index("nobody", control, "acme").await.unwrap_err();
+            assert_eq!(nobody.class, FaultClass::Unauthenticated);
+        }
+        for (who, name) in [("globex", "acme"), ("acme", "globex"), ("acme", "nowhere")] {
+            let refused = change_in(&bed, who, Some(&control), name).await.unwrap_err();
+            assert_eq!(refused, Fault::unknown_repository(name), "{who}");
+        }
+        assert!(noted.1.lock().is_empty());
+        change_in(&bed, "acme", Some(&control), "acme").await.unwrap();
+        assert_eq!(*noted.1.lock(), ["digits"]);
     });
 }

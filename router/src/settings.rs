@@ -4,7 +4,7 @@
 //! operator lets callers. A model's settings are those of a name of the caller's, and one that is not there is unknown.
 
 use mesh_telemetry::TraceChangeError;
-use mesh_types::{Fault, FaultClass, FaultSource, LogChange, LogSettings, TraceChange, TraceSettings};
+use mesh_types::{Fault, FaultClass, FaultSource, LogChange, LogSettings, LogTimes, TraceChange, TraceSettings};
 
 use crate::{Credential, RouterHandle, keys};
 
@@ -68,13 +68,16 @@ impl RouterHandle {
             };
             // Told before, because it may be the last that is logged.
             tracing::info!(tenant = %tenant.id, ?change, "a caller changes what is logged");
-            return Ok(logs.change(*change));
+            return logs
+                .change(*change)
+                .map_err(|error| Fault::new(FaultClass::Unsupported, FaultSource::Client, error.to_string()));
         }
         let nothing = LogSettings {
             info: false,
             warning: false,
             error: false,
             verbose_level: 0,
+            times: LogTimes::default(),
         };
         Ok(logs.map_or(nothing, mesh_telemetry::Logs::settings))
     }

@@ -177,6 +177,9 @@ def main():
         try:
             wanted = {name: ("UNAVAILABLE", reason) for name in ("chain", "scale", "simple")}
             check(index(client) == wanted, f"index {index(client)}")
+            server = client.get_server_metadata()
+            extensions = server["extensions"] if isinstance(server, dict) else server.extensions
+            check("model_repository(unload_dependents)" in extensions, f"extensions {extensions}")
             a_model_comes_is_changed_and_goes(wire, client)
             files_are_sent(wire, client)
             an_ensemble_brings_its_step_and_takes_it_along(wire, client)

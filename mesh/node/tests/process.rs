@@ -39,13 +39,24 @@ fn mesh(arguments: &[&str]) -> Command {
 
 /// Starts it on free ports and reads from its log where its doors are.
 fn serve(data: &Path, more: &[&str]) -> anyhow::Result<Served> {
+    serve_with_log(data, "json", more)
+}
+
+/// A field of a line, in either format.
+fn field<'a>(line: &'a Value, name: &str) -> Option<&'a str> {
+    let words = line.as_str().unwrap_or_default().split_whitespace();
+    let mut in_words = words.filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    line[name].as_str().or_else(|| in_words.next())
+}
+
+fn serve_with_log(data: &Path, format: &str, more: &[&str]) -> anyhow::Result<Served> {
     let data = data.to_string_lossy();
     let mut arguments = vec![
         "serve",
         "--data",
         &data,
         "--log-format",
-        "json",
+        format,
         "--threads-per-device",
         "1",
     ];
@@ -61,15 +72,14 @@ fn serve(data: &Path, more: &[&str]) -> anyhow::Result<Served> {
         for line in log.lines().map_while(Result::ok) {
             // For whoever looks at a failure.
             let _ = writeln!(std::io::stderr(), "{line}");
-            let Ok(line) = serde_json::from_str::<Value>(&line) else {
-                continue;
-            };
             // The test may know all that it needs already.
-            let _ = told.send(line);
+            let _ = told.send(serde_json::from_str(&line).unwrap_or(Value::String(line)));
         }
     });
-    let serving = until(&lines, |line| line["message"] == "serving")?;
-    let door = |name: &str| -> anyhow::Result<SocketAddr> { Ok(serving[name].as_str().unwrap_or_default().parse()?) };
+    let is_serving =
+        |line: &Value| line["message"] == "serving" || line.as_str().is_some_and(|line| line.contains(" serving "));
+    let serving = until(&lines, is_serving)?;
+    let door = |name: &str| -> anyhow::Result<SocketAddr> { Ok(field(&serving, name).unwrap_or_default().parse()?) };
     Ok(Served {
         http: door("http")?,
         metrics: door("metrics")?,
@@ -423,6 +433,62 @@ async fn a_caller_that_may_changes_what_is_logged() -> anyhow::Result<()> {
         let change = line["change"].as_str().unwrap_or_default();
         assert!(change.contains(part), "{line}");
     }
+    served.signal("-TERM")?;
+    assert_eq!(served.ended().await?.0.code(), Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn times_of_a_log_for_people_are_written_as_a_caller_says_and_of_one_for_programs_as_ever() -> anyhow::Result<()>
+{
+    let folder = tempfile::tempdir()?;
+    let more = ["--compat", "triton", "--allow-client-settings"];
+    let served = serve_with_log(&folder.path().join("text"), "text", &more)?;
+    served.until_ready().await?;
+    let caller = Caller::new(served.http, None);
+    let set = |format: &'static str| {
+        let request = caller.post("/v2/logging").json(&json!({"log_format": format}));
+        async move { mesh_harness::Answer::of(request).await }
+    };
+    let is_change = |line: &Value| {
+        let line = line.as_str().unwrap_or_default();
+        line.contains("a caller changes what is logged")
+    };
+    // A change is told of before it is made.
+    for (wanted, is_short) in [("default", false), ("ISO8601", true), ("ISO8601", false)] {
+        assert_eq!(set(wanted).await?.ok()?.json()?["log_format"], wanted);
+        let line = until(&served.log, is_change)?;
+        let line = line.as_str().unwrap_or_default();
+        let first = line.split_whitespace().next().unwrap_or_default();
+        let digits = first.bytes().all(|byte| byte.is_ascii_digit());
+        assert_eq!(
+            (first.len() == "0312".len() && digits, first.ends_with('Z')),
+            (is_short, !is_short),
+            "{line}"
+        );
+    }
+    served.signal("-TERM")?;
+    assert_eq!(served.ended().await?.0.code(), Some(0));
+
+    let served = serve(&folder.path().join("json"), &more)?;
+    served.until_ready().await?;
+    let caller = Caller::new(served.http, None);
+    let asked = json!({"log_format": "default", "log_info": false});
+    let refused = mesh_harness::Answer::of(caller.post("/v2/logging").json(&asked)).await?;
+    assert_eq!(refused.status, 501);
+    assert!(
+        refused.error()?.contains("log_format can not be updated"),
+        "{}",
+        refused.error()?
+    );
+    let now = mesh_harness::Answer::of(caller.get("/v2/logging"))
+        .await?
+        .ok()?
+        .json()?;
+    assert_eq!(
+        (&now["log_format"], &now["log_info"]),
+        (&json!("ISO8601"), &json!(true))
+    );
     served.signal("-TERM")?;
     assert_eq!(served.ended().await?.0.code(), Some(0));
     Ok(())

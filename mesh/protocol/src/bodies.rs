@@ -30,10 +30,23 @@ pub const EXTENSIONS: [&str; 11] = [
     "logging",
 ];
 
-/// All of them; those of shared memory only where callers may use it.
-pub fn extensions(regions: bool) -> Vec<&'static str> {
-    let regions = REGION_EXTENSIONS.iter().filter(|_| regions);
-    EXTENSIONS.iter().chain(regions).copied().collect()
+/// An unload that takes the models of an ensemble's steps along.
+const UNLOAD_DEPENDENTS: &str = "model_repository(unload_dependents)";
+
+/// What callers may use of what is an operator's to allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offers {
+    /// Shared memory.
+    pub regions: bool,
+    /// To load and unload the models of a repository.
+    pub control: bool,
+}
+
+/// All of them that callers may use.
+pub fn extensions(offers: Offers) -> Vec<&'static str> {
+    let regions = REGION_EXTENSIONS.iter().filter(|_| offers.regions);
+    let control = std::iter::once(&UNLOAD_DEPENDENTS).filter(|_| offers.control);
+    EXTENSIONS.iter().chain(control).chain(regions).copied().collect()
 }
 
 /// What `GET /v2/models/{name}` tells.
@@ -251,13 +264,16 @@ mod tests {
     #[test]
     fn the_server_names_only_what_it_has() {
         let value: serde_json::Value =
-            serde_json::from_slice(&server_metadata_body("mesh", "0.1.0", &extensions(false))).unwrap();
+            serde_json::from_slice(&server_metadata_body("mesh", "0.1.0", &extensions(Offers::default()))).unwrap();
         assert_eq!(
             value,
             serde_json::json!({"name": "mesh", "version": "0.1.0", "extensions": EXTENSIONS})
         );
-        assert!(!extensions(false).contains(&"system_shared_memory"));
-        assert!(extensions(true).contains(&"system_shared_memory"));
+        let offered = |name, regions, control| extensions(Offers { regions, control }).contains(&name);
+        for other in [false, true] {
+            assert!(!offered("system_shared_memory", false, other) && offered("system_shared_memory", true, other));
+            assert!(!offered(UNLOAD_DEPENDENTS, other, false) && offered(UNLOAD_DEPENDENTS, other, true));
+        }
     }
 
     #[test]

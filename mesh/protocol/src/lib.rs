@@ -44,7 +44,7 @@ mod regions_tests;
 mod round_trip_tests;
 
 pub use bodies::{
-    EXTENSIONS, ModelMetadata, decode_index, error_body, extensions, index_body, index_entry, live_body,
+    EXTENSIONS, ModelMetadata, Offers, decode_index, error_body, extensions, index_body, index_entry, live_body,
     model_config_body, model_metadata_body, model_ready_body, models_body, ready_body, server_metadata_body,
     statistics_body,
 };

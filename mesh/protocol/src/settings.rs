@@ -1,11 +1,11 @@
 //! What is traced and what is logged, as both wires write and change it.
 //!
-//! Of Triton's settings those mean something here that say how much is traced and logged. Where that goes is the operator's to
-//! say at the start of the server, so those settings can be read and not changed.
+//! Of Triton's settings those mean something here that say how much is traced and logged, and how times are written. Where that goes is
+//! the operator's to say at the start of the server, so those settings can be read and not changed.
 
 use std::collections::BTreeMap;
 
-use mesh_types::{Change, LogChange, LogSettings, TraceChange, TraceSettings};
+use mesh_types::{Change, LogChange, LogSettings, LogTimes, TraceChange, TraceSettings};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -21,8 +21,7 @@ use crate::{
 const MAX_BODY_BYTES: usize = 16 * 1024;
 const OFF: &str = "OFF";
 const TIMESTAMPS: &str = "TIMESTAMPS";
-/// How times are written in log lines.
-const LOG_FORMAT: &str = "ISO8601";
+const TIMES: &str = "'default' or 'ISO8601'";
 
 fn wrong(problem: String) -> DecodeError {
     DecodeError::Setting(problem)
@@ -230,12 +229,13 @@ fn change_log(change: &mut LogChange, name: &str, value: &Written<'_>) -> Result
             change.verbose_level = Some(u32::try_from(*number).unwrap_or(u32::MAX));
             return Ok(());
         }
-        "log_format" if matches!(value, Written::Text(LOG_FORMAT)) => return Ok(()),
         "log_format" => {
-            return Err(read_only(
-                name,
-                "the operator chooses it at the start, and times are ISO8601",
-            ));
+            let named = match value {
+                Written::Text(text) => LogTimes::named(text),
+                _ => None,
+            };
+            change.times = Some(named.ok_or_else(|| wrong(format!("log setting '{name}' must be {TIMES}")))?);
+            return Ok(());
         }
         "log_file" => return Err(read_only(name, "the server logs to its standard error")),
         _ => return Err(wrong(format!("Unknown log setting '{}'", quoted(name)))),
@@ -254,10 +254,11 @@ pub fn log_settings_body(settings: &LogSettings) -> Vec<u8> {
         warning,
         error,
         verbose_level,
+        times,
     } = *settings;
     json!({
         "log_file": "", "log_info": info, "log_warning": warning, "log_error": error,
-        "log_verbose_level": verbose_level, "log_format": LOG_FORMAT,
+        "log_verbose_level": verbose_level, "log_format": times.as_str(),
     })
     .to_string()
     .into_bytes()
@@ -271,7 +272,7 @@ pub fn log_settings(settings: &LogSettings) -> LogSettingsResponse {
         ("log_warning", LogValue::BoolParam(settings.warning)),
         ("log_error", LogValue::BoolParam(settings.error)),
         ("log_verbose_level", LogValue::Uint32Param(settings.verbose_level)),
-        ("log_format", LogValue::StringParam(LOG_FORMAT.to_owned())),
+        ("log_format", LogValue::StringParam(settings.times.as_str().to_owned())),
     ];
     let settings: BTreeMap<_, _> = pairs
         .into_iter()
@@ -385,9 +386,10 @@ mod tests {
         let wanted = LogChange {
             info: Some(false),
             verbose_level: Some(2),
+            times: Some(LogTimes::Short),
             ..LogChange::default()
         };
-        let body = json!({"log_info": false, "log_verbose_level": 2, "log_format": "ISO8601"});
+        let body = json!({"log_info": false, "log_verbose_level": 2, "log_format": "default"});
         assert_eq!(decode_log_change(body.to_string().as_bytes()), Ok(wanted));
         let value = |parameter_choice| log_settings_request::SettingValue {
             parameter_choice: Some(parameter_choice),
@@ -397,13 +399,23 @@ mod tests {
             settings: [
                 ("log_info".to_owned(), value(ParameterChoice::BoolParam(false))),
                 ("log_verbose_level".to_owned(), value(ParameterChoice::Uint32Param(2))),
+                (
+                    "log_format".to_owned(),
+                    value(ParameterChoice::StringParam("default".to_owned())),
+                ),
             ]
             .into(),
         };
         assert_eq!(log_change(&asked), Ok(wanted));
         for (body, part) in [
             (json!({"log_file": "/x"}), "log_file can not be updated"),
-            (json!({"log_format": "default"}), "log_format can not be updated"),
+            (
+                json!({"log_format": "RFC3339"}),
+                "'log_format' must be 'default' or 'ISO8601'",
+            ),
+            (json!({"log_format": "iso8601"}), "must be 'default' or 'ISO8601'"),
+            (json!({"log_format": true}), "must be 'default' or 'ISO8601'"),
+            (json!({"log_format": null}), "must be 'default' or 'ISO8601'"),
             (json!({"log_info": 1}), "must be true or false"),
             (json!({"log_info": null}), "must be true or false"),
             (json!({"log_verbose_level": -1}), "whole number"),
@@ -418,17 +430,22 @@ mod tests {
             warning: false,
             error: true,
             verbose_level: 1,
+            times: LogTimes::Short,
         };
         let told: Value = serde_json::from_slice(&log_settings_body(&settings)).unwrap();
         let wanted = json!({
             "log_file": "", "log_info": true, "log_warning": false, "log_error": true, "log_verbose_level": 1,
-            "log_format": "ISO8601",
+            "log_format": "default",
         });
         assert_eq!(told, wanted);
         let message = log_settings(&settings).settings;
         assert_eq!(
             message["log_verbose_level"].parameter_choice,
             Some(LogValue::Uint32Param(1))
+        );
+        assert_eq!(
+            message["log_format"].parameter_choice,
+            Some(LogValue::StringParam("default".to_owned()))
         );
     }
 

@@ -35,7 +35,7 @@ pub use ensembles::{EnsembleMeter, EnsembleOutcome, EnsembleReading, MAX_ENSEMBL
 pub use labels::OTHER;
 pub use latency::{LatencyHistogram, LatencySnapshot};
 pub use limits::LimitEffect;
-pub use logs::{LogFormat, LogSetupError, Logs, init_logs, logs};
+pub use logs::{LogChangeError, LogFormat, LogSetupError, Logs, init_logs, logs};
 pub use metrics::{BatchSample, Metrics, RequestSample};
 pub use otlp::{OtlpConfig, TelemetryError};
 pub use sampling::{MAX_TRACED_MODELS, TraceChangeError};

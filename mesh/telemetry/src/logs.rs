@@ -1,21 +1,27 @@
 //! Structured logs to standard error: text for people, JSON for collectors.
 //!
 //! What is logged is set up once for the process, and can be changed while it runs: in the terms of Triton's clients, who
-//! switch levels on and off one by one. Of libraries never more is logged than at the start.
+//! switch levels on and off one by one, and say how times are written for people. Of libraries never more is logged than at the start, and
+//! collectors' times are always the same.
 
 use std::{
     io::IsTerminal as _,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
-use mesh_types::{LogChange, LogSettings};
+use mesh_types::{LogChange, LogSettings, LogTimes};
 use parking_lot::Mutex;
 use tracing::{Level, Metadata, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, fmt,
+    EnvFilter, Layer, Registry,
+    fmt::{
+        self,
+        format::Writer,
+        time::{FormatTime, SystemTime},
+    },
     layer::Context,
     prelude::*,
     reload::{self, Handle},
@@ -50,6 +56,14 @@ pub enum LogSetupError {
     AlreadySet,
 }
 
+/// Why a change of what is logged is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LogChangeError {
+    /// The times of lines that programs read.
+    #[error("log_format can not be updated: this server logs in JSON, whose times are ISO8601")]
+    Times,
+}
+
 /// Logging of this process, where it was set up here.
 static LOGS: OnceLock<Logs> = OnceLock::new();
 
@@ -64,13 +78,40 @@ pub struct Logs {
     /// As the operator wrote it.
     filter: String,
     widest: LevelFilter,
+    format: LogFormat,
     levels: Arc<AtomicU8>,
+    times: Times,
     reload: Handle<EnvFilter, Registry>,
     settings: Mutex<LogSettings>,
 }
 
 /// Lets events of some levels through, which need not be those up to one.
 struct Levels(Arc<AtomicU8>);
+
+/// Writes times, short or not, as is asked for while lines are written.
+#[derive(Debug, Clone, Default)]
+struct Times {
+    are_short: Arc<AtomicBool>,
+}
+
+impl FormatTime for Times {
+    fn format_time(&self, into: &mut Writer<'_>) -> std::fmt::Result {
+        if !self.are_short.load(Ordering::Relaxed) {
+            return SystemTime.format_time(into);
+        }
+        let mut whole = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut whole))?;
+        into.write_str(&short(&whole).unwrap_or(whole))
+    }
+}
+
+/// A time such as 2026-03-12T15:04:05.678901Z without its year: 0312 15:04:05.678901.
+fn short(whole: &str) -> Option<String> {
+    let (date, time) = whole.strip_suffix('Z')?.split_once('T')?;
+    let mut date = date.rsplit('-');
+    let (day, month) = (date.next()?, date.next()?);
+    Some(format!("{month}{day} {time}"))
+}
 
 fn bit(level: Level) -> u8 {
     match level {
@@ -107,6 +148,7 @@ fn up_to(level: LevelFilter) -> LogSettings {
         warning: level >= LevelFilter::WARN,
         info: level >= LevelFilter::INFO,
         verbose_level: u32::from(level >= LevelFilter::DEBUG) + u32::from(level >= LevelFilter::TRACE),
+        times: LogTimes::default(),
     }
 }
 
@@ -129,10 +171,20 @@ impl Logs {
     }
 
     /// Changes what is logged; answers what is logged then.
-    pub fn change(&self, change: LogChange) -> LogSettings {
+    pub fn change(&self, change: LogChange) -> Result<LogSettings, LogChangeError> {
+        let is_for_people = self.format == LogFormat::Text;
+        if change
+            .times
+            .is_some_and(|times| !is_for_people && times != LogTimes::Iso8601)
+        {
+            return Err(LogChangeError::Times);
+        }
         let mut settings = self.settings.lock();
         *settings = change.of(*settings);
         self.levels.store(levels(*settings), Ordering::Relaxed);
+        self.times
+            .are_short
+            .store(settings.times == LogTimes::Short, Ordering::Relaxed);
         let level = reach(*settings);
         let wider = level > self.widest || settings.verbose_level > 0;
         let filter = if wider {
@@ -145,7 +197,7 @@ impl Logs {
         if !matches!(reloaded, Ok(Ok(()))) {
             tracing::error!("the log's filter could not be changed");
         }
-        *settings
+        Ok(*settings)
     }
 }
 
@@ -162,9 +214,10 @@ pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), LogSetupError> {
     let enabled = Arc::new(AtomicU8::new(levels(settings)));
     let (layer, reload) = reload::Layer::new(parsed);
     let registry = tracing_subscriber::registry().with(layer).with(Levels(enabled.clone()));
+    let times = Times::default();
     let set = match format {
         LogFormat::Text => {
-            let layer = fmt::layer().with_writer(std::io::stderr);
+            let layer = fmt::layer().with_timer(times.clone()).with_writer(std::io::stderr);
             // Colours are for eyes: a file or a pipe gets none. A terminal keeps the library's own choice (NO_COLOR).
             let layer = if std::io::stderr().is_terminal() {
                 layer
@@ -181,7 +234,9 @@ pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), LogSetupError> {
     let logs = Logs {
         filter: filter.to_owned(),
         widest,
+        format,
         levels: enabled,
+        times,
         reload,
         settings: Mutex::new(settings),
     };
@@ -196,6 +251,28 @@ mod tests {
     fn a_filter_that_cannot_be_read_says_which() {
         let error = init_logs(LogFormat::Text, "mesh=loud").unwrap_err();
         assert!(error.to_string().contains("'mesh=loud'"), "{error}");
+    }
+
+    #[test]
+    fn times_are_written_as_is_said_while_lines_are_written() {
+        let times = Times::default();
+        let written = || {
+            let mut text = String::new();
+            times.format_time(&mut Writer::new(&mut text)).unwrap();
+            text
+        };
+        assert!(written().contains('T') && written().ends_with('Z'), "{}", written());
+        times.are_short.store(true, Ordering::Relaxed);
+        let (date, time) = written()
+            .split_once(' ')
+            .map(|(date, time)| (date.len(), time.len()))
+            .unwrap();
+        assert_eq!((date, time), ("0312".len(), "15:04:05.678901".len()), "{}", written());
+        assert_eq!(
+            short("2026-03-12T15:04:05.678901Z").as_deref(),
+            Some("0312 15:04:05.678901")
+        );
+        assert_eq!(short("today"), None);
     }
 
     /// Which of error, warn, info, debug and trace are logged of one of the mesh's rooms.
@@ -238,9 +315,21 @@ mod tests {
             (verbose(0), [true, false, true, false, false]),
             (switched(false, true), [true, true, false, false, false]),
         ] {
-            assert_eq!((logs.change(change), own(), others()), (logs.settings(), wanted, false));
+            let changed = logs.change(change);
+            assert_eq!((changed, own(), others()), (Ok(logs.settings()), wanted, false));
         }
         assert_eq!(logs.settings(), start);
+        // Where a part of a change cannot be, nothing of it is made.
+        let times = |times| LogChange {
+            times: Some(times),
+            ..verbose(1)
+        };
+        assert_eq!(logs.change(times(LogTimes::Short)), Err(LogChangeError::Times));
+        assert_eq!(logs.settings(), start);
+        assert_eq!(
+            logs.change(times(LogTimes::Iso8601)).map(|now| now.verbose_level),
+            Ok(1)
+        );
         assert!(matches!(
             init_logs(LogFormat::Text, "info"),
             Err(LogSetupError::AlreadySet)

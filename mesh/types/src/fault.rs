@@ -124,6 +124,12 @@ impl Fault {
         Self::not_found(format!("Request for unknown model: '{name}' is not found"))
     }
 
+    /// A repository that does not exist, or that is not the caller's: the two must answer alike.
+    pub fn unknown_repository(name: &str) -> Self {
+        let name: String = name.chars().take(crate::ids::MAX_NAME_BYTES).collect();
+        Self::not_found(format!("Request for unknown repository: '{name}' is not found"))
+    }
+
     /// We cannot take it now; another try may succeed.
     pub fn unavailable(source: FaultSource, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(FaultClass::Unavailable, source, message).with_retry(Retry::Now)

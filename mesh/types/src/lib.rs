@@ -66,7 +66,7 @@ pub use sequence::{
     SequenceBatching, SequenceStep, StateSpec, StrategyDirect, StrategyOldest,
 };
 pub use sequence_check::{InitialStateError, MAX_CANDIDATE_SEQUENCES, MAX_INITIAL_STATE_BYTES};
-pub use settings::{Change, LogChange, LogSettings, TraceChange, TraceSettings};
+pub use settings::{Change, LogChange, LogSettings, LogTimes, TraceChange, TraceSettings};
 pub use statistics::{ComputeTimes, MAX_RESPONSES_COUNTED, ResponseTimes, Times, VersionStatistics};
 pub use tensor::{DataType, MAX_RANK, Shape, Tensor, TensorError, UnknownDataType, bytes_element_count};
 pub use trace::{TraceContext, TraceContextError};

@@ -48,6 +48,33 @@ impl TraceChange {
     }
 }
 
+/// How times are written in log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogTimes {
+    /// Month and day, and the time of the day.
+    Short,
+    /// As ISO 8601 has them.
+    #[default]
+    Iso8601,
+}
+
+impl LogTimes {
+    const ALL: [Self; 2] = [Self::Short, Self::Iso8601];
+
+    /// Its name in the settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Short => "default",
+            Self::Iso8601 => "ISO8601",
+        }
+    }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|times| times.as_str() == name)
+    }
+}
+
 /// What is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogSettings {
@@ -59,6 +86,8 @@ pub struct LogSettings {
     pub error: bool,
     /// What only developers want: 0 nothing, 1 what each request does, above that everything.
     pub verbose_level: u32,
+    /// How times are written.
+    pub times: LogTimes,
 }
 
 /// A change of what is logged.
@@ -72,6 +101,8 @@ pub struct LogChange {
     pub error: Option<bool>,
     /// See [`LogSettings::verbose_level`].
     pub verbose_level: Option<u32>,
+    /// See [`LogSettings::times`].
+    pub times: Option<LogTimes>,
 }
 
 impl LogChange {
@@ -83,6 +114,7 @@ impl LogChange {
             warning: self.warning.unwrap_or(settings.warning),
             error: self.error.unwrap_or(settings.error),
             verbose_level: self.verbose_level.unwrap_or(settings.verbose_level),
+            times: self.times.unwrap_or(settings.times),
         }
     }
 

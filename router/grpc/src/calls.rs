@@ -5,7 +5,7 @@ use std::{future::Future, rc::Rc};
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use mesh_protocol::{
-    extensions,
+    Offers, extensions,
     grpc::{ConfigOf, StatisticsOf, messages::*, model_config, model_statistics},
 };
 use mesh_router::{Credential, ModelDescription};
@@ -147,13 +147,14 @@ fn server_metadata(
     _: &ServerMetadataRequest,
     _: &Credential,
 ) -> Result<ServerMetadataResponse, Fault> {
+    let extensions = extensions(Offers {
+        regions: service.router.offers_regions(),
+        control: service.config.control.is_some(),
+    });
     Ok(ServerMetadataResponse {
         name: service.config.server_name.clone(),
         version: service.config.server_version.clone(),
-        extensions: extensions(service.router.offers_regions())
-            .into_iter()
-            .map(str::to_owned)
-            .collect(),
+        extensions: extensions.into_iter().map(str::to_owned).collect(),
     })
 }
 

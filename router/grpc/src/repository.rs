@@ -22,10 +22,8 @@ impl Service {
     pub(crate) async fn repository_index(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
         let index = async |service: Rc<Self>, (asked, head, _): (RepositoryIndexRequest, Head, RequestId)| {
             let control = service.config.control.as_ref();
-            let index = service
-                .router
-                .full_index(control, &head.credential, asked.ready)
-                .await?;
+            let wanted = (&*asked.repository_name, asked.ready);
+            let index = service.router.full_index(control, &head.credential, wanted).await?;
             let written =
                 |entry: &RepositoryEntry| index_entry((&entry.name, entry.version, entry.state, &entry.reason));
             Ok(RepositoryIndexResponse {
@@ -41,7 +39,8 @@ impl Service {
                 let LoadParameters { config, files } = load_parameters(asked.parameters)?;
                 Ok(Change::Load(Load { config, files }))
             };
-            service.change((asked.model_name, head, id), change).await?;
+            let model = (asked.repository_name, asked.model_name);
+            service.change((model, head, id), change).await?;
             Ok(RepositoryModelLoadResponse {})
         };
         // It may bring a model's files.
@@ -55,7 +54,8 @@ impl Service {
                 let dependents = unload_parameters(asked.parameters)?;
                 Ok(Change::Unload { dependents })
             };
-            service.change((asked.model_name, head, id), change).await?;
+            let model = (asked.repository_name, asked.model_name);
+            service.change((model, head, id), change).await?;
             Ok(RepositoryModelUnloadResponse {})
         };
         self.ask_later(request, MAX_QUESTION_BYTES, unload).await
@@ -63,11 +63,12 @@ impl Service {
 
     async fn change(
         &self,
-        (model, head, request): (String, Head, RequestId),
+        ((repository, model), head, request): ((String, String), Head, RequestId),
         change: impl FnOnce() -> Result<Change, Fault>,
     ) -> Result<(), Fault> {
         let order = |deadline: Deadline| {
             Ok(ChangeOrder {
+                repository,
                 model,
                 change: change()?,
                 deadline,

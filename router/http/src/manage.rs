@@ -61,8 +61,14 @@ impl Service {
         answer(request, names)
     }
 
-    /// The versions that the caller may use.
-    pub(crate) async fn index(&self, request: &HttpRequest, mut payload: web::Payload, id: RequestId) -> HttpResponse {
+    /// The versions that the caller may use, of the repository that is named.
+    pub(crate) async fn index(
+        &self,
+        request: &HttpRequest,
+        mut payload: web::Payload,
+        repository: Option<&str>,
+        id: RequestId,
+    ) -> HttpResponse {
         let body = match self.body(request, &mut payload, id).await {
             Ok(body) => body,
             Err(refused) => return refused,
@@ -70,7 +76,8 @@ impl Service {
         let index = match decode_index(&body.bytes) {
             Ok(only_ready) => {
                 let control = self.control.as_ref();
-                self.router.full_index(control, &credential(request), only_ready).await
+                let asked = (repository.unwrap_or_default(), only_ready);
+                self.router.full_index(control, &credential(request), asked).await
             }
             Err(error) => Err(Fault::from(error)),
         };
@@ -87,7 +94,7 @@ impl Service {
         &self,
         request: &HttpRequest,
         mut payload: web::Payload,
-        (name, change): (&str, Change),
+        (repository, name, change): (Option<&str>, &str, Change),
         id: RequestId,
     ) -> HttpResponse {
         // Read in any case, so that the connection can serve the next request.
@@ -101,6 +108,7 @@ impl Service {
         };
         let order = |deadline| {
             Ok(ChangeOrder {
+                repository: repository.unwrap_or_default().to_owned(),
                 model: name.to_owned(),
                 change: asked(change, &body.bytes)?,
                 deadline,

@@ -17,10 +17,13 @@ pub(crate) enum Route<'a> {
     Names,
     /// What all models have done.
     Statistics,
-    /// The models that the caller may use.
-    Index,
+    /// The models that the caller may use, of the repository that is named.
+    Index {
+        repository: Option<&'a str>,
+    },
     /// To load or unload a model.
     Change {
+        repository: Option<&'a str>,
         name: &'a str,
         change: Change,
     },
@@ -73,7 +76,7 @@ pub(crate) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Mis
     }
     let posted = matches!(
         route,
-        Route::Index
+        Route::Index { .. }
             | Route::Change { .. }
             | Route::Model {
                 call: ModelCall::Infer | ModelCall::Generate | ModelCall::GenerateStream,
@@ -97,7 +100,7 @@ fn find(path: &str) -> Option<Route<'_>> {
         "/health/ready" => Some(Route::Ready),
         "/models" => Some(Route::Names),
         "/models/stats" => Some(Route::Statistics),
-        "/repository/index" => Some(Route::Index),
+        "/repository/index" => Some(Route::Index { repository: None }),
         "/openapi.json" => Some(Route::Document),
         rest => elsewhere(rest),
     }
@@ -107,8 +110,10 @@ fn elsewhere(rest: &str) -> Option<Route<'_>> {
     if let Some(rest) = rest.strip_prefix("/models/") {
         return model(rest);
     }
-    if let Some(rest) = rest.strip_prefix("/repository/models/") {
-        return change(rest);
+    if let Some(rest) = rest.strip_prefix("/repository/") {
+        // A repository may have any name, that of its models' folder too.
+        let plain = rest.strip_prefix("models/").and_then(|rest| change(None, rest));
+        return plain.or_else(|| named(rest));
     }
     match rest.strip_prefix("/docs") {
         Some(rest) => PageFile::named(rest).map(Route::Page),
@@ -116,14 +121,28 @@ fn elsewhere(rest: &str) -> Option<Route<'_>> {
     }
 }
 
-fn change(rest: &str) -> Option<Route<'_>> {
+/// What is asked of a repository by its name.
+fn named(rest: &str) -> Option<Route<'_>> {
+    let (repository, rest) = rest.split_once('/').filter(|(name, _)| !name.is_empty())?;
+    let repository = Some(repository);
+    match rest.strip_prefix("models/") {
+        Some(rest) => change(repository, rest),
+        None => (rest == "index").then_some(Route::Index { repository }),
+    }
+}
+
+fn change<'a>(repository: Option<&'a str>, rest: &'a str) -> Option<Route<'a>> {
     let (name, change) = rest.split_once('/')?;
     let change = match change {
         "load" => Change::Load,
         "unload" => Change::Unload,
         _ => return None,
     };
-    (!name.is_empty()).then_some(Route::Change { name, change })
+    (!name.is_empty()).then_some(Route::Change {
+        repository,
+        name,
+        change,
+    })
 }
 
 fn model(rest: &str) -> Option<Route<'_>> {
@@ -193,10 +212,25 @@ mod tests {
         );
         assert_eq!(get("/v2/models/stats"), Ok(Route::Statistics));
         let post = |path: &'static str| route(&Method::POST, path);
-        assert_eq!(post("/v2/repository/index"), Ok(Route::Index));
+        assert_eq!(post("/v2/repository/index"), Ok(Route::Index { repository: None }));
+        for repository in ["acme", "models", "index"] {
+            let path = format!("/v2/repository/{repository}/index");
+            let index = Route::Index {
+                repository: Some(repository),
+            };
+            assert_eq!(route(&Method::POST, &path), Ok(index));
+        }
         for (last, change) in [("load", Change::Load), ("unload", Change::Unload)] {
-            let path = format!("/v2/repository/models/m/{last}");
-            assert_eq!(route(&Method::POST, &path), Ok(Route::Change { name: "m", change }));
+            for repository in [None, Some("acme"), Some("models")] {
+                let folder = repository.map(|name| format!("{name}/")).unwrap_or_default();
+                let path = format!("/v2/repository/{folder}models/m/{last}");
+                let wanted = Route::Change {
+                    repository,
+                    name: "m",
+                    change,
+                };
+                assert_eq!(route(&Method::POST, &path), Ok(wanted), "{path}");
+            }
         }
         assert_eq!(post("/v2/models/m.1/infer"), model(ModelCall::Infer, None));
         assert_eq!(post("/v2/models/m.1/generate"), model(ModelCall::Generate, None));
@@ -249,9 +283,12 @@ mod tests {
         "alive": Route::Alive,
         "names": Route::Names,
         "statistics": Route::Statistics,
-        "index": Route::Index,
-        "load": Route::Change { change: Change::Load, .. },
-        "unload": Route::Change { change: Change::Unload, .. },
+        "index": Route::Index { repository: None },
+        "index of a repository": Route::Index { repository: Some(_) },
+        "load": Route::Change { change: Change::Load, repository: None, .. },
+        "load of a repository": Route::Change { change: Change::Load, repository: Some(_), .. },
+        "unload": Route::Change { change: Change::Unload, repository: None, .. },
+        "unload of a repository": Route::Change { change: Change::Unload, repository: Some(_), .. },
         "document": Route::Document,
         "page": Route::Page(PageFile::Page),
         "page style": Route::Page(PageFile::Style),
@@ -293,7 +330,7 @@ mod tests {
         let all = mesh_protocol::openapi::operations();
         for operation in all.into_iter().filter(|operation| !operation.is_v1()) {
             let path = operation.path.replace("{model}", "m.1").replace("{version}", "stable");
-            let path = path.replace("{region}", "r");
+            let path = path.replace("{region}", "r").replace("{repository}", "acme");
             let method = Method::from_bytes(operation.verb().as_str().to_uppercase().as_bytes()).unwrap();
             let route = route(&method, &path).unwrap_or_else(|miss| panic!("{method} {path}: {miss:?}"));
             found.push(kind(route));
@@ -323,6 +360,12 @@ mod tests {
             "/v2/models/m/versions//infer",
             "/v2/models/m/status",
             "/v2/repository",
+            "/v2/repository//index",
+            "/v2/repository/acme",
+            "/v2/repository/acme/",
+            "/v2/repository/acme/index/",
+            "/v2/repository/acme/models/m",
+            "/v2/repository//models/m/load",
             "/v2/repository/models/m",
             "/v2/repository/models//load",
             "/v2/repository/models/m/reload",
@@ -341,6 +384,8 @@ mod tests {
         assert_eq!(route(&Method::GET, "/v2/models/m/infer"), Err(Miss::Method("POST")));
         assert_eq!(route(&Method::DELETE, "/v2/models/m"), Err(Miss::Method("GET")));
         assert_eq!(route(&Method::GET, "/v2/repository/index"), Err(Miss::Method("POST")));
+        let named = "/v2/repository/acme/index";
+        assert_eq!(route(&Method::GET, named), Err(Miss::Method("POST")));
         assert_eq!(route(&Method::POST, "/v2/models/stats"), Err(Miss::Method("GET")));
     }
 }

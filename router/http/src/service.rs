@@ -13,8 +13,8 @@ use actix_web::{
 use bytes::Bytes;
 use mesh_actors::Readiness;
 use mesh_protocol::{
-    HeaderPattern, ModelMetadata, extensions, live_body, model_metadata_body, model_ready_body, openapi, ready_body,
-    server_metadata_body,
+    HeaderPattern, ModelMetadata, Offers, extensions, live_body, model_metadata_body, model_ready_body, openapi,
+    ready_body, server_metadata_body,
 };
 use mesh_router::{Budget, Credential, LocalTenant, ModelControl, PeerCertificate, RequestIds, RouterHandle};
 use mesh_telemetry::Telemetry;
@@ -59,11 +59,11 @@ impl Service {
         readiness: Readiness,
         budget: Budget,
     ) -> Self {
-        let server_metadata = server_metadata_body(
-            &config.server_name,
-            &config.server_version,
-            &extensions(router.offers_regions()),
-        );
+        let extensions = extensions(Offers {
+            regions: router.offers_regions(),
+            control: config.control.is_some(),
+        });
+        let server_metadata = server_metadata_body(&config.server_name, &config.server_version, &extensions);
         Self {
             router,
             clock,
@@ -138,8 +138,12 @@ impl Service {
                 let manner = Manner::of(call == ModelCall::GenerateStream);
                 self.generate(request, payload, (name, version), manner, id).await
             }
-            Ok(Route::Index) => self.index(request, payload, id).await,
-            Ok(Route::Change { name, change }) => self.change(request, payload, (name, change), id).await,
+            Ok(Route::Index { repository }) => self.index(request, payload, repository, id).await,
+            Ok(Route::Change {
+                repository,
+                name,
+                change,
+            }) => self.change(request, payload, (repository, name, change), id).await,
             Ok(Route::Extension(Extension::Memory { kind, region, call })) => {
                 self.memory(request, payload, (kind, region, call), id).await
             }
@@ -180,7 +184,7 @@ impl Service {
                 described.unwrap_or_else(|fault| reply::fault(&fault, is_presented(request)))
             }
             // Posted: answered where there is a body.
-            Route::Index | Route::Change { .. } | Route::Extension(_) => reply::refusal(404, "Not Found"),
+            Route::Index { .. } | Route::Change { .. } | Route::Extension(_) => reply::refusal(404, "Not Found"),
         }
     }
 

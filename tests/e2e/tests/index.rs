@@ -6,6 +6,7 @@ use anyhow::Context;
 use mesh_harness::{Answer, Caller, GrpcCaller, Mesh, builtin, eventually, identity};
 use mesh_protocol::grpc::messages::{RepositoryIndexRequest, RepositoryIndexResponse};
 use serde_json::{Value, json};
+use tonic::{Code, Response, Status};
 
 async fn over_http(caller: &Caller, only_ready: bool) -> anyhow::Result<Vec<Value>> {
     let request = caller.post("/v2/repository/index").json(&json!({"ready": only_ready}));
@@ -96,5 +97,50 @@ async fn a_version_loads_is_ready_leaves_and_is_unavailable_with_its_reasons() -
         broken["reason"].as_str().unwrap_or_default().contains("no_such_model"),
         "{broken}"
     );
+    Ok(())
+}
+
+/// What both doors say of a repository by its name: names of models, or the error.
+async fn named(caller: &Caller, grpc: &GrpcCaller, repository: &str) -> anyhow::Result<Result<Vec<String>, String>> {
+    let answer = Answer::of(caller.post(&format!("/v2/repository/{repository}/index"))).await?;
+    let asked = RepositoryIndexRequest {
+        repository_name: repository.to_owned(),
+        ready: false,
+    };
+    let told: Result<Response<RepositoryIndexResponse>, Status> = grpc.ask("RepositoryIndex", asked).await;
+    match told {
+        Ok(index) => {
+            let index = index.into_inner().models.into_iter().map(|known| known.name);
+            let (index, body) = (index.collect::<Vec<_>>(), answer.ok()?.json()?);
+            let names = body.as_array().context("no index")?.iter();
+            let names: Vec<_> = names.filter_map(|entry| entry["name"].as_str()).collect();
+            assert_eq!(index, names);
+            Ok(Ok(index))
+        }
+        Err(status) => {
+            assert_eq!((status.code(), answer.status.as_u16()), (Code::NotFound, 404));
+            assert_eq!(status.message(), answer.error()?);
+            Ok(Err(answer.error()?))
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_repository_is_asked_for_by_its_tenants_name_and_no_other_is_there() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let (acme, globex) = (mesh.tenant("acme").await?, mesh.tenant("globex").await?);
+    let (grpc, other) = (mesh.grpc(acme.key()).await?, mesh.grpc(globex.key()).await?);
+    mesh.admin()?.publish("acme", "plain", &identity()).await?;
+    acme.until_ready("plain").await?;
+    assert_eq!(named(&acme, &grpc, "acme").await?, Ok(vec!["plain".to_owned()]));
+    assert_eq!(named(&globex, &other, "globex").await?, Ok(Vec::new()));
+    let unknown = |name: &str| Err(format!("Request for unknown repository: '{name}' is not found"));
+    for name in ["nowhere", "globex", "models"] {
+        assert_eq!(named(&acme, &grpc, name).await?, unknown(name));
+    }
+    // The one that is there is, to who is none of its tenant's, like the one that is not.
+    assert_eq!(named(&globex, &other, "acme").await?, unknown("acme"));
+    let nobody = Answer::of(Caller::new(mesh.addresses().http, None).post("/v2/repository/acme/index")).await?;
+    assert_eq!(nobody.status, 401);
     Ok(())
 }

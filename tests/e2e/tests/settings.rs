@@ -267,7 +267,8 @@ async fn what_is_logged_is_told_alike_at_both_doors_and_is_not_for_every_caller_
         assert_eq!((over_grpc.code(), over_grpc.message()), (code, &*refused.error()?));
         for (change, status) in [
             (json!({"log_file": "/x"}), 501),
-            (json!({"log_format": "default"}), 501),
+            (json!({"log_format": "default"}), status),
+            (json!({"log_format": "RFC3339"}), 400),
             (json!({"log_info": 1}), 400),
             (json!({"log": true}), 400),
         ] {

@@ -189,6 +189,7 @@ fn described(operation: &Operation, config: Option<&ModelConfig>, server: Server
             Which::Version => Some("Version"),
             Which::Label => Some("Label"),
         });
+        parameters.extend(row.path.contains("{repository}").then_some("Repository"));
         parameters.extend(row.path.contains("{region}").then_some("Region"));
     }
     parameters.extend(row.headers);

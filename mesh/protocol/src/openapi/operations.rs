@@ -144,6 +144,20 @@ const fn document(id: &'static str, path: &'static str, summary: &'static str) -
     }
 }
 
+/// What tells which versions there are.
+const fn index(id: &'static str, path: &'static str, summary: &'static str) -> Row {
+    Row {
+        verb: Verb::Post,
+        open: false,
+        tag: REPOSITORY,
+        takes: Takes::Optional("IndexRequest"),
+        headers: &["ContentEncoding"],
+        gives: &[(200, "the versions", Gives::Json("Index"))],
+        errors: &[400, 401, 403, 404, 408, 413, 415, 503],
+        ..open(id, path, summary)
+    }
+}
+
 /// Loading and unloading, for the tenant of a repository whose models are loaded on demand; refused to everybody else. The body is
 /// read first.
 const fn change(id: &'static str, path: &'static str, summary: &'static str, schema: &'static str) -> Row {
@@ -278,20 +292,16 @@ pub(crate) const ROWS: &[Row] = &[
             "The names that the caller may call, in order and by pages",
         )
     },
-    Row {
-        verb: Verb::Post,
-        open: false,
-        tag: REPOSITORY,
-        takes: Takes::Optional("IndexRequest"),
-        headers: &["ContentEncoding"],
-        gives: &[(200, "the versions", Gives::Json("Index"))],
-        errors: &[400, 401, 403, 408, 413, 415, 503],
-        ..open(
-            "repositoryIndex",
-            "/v2/repository/index",
-            "The versions that the caller may use",
-        )
-    },
+    index(
+        "repositoryIndex",
+        "/v2/repository/index",
+        "The versions that the caller may use",
+    ),
+    index(
+        "repositoryIndexByName",
+        "/v2/repository/{repository}/index",
+        "The versions that the caller may use, of a repository by its name, which is its tenant's",
+    ),
     change(
         "repositoryModelLoad",
         "/v2/repository/models/{model}/load",
@@ -302,6 +312,18 @@ pub(crate) const ROWS: &[Row] = &[
         "repositoryModelUnload",
         "/v2/repository/models/{model}/unload",
         "Unloads a model, for the tenant of a repository whose models are loaded on demand",
+        "UnloadRequest",
+    ),
+    change(
+        "repositoryModelLoadByName",
+        "/v2/repository/{repository}/models/{model}/load",
+        "Loads a model of a repository by its name, or loads it anew, for the tenant of a repository whose models are loaded on demand",
+        "LoadRequest",
+    ),
+    change(
+        "repositoryModelUnloadByName",
+        "/v2/repository/{repository}/models/{model}/unload",
+        "Unloads a model of a repository by its name, for the tenant of a repository whose models are loaded on demand",
         "UnloadRequest",
     ),
     Row {

@@ -136,6 +136,8 @@ pub(crate) fn parameters() -> Value {
         "VersionNumber": {"name": "version", "in": "path", "required": true, "description": "A version's number.",
             "schema": {"type": "string", "pattern": "^[0-9]+$"}},
         "Label": {"name": "label", "in": "path", "required": true, "schema": name, "description": "A label such as stable."},
+        "Repository": {"name": "repository", "in": "path", "required": true, "schema": name,
+            "description": "The name of the caller's own tenant: any other is answered as one that is not there."},
         "Region": {"name": "region", "in": "path", "required": true, "description": "A name of the caller's choice.",
             "schema": {"type": "string", "pattern": "^[-A-Za-z0-9_]+$", "maxLength": mesh_types::MAX_REGION_NAME_BYTES}},
         "Limit": query("limit", "The most names of the page.", json!({"type": "integer", "minimum": 1, "maximum": 1_000})),
