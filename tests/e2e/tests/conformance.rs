@@ -5,7 +5,8 @@ use std::{
     process::Command,
 };
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mesh_client::{Client, Input};
 use mesh_e2e::{
     counted,
@@ -337,6 +338,104 @@ println!("{:?}", answer.output("y")?.values::<f32>()?);
     all_run.await?
 }
 
+/// The commands of one program in the examples of a document, with the lines that they go on in.
+fn commands(document: &str, program: &str) -> Vec<String> {
+    let (mut found, mut goes_on) = (Vec::<String>::new(), false);
+    for line in blocks(document, "console").iter().flat_map(|block| block.lines()) {
+        let begun = line.strip_prefix("$ ");
+        match (begun, found.last_mut()) {
+            (Some(command), _) => {
+                goes_on = command.starts_with(program);
+                found.extend(goes_on.then(|| command.to_owned()));
+            }
+            // Another line of it, or what it prints, which begins where it begins.
+            (None, Some(command)) if goes_on && line.starts_with(' ') => {
+                command.push('\n');
+                command.push_str(line);
+            }
+            _ => goes_on = false,
+        }
+    }
+    found
+}
+
+/// A folder to look for programs in, with a grpcurl; empty where there is one.
+fn grpcurl() -> anyhow::Result<tempfile::TempDir> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir()?;
+    if Command::new("grpcurl").arg("-version").output().is_ok() {
+        return Ok(folder);
+    }
+    let python = mesh_e2e::python::python(Path::new(env!("CARGO_TARGET_TMPDIR")), "requirements-reflection.txt")?;
+    let (program, script) = (folder.path().join("grpcurl"), conformance().join("grpcurl.py"));
+    let text = format!("#!/bin/sh\nexec '{}' '{}' \"$@\"\n", python.display(), script.display());
+    std::fs::write(&program, text)?;
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+    Ok(folder)
+}
+
+#[tokio::test]
+async fn what_the_documentation_says_to_call_with_grpcurl_runs_as_it_stands() -> anyhow::Result<()> {
+    let mesh = Mesh::start().await?;
+    let caller = mesh.tenant("acme").await?;
+    for name in ["m", "digits"] {
+        mesh.admin()?.publish("acme", name, &identity()).await?;
+        caller.until_ready(name).await?;
+    }
+    let mut all = Vec::new();
+    for name in ["CLIENTS.md", "README.md"] {
+        let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../router").join(name);
+        all.extend(commands(&std::fs::read_to_string(document)?, "grpcurl"));
+    }
+    let (grpc, key) = (mesh.addresses().grpc.to_string(), caller.key().to_owned());
+    let all_run = tokio::task::spawn_blocking(move || {
+        let folder = grpcurl()?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{path}", folder.path().display());
+        let shell = |command: &str| {
+            let command = command.replace("127.0.0.1:8001", &grpc);
+            run(Command::new("bash")
+                .args(["-euc", &command])
+                .env("PATH", &path)
+                .env("KEY", &key)
+                .env("MESH_API_KEY", &key))
+        };
+        let mut called = Vec::new();
+        for command in &all {
+            let told = shell(command)?;
+            let word = command.split_whitespace().next_back().context("an empty command")?;
+            called.push(word.trim_start_matches("inference.GRPCInferenceService/"));
+            if word == "list" {
+                ensure!(
+                    told.lines().any(|line| line == "inference.GRPCInferenceService"),
+                    "{told}"
+                );
+                continue;
+            }
+            let answer: Value = serde_json::from_str(&told)?;
+            match answer["rawOutputContents"][0].as_str() {
+                Some(raw) => {
+                    let wanted = [0.0_f32, 5.0, 13.0, 9.0].map(f32::to_le_bytes).concat();
+                    ensure!(STANDARD.decode(raw)? == wanted, "{told}");
+                }
+                None => ensure!(answer["name"] == "digits", "{told}"),
+            }
+            // Another call, another field or no key, and it is none.
+            for (right, wrong) in [
+                (word, "inference.GRPCInferenceService/Nothing"),
+                ("name\"", "named\""),
+                ("authorization", "authorisation"),
+            ] {
+                let command = command.replace(right, wrong);
+                ensure!(shell(&command).is_err(), "it passes where it is wrong: {command}");
+            }
+        }
+        ensure!(called == ["ModelInfer", "list", "ModelMetadata"], "{called:?}");
+        anyhow::Ok(())
+    });
+    all_run.await?
+}
+
 #[tokio::test]
 async fn an_unmodified_triton_client_finds_its_tensors_in_shared_memory() -> anyhow::Result<()> {
     let serve = ServeOptions {
@@ -451,4 +550,93 @@ async fn an_unmodified_triton_client_loads_changes_and_unloads_the_models_of_its
         anyhow::Ok(())
     });
     all_hold.await?
+}
+
+/// A model of a repository whose inputs and outputs are rows of any length.
+fn any_length(backend: &str, datatype: &str) -> String {
+    let tensor = |name: &str| format!("[ {{ name: \"{name}\" data_type: TYPE_{datatype} dims: [ -1 ] }} ]");
+    format!(
+        "backend: \"{backend}\"\nmax_batch_size: 8\ninput {}\noutput {}\n",
+        tensor("x"),
+        tensor("y")
+    )
+}
+
+const ONE_STEP: &str = r#"
+platform: "ensemble"
+max_batch_size: 8
+input [ { name: "x" data_type: TYPE_FP32 dims: [ -1 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ -1 ] } ]
+ensemble_scheduling {
+  step [ { model_name: "step" model_version: -1 input_map { key: "x" value: "x" } output_map { key: "y" value: "y" } } ]
+}
+"#;
+
+const SEQUENCE: &str = r#"
+backend: "sequence"
+max_batch_size: 8
+input [ { name: "INPUT" data_type: TYPE_INT32 dims: [ 1 ] } ]
+output [ { name: "OUTPUT" data_type: TYPE_INT32 dims: [ 1 ] } ]
+sequence_batching {
+  max_sequence_idle_microseconds: 5000000
+  control_input [
+    { name: "START" control [ { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } ] },
+    { name: "READY" control [ { kind: CONTROL_SEQUENCE_READY int32_false_true: [ 0, 1 ] } ] }
+  ]
+}
+"#;
+
+#[tokio::test]
+async fn every_way_of_an_unmodified_triton_client_does_all_that_the_table_says() -> anyhow::Result<()> {
+    let root = tempfile::tempdir()?;
+    let mut loaded = Vec::new();
+    let add = |name: &str, config: &str| {
+        std::fs::create_dir_all(root.path().join(name).join("1"))?;
+        std::fs::write(root.path().join(name).join("config.pbtxt"), config)
+    };
+    for datatype in DataType::ALL {
+        let (name, word) = (
+            format!("identity_{}", datatype.as_str().to_lowercase()),
+            datatype.as_str(),
+        );
+        add(
+            &name,
+            &any_length("identity", if word == "BYTES" { "STRING" } else { word }),
+        )?;
+        loaded.push(Text(name));
+    }
+    add("simple_sequence", SEQUENCE)?;
+    loaded.push(Text("simple_sequence".to_owned()));
+    add("step", &any_length("identity", "FP32"))?;
+    add("chain", ONE_STEP)?;
+    let serve = ServeOptions {
+        compat: Some(Text("triton".to_owned())),
+        model_repository: Some(root.path().to_path_buf()),
+        model_control_mode: Some(Text("explicit".to_owned())),
+        load_model: Some(loaded.clone()),
+        allow_client_shm: true,
+        ..ServeOptions::default()
+    };
+    let mesh = Mesh::start_with(MeshOptions {
+        serve,
+        ..MeshOptions::default()
+    })
+    .await?;
+    for Text(name) in &loaded {
+        mesh.stranger().until_ready(name).await?;
+    }
+    let (http, grpc) = (mesh.addresses().http.to_string(), mesh.addresses().grpc.to_string());
+    let told = tokio::task::spawn_blocking(move || {
+        run(Command::new(python()?)
+            .arg(conformance().join("triton_matrix.py"))
+            .env("MESH_HTTP", &http)
+            .env("MESH_GRPC", &grpc))
+    });
+    let told = told.await??;
+    let (done, last) = told.trim_end().rsplit_once('\n').context("it says nothing")?;
+    ensure!(last.ends_with("checks hold"), "{told}");
+    let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../router/PROTOCOL.md");
+    let tables = blocks(&std::fs::read_to_string(table)?, "text");
+    ensure!(tables == [format!("{done}\n")], "what was done:\n{done}");
+    Ok(())
 }
