@@ -12,6 +12,7 @@ mod archive;
 mod certificate;
 mod endpoint;
 mod envelope;
+pub mod fuzz;
 mod key;
 mod limits;
 mod model;

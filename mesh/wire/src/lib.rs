@@ -7,6 +7,7 @@
 //! Invariant: whoever is at the other end of a connection gets a place for a bounded time, unless a request of its is under way.
 
 mod flood;
+pub mod fuzz;
 mod http1;
 mod lines;
 mod linger;

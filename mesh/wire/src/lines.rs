@@ -8,7 +8,7 @@
 //! Bounds: of a line that does not come in one piece at most [`MAX_KEPT`] bytes are kept.
 
 /// What is kept of a line whose end has not come.
-const MAX_KEPT: usize = 1_024;
+pub(crate) const MAX_KEPT: usize = 1_024;
 /// The fields that say where a body ends.
 const FRAMING: [&[u8]; 3] = [b"content-length", b"transfer-encoding", b"upgrade"];
 const LINE_END: u64 = 2;
@@ -140,7 +140,8 @@ impl Lines {
     }
 
     fn keep(&mut self, part: &[u8]) {
-        let room = MAX_KEPT.saturating_sub(self.kept.len());
+        // One byte more says that there was more.
+        let room = (MAX_KEPT + 1).saturating_sub(self.kept.len());
         self.kept.extend(part.iter().take(room));
         self.last = part.last().copied().or(self.last);
     }
@@ -151,8 +152,8 @@ impl Lines {
             self.at = self.behind(part);
             return true;
         }
-        let is_cut = self.kept.len() + part.len() > MAX_KEPT;
         self.keep(part);
+        let is_cut = self.kept.len() > MAX_KEPT;
         self.last = None;
         let mut kept = std::mem::take(&mut self.kept);
         let counts = match self.at {
@@ -282,8 +283,11 @@ mod tests {
                 // With its carriage return.
                 let fill = filler.repeat(MAX_KEPT + more - 1 - value.len() - (head.len() - begin));
                 let all = format!("{head}{fill}{value}\r\n\r\n");
-                let found = alone(all.as_bytes(), 100);
-                assert_eq!(found.is_some(), more == 1, "{found:?}: {head:?}");
+                // Also where the line's end comes by itself, behind what is not kept any more.
+                for size in [1, 2, 100] {
+                    let found = alone(all.as_bytes(), size);
+                    assert_eq!(found.is_some(), more == 1, "{found:?} in pieces of {size}: {head:?}");
+                }
                 assert_eq!(alone(all.as_bytes(), all.len()), None, "in one piece nothing is kept");
             }
         }

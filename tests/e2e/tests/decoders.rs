@@ -21,10 +21,13 @@ macro_rules! text {
 }
 
 const TARGETS: &[(&str, Body)] = &[
+    ("archive", mesh_resources::fuzz::archive),
     ("condition", text!(mesh_policies::fuzz::condition)),
     ("credential", text!(mesh_policies::fuzz::credential)),
     ("event", fuzz::event),
+    ("frames", mesh_wire::fuzz::frames),
     ("generate", fuzz::generate),
+    ("heads", mesh_wire::fuzz::heads),
     ("index", fuzz::index),
     ("infer_binary", fuzz::infer_binary),
     ("infer_json", fuzz::infer_json),
