@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_logged_is_changed_alike_on_both_wires_and_told_with_its_types() {
+    fn what_is_logged_is_changed_alike_on_both_wires() {
         let wanted = LogChange {
             info: Some(false),
             verbose_level: Some(2),
@@ -425,6 +425,10 @@ mod tests {
             let text = decode_log_change(body.to_string().as_bytes()).unwrap_err().to_string();
             assert!(text.contains(part), "'{part}' is not in '{text}'");
         }
+    }
+
+    #[test]
+    fn all_that_is_logged_is_told_with_its_types() {
         let settings = LogSettings {
             info: true,
             warning: false,

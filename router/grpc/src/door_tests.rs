@@ -33,6 +33,7 @@ use tonic_prost::ProstCodec;
 use crate::{DoorError, GrpcDoor, GrpcDoorConfig};
 
 mod flood;
+mod limits;
 mod serving;
 
 const MAX_MESSAGE: usize = 64 * 1024;

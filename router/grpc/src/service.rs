@@ -170,6 +170,7 @@ impl Service {
                     readiness: self.readiness.clone(),
                     ending: self.ending.clone(),
                 });
+                let (request, _meter) = self.metered(request);
                 infallible(health.call(request).await)
             }
             None => {

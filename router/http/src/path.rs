@@ -212,7 +212,22 @@ mod tests {
         );
         assert_eq!(get("/v2/models/stats"), Ok(Route::Statistics));
         let post = |path: &'static str| route(&Method::POST, path);
-        assert_eq!(post("/v2/repository/index"), Ok(Route::Index { repository: None }));
+        assert_eq!(post("/v2/models/m.1/infer"), model(ModelCall::Infer, None));
+        assert_eq!(post("/v2/models/m.1/generate"), model(ModelCall::Generate, None));
+        assert_eq!(
+            post("/v2/models/m.1/versions/3/generate_stream"),
+            model(ModelCall::GenerateStream, Some("3"))
+        );
+        assert_eq!(
+            post("/v2/models/m.1/versions/3/infer"),
+            model(ModelCall::Infer, Some("3"))
+        );
+    }
+
+    #[test]
+    fn a_repository_is_found_with_and_without_its_name() {
+        let plain = route(&Method::POST, "/v2/repository/index");
+        assert_eq!(plain, Ok(Route::Index { repository: None }));
         for repository in ["acme", "models", "index"] {
             let path = format!("/v2/repository/{repository}/index");
             let index = Route::Index {
@@ -232,16 +247,6 @@ mod tests {
                 assert_eq!(route(&Method::POST, &path), Ok(wanted), "{path}");
             }
         }
-        assert_eq!(post("/v2/models/m.1/infer"), model(ModelCall::Infer, None));
-        assert_eq!(post("/v2/models/m.1/generate"), model(ModelCall::Generate, None));
-        assert_eq!(
-            post("/v2/models/m.1/versions/3/generate_stream"),
-            model(ModelCall::GenerateStream, Some("3"))
-        );
-        assert_eq!(
-            post("/v2/models/m.1/versions/3/infer"),
-            model(ModelCall::Infer, Some("3"))
-        );
     }
 
     #[test]

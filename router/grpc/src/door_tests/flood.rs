@@ -8,35 +8,39 @@ use tokio::{
 
 use super::*;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const ENHANCE_YOUR_CALM: [u8; 4] = [0, 0, 0, 11];
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const PRIORITY: u8 = 2;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
+pub(super) const GOAWAY: u8 = 7;
+pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
+pub(super) const ENHANCE_YOUR_CALM: [u8; 4] = [0, 0, 0, 11];
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// A header that is kept for no other, as HPACK writes it; all of it is short.
-fn header(name: &str, value: &str) -> Vec<u8> {
+pub(super) fn header(name: &str, value: &str) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     [vec![0], text(name), text(value)].concat()
 }
 
 /// The headers of a call that needs no credential: POST and http by their numbers in the static table.
-fn call(stream: u32) -> Vec<u8> {
+pub(super) fn call(stream: u32) -> Vec<u8> {
+    call_to("/grpc.health.v1.Health/Check", stream)
+}
+
+pub(super) fn call_to(path: &str, stream: u32) -> Vec<u8> {
     let head = [
         vec![0x83, 0x86],
-        header(":path", "/grpc.health.v1.Health/Check"),
+        header(":path", path),
         header("content-type", "application/grpc"),
         header("te", "trailers"),
     ];
@@ -44,12 +48,12 @@ fn call(stream: u32) -> Vec<u8> {
 }
 
 /// The one message of that call, which is empty, and the end of it.
-fn question(stream: u32) -> Vec<u8> {
+pub(super) fn question(stream: u32) -> Vec<u8> {
     frame(DATA, END_STREAM, stream, &[0; 5])
 }
 
 /// Says all of it, and hears what comes until the connection ends or a frame fits.
-async fn heard(bed: &Bed, said: &[u8], fits: impl Fn(u8, u8, u32) -> bool) -> Vec<(u8, Vec<u8>)> {
+pub(super) async fn heard(bed: &Bed, said: &[u8], fits: impl Fn(u8, u8, u32) -> bool) -> Vec<(u8, Vec<u8>)> {
     let (mut read, mut write) = TcpStream::connect(bed.door.addr()).await.unwrap().into_split();
     let say = async {
         // It may be cut off in the middle.
@@ -78,12 +82,12 @@ async fn heard(bed: &Bed, said: &[u8], fits: impl Fn(u8, u8, u32) -> bool) -> Ve
         .expect("not over within 20 s")
 }
 
-fn is_answer(kind: u8, flags: u8, stream: u32) -> bool {
+pub(super) fn is_answer(kind: u8, flags: u8, stream: u32) -> bool {
     kind == HEADERS && stream == 1 && flags & END_STREAM != 0
 }
 
 /// Why the connection ended that said all of this.
-async fn why(bed: &Bed, said: &[u8]) -> Vec<u8> {
+pub(super) async fn why(bed: &Bed, said: &[u8]) -> Vec<u8> {
     let heard = heard(bed, said, |_, _, _| false).await;
     let farewell = heard.iter().rev().find(|(kind, _)| *kind == GOAWAY);
     farewell.map_or_else(|| panic!("no farewell: {heard:?}"), |(_, why)| why[4..8].to_vec())
