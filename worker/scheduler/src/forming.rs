@@ -102,7 +102,7 @@ impl<K: Clone + Eq + Hash, T> Scheduler<K, T> {
         let cap = match (model.rules.shared, is_full) {
             (false, _) => 1,
             (true, true) if plan.preferred_until.is_some() || !model.rules.right_size => full,
-            (true, true) => model.next_full_batch(full, most),
+            (true, true) => model.exploring.next(full, most),
             (true, false) => full,
         };
         let size = cap.min(waiting).max(1);

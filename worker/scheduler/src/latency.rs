@@ -105,6 +105,19 @@ fn bucket(rows: u32) -> u32 {
     if power >= 4 && rows <= between { between } else { power }
 }
 
+/// The smallest size of more rows that is learnt.
+pub(crate) fn next_above(rows: u32) -> u32 {
+    bucket(rows.saturating_add(1))
+}
+
+/// The largest size of fewer rows that is learnt; one row where there is none.
+pub(crate) fn next_below(rows: u32) -> u32 {
+    let most = rows.saturating_sub(1).max(1);
+    let power = 1 << most.ilog2();
+    let between = power / 2 * 3;
+    if power >= 2 && between <= most { between } else { power }
+}
+
 fn nanoseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e9
 }

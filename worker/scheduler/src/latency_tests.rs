@@ -255,6 +255,17 @@ fn it_survives_being_written_and_read() {
     assert!(!read.restored().is_known());
 }
 
+#[test]
+fn the_sizes_beside_one_are_those_that_are_learnt() {
+    let sizes = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
+    for pair in sizes.windows(2) {
+        assert_eq!((next_above(pair[0]), next_below(pair[1])), (pair[1], pair[0]));
+    }
+    assert_eq!((next_above(9), next_below(9), next_below(11)), (12, 8, 8));
+    assert_eq!((next_below(1), next_below(0), next_above(0)), (1, 1, 1));
+    assert!(next_above(u32::MAX) >= next_below(u32::MAX));
+}
+
 proptest! {
     #[test]
     fn it_is_monotone_whatever_was_seen(seen in prop::collection::vec((1_u32..100, 1_u64..1_000_000), 1..200)) {

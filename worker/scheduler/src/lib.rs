@@ -22,6 +22,7 @@ mod accrual;
 mod admission;
 mod choosing;
 mod company;
+mod exploring;
 mod fits;
 mod floor;
 mod forming;

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use crate::{
     BatchRules, Latency, ShapeKey, TooLarge,
     admission::Caution,
+    exploring::Exploring,
     fits::Fits,
     item::{Extents, RefusedFor},
     latency::Enough,
@@ -22,9 +23,6 @@ use crate::{
 pub const MAX_SHAPES: usize = 64;
 /// One tenant's bound on a model's queue, times this, is the bound of all tenants together.
 pub const QUEUES_PER_MODEL: usize = 4;
-/// Every so many full batches of a right-sized model one has another size: by turns a smaller and a larger one, so that neither a gain
-/// by larger batches is overlooked nor a smaller size stays out of use for what it took once, in a bad moment.
-const EXPLORE_EVERY: u32 = 32;
 /// An idle device takes a request that it believes to be too late once nothing of the model has run for so long.
 const FRESH: Duration = Duration::from_millis(100);
 
@@ -69,7 +67,7 @@ pub(crate) struct Model<K> {
     pub(crate) caution: Caution,
     /// The slots that have said that they can run it, a bit for each of the first 64.
     slots: u64,
-    full_batches: u32,
+    pub(crate) exploring: Exploring,
     /// When a batch ended last.
     ran: Option<Instant>,
 }
@@ -149,7 +147,7 @@ impl<K> Model<K> {
             backlog: 0,
             caution: Caution::default(),
             slots: 0,
-            full_batches: 0,
+            exploring: Exploring::default(),
             ran: None,
         }
     }
@@ -212,18 +210,6 @@ impl<K> Model<K> {
         let efficient = now(known.efficient, Enough::ALONE);
         let in_company = now(known.in_company, Enough::IN_COMPANY);
         (known.efficient, known.in_company) = (efficient, in_company);
-    }
-
-    /// A batch is about to be formed of as many rows as it can take; the size to use, now and then another one.
-    pub(crate) fn next_full_batch(&mut self, full: u32, most: u32) -> u32 {
-        self.full_batches = self.full_batches.wrapping_add(1);
-        if !self.full_batches.is_multiple_of(EXPLORE_EVERY) {
-            full
-        } else if self.full_batches.is_multiple_of(EXPLORE_EVERY * 2) {
-            full.saturating_mul(2).min(most)
-        } else {
-            full.div_ceil(2)
-        }
     }
 
     /// The device ran out of memory at so many rows of this shape: half of them are taken to fit, or as many as it had memory for
