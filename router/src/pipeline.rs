@@ -345,15 +345,8 @@ impl Checked {
             landing,
         } = self;
         let call = *versioned.call;
-        let InferRequest {
-            id,
-            model,
-            inputs,
-            outputs,
-            parameters,
-            classes,
-            ..
-        } = call.request;
+        let request = call.request;
+        let (outputs, classes) = (request.outputs, request.classes);
         let classes = (!classes.is_empty()).then(|| {
             Box::new(Classes {
                 wanted: classes,
@@ -364,7 +357,7 @@ impl Checked {
             request: call.request_id,
             tenant: versioned.tenant.id.clone(),
             version: versioned.entry.key.clone(),
-            inputs,
+            inputs: request.inputs,
             outputs: outputs.clone(),
             rows,
             parameters: given,
@@ -379,8 +372,8 @@ impl Checked {
             deadline,
             wanted: outputs,
             response: InferResponse {
-                id,
-                model,
+                id: request.id,
+                model: request.model,
                 version: versioned.entry.key.version,
                 outputs: Vec::new(),
                 parameters: Parameters::new(),
@@ -391,7 +384,7 @@ impl Checked {
             classes,
             landing,
             manner: Manner {
-                parameters,
+                parameters: request.parameters,
                 unit: call.unit,
                 sequence: None,
             },

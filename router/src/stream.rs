@@ -153,10 +153,6 @@ impl InFlight {
 
 impl Answer {
     /// The answers to a request that may have any number of them; itself where it has exactly one, or failed before its first.
-    #[expect(
-        clippy::result_large_err,
-        reason = "it is moved once, and a box would be an allocation for each answer of a stream"
-    )]
     pub fn into_many(mut self) -> Result<ManyAnswers, Self> {
         let more = match &mut self.result {
             Ok(completed) => completed.more.take(),

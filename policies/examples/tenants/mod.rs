@@ -81,6 +81,28 @@ pub(crate) struct Tenants {
     bytes_before: u64,
 }
 
+fn name(index: usize) -> Result<TenantId, Box<dyn Error>> {
+    Ok(TenantId::parse(&format!("tenant-{index}"))?)
+}
+
+/// What they call: models that each so many are granted. To whom is the models' memory, and not the tenants'.
+fn targets((owner, model): &(TenantId, ModelId), tenants: usize) -> Result<Vec<Target>, Box<dyn Error>> {
+    (0..tenants)
+        .step_by(GRANTED)
+        .map(|first| {
+            let grants: Result<_, _> = (first..tenants.min(first + GRANTED)).map(name).collect();
+            Ok(Target::Model(Arc::new(ModelEntry {
+                owner: owner.clone(),
+                model: model.clone(),
+                grants: Arc::new(grants?),
+                versions: BTreeMap::new(),
+                labels: BTreeMap::new(),
+                default: None,
+            })))
+        })
+        .collect()
+}
+
 impl Tenants {
     /// So many tenants of a kind, none of which has called.
     pub(crate) fn known(kind: &str, tenants: usize) -> Result<Self, Box<dyn Error>> {
@@ -92,22 +114,7 @@ impl Tenants {
         let generated: Vec<_> = (0..tenants * KEYS)
             .map(|_| generate_api_key("live", &mut rng))
             .collect();
-        let name = |index: usize| TenantId::parse(&format!("tenant-{index}"));
-        // What they call: models that each so many are granted. To whom is the models' memory, and not the tenants'.
-        let targets: Vec<Target> = (0..tenants)
-            .step_by(GRANTED)
-            .map(|first| {
-                let grants: Result<_, _> = (first..tenants.min(first + GRANTED)).map(name).collect();
-                Ok(Target::Model(Arc::new(ModelEntry {
-                    owner: model.0.clone(),
-                    model: model.1.clone(),
-                    grants: Arc::new(grants?),
-                    versions: BTreeMap::new(),
-                    labels: BTreeMap::new(),
-                    default: None,
-                })))
-            })
-            .collect::<Result<_, Box<dyn Error>>>()?;
+        let targets = targets(&model, tenants)?;
         let bytes_before = resident()?;
         let mut credentials = Credentials::new(pepper.clone());
         let mut entries = Vec::with_capacity(tenants);

@@ -61,7 +61,6 @@ where
 type Told = Option<Result<StreamAnswer, Status>>;
 
 /// What a request came to.
-#[expect(clippy::large_enum_variant, reason = "it is moved once, and nobody keeps it")]
 enum Came<'a> {
     One(Told),
     Many(Following<'a>),

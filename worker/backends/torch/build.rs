@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "shim/shim.cpp",
     "shim/clearing.cpp",
     "shim/error.cpp",
