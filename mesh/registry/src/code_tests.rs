@@ -170,8 +170,9 @@ fn built_in_models_have_no_file_and_need_no_signature() {
 
 /// An archive of so many empty entries with these names.
 fn archive(names: impl Iterator<Item = String>) -> Vec<u8> {
-    let mut directory = Vec::new();
+    let (mut directory, mut entries) = (Vec::new(), 0_u16);
     for name in names {
+        entries += 1;
         let mut entry = [&b"PK\x01\x02"[..], &[0; 42]].concat();
         entry[28..30].copy_from_slice(&u16::try_from(name.len()).unwrap().to_le_bytes());
         entry.extend_from_slice(name.as_bytes());
@@ -179,6 +180,7 @@ fn archive(names: impl Iterator<Item = String>) -> Vec<u8> {
     }
     let mut end = [0; 22];
     end[..4].copy_from_slice(b"PK\x05\x06");
+    end[10..12].copy_from_slice(&entries.to_le_bytes());
     end[12..16].copy_from_slice(&u32::try_from(directory.len()).unwrap().to_le_bytes());
     directory.extend(end);
     directory

@@ -3,14 +3,15 @@
 //! A model is code, and its file comes from whoever may publish: the bounds are on what reading it could take (entries, bytes
 //! that come out, how much more these are than the file), and on names that lead elsewhere. What the members themselves hold
 //! is looked at where they are unpacked, which holds each to the size that is said here. A file that is no zip is none of this
-//! module's.
+//! module's. There are readers of zip files that find the directory, or its entries, in other ways than this one: what they could
+//! read otherwise is refused, or the bounds would hold for something else than is unpacked.
 
 use std::{
     collections::HashSet,
     io::{Read, Seek, SeekFrom},
 };
 
-use crate::recognise::{ENTRY, TAIL_BYTES, directory, half, long, part, word};
+use crate::recognise::{ENTRY, Found, TAIL_BYTES, directory, half, long, part, word};
 
 /// The most entries of an archive.
 pub const MAX_ARCHIVE_ENTRIES: usize = 10_000;
@@ -18,6 +19,8 @@ pub const MAX_ARCHIVE_ENTRIES: usize = 10_000;
 pub const MAX_ARCHIVE_RATIO: u64 = 100;
 /// The longest name of an entry, in bytes.
 pub const MAX_ENTRY_NAME: usize = 512;
+/// How much of a name is told.
+const MAX_SHOWN: usize = 64;
 /// The largest directory: as many entries as may be, with the longest names.
 const MAX_DIRECTORY_BYTES: u64 = 16 << 20;
 /// The kind of a file, in the upper half of a Unix entry's attributes.
@@ -40,29 +43,38 @@ struct Entry<'a> {
 pub fn archive_problem(file: &mut (impl Read + Seek), most: u64) -> std::io::Result<Option<String>> {
     let length = file.seek(SeekFrom::End(0))?;
     let tail = part(file, length.saturating_sub(TAIL_BYTES), TAIL_BYTES)?;
-    let Some((begin, size)) = directory(file, &tail)? else {
-        return Ok(None);
+    let found = match directory(file, length, &tail)? {
+        Found::NoArchive => return Ok(None),
+        Found::Ambiguous => return Ok(Some("its directory is not where its end says".to_owned())),
+        Found::At(found) => found,
     };
-    if size > MAX_DIRECTORY_BYTES {
-        let text = format!("its directory has {size} bytes, at most {MAX_DIRECTORY_BYTES} are read");
+    if found.size > MAX_DIRECTORY_BYTES {
+        let text = format!(
+            "its directory has {} bytes, at most {MAX_DIRECTORY_BYTES} are read",
+            found.size
+        );
         return Ok(Some(text));
     }
-    let listed = part(file, begin, size)?;
-    Ok(problem_of(&listed, length, most))
+    let listed = part(file, found.begin, found.size)?;
+    Ok(problem_of(&listed, found.entries, length, most))
 }
 
-fn problem_of(listed: &[u8], length: u64, most: u64) -> Option<String> {
+/// A name as it is told.
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).chars().take(MAX_SHOWN).collect()
+}
+
+fn problem_of(listed: &[u8], said: u64, length: u64, most: u64) -> Option<String> {
     let (mut rest, mut names, mut bytes) = (listed, HashSet::new(), 0_u64);
     while rest.starts_with(ENTRY) {
         let Some((entry, after)) = entry(rest) else {
             return Some("its directory is cut short".to_owned());
         };
         if let Some(why) = name_problem(entry.name) {
-            let name: String = String::from_utf8_lossy(entry.name).chars().take(64).collect();
-            return Some(format!("its entry {name:?} {why}"));
+            return Some(format!("its entry {:?} {why}", shown(entry.name)));
         }
         if !matches!(entry.kind, 0 | REGULAR | FOLDER) {
-            let name = String::from_utf8_lossy(entry.name);
+            let name = shown(entry.name);
             return Some(format!(
                 "its entry {name:?} is a link or a device: only files are taken"
             ));
@@ -71,11 +83,17 @@ fn problem_of(listed: &[u8], length: u64, most: u64) -> Option<String> {
             return Some(format!("it has more than {MAX_ARCHIVE_ENTRIES} entries"));
         }
         if !names.insert(entry.name) {
-            let name = String::from_utf8_lossy(entry.name);
+            let name = shown(entry.name);
             return Some(format!("it has two entries {name:?}: which one is meant is not known"));
         }
         bytes = bytes.saturating_add(entry.bytes);
         rest = after;
+    }
+    // Readers go by the number of entries or by the directory's size, and from its beginning or from the file's end: nothing is left over,
+    // and no entry begins within another, so that all find the same ones.
+    let begin = listed.windows(ENTRY.len()).filter(|window| *window == ENTRY);
+    if !rest.is_empty() || names.len() as u64 != said || begin.count() != names.len() {
+        return Some("its directory holds something else than the entries that are said".to_owned());
     }
     if bytes > most {
         return Some(format!(
@@ -182,6 +200,7 @@ mod tests {
         bytes.extend(&directory);
         let mut end = [0; 22];
         end[..4].copy_from_slice(b"PK\x05\x06");
+        end[10..12].copy_from_slice(&u16::try_from(entries.len()).unwrap().to_le_bytes());
         end[12..16].copy_from_slice(&u32::try_from(directory.len()).unwrap().to_le_bytes());
         end[16..20].copy_from_slice(&u32::try_from(begin).unwrap().to_le_bytes());
         bytes.extend(end);
@@ -274,5 +293,27 @@ mod tests {
         let second = 47 + 28;
         cut[second] = 200;
         assert!(problem(cut, 1).is_some_and(|text| text.contains("cut short")));
+    }
+
+    #[test]
+    fn the_entries_that_are_said_are_those_that_are_there() {
+        let whole = zip(&[written("a", 0), written("b", 0)], 0);
+        let end = whole.len() - 22;
+        // An end that says fewer and more, and a directory that ends early, so that nothing of it would be looked at.
+        for (at, value) in [(10, 1), (10, 3), (12, 0), (12, 47), (16, 1)] {
+            let mut bytes = whole.clone();
+            bytes[end + at] = value;
+            let problem = problem(bytes, u64::MAX).unwrap_or_default();
+            assert!(problem.starts_with("its directory"), "{at} {value}: {problem}");
+        }
+        // An entry within another, where it has a comment.
+        let mut hidden = whole.clone();
+        hidden[32] = 47;
+        hidden[end + 10] = 1;
+        let problem = problem(hidden, u64::MAX).unwrap_or_default();
+        assert!(problem.starts_with("its directory"), "{problem}");
+        let behind = [&whole[..], b"PK\x05\x06"].concat();
+        let problem = archive_problem(&mut Cursor::new(behind), u64::MAX).unwrap();
+        assert!(problem.is_some(), "another end that is cut short");
     }
 }

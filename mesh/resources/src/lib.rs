@@ -12,6 +12,7 @@ mod archive;
 mod certificate;
 mod endpoint;
 mod envelope;
+#[doc(hidden)]
 pub mod fuzz;
 mod key;
 mod limits;
