@@ -158,10 +158,11 @@ pub(crate) async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin + 'static,
             if begun.is_empty() {
                 break;
             }
+            // Also one that is answered in this very turn.
+            busy = true;
             running.extend(begun);
         }
         if !running.is_empty() {
-            busy = true;
             return Poll::Pending;
         }
         if std::mem::take(&mut busy) {
