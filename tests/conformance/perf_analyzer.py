@@ -199,4 +199,5 @@ try:
     main()
     print(f"conformance: all {checks} checks hold")
 except Skipped as reason:
-    print(f"conformance: skipped: {reason}")
+    # On one line, whatever the programs that failed have said.
+    print(f"conformance: skipped: {' '.join(str(reason).split())}")
