@@ -228,6 +228,22 @@ fn unpacked(name: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[actix_web::test]
+async fn a_body_that_comes_packed_is_predicted_as_the_same_one_unpacked() {
+    let bed = bed();
+    let mut client = Client::new(&bed).await;
+    let plain = client.post("/v2/models/echo/infer", "", GOOD.as_bytes()).await;
+    assert_eq!(plain.status, 200);
+    let zstd = zstd::encode_all(GOOD.as_bytes(), 1).unwrap();
+    let packed = "content-encoding: zstd\r\n";
+    let reply = client.post("/v2/models/echo/infer", packed, &zstd).await;
+    assert_eq!((reply.status, &reply.body), (200, &plain.body));
+    let cut = client
+        .post("/v2/models/echo/infer", packed, &zstd[..zstd.len() - 1])
+        .await;
+    assert_eq!(cut.status, 400);
+}
+
+#[actix_web::test]
 async fn answers_are_packed_as_they_are_accepted_from_a_size_on() {
     let bed = bed();
     let mut client = Client::new(&bed).await;
