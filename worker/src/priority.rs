@@ -1,8 +1,9 @@
 //! How urgently a thread asks for a processor, where the system can tell threads apart.
 //!
-//! A loader leaves processors to all others where some time is idle, so that what serves never waits for it, and takes a small part of
-//! them by its number (nice) where none is, so that loads come to an end under any traffic. Which of the two is asked anew for each
-//! part of a load ([`finds_time`]).
+//! A loader that nobody waits for leaves processors to all others where some time is idle, so that what serves never waits for it, and
+//! takes a small part of them by its number (nice) where none is, so that loads come to an end under any traffic. Which of the two is
+//! asked anew for each part of a load ([`finds_time`]). One that requests wait for has its part by number always: what is idle now may not
+//! be in a moment, and who has given way cannot take it back.
 
 use std::time::Duration;
 #[cfg(target_os = "linux")]
@@ -36,21 +37,17 @@ pub(crate) fn lower(urgency: Urgency) {
 /// What a probe runs for.
 const PROBE: Duration = Duration::from_millis(2);
 
-impl Urgency {
-    /// The part of a processor that a thread must find idle to do with what is idle: about what it gets in a busy one otherwise.
-    const fn part(self) -> u32 {
-        match self {
-            Self::Awaited => 4,
-            Self::Background => 10,
-        }
-    }
-}
+/// The part of a processor that a thread must find idle to do with what is idle: about what it gets in a busy one otherwise.
+const IDLE_PART: u32 = 10;
 
 /// Whether a thread would find time now if it left processors to all others: one that does, and ends at once, is tried. Who has given
 /// way cannot take it back, so it must not begin where everything is busy, or it would wait for as long as that lasts.
 #[cfg(target_os = "linux")]
 pub(crate) fn finds_time(urgency: Urgency, give_way: impl FnOnce() -> bool + Send + 'static) -> bool {
-    let patience = PROBE.saturating_mul(urgency.part());
+    if urgency == Urgency::Awaited {
+        return false;
+    }
+    let patience = PROBE.saturating_mul(IDLE_PART);
     let (told, answer) = mpsc::channel();
     let probe = move || {
         // Nobody listens any more where it took too long.
@@ -100,11 +97,12 @@ mod tests {
     #[test]
     fn a_thread_that_gets_no_time_does_not_give_way_and_one_that_may_not_give_way_either() {
         assert!(!finds_time(Urgency::Background, || false));
+        assert!(!finds_time(Urgency::Awaited, || unreachable!("it is not asked")));
         let began = Instant::now();
         let (held, hold) = mpsc::channel::<()>();
         // Like a thread that the system keeps waiting.
-        assert!(!finds_time(Urgency::Awaited, move || hold.recv().is_err()));
-        assert!(began.elapsed() >= PROBE * 4);
+        assert!(!finds_time(Urgency::Background, move || hold.recv().is_err()));
+        assert!(began.elapsed() >= PROBE * IDLE_PART);
         drop(held);
         assert!(ran_for(Duration::from_millis(1), Duration::from_secs(60)));
         assert!(!ran_for(Duration::from_secs(60), Duration::from_millis(1)));
