@@ -65,25 +65,25 @@ impl Cage {
         Self { rules: Arc::new(rules) }
     }
 
-    /// Confines the calling thread for good. A driver of devices opens files of its own while models run: with one, `files` is false and
-    /// only system calls are refused.
-    pub fn enter(&self, files: bool) {
-        for error in self.rules.enter(files) {
-            tracing::error!(%error, "a thread of models is not confined");
+    /// Confines the calling thread for good; where that fails, no model may run on it. A driver of devices opens files of its own while
+    /// models run, and speaks to its services: with one, `files` is false and only system calls are refused.
+    pub fn enter(&self, files: bool) -> io::Result<()> {
+        let failed = self.rules.enter(files);
+        if failed.is_empty() {
+            return Ok(());
         }
+        let text = format!("a thread of models cannot be confined: {}", failed.join("; "));
+        Err(io::Error::other(text))
     }
 
     /// Runs this on a thread of its own that is confined, and waits for it. An error if there can be no such thread, or if it panicked.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         std::thread::scope(|scope| {
-            let confined = || {
-                self.enter(true);
-                work()
-            };
+            let confined = || self.enter(true).map(|()| work());
             let thread = std::thread::Builder::new()
                 .name("model-code".to_owned())
                 .spawn_scoped(scope, confined)?;
-            thread.join().map_err(|_| io::Error::other("it panicked"))
+            thread.join().map_err(|_| io::Error::other("it panicked"))?
         })
     }
 }

@@ -124,7 +124,9 @@ pub(crate) fn release(parts: ThreadParts, unwanted: Vec<Box<dyn LoadedModel>>) -
     let name = format!("{}-release", parts.shared.device);
     std::thread::Builder::new().name(name).spawn(move || {
         // A compiled package has code that runs as it goes.
-        parts.confine();
+        if let Err(error) = parts.confine() {
+            tracing::error!(device = %parts.shared.device, %error, "models leave on a thread that is not confined");
+        }
         drop(unwanted);
         release_memory(&parts);
     })
@@ -157,9 +159,10 @@ impl Loader {
         }
         priority::lower(self.task.urgency);
         // With all threads that it starts; and models that come to nothing end here.
-        self.parts.confine();
+        let confined = self.parts.confine();
+        let confined = confined.map_err(|error| Fault::from(BackendError::Load(error.to_string())));
         let began = self.parts.clock.now();
-        let result = runtime(&self.task.spec).and_then(|spec| {
+        let result = confined.and_then(|()| runtime(&self.task.spec)).and_then(|spec| {
             let loaded = caught(|| self.instances(&spec));
             let (instances, profile) = loaded.map_err(Fault::from)?;
             let took = self.parts.clock.now().saturating_duration_since(began);

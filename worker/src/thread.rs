@@ -50,9 +50,9 @@ pub(crate) struct ThreadParts {
 
 impl ThreadParts {
     /// The calling thread is about to load or run models.
-    pub(crate) fn enter_thread(&self) {
+    pub(crate) fn enter_thread(&self) -> std::io::Result<()> {
         self.enter_backends();
-        self.confine();
+        self.confine()
     }
 
     /// The same on a thread that a confined one has started.
@@ -61,10 +61,9 @@ impl ThreadParts {
     }
 
     /// Code of models is about to run on the calling thread.
-    pub(crate) fn confine(&self) {
-        if let Some(cage) = &self.cage {
-            cage.enter(self.shared.device.kind == DeviceKind::Cpu);
-        }
+    pub(crate) fn confine(&self) -> std::io::Result<()> {
+        let Some(cage) = &self.cage else { return Ok(()) };
+        cage.enter(self.shared.device.kind == DeviceKind::Cpu)
     }
 
     /// Whether some runtime could have the calling thread leave processors to all others.
@@ -135,7 +134,11 @@ pub(crate) fn start(id: ThreadId, parts: ThreadParts) -> std::io::Result<Started
         if let Some(core) = parts.pin.clone().and_then(|mut cores| cores.nth(id.place)) {
             affinity::pin(core);
         }
-        parts.enter_thread();
+        if let Err(error) = parts.enter_thread() {
+            // It ends, as one that has crashed.
+            tracing::error!(device = %parts.shared.device, %error, "a device thread does not start");
+            return;
+        }
         let (models, link) = (HashMap::new(), own);
         Runner {
             id,

@@ -1,10 +1,13 @@
 //! What a confined thread can do, and what no other thread loses by it.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::ErrorKind,
     net::{TcpListener, TcpStream},
-    os::unix::net::UnixStream,
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
     path::Path,
     process::Command,
 };
@@ -132,17 +135,47 @@ fn a_confined_thread_reaches_no_network_and_starts_no_program() {
 fn a_thread_beside_a_driver_keeps_its_files() {
     let bed = Bed::new();
     let (cage, at) = (bed.cage.clone(), bed.at("data/pepper"));
+    let socket = bed.at("service");
+    let _service = UnixListener::bind(&socket).unwrap();
     let tried = std::thread::spawn(move || {
-        cage.enter(false);
-        (
+        let kind = |error: io::Error| error.kind();
+        cage.enter(false).unwrap();
+        [
             reads(&at),
-            Command::new("/bin/true")
-                .status()
-                .map(drop)
-                .map_err(|error| error.kind()),
-        )
+            UnixStream::connect(&socket).map(drop).map_err(kind),
+            Command::new("/bin/true").status().map(drop).map_err(kind),
+        ]
     });
-    assert_eq!(tried.join().unwrap(), (Ok(()), NO));
+    assert_eq!(tried.join().unwrap(), [Ok(()), Ok(()), NO]);
+}
+
+#[test]
+fn a_confined_thread_changes_nothing_of_files_that_it_may_not_write_and_disturbs_no_other_process() {
+    let bed = Bed::new();
+    let mut other = Command::new("/bin/sleep").arg("600").spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&other);
+    let socket = bed.at("service");
+    let _service = UnixListener::bind(&socket).unwrap();
+    let open = File::open(bed.at("data/pepper")).unwrap();
+    let tried = || {
+        let kind = |error: io::Error| error.kind();
+        let killed = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        [
+            fs::set_permissions(bed.at("data/pepper"), Permissions::from_mode(0o666)).map_err(kind),
+            open.set_permissions(Permissions::from_mode(0o666)).map_err(kind),
+            open.set_modified(std::time::UNIX_EPOCH).map_err(kind),
+            std::os::unix::fs::chown(bed.at("data/pepper"), Some(1), None).map_err(kind),
+            std::os::unix::fs::symlink("elsewhere", bed.at("data/unpacked/link")).map_err(kind),
+            UnixStream::connect(&socket).map(drop).map_err(kind),
+            killed.map_err(|error| io::Error::from(error).kind()),
+        ]
+    };
+    let tried = bed.cage.run(tried);
+    let lives = other.try_wait().unwrap().is_none();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(tried.unwrap(), [NO; 7]);
+    assert!(lives);
 }
 
 #[test]
@@ -174,6 +207,19 @@ fn a_folder_with_something_private_is_not_opened_for_a_librarys_sake() {
     });
     let seen = cage.run(|| (File::open(&library).is_ok(), fs::read_dir(&beside).is_ok()));
     assert_eq!(seen.unwrap(), (true, false));
+}
+
+#[test]
+fn models_beside_what_is_private_are_read_and_it_is_not() {
+    let bed = Bed::new();
+    let cage = Cage::new(&Confinement {
+        private: bed.at("data"),
+        readable: vec![bed.folder.path().to_path_buf(), bed.at("data/models")],
+        writable: Vec::new(),
+    });
+    let names = ["elsewhere/file", "data/models/model.pt", "data/pepper"];
+    let read = cage.run(|| names.map(|name| reads(&bed.at(name))));
+    assert_eq!(read.unwrap(), [Ok(()), Ok(()), NO]);
 }
 
 #[test]
