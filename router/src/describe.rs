@@ -78,7 +78,7 @@ pub(crate) fn describe(
 
 /// The most bytes that a request of this name may have, where that may be less than its door takes: of the caller's own names alone,
 /// so that nobody learns of another's by a refusal. Who is called is looked at only for a request that is larger than the least bound
-/// there is, or says no length; a wrong credential then counts once here, and once more where it is refused.
+/// there is, or says no length. A wrong credential counts where it is refused and not here, or its count would tell what that bound is.
 pub(crate) fn request_bound(
     snapshot: &MeshSnapshot,
     parts: &RouterParts,
@@ -90,7 +90,7 @@ pub(crate) fn request_bound(
         return None;
     }
     let credential = credential();
-    let (principal, tenant) = keys::caller(snapshot, parts, &credential).ok()?;
+    let (principal, tenant) = keys::caller_ahead(snapshot, parts, &credential).ok()?;
     let target = snapshot.callable(&principal, tenant, name)?;
     snapshot.request_bounds.of_target(target)
 }

@@ -58,7 +58,11 @@ pub(crate) fn prove<'a>(
 ) -> Result<Proven<'a>, Fault> {
     let presented = credential.presented();
     let attempts = &*parts.attempts;
-    let origin = credential.address().map(|address| Origin { attempts, address });
+    let origin = credential.address().map(|address| Origin {
+        attempts,
+        address,
+        is_ahead: false,
+    });
     let proven = judge_or_wait(
         || snapshot.caller_from(presented, unix_seconds, origin),
         |refused| snapshot.credentials.book_for(presented, refused),
@@ -73,8 +77,30 @@ pub(crate) fn caller<'a>(
     parts: &RouterParts,
     credential: &Credential,
 ) -> Result<(Principal, &'a Arc<TenantEntry>), AuthError> {
+    called(snapshot, parts, credential, false)
+}
+
+/// The same ahead of a call, which judges its credential by itself: a wrong token counts there, and not here as well.
+pub(crate) fn caller_ahead<'a>(
+    snapshot: &'a MeshSnapshot,
+    parts: &RouterParts,
+    credential: &Credential,
+) -> Result<(Principal, &'a Arc<TenantEntry>), AuthError> {
+    called(snapshot, parts, credential, true)
+}
+
+fn called<'a>(
+    snapshot: &'a MeshSnapshot,
+    parts: &RouterParts,
+    credential: &Credential,
+    is_ahead: bool,
+) -> Result<(Principal, &'a Arc<TenantEntry>), AuthError> {
     let attempts = &*parts.attempts;
-    let origin = credential.address().map(|address| Origin { attempts, address });
+    let origin = credential.address().map(|address| Origin {
+        attempts,
+        address,
+        is_ahead,
+    });
     snapshot.caller_from(credential.presented(), parts.clock.unix_seconds(), origin)
 }
 

@@ -129,6 +129,8 @@ pub struct Origin<'a> {
     pub attempts: &'a Attempts,
     /// The other end of the connection.
     pub address: IpAddr,
+    /// Whether the same request's credential is judged once more, and counts then. Even so none is checked beyond the bound.
+    pub is_ahead: bool,
 }
 
 impl Attempts {

@@ -306,6 +306,7 @@ fn a_token_that_no_key_is_there_for_counts_as_a_wrong_one_only_where_one_was_tri
         let origin = Origin {
             attempts: &attempts,
             address: [10, 0, 0, 1].into(),
+            is_ahead: false,
         };
         let shown = Presented::Bearer(token);
         bed.known

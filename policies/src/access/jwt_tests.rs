@@ -913,6 +913,7 @@ fn right_tokens_in_any_number_count_for_nobody_and_wrong_ones_up_to_the_bound() 
         let origin = Origin {
             attempts: &attempts,
             address: address.into(),
+            is_ahead: false,
         };
         credentials.authenticate_from(Presented::Bearer(token), NOW, Some(origin))
     };
@@ -948,4 +949,28 @@ fn right_tokens_in_any_number_count_for_nobody_and_wrong_ones_up_to_the_bound() 
     }
     assert_eq!(from(HERE, &wrong[0].0), Err(AuthError::Invalid));
     assert_eq!(from(HERE, &wrong[0].0), Err(AuthError::TooManyTokens(each)));
+}
+
+#[test]
+fn a_token_that_is_judged_ahead_counts_once_and_is_not_checked_beyond_the_bound() {
+    let clock = Arc::new(ManualClock::at(NOW));
+    let (credentials, attempts) = (mesh(), Attempts::new(clock));
+    let token = hmac(b"thirty-two bytes of wrong secret").token(&claims());
+    let judged = |is_ahead| {
+        let origin = Origin {
+            attempts: &attempts,
+            address: [10, 0, 0, 1].into(),
+            is_ahead,
+        };
+        credentials
+            .authenticate_from(Presented::Bearer(&token), NOW, Some(origin))
+            .map(drop)
+    };
+    for number in 0..BURST {
+        assert_eq!(judged(true), Err(AuthError::Invalid), "{number}");
+        assert_eq!(judged(false), Err(AuthError::Invalid), "{number}");
+    }
+    for is_ahead in [true, false] {
+        assert!(matches!(judged(is_ahead), Err(AuthError::TooManyTokens(_))));
+    }
 }

@@ -438,7 +438,8 @@ impl Credentials {
             Err(AuthError::UnknownKey | AuthError::KeysUnavailable) => is_tried.get(),
             Err(_) => true,
         };
-        if !is_wrong && let Some(taken) = taken {
+        let counts = is_wrong && !origin.is_some_and(|origin| origin.is_ahead);
+        if !counts && let Some(taken) = taken {
             taken.give_back();
         }
         checked
