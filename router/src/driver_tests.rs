@@ -195,6 +195,56 @@ fn inputs_and_outputs_on_a_device_are_copied_without_holding_up_others() {
 }
 
 #[test]
+fn a_request_is_refused_at_its_deadline_though_a_driver_never_comes_back() {
+    run(async {
+        let slow = Slow::new();
+        slow.register().await.unwrap();
+        let region = |at| RegionInput {
+            at,
+            name: "x".into(),
+            datatype: DataType::Int32,
+            shape: Shape::from_slice(&[1, 2]),
+            span: span(0, 8),
+        };
+        let output = RegionOutput {
+            name: "y".into(),
+            span: span(16, 16),
+        };
+        // Deadlines are of the clock that goes on, and what ends at them is of the one that is paused: the second is further off than
+        // the first has let that go on.
+        let calls = [
+            (vec![region(0)], Vec::new(), Duration::from_secs(1)),
+            (Vec::new(), vec![output], Duration::from_secs(60)),
+        ];
+        for (inputs, outputs, timeout) in calls {
+            let mut call = slow.bed.call("acme", "digits");
+            call.timeout = Some(timeout);
+            if !inputs.is_empty() {
+                call.request.inputs.clear();
+            }
+            let writes = !outputs.is_empty();
+            call.request.regions = InRegions { inputs, outputs }.boxed();
+            let device = async {
+                if writes {
+                    slow.bed.job().await;
+                    slow.bed.answer_all();
+                }
+                slow.gate.reached.notified().await;
+                // A thread that waits keeps paused time from going on by itself.
+                tokio::time::advance(timeout * 10).await;
+            };
+            let (fault, ()) = tokio::join!(slow.bed.refusal(call), device);
+            assert_eq!(fault.class, FaultClass::DeadlineExceeded, "{fault}");
+            assert!(slow.bed.is_at_rest());
+        }
+        // Those that were held, and what closes the memory.
+        for _ in 0..3 {
+            slow.go.send(()).unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_caller_that_leaves_while_a_driver_copies_gives_back_all_that_it_has() {
     run(async {
         let slow = Slow::new();

@@ -9,7 +9,13 @@ use mesh_actors::Permit;
 use mesh_policies::limits::Admission;
 use mesh_types::{Answers, Classes, Deadline, Fault, InferResponse, JobOutcome, StageTimings, Tensor};
 
-use crate::{Account, Completed, WorkerReply, cache::recall::Told, graph::Manner, place::OnDevice, regions::Landing};
+use crate::{
+    Account, Completed, WorkerReply,
+    cache::recall::Told,
+    graph::Manner,
+    place::OnDevice,
+    regions::{self, Landing},
+};
 
 /// A request on a device.
 pub(crate) struct InFlight {
@@ -76,6 +82,7 @@ impl InFlight {
             let answered = tokio::time::timeout_at(deadline, self.reply).await;
             answered.unwrap_or_else(|_| Err(Fault::deadline("while the model was running or waiting to run")))
         };
+        let deadline = self.deadline;
         let JobOutcome { outputs, timings } = answered?;
         note(account, &timings);
         drop((self.permits, self.place));
@@ -85,7 +92,7 @@ impl InFlight {
             classes.put_into(&mut response.outputs)?;
         }
         if let Some(landing) = self.landing {
-            response = landing.put_out_of(response).await?;
+            response = regions::in_time(deadline, landing.put_out_of(response)).await?;
         }
         Ok(Box::new(Completed {
             response,

@@ -70,8 +70,9 @@ impl Versioned {
         })
     }
 
-    /// The same on a thread that may wait, for as long as a driver takes.
+    /// The same on a thread that may wait for a driver; the request waits until its deadline.
     pub(crate) async fn read_elsewhere(mut self: Box<Self>, pipeline: &Pipeline) -> Result<WithInputs, Fault> {
+        let deadline = self.in_time(pipeline)?;
         let (regions, tenant) = (pipeline.parts.regions.clone(), self.tenant.id.clone());
         let mut request = std::mem::take(&mut self.call.request);
         let read = regions::may_wait(move || {
@@ -79,7 +80,7 @@ impl Versioned {
             let landing = regions.take_in(&tenant, *what, &mut request)?;
             Ok((request, landing))
         });
-        let (request, landing) = read.await?;
+        let (request, landing) = regions::in_time(deadline, read).await?;
         self.call.request = request;
         Ok(WithInputs {
             versioned: *self,

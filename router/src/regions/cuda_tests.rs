@@ -11,10 +11,11 @@ use mesh_types::{
     TenantId, Tensor, Version,
 };
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use super::{
-    CudaRegion, CudaRegistration, DeviceHandle, DeviceMemory, DeviceObject, HANDLE_BYTES, MAX_REGIONS_PER_TENANT,
-    MemoryKind, RegionError, Regions, RegionsConfig, Registration,
+    CudaRegion, CudaRegistration, DeviceHandle, DeviceMemory, DeviceObject, HANDLE_BYTES, MAX_DRIVER_WAITS,
+    MAX_REGIONS_PER_TENANT, MemoryKind, RegionError, Regions, RegionsConfig, Registration, may_wait_among,
 };
 
 type Bytes = Arc<Mutex<Vec<u8>>>;
@@ -295,4 +296,41 @@ fn a_tenant_has_so_many_regions_of_both_kinds_together_and_not_one_more() {
     );
     assert_eq!(bed.ever(), MAX_REGIONS_PER_TENANT, "one too many is not even opened");
     assert_eq!(bed.open(), MAX_REGIONS_PER_TENANT);
+}
+
+#[tokio::test]
+async fn so_many_wait_for_drivers_at_a_time_and_one_more_when_one_is_done() {
+    let places = Arc::new(Semaphore::new(MAX_DRIVER_WAITS));
+    let (begun, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let (go, held) = std::sync::mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let wait = || {
+        let (begun, held) = (begun.clone(), held.clone());
+        may_wait_among(places.clone(), move || {
+            begun.send(()).unwrap();
+            held.lock().recv().unwrap();
+            Ok(())
+        })
+    };
+    let mut running: Vec<_> = (0..MAX_DRIVER_WAITS).map(|_| Box::pin(wait())).collect();
+    for wait in &mut running {
+        assert!(futures::poll!(wait.as_mut()).is_pending());
+        heard.recv().await.unwrap();
+    }
+    let mut more = Box::pin(wait());
+    assert!(futures::poll!(more.as_mut()).is_pending());
+    assert_eq!(places.available_permits(), 0);
+    // Who leaves before it begins has no thread; who leaves after that keeps it.
+    drop(wait());
+    drop(running.pop());
+    assert!(heard.try_recv().is_err());
+    go.send(()).unwrap();
+    let begun = async {
+        heard.recv().await.unwrap();
+        for _ in 0..MAX_DRIVER_WAITS {
+            go.send(()).unwrap();
+        }
+    };
+    let (done, ()) = tokio::join!(more, begun);
+    done.unwrap();
 }

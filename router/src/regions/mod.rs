@@ -28,19 +28,46 @@ pub use object::RESERVED_KEY_PREFIX;
 pub use registry::{MAX_REGIONS, MAX_REGIONS_PER_TENANT, Region, Regions, RegionsConfig, Registration};
 pub(crate) use transfer::Landing;
 
-use mesh_types::{Fault, TenantId};
+use std::sync::{Arc, LazyLock};
+
+use mesh_types::{Deadline, Fault, TenantId};
+use tokio::sync::Semaphore;
+
+use crate::{Credential, RouterHandle, keys};
+
+/// Threads that wait for devices' drivers at a time, in the whole process. Who comes then waits for a place without a thread, and gives
+/// it up by leaving; one whose work has begun keeps it until the driver is done.
+const MAX_DRIVER_WAITS: usize = 64;
+static DRIVER_WAITS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAX_DRIVER_WAITS)));
 
 /// Runs what waits for a device's driver on a thread that may: a router's own thread has other requests.
 pub(crate) async fn may_wait<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RegionError> + Send + 'static,
 ) -> Result<T, Fault> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Ok(done?),
-        Err(_) => Err(Fault::internal("what was asked of a device's driver has failed")),
-    }
+    may_wait_among(DRIVER_WAITS.clone(), work).await
 }
 
-use crate::{Credential, RouterHandle, keys};
+/// The wait of a request for a driver, which ends at its deadline; what the driver has begun goes on, and nobody is told of it.
+pub(crate) async fn in_time<T>(deadline: Deadline, copied: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let copied = tokio::time::timeout_at(deadline.instant().into(), copied).await;
+    copied.unwrap_or_else(|_| Err(Fault::deadline("while a device's driver copied its tensors")))
+}
+
+async fn may_wait_among<T: Send + 'static>(
+    places: Arc<Semaphore>,
+    work: impl FnOnce() -> Result<T, RegionError> + Send + 'static,
+) -> Result<T, Fault> {
+    let failed = || Fault::internal("what was asked of a device's driver has failed");
+    let place = places.acquire_owned().await.map_err(|_| failed())?;
+    let work = move || {
+        let _place = place;
+        work()
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(failed()),
+    }
+}
 
 impl RouterHandle {
     /// Whether callers may use shared memory at all.
