@@ -72,7 +72,10 @@ impl Cage {
         if failed.is_empty() {
             return Ok(());
         }
-        let text = format!("a thread of models cannot be confined: {}", failed.join("; "));
+        let text = format!(
+            "a thread of models cannot be confined ({}): let the system allow it, or start the mesh with --unconfined-models",
+            failed.join("; ")
+        );
         Err(io::Error::other(text))
     }
 

@@ -124,10 +124,13 @@ pub(crate) fn release(parts: ThreadParts, unwanted: Vec<Box<dyn LoadedModel>>) -
     let name = format!("{}-release", parts.shared.device);
     std::thread::Builder::new().name(name).spawn(move || {
         // A compiled package has code that runs as it goes.
-        if let Err(error) = parts.confine() {
-            tracing::error!(device = %parts.shared.device, %error, "models leave on a thread that is not confined");
+        match parts.confine() {
+            Ok(()) => drop(unwanted),
+            Err(error) => {
+                tracing::error!(device = %parts.shared.device, %error, "models that are gone keep their memory");
+                std::mem::forget(unwanted);
+            }
         }
-        drop(unwanted);
         release_memory(&parts);
     })
 }

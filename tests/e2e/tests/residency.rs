@@ -140,12 +140,20 @@ impl Askers {
         Self { tasks, stop, answered }
     }
 
-    /// Waits until so many more requests are answered, or all callers have failed.
-    async fn go_on_for(&self, requests: u64) -> anyhow::Result<()> {
+    /// Waits until so many more requests are answered; a caller that fails meanwhile is the error.
+    async fn go_on_for(&mut self, requests: u64) -> anyhow::Result<()> {
         let goal = *self.answered.borrow() + requests;
         let mut answered = self.answered.subscribe();
-        tokio::time::timeout(PATIENCE, answered.wait_for(|answered| *answered >= goal)).await??;
-        Ok(())
+        tokio::select! {
+            waited = tokio::time::timeout(PATIENCE, answered.wait_for(|answered| *answered >= goal)) => {
+                waited??;
+                Ok(())
+            }
+            Some(ended) = self.tasks.join_next() => {
+                ended??;
+                anyhow::bail!("a caller has ended before it was told to")
+            }
+        }
     }
 
     async fn end(self) -> anyhow::Result<Vec<Seen>> {
@@ -230,7 +238,7 @@ async fn a_label_is_switched_a_hundred_times_under_load_and_everybody_gets_what_
     })
     .await?;
     let began = Instant::now();
-    let label = Askers::begin(&caller, "front", 48);
+    let mut label = Askers::begin(&caller, "front", 48);
     let fixed = [1, 2].map(|version| Askers::begin(&caller, &format!("m/versions/{version}"), 8));
     let mut named = vec![Named {
         version: 1,

@@ -58,9 +58,9 @@ fn damaged(_: impl std::error::Error) -> BackendError {
 /// What went wrong while a file was unpacked: the disk below, or the archive.
 fn unpacking(error: &io::Error) -> BackendError {
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge | ErrorKind::WriteZero => {
-            load("there is no room to unpack the package: make room in the folder for temporary files")
-        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge | ErrorKind::WriteZero => load(
+            "there is no room to unpack the package: make room where that is done, which of a mesh is its data folder",
+        ),
         ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof | ErrorKind::Other => {
             damaged(error)
         }
