@@ -17,8 +17,10 @@ pub mod graph;
 pub mod limits;
 pub mod placement;
 pub mod request_bounds;
+mod shards;
 pub mod signing;
 pub mod snapshot;
+pub mod tenants;
 pub mod traffic;
 
 pub use access::{
@@ -31,4 +33,5 @@ pub use limits::{Admission, LimitError, Limiter, Limits, Rate, TenantLimits};
 pub use request_bounds::RequestBounds;
 pub use signing::{PublicKey, Signature, SigningError, SigningKey};
 pub use snapshot::{MeshSnapshot, ModelEntry, Target, TenantEntry, VersionEntry, VersionPhase};
+pub use tenants::Tenants;
 pub use traffic::{Arm, CacheRule, Route};

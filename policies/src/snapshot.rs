@@ -22,6 +22,7 @@ use crate::{
     authorization::{Action, Authorization},
     graph::Plan,
     limits::TenantLimits,
+    tenants::Tenants,
     traffic::Route,
 };
 
@@ -36,17 +37,18 @@ pub struct MeshSnapshot {
     pub authorization: Authorization,
     /// How large requests may be.
     pub request_bounds: RequestBounds,
-    tenants: HashMap<TenantId, Arc<TenantEntry>>,
+    tenants: Tenants,
     ensembles: HashMap<ModelVersionKey, Arc<VersionEntry>>,
 }
 
 impl MeshSnapshot {
     /// Puts the parts together; of two entries for one tenant the later stays.
     pub fn new(revision: u64, credentials: Credentials, tenants: impl IntoIterator<Item = TenantEntry>) -> Self {
-        let tenants = tenants
-            .into_iter()
-            .map(|entry| (entry.id.clone(), Arc::new(entry)))
-            .collect();
+        Self::of(revision, credentials, tenants.into_iter().collect())
+    }
+
+    /// The same with tenants that another snapshot may share.
+    pub fn of(revision: u64, credentials: Credentials, tenants: Tenants) -> Self {
         Self {
             revision,
             credentials,
@@ -55,6 +57,11 @@ impl MeshSnapshot {
             tenants,
             ensembles: HashMap::new(),
         }
+    }
+
+    /// All tenants, for a snapshot that follows this one.
+    pub fn all_tenants(&self) -> &Tenants {
+        &self.tenants
     }
 
     /// The same with these ensembles, for who looks at them from outside; requests reach them by their tenants' targets.
@@ -112,7 +119,7 @@ impl MeshSnapshot {
 
     /// Every tenant, in no order.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<TenantEntry>> {
-        self.tenants.values()
+        self.tenants.iter()
     }
 
     /// Who is calling, with the right to infer, and the tenant it belongs to.

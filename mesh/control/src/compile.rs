@@ -10,8 +10,8 @@ use std::{
 };
 
 use mesh_policies::{
-    Arm, Credentials, MeshSnapshot, ModelEntry, Pepper, RequestBounds, Route, Target, TenantEntry, VersionEntry,
-    graph::Plan,
+    Arm, Credentials, MeshSnapshot, ModelEntry, Pepper, RequestBounds, Route, Target, TenantEntry, Tenants,
+    VersionEntry, graph::Plan,
 };
 use mesh_resources::{ArmSpec, EndpointSpec, Isolation, LabelMoves};
 use mesh_types::{
@@ -23,6 +23,7 @@ use crate::{
     fleet::FleetReport,
     limits,
     records::{ModelName, ModelRecord, Records, VersionRecord},
+    reuse,
     standing::{Standing, Standings, Trouble, standings},
 };
 
@@ -41,6 +42,8 @@ pub struct Compiled {
     /// The last serial of an endpoint's cache.
     serial: u64,
     authorized: authorization::Compiled,
+    /// Whether all of it is of one compilation: what begins with another's snapshot alone is not.
+    whole: bool,
 }
 
 impl Compiled {
@@ -63,7 +66,8 @@ pub fn compile(
 ) -> Compiled {
     let mut standings = standings(records, report, trouble);
     let models = ensembles::in_order(records, &mut standings, &previous.models, |name, record, standings| {
-        model(name, record, standings, previous.models.get(name))
+        let former = previous.models.get(name);
+        reuse::model(model(name, record, standings, former), former)
     });
     let desk = Desk {
         records,
@@ -78,25 +82,38 @@ pub fn compile(
             let before = previous.routes.get(name).map(Arc::as_ref);
             let mut route = desk.route(name, spec, before);
             route.cache = caching::rule(&route, spec, before, &mut serial);
-            (name.clone(), Arc::new(route))
+            (name.clone(), reuse::route(route, previous.routes.get(name)))
         })
         .collect();
     // Parsing keys and remembering verified tokens is worth keeping while the records stay the same.
     let known = previous.snapshot.revision == records.revision && records.revision != 0;
-    let credentials: Credentials = if known {
-        previous.snapshot.credentials.clone()
-    } else {
-        credentials::compile(records, pepper, &previous.snapshot.credentials)
+    let former = &previous.snapshot;
+    let since = records.since.as_ref();
+    let since = since.filter(|since| previous.whole && since.revision == former.revision && since.revision != 0);
+    let credentials: Credentials = match since {
+        _ if known => former.credentials.clone(),
+        Some(since) => credentials::follow(records, since, &former.credentials),
+        None => credentials::compile(records, pepper, &former.credentials),
     };
     let authorization = if known {
         previous.snapshot.authorization.clone()
     } else {
         authorization::compile(records, &previous.authorized)
     };
-    let tenants = tenants(records, pepper, &models, &routes);
+    let touched = (since.is_some() || known && previous.whole).then(|| {
+        let since = since.filter(|_| !known);
+        reuse::touched(since, (&models, &previous.models), (&routes, &previous.routes))
+    });
+    let tenants = match &touched {
+        None => tenants(records, pepper, &models, &routes, None).into_iter().collect(),
+        Some(touched) => {
+            let entries = tenants(records, pepper, &models, &routes, Some(touched));
+            followed(former.all_tenants(), touched, entries)
+        }
+    };
     Compiled {
         snapshot: Arc::new(
-            MeshSnapshot::new(records.revision, credentials, tenants)
+            MeshSnapshot::of(records.revision, credentials, tenants)
                 .with_ensembles(ensembles_of(&models))
                 .with_authorization(authorization.clone())
                 .with_request_bounds(request_bounds(records)),
@@ -106,7 +123,16 @@ pub fn compile(
         models,
         routes,
         serial,
+        whole: true,
     }
+}
+
+/// The former tenants with these entries in the place of those that are touched.
+fn followed(former: &Tenants, touched: &BTreeSet<TenantId>, entries: Vec<TenantEntry>) -> Tenants {
+    let mut tenants = former.clone();
+    touched.iter().for_each(|tenant| tenants.remove(tenant));
+    entries.into_iter().for_each(|entry| tenants.insert(entry));
+    tenants
 }
 
 /// How large requests of models may be.
@@ -331,15 +357,22 @@ fn nothing(owner: &TenantId, model: &ModelId) -> ModelEntry {
     }
 }
 
+/// The entries of all tenants, or only of those that are named and there.
 fn tenants(
     records: &Records,
     pepper: &Pepper,
     models: &BTreeMap<ModelName, Arc<ModelEntry>>,
     routes: &BTreeMap<RouteName, Arc<Route>>,
+    only: Option<&BTreeSet<TenantId>>,
 ) -> Vec<TenantEntry> {
-    let mut targets: BTreeMap<&TenantId, HashMap<String, Target>> =
-        records.tenants.keys().map(|tenant| (tenant, HashMap::new())).collect();
-    let mut limits = limits::of_tenants(records, pepper);
+    let mut targets: BTreeMap<&TenantId, HashMap<String, Target>> = match only {
+        None => records.tenants.keys().map(|tenant| (tenant, HashMap::new())).collect(),
+        Some(only) => {
+            let there = only.iter().filter(|tenant| records.tenants.contains_key(*tenant));
+            there.map(|tenant| (tenant, HashMap::new())).collect()
+        }
+    };
+    let mut limits = limits::of_tenants(records, pepper, only);
     // The first to take a name keeps it: own endpoints, own models, granted models.
     let mut offer = |tenant: &TenantId, name: &str, target: Target| {
         if let Some(targets) = targets.get_mut(tenant) {

@@ -175,8 +175,18 @@ impl Control {
         }
     }
 
-    /// Reads the records; whether it could.
+    /// Reads the records, or only what has changed where the rest is known; whether it could.
     async fn read(&self, state: &mut State) -> bool {
+        let (registry, known) = (self.registry.clone(), state.records.revision);
+        if known != 0 {
+            let changes = tokio::task::spawn_blocking(move || registry.changes(known));
+            // Otherwise all of them are read, which also says what is wrong.
+            if let Ok(Ok(Some(changes))) = changes.await
+                && state.records.follow(changes)
+            {
+                return true;
+            }
+        }
         let registry = self.registry.clone();
         let all = tokio::task::spawn_blocking(move || registry.all());
         match all.await {

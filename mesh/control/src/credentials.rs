@@ -12,19 +12,49 @@ use mesh_policies::{
 use mesh_resources::{ApiKeySpec, CertificateIdentity, ClientCertificateSpec, IssuerKeySpec, IssuerSpec, JwksSpec};
 use mesh_types::{KeyId, MAX_ISSUER_KEYS, TenantId};
 
-use crate::records::Records;
+use crate::{records::Records, since::Since};
 
 pub(crate) fn compile(records: &Records, pepper: &Pepper, previous: &Credentials) -> Credentials {
     let mut credentials = Credentials::new(pepper.clone());
-    for ((tenant, key), spec) in &records.keys {
-        match api_key(tenant, key, spec) {
-            Some(entry) => {
-                let last_use = previous.last_use(&entry);
-                credentials = credentials.with_used_key(entry, last_use);
-            }
-            None => tracing::error!(%tenant, %key, "the hash of an API key cannot be read: nobody gets in with it"),
+    for (name, spec) in &records.keys {
+        credentials = with_key(credentials, name, spec, previous);
+    }
+    with_issuers(with_certificates(credentials, records), records, previous)
+}
+
+/// The same from those that were compiled from the records at the revision that these know what is other since: only that is looked at.
+pub(crate) fn follow(records: &Records, since: &Since, previous: &Credentials) -> Credentials {
+    let mut credentials = previous.clone();
+    for name in &since.keys {
+        credentials = credentials.without_key(&name.0, &name.1);
+        if let Some(spec) = records.keys.get(name) {
+            credentials = with_key(credentials, name, spec, previous);
         }
     }
+    if since.certificates {
+        credentials = with_certificates(credentials.without_certificates(), records);
+    }
+    if since.issuers {
+        credentials = with_issuers(credentials.without_issuers(), records, previous);
+    }
+    credentials
+}
+
+fn with_key(
+    credentials: Credentials,
+    (tenant, key): &(TenantId, KeyId),
+    spec: &ApiKeySpec,
+    previous: &Credentials,
+) -> Credentials {
+    let Some(entry) = api_key(tenant, key, spec) else {
+        tracing::error!(%tenant, %key, "the hash of an API key cannot be read: nobody gets in with it");
+        return credentials;
+    };
+    let last_use = previous.last_use(&entry);
+    credentials.with_used_key(entry, last_use)
+}
+
+fn with_certificates(mut credentials: Credentials, records: &Records) -> Credentials {
     for ((tenant, name), spec) in &records.certificates {
         match certificate(tenant, name, spec) {
             Some(entry) => credentials = credentials.with_certificate(entry),
@@ -33,6 +63,10 @@ pub(crate) fn compile(records: &Records, pepper: &Pepper, previous: &Credentials
             }
         }
     }
+    credentials
+}
+
+fn with_issuers(mut credentials: Credentials, records: &Records, previous: &Credentials) -> Credentials {
     for (name, spec) in &records.issuers {
         credentials = credentials.with_issuer(issuer(name, spec, previous));
     }

@@ -30,7 +30,7 @@ pub(crate) fn in_order(
     records: &Records,
     standings: &mut Standings,
     previous: &Models,
-    mut compile: impl FnMut(&ModelName, &ModelRecord, &Standings) -> ModelEntry,
+    mut compile: impl FnMut(&ModelName, &ModelRecord, &Standings) -> Arc<ModelEntry>,
 ) -> Models {
     let mut models = Models::new();
     let mut waiting: Vec<(&ModelName, &ModelRecord)> = Vec::new();
@@ -38,7 +38,7 @@ pub(crate) fn in_order(
         if record.versions.values().any(is_ensemble) {
             waiting.push((name, record));
         } else {
-            models.insert(name.clone(), Arc::new(compile(name, record, standings)));
+            models.insert(name.clone(), compile(name, record, standings));
         }
     }
     let mut add = |models: &mut Models, name: &ModelName, record: &ModelRecord| {
@@ -54,7 +54,7 @@ pub(crate) fn in_order(
             let standing = around.standing(version, before.map(AsRef::as_ref));
             standings.insert(ModelVersionKey::clone(&version.key), standing);
         }
-        models.insert(name.clone(), Arc::new(compile(name, record, standings)));
+        models.insert(name.clone(), compile(name, record, standings));
     };
     // Each round adds at least one model, or does without more of what is named. What is kept off names nothing that must be there: its
     // graph is only shown.

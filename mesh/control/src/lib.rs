@@ -26,6 +26,8 @@ mod fleet;
 mod limits;
 mod plan;
 mod records;
+mod reuse;
+mod since;
 mod standing;
 
 pub use compile::{Compiled, compile};

@@ -2,7 +2,7 @@
 //!
 //! What is limited gets a word that tells callers which quotas are one: opaque, and the same after every compilation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_policies::{
     Pepper,
@@ -13,11 +13,21 @@ use mesh_types::TenantId;
 
 use crate::records::Records;
 
-/// Every tenant's limits, with those of its keys and endpoints and of the models that it may call.
-pub(crate) fn of_tenants(records: &Records, pepper: &Pepper) -> BTreeMap<TenantId, TenantLimits> {
-    let tenants = records.tenants.iter();
-    let own = tenants.map(|(tenant, spec)| (tenant.clone(), of_tenant(pepper, tenant, spec)));
-    let mut all: BTreeMap<TenantId, TenantLimits> = own.collect();
+/// Tenants' limits, with those of their keys and endpoints and of the models that they may call: of all tenants, or only of those that
+/// are named.
+pub(crate) fn of_tenants(
+    records: &Records,
+    pepper: &Pepper,
+    only: Option<&BTreeSet<TenantId>>,
+) -> BTreeMap<TenantId, TenantLimits> {
+    let own = |(tenant, spec): (&TenantId, &TenantSpec)| (tenant.clone(), of_tenant(pepper, tenant, spec));
+    let mut all: BTreeMap<TenantId, TenantLimits> = match only {
+        None => records.tenants.iter().map(own).collect(),
+        Some(only) => {
+            let there = only.iter().filter_map(|tenant| records.tenants.get_key_value(tenant));
+            there.map(own).collect()
+        }
+    };
     let mut add =
         |tenant: &TenantId, name: &str, spec: &LimitsSpec, add: &dyn Fn(TenantLimits, Limits, &str) -> TenantLimits| {
             if *spec != LimitsSpec::default()
@@ -157,7 +167,7 @@ mod tests {
             spec.limits.concurrency = Some(1);
         }
         let records = records(1, &[a_tenant("acme"), a_tenant("globex"), a_tenant("other"), model]);
-        let all = of_tenants(&records, &Pepper::default());
+        let all = of_tenants(&records, &Pepper::default(), None);
         let limited = |name: &str| all[name].is_limited();
         assert!(limited("acme") && limited("globex") && !limited("other"));
     }

@@ -15,6 +15,8 @@ use mesh_types::{
     ModelVersionKey, TenantId, Version, VersionSelector,
 };
 
+use crate::since::Since;
+
 /// A model's full name: its owner and its own.
 pub type ModelName = (TenantId, ModelId);
 
@@ -39,6 +41,8 @@ pub struct Records {
     pub policies: BTreeMap<String, Arc<str>>,
     /// Versions that a label, a default, an endpoint or a step of an ensemble names.
     named: BTreeSet<(ModelName, Version)>,
+    /// What is other than at the revision before, where that is known.
+    pub(crate) since: Option<Since>,
 }
 
 /// A model and its versions.
@@ -168,7 +172,9 @@ impl Records {
 
     /// Leaves out the versions that no policy keeps, except those that something names. An ensemble that is left out names
     /// nothing, and what one names may be an ensemble that names something itself.
-    fn apply_policies(&mut self) {
+    pub(crate) fn apply_policies(&mut self) {
+        let versions = self.models.values_mut().flat_map(|model| model.versions.values_mut());
+        versions.for_each(|version| version.left_out = false);
         self.named = self.named();
         // Each round names at least one more version, or is the last.
         loop {
@@ -251,7 +257,7 @@ impl Records {
         newest || self.named.contains(&(name, key.version))
     }
 
-    fn add(&mut self, resource: Resource) -> Option<()> {
+    pub(crate) fn add(&mut self, resource: Resource) -> Option<()> {
         let key = resource.key().ok()?;
         let name = key.name.as_str();
         match resource.spec {

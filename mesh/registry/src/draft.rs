@@ -26,6 +26,17 @@ pub(crate) fn store_key(key: &ResourceKey) -> String {
     }
 }
 
+/// The resource that an entry of the store is of, by its key.
+pub(crate) fn resource_key(key: &str) -> Option<ResourceKey> {
+    if let Ok(key) = key.parse::<ResourceKey>()
+        && key.kind != Kind::ModelVersion
+    {
+        return Some(key);
+    }
+    let (model, number) = key.rsplit_once('/')?;
+    format!("{model}/{}", number.parse::<u32>().ok()?).parse().ok()
+}
+
 /// The prefix of the store's keys of a kind, or of a tenant's resources of a kind.
 pub(crate) fn prefix(kind: Kind, tenant: Option<&str>) -> String {
     match tenant {
@@ -100,5 +111,33 @@ impl Draft<'_> {
         let entries = entries.iter().filter(|(_, stored)| has(stored));
         let resources: Result<Vec<_>, _> = entries.map(|(key, stored)| read(key, stored)).collect();
         Ok(resources?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_the_store_reads_back() {
+        for text in [
+            "Tenant/acme",
+            "ApiKey/acme/abc",
+            "Endpoint/acme/front",
+            "ModelVersion/acme/m/3",
+            "Policy/one",
+        ] {
+            let key: ResourceKey = text.parse().unwrap();
+            assert_eq!(resource_key(&store_key(&key)), Some(key), "{text}");
+        }
+        for text in [
+            "",
+            "Tenant",
+            "ModelVersion/acme/m",
+            "ModelVersion/acme/m/x",
+            "Nothing/a",
+        ] {
+            assert_eq!(resource_key(text), None, "{text}");
+        }
     }
 }

@@ -18,9 +18,9 @@ use tokio::{
 };
 
 use crate::{
-    Artifacts, Author, Change, RegistryError, StorageError, Store, Watch,
+    Artifacts, Author, Change, RegistryError, StorageError, Store, StoreError, Watch,
     actor::{BetweenWrites, CheckMessage, Parcel, RegistryActor, WriteMessage},
-    draft::{prefix, read, store_key},
+    draft::{prefix, read, resource_key, store_key},
     journal::{Head, Place},
     ledger::Request,
 };
@@ -39,6 +39,17 @@ pub struct Page {
     pub items: Vec<Resource>,
     /// What to list after for the next part; none: this was the last.
     pub next: Option<ResourceKey>,
+}
+
+/// What has changed since a revision.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Changes {
+    /// The revision that it is told at.
+    pub revision: u64,
+    /// What was written, as it is now.
+    pub written: Vec<Resource>,
+    /// What is there no more.
+    pub gone: Vec<ResourceKey>,
 }
 
 /// The registry, as everyone but its owner sees it.
@@ -102,6 +113,31 @@ impl RegistryHandle {
         let resources: Result<Vec<Resource>, StorageError> =
             state.entries.iter().map(|(key, stored)| read(key, stored)).collect();
         Ok((state.revision, resources?))
+    }
+
+    /// What has changed since a revision, at the last one; none where that is further back than is remembered: then
+    /// [`Self::all`] tells.
+    pub fn changes(&self, after: u64) -> Result<Option<Changes>, RegistryError> {
+        let changed = match self.inner.store.changed(after) {
+            Ok(changed) => changed,
+            Err(StoreError::TooOld { .. } | StoreError::NotYet { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut changes = Changes {
+            revision: changed.revision,
+            ..Changes::default()
+        };
+        for (key, stored) in changed.entries {
+            match stored {
+                Some(stored) => changes.written.push(read(&key, &stored)?),
+                None => match resource_key(&key) {
+                    Some(key) => changes.gone.push(key),
+                    // Nothing that is gone may be overlooked.
+                    None => return Ok(None),
+                },
+            }
+        }
+        Ok(Some(changes))
     }
 
     /// Writes all changes or none; durable once answered. Answers for each change the resource as it was written, or as it

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The most resources.
-pub const MAX_RESOURCES: usize = 100_000;
+pub const MAX_RESOURCES: usize = 400_000;
 /// The most bytes of one resource's record.
 pub const MAX_RESOURCE_BYTES: usize = 1 << 20;
 /// The most bytes of one write's records.

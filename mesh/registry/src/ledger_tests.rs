@@ -8,8 +8,8 @@ use std::sync::{
 use mesh_types::ManualClock;
 
 use crate::{
-    Artifacts, Batch, Change, MAX_RESOURCES, MemoryStore, RegistryConfig, RegistryError, State, StorageError, Store,
-    StoreError, StorePage, Stored, Watch,
+    Artifacts, Batch, Change, Changed, MAX_RESOURCES, MemoryStore, RegistryConfig, RegistryError, State, StorageError,
+    Store, StoreError, StorePage, Stored, Watch,
     ledger::{Answer, Ledger, LedgerParts, Request},
     registry::reopen,
     testing::{LossyFiles, START, admin, config, key, tenant},
@@ -37,6 +37,9 @@ impl Store for Failing {
     }
     fn state(&self) -> Result<State, StoreError> {
         self.store.state()
+    }
+    fn changed(&self, after: u64) -> Result<Changed, StoreError> {
+        self.store.changed(after)
     }
     fn restore(&self, state: &State) -> Result<(), StoreError> {
         self.store.restore(state)

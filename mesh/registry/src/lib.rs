@@ -38,14 +38,15 @@ pub use backup::{Backup, BackupError, KeyOf, NamedSecret, Unpacked, unpack};
 pub use change::{Author, Change, Expected, MAX_AUTHOR_TEXT, MAX_CHANGES};
 pub use error::{RegistryError, StorageError};
 pub use files::{Appending, DiskFiles, Files};
-pub use handle::{MAX_PAGE, MAX_PENDING_WRITES, Page, RegistryHandle};
+pub use handle::{Changes, MAX_PAGE, MAX_PENDING_WRITES, Page, RegistryHandle};
 pub use journal::{ARCHIVED_SEGMENTS, JournalLimits, MAX_FRAME_BYTES, SEGMENT_BYTES, SNAPSHOT_SEGMENTS, SignedHead};
 pub use ledger::{MAX_RESOURCE_BYTES, MAX_RESOURCES, MAX_WRITE_BYTES};
 pub use record::{RECORD_VERSION, RecordError};
 pub use registry::{Registry, RegistryConfig};
 pub use seal::SealKey;
 pub use store::{
-    Batch, Event, HISTORY_EVENTS, MemoryStore, SledStore, State, Store, StoreError, StorePage, Stored, Watch, Write,
+    Batch, Changed, Event, HISTORY_EVENTS, MemoryStore, SledStore, State, Store, StoreError, StorePage, Stored, Watch,
+    Write,
 };
 #[cfg(test)]
 mod audit_tests;

@@ -405,6 +405,24 @@ fn the_revision_and_the_changes_are_told() {
 }
 
 #[test]
+fn what_was_written_and_what_is_gone_since_a_revision_is_told_by_resource() {
+    with_registry(|registry| async move {
+        for resource in [tenant("acme"), tenant("globex")] {
+            registry.write(admin(), vec![Change::put(resource)]).await.unwrap();
+        }
+        let gone = delete("Tenant/globex", Expected::Any);
+        let changed = vec![gone, Change::put(weighted("acme", 7))];
+        let written = registry.write(admin(), changed).await.unwrap();
+        let told = registry.changes(1).unwrap().unwrap();
+        assert_eq!((told.revision, &told.written[..]), (3, &written[1..]));
+        assert_eq!(told.gone, [key("Tenant/globex")]);
+        let nothing = registry.changes(3).unwrap().unwrap();
+        assert!(nothing.written.is_empty() && nothing.gone.is_empty());
+        assert_eq!(registry.changes(4).unwrap(), None, "it is not there yet");
+    });
+}
+
+#[test]
 fn a_resource_with_problems_is_refused_and_a_write_of_several_says_which() {
     with_registry(|registry| async move {
         let refused = registry.write(admin(), vec![Change::put(weighted("acme", 0))]).await;

@@ -3,17 +3,20 @@
 //! Owns one record for each key: what its callers are told, which is made once ([`Principal`]), and what a shown key is held against. There
 //! are some for every tenant, so nothing is kept twice: a key's identifier and its tenant are its principal's. Does not check a shown key.
 //!
-//! Invariant: two tenants may have chosen the same identifier, and each has its key; those of one identifier are found together.
+//! Invariant: two tenants may have chosen the same identifier, and each has its key; those of one identifier are found together, in the
+//! order of their tenants' names.
 
 use std::{
     borrow::Borrow,
-    collections::HashSet,
     hash::{Hash, Hasher},
     slice,
     sync::Arc,
 };
 
+use mesh_types::TenantId;
+
 use super::{ApiKeyEntry, LastUse, Principal, PrincipalId, SecretHash};
+use crate::shards::Shards;
 
 /// An API key with what its callers are told.
 pub(super) struct StoredKey {
@@ -72,7 +75,9 @@ impl Named {
             Self::One(first) => vec![first],
             Self::Several(keys) => keys.0,
         };
-        keys.push(key);
+        // By tenant, so that it does not matter which was declared first.
+        let place = keys.partition_point(|known| known.principal.tenant <= key.principal.tenant);
+        keys.insert(place, key);
         Self::Several(Box::new(Several(keys)))
     }
 }
@@ -97,18 +102,30 @@ impl Hash for Named {
     }
 }
 
-/// All API keys.
+/// All API keys. A clone shares with its original whatever neither changes afterwards.
 #[derive(Clone, Default)]
-pub(super) struct Keys(HashSet<Named>);
+pub(super) struct Keys(Shards<Named>);
 
 impl Keys {
     pub(super) fn add(&mut self, key: StoredKey) {
-        let key = Arc::new(key);
+        self.add_stored(Arc::new(key));
+    }
+
+    fn add_stored(&mut self, key: Arc<StoredKey>) {
         let named = match self.0.take(key.id()) {
             Some(known) => known.with(key),
             None => Named::One(key),
         };
         self.0.insert(named);
+    }
+
+    /// Takes out the key of this tenant and identifier, if it is there.
+    pub(super) fn remove(&mut self, tenant: &TenantId, id: &str) {
+        let Some(known) = self.0.take(id) else { return };
+        let others = known.keys().iter().filter(|key| key.principal.tenant != *tenant);
+        for key in others {
+            self.add_stored(key.clone());
+        }
     }
 
     /// Those of this identifier.

@@ -286,6 +286,33 @@ impl Credentials {
         self
     }
 
+    /// Takes an API key out, if it is there.
+    #[must_use]
+    pub fn without_key(mut self, tenant: &TenantId, id: &KeyId) -> Self {
+        Arc::make_mut(&mut self.keys).remove(tenant, id.as_str());
+        self.recent = Arc::default();
+        self
+    }
+
+    /// Takes all issuers out. Forgets every token verified before.
+    #[must_use]
+    pub fn without_issuers(self) -> Self {
+        Self {
+            issuers: Arc::default(),
+            verified: Arc::default(),
+            ..self
+        }
+    }
+
+    /// Takes all callers out that are known by their certificates.
+    #[must_use]
+    pub fn without_certificates(self) -> Self {
+        Self {
+            certificates: Arc::default(),
+            ..self
+        }
+    }
+
     /// Adds an issuer of tokens; of two with the same `iss` the later stays. Forgets every token verified before.
     #[must_use]
     pub fn with_issuer(mut self, mut entry: IssuerEntry) -> Self {

@@ -1,6 +1,9 @@
 //! What changed lately: a bounded memory that watchers read from.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -97,11 +100,22 @@ impl History {
         Ok(memory.events.range(from..).cloned().collect())
     }
 
-    pub(super) fn watch(&self, after: u64) -> Result<Watch, StoreError> {
+    /// The keys that changed after a revision.
+    pub(super) fn changed(&self, after: u64) -> Result<BTreeSet<String>, StoreError> {
+        self.check(after)?;
+        Ok(self.after(after)?.into_iter().map(|event| event.key).collect())
+    }
+
+    fn check(&self, after: u64) -> Result<(), StoreError> {
         let newest = self.revision();
         if after > newest {
             return Err(StoreError::NotYet { asked: after, newest });
         }
+        Ok(())
+    }
+
+    pub(super) fn watch(&self, after: u64) -> Result<Watch, StoreError> {
+        self.check(after)?;
         self.after(after)?;
         Ok(Watch {
             history: self.clone(),

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::{Batch, State, Store, StoreError, StorePage, Stored, Watch, check, history::History};
+use super::{Batch, Changed, State, Store, StoreError, StorePage, Stored, Watch, check, history::History};
 
 /// Everything in a map.
 #[derive(Debug)]
@@ -73,6 +73,19 @@ impl Store for MemoryStore {
 
     fn state(&self) -> Result<State, StoreError> {
         Ok(self.state.read().clone())
+    }
+
+    fn changed(&self, after: u64) -> Result<Changed, StoreError> {
+        let state = self.state.read();
+        let keys = self.history.changed(after)?.into_iter();
+        let entry = |key: String| {
+            let stored = state.entries.get(&key).cloned();
+            (key, stored)
+        };
+        Ok(Changed {
+            revision: state.revision,
+            entries: keys.map(entry).collect(),
+        })
     }
 
     fn restore(&self, state: &State) -> Result<(), StoreError> {

@@ -105,6 +105,15 @@ pub struct State {
     pub entries: BTreeMap<String, Stored>,
 }
 
+/// What has changed since a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changed {
+    /// The last revision.
+    pub revision: u64,
+    /// Each key that was written since, once, with what it has at that revision; none: it is gone.
+    pub entries: Vec<(String, Option<Stored>)>,
+}
+
 /// An ordered map with revisions. Each batch is one revision, one higher than the last.
 pub trait Store: Send + Sync + 'static {
     /// The value of a key.
@@ -115,6 +124,8 @@ pub trait Store: Send + Sync + 'static {
     fn commit(&self, batch: &Batch) -> Result<u64, StoreError>;
     /// Everything, at one revision.
     fn state(&self) -> Result<State, StoreError>;
+    /// What has changed after a revision, all as it is at the last; [`StoreError::TooOld`] where that is not remembered.
+    fn changed(&self, after: u64) -> Result<Changed, StoreError>;
     /// Becomes exactly this, all or nothing. What was watched before is forgotten.
     fn restore(&self, state: &State) -> Result<(), StoreError>;
     /// The changes after a revision, and those to come.

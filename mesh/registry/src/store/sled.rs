@@ -14,7 +14,7 @@ use std::{
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::{Batch, State, Store, StoreError, StorePage, Stored, Watch, check, history::History};
+use super::{Batch, Changed, State, Store, StoreError, StorePage, Stored, Watch, check, history::History};
 
 /// Before every record's key. What else is in the tree sorts apart from it.
 const RECORDS: &str = "r/";
@@ -24,6 +24,8 @@ const REVISION_BYTES: usize = 8;
 const CRC_BYTES: usize = 4;
 /// sled writes out on its own this often.
 const FLUSH_EVERY_MS: u64 = 500;
+/// The most bytes of pages that sled keeps in memory; reads of what is not among them go to its file.
+const CACHE_BYTES: u64 = 32 << 20;
 /// How often, and how far apart, a database that is locked is tried again: five seconds in all.
 const LOCK_TRIES: usize = 250;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -44,6 +46,7 @@ impl SledStore {
             let config = ::sled::Config::new()
                 .path(folder)
                 .flush_every_ms(Some(FLUSH_EVERY_MS))
+                .cache_capacity(CACHE_BYTES)
                 .mode(::sled::Mode::LowSpace);
             let database = unlocked(|| config.open())?;
             let last = database.get(LAST)?;
@@ -141,6 +144,19 @@ impl Store for SledStore {
             state.entries.insert(key, stored);
         }
         Ok(state)
+    }
+
+    fn changed(&self, after: u64) -> Result<Changed, StoreError> {
+        let _gate = self.gate.read();
+        let keys = self.history.changed(after)?.into_iter();
+        let entry = |key: String| {
+            let stored = self.stored(&key)?;
+            Ok((key, stored))
+        };
+        Ok(Changed {
+            revision: self.history.revision(),
+            entries: keys.map(entry).collect::<Result<_, StoreError>>()?,
+        })
     }
 
     fn restore(&self, state: &State) -> Result<(), StoreError> {

@@ -163,6 +163,32 @@ async fn a_watch_remembers_its_bound_of_changes_and_not_one_more() {
 }
 
 #[test]
+fn what_has_changed_is_told_as_it_is_now_each_key_once_and_within_what_is_remembered() {
+    on_each(|store| {
+        store.put("a", b"1", Expected::Any).unwrap();
+        store.put("b", b"1", Expected::Any).unwrap();
+        store.put("a", b"2", Expected::Any).unwrap();
+        let gone = batch(vec![
+            write("b", Expected::Any, None),
+            write("c", Expected::Absent, Some("1")),
+        ]);
+        store.commit(&gone).unwrap();
+        let changed = store.changed(1).unwrap();
+        assert_eq!(changed.revision, 4);
+        let told: Vec<_> = changed
+            .entries
+            .iter()
+            .map(|(key, stored)| (key.as_str(), stored.as_ref().map(|stored| stored.revision)))
+            .collect();
+        assert_eq!(told, [("a", Some(3)), ("b", None), ("c", Some(4))]);
+        assert_eq!(store.changed(4).unwrap().entries, []);
+        assert_eq!(store.changed(5), Err(StoreError::NotYet { asked: 5, newest: 4 }));
+        store.restore(&store.state().unwrap()).unwrap();
+        assert_eq!(store.changed(3), Err(StoreError::TooOld { asked: 3, oldest: 4 }));
+    });
+}
+
+#[test]
 fn restore_makes_it_exactly_that_and_forgets_what_was_watched() {
     on_each(|store| {
         for key in ["a", "b", "c"] {
