@@ -13,7 +13,7 @@ use mesh_policies::{
     Arm, Credentials, MeshSnapshot, ModelEntry, Pepper, RequestBounds, Route, Target, TenantEntry, Tenants,
     VersionEntry, graph::Plan,
 };
-use mesh_resources::{ArmSpec, EndpointSpec, Isolation, LabelMoves};
+use mesh_resources::{ArmSpec, EndpointSpec, LabelMoves};
 use mesh_types::{
     ArtifactFormat, EndpointId, ModelId, ModelVersionKey, TenantId, TenantShare, Version, VersionSelector,
 };
@@ -393,14 +393,14 @@ fn tenants(
         }
     }
     let entry = |(tenant, targets): (&TenantId, HashMap<String, Target>)| {
-        let spec = records.tenants.get(tenant)?;
+        let record = records.tenants.get(tenant)?;
         Some(TenantEntry {
             id: tenant.clone(),
-            suspended: spec.suspended,
+            suspended: record.suspended,
             limits: limits.remove(tenant).unwrap_or_default(),
             share: TenantShare {
-                weight: spec.weight,
-                isolated: spec.isolation == Isolation::Isolated,
+                weight: record.weight,
+                isolated: record.isolated,
             },
             targets,
         })

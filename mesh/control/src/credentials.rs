@@ -7,12 +7,16 @@ use std::{sync::Arc, time::Duration};
 
 use mesh_policies::{
     ApiKeyEntry, CertificateEntry, CertificateName, Credentials, IssuerEntry, IssuerKey, IssuerKeyError, IssuerKeys,
-    KeyAlgorithm, KeyBook, KeyLocation, KeyMaterial, Pepper, Scope, Scopes, TenantBinding, TokenProfile,
+    KeyAlgorithm, KeyBook, KeyLocation, KeyMaterial, Pepper, TenantBinding, TokenProfile,
 };
-use mesh_resources::{ApiKeySpec, CertificateIdentity, ClientCertificateSpec, IssuerKeySpec, IssuerSpec, JwksSpec};
+use mesh_resources::{CertificateIdentity, ClientCertificateSpec, IssuerKeySpec, IssuerSpec, JwksSpec};
 use mesh_types::{KeyId, MAX_ISSUER_KEYS, TenantId};
 
-use crate::{records::Records, since::Since};
+use crate::{
+    compact::{KeyRecord, scopes},
+    records::Records,
+    since::Since,
+};
 
 pub(crate) fn compile(records: &Records, pepper: &Pepper, previous: &Credentials) -> Credentials {
     let mut credentials = Credentials::new(pepper.clone());
@@ -43,10 +47,10 @@ pub(crate) fn follow(records: &Records, since: &Since, previous: &Credentials) -
 fn with_key(
     credentials: Credentials,
     (tenant, key): &(TenantId, KeyId),
-    spec: &ApiKeySpec,
+    record: &KeyRecord,
     previous: &Credentials,
 ) -> Credentials {
-    let Some(entry) = api_key(tenant, key, spec) else {
+    let Some(entry) = api_key(tenant, key, record) else {
         tracing::error!(%tenant, %key, "the hash of an API key cannot be read: nobody gets in with it");
         return credentials;
     };
@@ -73,23 +77,16 @@ fn with_issuers(mut credentials: Credentials, records: &Records, previous: &Cred
     credentials
 }
 
-fn api_key(tenant: &TenantId, key: &KeyId, spec: &ApiKeySpec) -> Option<ApiKeyEntry> {
+fn api_key(tenant: &TenantId, key: &KeyId, record: &KeyRecord) -> Option<ApiKeyEntry> {
     Some(ApiKeyEntry {
-        groups: spec.groups.iter().map(|group| group.as_str().into()).collect(),
+        groups: record.groups.clone(),
         id: key.clone(),
         tenant: tenant.clone(),
-        hash: spec.hash.parse().ok()?,
-        scopes: scopes(&spec.scopes),
-        expires: spec.expires.map(|expires| expires.as_second()),
-        revoked: spec.revoked,
+        hash: record.hash?,
+        scopes: record.scopes,
+        expires: record.expires,
+        revoked: record.revoked,
     })
-}
-
-fn scopes(scopes: &[mesh_resources::Scope]) -> Scopes {
-    let scopes = scopes.iter().map(|scope| match scope {
-        mesh_resources::Scope::Infer => Scope::Infer,
-    });
-    scopes.collect()
 }
 
 fn certificate(tenant: &TenantId, name: &KeyId, spec: &ClientCertificateSpec) -> Option<CertificateEntry> {

@@ -18,6 +18,7 @@
 
 mod authorization;
 mod caching;
+mod compact;
 mod compile;
 mod controller;
 mod credentials;
@@ -30,6 +31,7 @@ mod reuse;
 mod since;
 mod standing;
 
+pub use compact::{KeyRecord, PlanRecord, TenantRecord};
 pub use compile::{Compiled, compile};
 pub use controller::{Controller, ControllerHandle, ControllerParts, Published};
 pub use fleet::{DeviceReport, Fleet, FleetReport, LoadOrder, ModelReport, ModelState, Moved};

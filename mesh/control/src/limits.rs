@@ -8,10 +8,13 @@ use mesh_policies::{
     Pepper,
     limits::{Alike, Budgets, Limits, Marks, Rate, TenantLimits, Unit},
 };
-use mesh_resources::{BudgetSpec, BudgetsSpec, Enforce, LimitsSpec, MarksSpec, RateSpec, TenantSpec};
+use mesh_resources::{BudgetSpec, BudgetsSpec, Enforce, LimitsSpec, MarksSpec, RateSpec};
 use mesh_types::TenantId;
 
-use crate::records::Records;
+use crate::{
+    compact::{PlanRecord, TenantRecord},
+    records::Records,
+};
 
 /// Tenants' limits, with those of their keys and endpoints and of the models that they may call: of all tenants, or only of those that
 /// are named.
@@ -20,7 +23,13 @@ pub(crate) fn of_tenants(
     pepper: &Pepper,
     only: Option<&BTreeSet<TenantId>>,
 ) -> BTreeMap<TenantId, TenantLimits> {
-    let own = |(tenant, spec): (&TenantId, &TenantSpec)| (tenant.clone(), of_tenant(pepper, tenant, spec));
+    let own = |(tenant, record): (&TenantId, &TenantRecord)| {
+        let plan = record.plan.as_deref();
+        (
+            tenant.clone(),
+            plan.map_or_else(TenantLimits::default, |plan| of_tenant(pepper, tenant, plan)),
+        )
+    };
     let mut all: BTreeMap<TenantId, TenantLimits> = match only {
         None => records.tenants.iter().map(own).collect(),
         Some(only) => {
@@ -37,9 +46,10 @@ pub(crate) fn of_tenants(
                 *known = add(std::mem::take(known), limits(spec), &partition);
             }
         };
-    for ((tenant, key), spec) in &records.keys {
+    for ((tenant, key), record) in &records.keys {
+        let Some(spec) = &record.limits else { continue };
         let credential = format!("key:{key}");
-        add(tenant, &credential, &spec.limits, &|all, limits, partition| {
+        add(tenant, &credential, spec, &|all, limits, partition| {
             all.with_key(&credential, limits, Some(partition))
         });
     }
@@ -66,7 +76,7 @@ pub(crate) fn of_tenants(
         .collect()
 }
 
-fn of_tenant(pepper: &Pepper, tenant: &TenantId, spec: &TenantSpec) -> TenantLimits {
+fn of_tenant(pepper: &Pepper, tenant: &TenantId, spec: &PlanRecord) -> TenantLimits {
     let own = if spec.limits == LimitsSpec::default() && spec.budgets == BudgetsSpec::default() {
         TenantLimits::default()
     } else {
@@ -153,8 +163,8 @@ mod tests {
 
     #[test]
     fn budgets_of_each_subject_are_limits_even_where_there_are_no_others() {
-        let mut spec = TenantSpec::default();
-        let of = |spec: &TenantSpec| of_tenant(&Pepper::default(), &TenantId::parse("acme").unwrap(), spec);
+        let mut spec = PlanRecord::default();
+        let of = |spec: &PlanRecord| of_tenant(&Pepper::default(), &TenantId::parse("acme").unwrap(), spec);
         assert!(!of(&spec).is_limited());
         spec.per_subject_budgets = serde_json::from_value(json!({"daily": {"requests": {"soft": 1}}})).unwrap();
         assert!(of(&spec).is_limited());

@@ -7,15 +7,18 @@ use std::{
 
 use mesh_policies::graph::Outline;
 use mesh_resources::{
-    ApiKeySpec, ArtifactRef, ClientCertificateSpec, EndpointSpec, IssuerSpec, ModelSpec, ModelVersionSpec, Resource,
-    Spec, TenantSpec, VersionRef,
+    ArtifactRef, ClientCertificateSpec, EndpointSpec, IssuerSpec, ModelSpec, ModelVersionSpec, Resource, Spec,
+    VersionRef,
 };
 use mesh_types::{
     ArtifactFormat, DeviceId, DeviceKind, EndpointId, InstanceGroup, InstanceKind, KeyId, ModelConfig, ModelId,
     ModelVersionKey, TenantId, Version, VersionSelector,
 };
 
-use crate::since::Since;
+use crate::{
+    compact::{KeyRecord, Plans, TenantRecord},
+    since::Since,
+};
 
 /// A model's full name: its owner and its own.
 pub type ModelName = (TenantId, ModelId);
@@ -26,13 +29,13 @@ pub struct Records {
     /// The revision.
     pub revision: u64,
     /// Tenants.
-    pub tenants: BTreeMap<TenantId, TenantSpec>,
+    pub tenants: BTreeMap<TenantId, TenantRecord>,
     /// Models with their versions.
     pub models: BTreeMap<ModelName, ModelRecord>,
     /// Endpoints.
     pub endpoints: BTreeMap<(TenantId, EndpointId), EndpointSpec>,
     /// API keys.
-    pub keys: BTreeMap<(TenantId, KeyId), ApiKeySpec>,
+    pub keys: BTreeMap<(TenantId, KeyId), KeyRecord>,
     /// Callers that are known by their certificates.
     pub certificates: BTreeMap<(TenantId, KeyId), ClientCertificateSpec>,
     /// Issuers of tokens, by the name of their record.
@@ -43,6 +46,7 @@ pub struct Records {
     named: BTreeSet<(ModelName, Version)>,
     /// What is other than at the revision before, where that is known.
     pub(crate) since: Option<Since>,
+    pub(crate) plans: Plans,
 }
 
 /// A model and its versions.
@@ -261,9 +265,18 @@ impl Records {
         let key = resource.key().ok()?;
         let name = key.name.as_str();
         match resource.spec {
-            Spec::Tenant(spec) => drop(self.tenants.insert(TenantId::parse(name).ok()?, spec)),
+            Spec::Tenant(spec) => {
+                let tenant = self.plans.tenant(spec);
+                self.tenants.insert(TenantId::parse(name).ok()?, tenant);
+            }
             Spec::Issuer(spec) => drop(self.issuers.insert(key.name, spec)),
-            Spec::ApiKey(spec) => drop(self.keys.insert((key.tenant?, KeyId::parse(name).ok()?), spec)),
+            Spec::ApiKey(spec) => {
+                // Its tenant's name is there once.
+                let tenant = key.tenant?;
+                let known = self.tenants.get_key_value(&tenant).map(|(known, _)| known.clone());
+                let name = (known.unwrap_or(tenant), KeyId::parse(name).ok()?);
+                self.keys.insert(name, spec.into());
+            }
             Spec::ClientCertificate(spec) => {
                 drop(self.certificates.insert((key.tenant?, KeyId::parse(name).ok()?), spec));
             }

@@ -227,7 +227,7 @@ impl World {
 /// The same without what it knows of how it came about.
 fn plain(records: &Records) -> String {
     let mut records = records.clone();
-    records.since = None;
+    (records.since, records.plans) = Default::default();
     format!("{records:?}")
 }
 
