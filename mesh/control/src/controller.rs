@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use mesh_actors::{ReadinessGuard, ShutdownSignal, Tasks};
 use mesh_policies::{MeshSnapshot, Pepper};
-use mesh_registry::RegistryHandle;
+use mesh_registry::{RegistryError, RegistryHandle};
 use mesh_types::{DeviceId, ModelVersionKey};
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
@@ -188,10 +188,14 @@ impl Control {
             }
         }
         let registry = self.registry.clone();
-        let all = tokio::task::spawn_blocking(move || registry.all());
+        let all = tokio::task::spawn_blocking(move || {
+            let mut records = Records::default();
+            let revision = registry.each(|resource| records.take_in(resource))?;
+            Ok::<_, RegistryError>(records.at(revision))
+        });
         match all.await {
-            Ok(Ok((revision, resources))) => {
-                state.records = Records::index(revision, resources);
+            Ok(Ok(records)) => {
+                state.records = records;
                 true
             }
             Ok(Err(error)) => {

@@ -56,6 +56,8 @@ pub struct ModelRecord {
     pub spec: ModelSpec,
     /// Its versions.
     pub versions: BTreeMap<Version, VersionRecord>,
+    /// Whether it was declared itself, and not only versions of it.
+    pub(crate) is_declared: bool,
 }
 
 /// One version. Shared parts are shared with every snapshot compiled from it.
@@ -161,17 +163,23 @@ fn in_group(group: &InstanceGroup, devices: &[DeviceId]) -> Vec<DeviceId> {
 impl Records {
     /// Sorts the resources into their places. What has no readable key cannot have been written, and is left out.
     pub fn index(revision: u64, resources: impl IntoIterator<Item = Resource>) -> Self {
-        let mut records = Self {
-            revision,
-            ..Self::default()
-        };
-        for resource in resources {
-            if records.add(resource).is_none() {
-                tracing::error!("a record's key does not fit its kind: it is left out");
-            }
+        let mut records = Self::default();
+        resources.into_iter().for_each(|resource| records.take_in(resource));
+        records.at(revision)
+    }
+
+    /// Sorts a resource into its place.
+    pub(crate) fn take_in(&mut self, resource: Resource) {
+        if self.add(resource).is_none() {
+            tracing::error!("a record's key does not fit its kind: it is left out");
         }
-        records.apply_policies();
-        records
+    }
+
+    /// The same once all are in their places, at this revision.
+    pub(crate) fn at(mut self, revision: u64) -> Self {
+        self.revision = revision;
+        self.apply_policies();
+        self
     }
 
     /// Leaves out the versions that no policy keeps, except those that something names. An ensemble that is left out names
@@ -282,7 +290,8 @@ impl Records {
             }
             Spec::Model(spec) => {
                 let name = (key.tenant?, ModelId::parse(name).ok()?);
-                self.models.entry(name).or_default().spec = spec;
+                let model = self.models.entry(name).or_default();
+                (model.spec, model.is_declared) = (spec, true);
             }
             Spec::ModelVersion(spec) => {
                 let key = key.as_version()?;

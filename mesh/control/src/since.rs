@@ -6,13 +6,13 @@
 //! Invariant: records that have followed are those that would have been read at that revision (property test in `since_tests`); where that is
 //! not certain, they do not follow and are read anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, btree_map::Entry};
 
 use mesh_registry::Changes;
-use mesh_resources::{Kind, Resource, ResourceKey, Spec};
-use mesh_types::{EndpointId, KeyId, ModelId, TenantId};
+use mesh_resources::{Kind, ModelSpec, ResourceKey, Spec};
+use mesh_types::{EndpointId, KeyId, ModelId, ModelVersionKey, TenantId};
 
-use crate::records::Records;
+use crate::records::{ModelName, Records};
 
 /// What was written since a revision.
 #[derive(Debug, Clone, Default)]
@@ -38,13 +38,9 @@ impl Records {
         };
         let mut models_change = false;
         for key in changes.gone {
-            match key.kind {
-                // Whether what is left of a model is one cannot be told from here.
-                Kind::Model | Kind::ModelVersion => return false,
-                Kind::Endpoint => models_change = true,
-                _ => {}
-            }
+            models_change |= is_of_models(key.kind);
             since.note(&key);
+            self.note_grants(None, &key, &mut since);
             if self.take(&key).is_none() {
                 return false;
             }
@@ -52,8 +48,8 @@ impl Records {
         for resource in changes.written {
             let Ok(key) = resource.key() else { return false };
             since.note(&key);
-            models_change |= matches!(key.kind, Kind::Model | Kind::ModelVersion | Kind::Endpoint);
-            self.note_grants(&resource, &key, &mut since);
+            models_change |= is_of_models(key.kind);
+            self.note_grants(Some(&resource.spec), &key, &mut since);
             if self.add(resource).is_none() {
                 return false;
             }
@@ -67,9 +63,13 @@ impl Records {
     }
 
     /// Who may call a model, and who could: limits that it has are theirs too.
-    fn note_grants(&self, resource: &Resource, key: &ResourceKey, since: &mut Since) {
-        let Spec::Model(spec) = &resource.spec else { return };
-        since.tenants.extend(spec.grants.iter().cloned());
+    fn note_grants(&self, after: Option<&Spec>, key: &ResourceKey, since: &mut Since) {
+        if key.kind != Kind::Model {
+            return;
+        }
+        if let Some(Spec::Model(spec)) = after {
+            since.tenants.extend(spec.grants.iter().cloned());
+        }
         let (Some(tenant), Ok(model)) = (key.tenant.clone(), ModelId::parse(&key.name)) else {
             return;
         };
@@ -93,10 +93,36 @@ impl Records {
             }
             Kind::Policy => drop(self.policies.remove(name)),
             Kind::AdminToken => {}
-            Kind::Model | Kind::ModelVersion => return None,
+            Kind::Model => self.take_model((key.tenant.clone()?, ModelId::parse(name).ok()?)),
+            Kind::ModelVersion => self.take_version(&key.as_version()?),
         }
         Some(())
     }
+
+    fn take_model(&mut self, name: ModelName) {
+        if let Entry::Occupied(mut entry) = self.models.entry(name) {
+            let model = entry.get_mut();
+            (model.spec, model.is_declared) = (ModelSpec::default(), false);
+            if entry.get().versions.is_empty() {
+                entry.remove();
+            }
+        }
+    }
+
+    fn take_version(&mut self, key: &ModelVersionKey) {
+        let name = (key.tenant.clone(), key.model.clone());
+        if let Entry::Occupied(mut entry) = self.models.entry(name) {
+            entry.get_mut().versions.remove(&key.version);
+            if entry.get().versions.is_empty() && !entry.get().is_declared {
+                entry.remove();
+            }
+        }
+    }
+}
+
+/// Whether what it declares decides which versions are kept on devices.
+const fn is_of_models(kind: Kind) -> bool {
+    matches!(kind, Kind::Model | Kind::ModelVersion | Kind::Endpoint)
 }
 
 impl Since {

@@ -109,10 +109,23 @@ impl RegistryHandle {
 
     /// Everything, at one revision.
     pub fn all(&self) -> Result<(u64, Vec<Resource>), RegistryError> {
-        let state = self.inner.store.state()?;
-        let resources: Result<Vec<Resource>, StorageError> =
-            state.entries.iter().map(|(key, stored)| read(key, stored)).collect();
-        Ok((state.revision, resources?))
+        let mut resources = Vec::new();
+        let revision = self.each(|resource| resources.push(resource))?;
+        Ok((revision, resources))
+    }
+
+    /// Shows every resource, all of one revision, which it answers. Writes wait meanwhile.
+    pub fn each(&self, mut show: impl FnMut(Resource)) -> Result<u64, RegistryError> {
+        let mut unreadable = None;
+        let revision = self.inner.store.visit(&mut |key, stored| match read(key, &stored) {
+            Ok(resource) if unreadable.is_none() => show(resource),
+            Ok(_) => {}
+            Err(error) => drop(unreadable.get_or_insert(error)),
+        })?;
+        match unreadable {
+            Some(error) => Err(error.into()),
+            None => Ok(revision),
+        }
     }
 
     /// What has changed since a revision, at the last one; none where that is further back than is remembered: then

@@ -38,6 +38,9 @@ impl Store for Failing {
     fn state(&self) -> Result<State, StoreError> {
         self.store.state()
     }
+    fn visit(&self, visit: &mut dyn FnMut(&str, Stored)) -> Result<u64, StoreError> {
+        self.store.visit(visit)
+    }
     fn changed(&self, after: u64) -> Result<Changed, StoreError> {
         self.store.changed(after)
     }

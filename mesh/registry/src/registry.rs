@@ -302,16 +302,18 @@ fn read_journal(
 fn open_both(config: &RegistryConfig, place: &Place) -> Result<Opened, RegistryError> {
     let folder = config.folder.join(INDEX);
     let was_there = folder.exists();
-    let opened = SledStore::open(&folder).and_then(|store| Ok((store.state()?, store)));
-    let known = opened.as_ref().map_or(0, |(state, _)| state.revision);
+    let opened = SledStore::open(&folder).and_then(|store| Ok((store.last()?, store)));
+    let known = opened.as_ref().map_or(0, |(last, _)| last.revision);
     let (journal, Folded { state, hash_at, signed }, base) = read_journal(config, place, known)?;
     let resources = state.entries.len();
-    let store = match opened {
-        Ok((index, store)) if index == state || (index.revision == 0 && state.revision == 0) => store,
-        Ok((index, store)) => {
+    // Entry by entry: both at once would be twice what is there.
+    let compared = opened.and_then(|(last, store)| Ok((store.is(&state)?, last, store)));
+    let store = match compared {
+        Ok((is_same, index, store)) if is_same || (index.revision == 0 && state.revision == 0) => store,
+        Ok((_, index, store)) => {
             // Of an index older than the snapshot it is not known what it followed; it becomes what the journal says.
             let older = index.revision < base.revision;
-            let follows = older || hash_at.is_some_and(|hash| index.revision == 0 || index.mark == hash);
+            let follows = older || hash_at.is_some_and(|hash| index.revision == 0 || index.value == hash);
             if index.revision == state.revision || !follows {
                 drop(store);
                 rebuild(&folder, &state, "it differs from the journal")?

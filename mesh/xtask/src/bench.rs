@@ -5,6 +5,7 @@
 
 mod callgrind;
 mod compiled;
+mod crowd;
 mod json;
 mod limits;
 mod load;
@@ -64,6 +65,8 @@ pub(crate) enum Group {
     Soak,
     /// What a request costs where 10,000 tenants are known and 100 call.
     Tenants,
+    /// Memory, start and revocation where 100,000 tenants with 200,000 keys are declared.
+    Crowd,
     /// What a request costs where 1,000 models are declared and 50 are in memory.
     Models,
     /// What others notice of a large model that is loaded beside them, and what its first request takes.
@@ -183,6 +186,9 @@ fn measure(bench: &Bench, only: &[Group], rows: &mut Vec<table::Row>) -> anyhow:
         let node = bench.start("tenants", &[], PATIENCE)?;
         rows.extend(tenants::rows(bench, &node)?);
         node.stop()?;
+    }
+    if wanted(Group::Crowd) {
+        rows.extend(crowd::rows(bench)?);
     }
     if wanted(Group::Models) {
         rows.extend(residents::rows(bench)?);

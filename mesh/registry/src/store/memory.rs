@@ -75,6 +75,14 @@ impl Store for MemoryStore {
         Ok(self.state.read().clone())
     }
 
+    fn visit(&self, visit: &mut dyn FnMut(&str, Stored)) -> Result<u64, StoreError> {
+        let state = self.state.read();
+        for (key, stored) in &state.entries {
+            visit(key, stored.clone());
+        }
+        Ok(state.revision)
+    }
+
     fn changed(&self, after: u64) -> Result<Changed, StoreError> {
         let state = self.state.read();
         let keys = self.history.changed(after)?.into_iter();

@@ -124,6 +124,8 @@ pub trait Store: Send + Sync + 'static {
     fn commit(&self, batch: &Batch) -> Result<u64, StoreError>;
     /// Everything, at one revision.
     fn state(&self) -> Result<State, StoreError>;
+    /// Shows every entry, in the order of their keys and all of one revision, which it answers. Nothing is written meanwhile.
+    fn visit(&self, visit: &mut dyn FnMut(&str, Stored)) -> Result<u64, StoreError>;
     /// What has changed after a revision, all as it is at the last; [`StoreError::TooOld`] where that is not remembered.
     fn changed(&self, after: u64) -> Result<Changed, StoreError>;
     /// Becomes exactly this, all or nothing. What was watched before is forgotten.

@@ -77,7 +77,28 @@ impl SledStore {
         self.database.range((bound, Bound::Unbounded))
     }
 
-    fn last(&self) -> Result<Stored, StoreError> {
+    fn each(&self, visit: &mut dyn FnMut(&str, Stored)) -> Result<(), StoreError> {
+        let mut entries = self.entries("", true);
+        while let Some((key, stored)) = next(&mut entries)? {
+            visit(&key, stored);
+        }
+        Ok(())
+    }
+
+    /// Whether this is exactly what it holds.
+    pub(crate) fn is(&self, state: &State) -> Result<bool, StoreError> {
+        let last = self.last()?;
+        let mut expected = state.entries.iter();
+        let mut same = (last.revision, &last.value) == (state.revision, &state.mark);
+        self.each(&mut |key, stored| {
+            let next = expected.next();
+            same &= next.is_some_and(|(known, value)| known == key && *value == stored);
+        })?;
+        Ok(same && expected.next().is_none())
+    }
+
+    /// The last revision, and as its value the mark of its batch.
+    pub(crate) fn last(&self) -> Result<Stored, StoreError> {
         let none = Stored {
             revision: 0,
             value: Vec::new(),
@@ -139,11 +160,14 @@ impl Store for SledStore {
             mark: last.value,
             ..State::default()
         };
-        let mut entries = self.entries("", true);
-        while let Some((key, stored)) = next(&mut entries)? {
-            state.entries.insert(key, stored);
-        }
+        self.each(&mut |key, stored| drop(state.entries.insert(key.to_owned(), stored)))?;
         Ok(state)
+    }
+
+    fn visit(&self, visit: &mut dyn FnMut(&str, Stored)) -> Result<u64, StoreError> {
+        let _gate = self.gate.read();
+        self.each(visit)?;
+        Ok(self.last()?.revision)
     }
 
     fn changed(&self, after: u64) -> Result<Changed, StoreError> {

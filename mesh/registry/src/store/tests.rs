@@ -93,6 +93,9 @@ fn a_batch_is_one_revision_and_all_or_nothing() {
         assert_eq!(store.get("b").unwrap().unwrap().revision, 2);
         let state = store.state().unwrap();
         assert_eq!((state.revision, state.mark.as_slice()), (2, b"mark".as_slice()));
+        let mut seen = BTreeMap::new();
+        let visited = store.visit(&mut |key, stored| drop(seen.insert(key.to_owned(), stored)));
+        assert_eq!((visited.unwrap(), &seen), (2, &state.entries));
         assert_eq!(state.entries.keys().collect::<Vec<_>>(), ["b"]);
     });
 }
@@ -238,5 +241,33 @@ fn sled_has_it_after_it_was_closed() {
     drop(store);
     let store = SledStore::open(folder.path()).unwrap();
     assert_eq!(store.state().unwrap(), state);
+    assert!(store.is(&state).unwrap());
+    let others = [
+        State {
+            revision: 2,
+            ..state.clone()
+        },
+        State {
+            mark: b"other".to_vec(),
+            ..state.clone()
+        },
+        State {
+            entries: BTreeMap::new(),
+            ..state.clone()
+        },
+        State {
+            entries: BTreeMap::from([("b".to_owned(), state.entries["a"].clone())]),
+            ..state.clone()
+        },
+        State {
+            entries: ["a", "b"]
+                .map(|key| (key.to_owned(), state.entries["a"].clone()))
+                .into(),
+            ..state.clone()
+        },
+    ];
+    for other in others {
+        assert!(!store.is(&other).unwrap(), "{other:?}");
+    }
     assert_eq!(store.put("a", b"2", Expected::Revision(1)).unwrap(), 2);
 }
