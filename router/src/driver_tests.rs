@@ -276,3 +276,28 @@ fn a_caller_that_leaves_while_a_driver_copies_gives_back_all_that_it_has() {
         }
     });
 }
+
+#[test]
+fn a_caller_that_leaves_while_its_memory_is_opened_has_registered_nothing() {
+    run(async {
+        let slow = Slow::new();
+        let (router, credential) = (&slow.bed.router, slow.credential());
+        let what = CudaRegistration {
+            handle: &[7; HANDLE_BYTES],
+            device: 0,
+            bytes: MEMORY as u64,
+        };
+        tokio::select! {
+            _ = router.register_cuda_region(&credential, "r", &what) => panic!("the driver is held"),
+            () = slow.gate.reached.notified() => {}
+        }
+        // It opens, and then closes, what nobody waits for; others are answered meanwhile.
+        slow.go.send(()).unwrap();
+        slow.once().await;
+        assert!(router.cuda_regions(&credential, None).unwrap().is_empty());
+        // Its name and its memory are there for whoever asks next.
+        slow.register().await.unwrap();
+        assert_eq!(router.cuda_regions(&credential, None).unwrap().len(), 1);
+        slow.go.send(()).unwrap();
+    });
+}

@@ -31,7 +31,10 @@ pub(crate) use transfer::Landing;
 use std::sync::{Arc, LazyLock};
 
 use mesh_types::{Deadline, Fault, TenantId};
-use tokio::sync::Semaphore;
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, oneshot},
+};
 
 use crate::{Credential, RouterHandle, keys};
 
@@ -66,6 +69,29 @@ async fn may_wait_among<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(failed()),
+    }
+}
+
+/// A region of a device's memory whose caller has not been told of it yet. One who leaves before never learns that there is one: it is none.
+struct Unclaimed {
+    of: Option<(Arc<Regions>, TenantId, Arc<memory::Held>)>,
+}
+
+impl Unclaimed {
+    /// Waits for the driver, who closes the memory.
+    fn undo(&mut self) {
+        if let Some((regions, tenant, region)) = self.of.take() {
+            regions.forget(&tenant, &region);
+        }
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        // Left between the registration and the answer, on a thread that must not wait.
+        if let (Some(of), Ok(runtime)) = (self.of.take(), Handle::try_current()) {
+            drop(runtime.spawn_blocking(move || Self { of: Some(of) }.undo()));
+        }
     }
 }
 
@@ -110,15 +136,28 @@ impl RouterHandle {
         let (tenant, regions) = (self.tenant_of(credential)?, self.parts().regions.clone());
         let (name, handle) = (name.to_owned(), what.handle.to_vec());
         let (device, bytes) = (what.device, what.bytes);
+        let (tell, told) = oneshot::channel();
         may_wait(move || {
             let what = CudaRegistration {
                 handle: &handle,
                 device,
                 bytes,
             };
-            regions.register_cuda(&tenant, &name, &what)
+            let region = regions.take_in_cuda(&tenant, &name, &what)?;
+            let registered = Unclaimed {
+                of: Some((regions, tenant, region)),
+            };
+            if let Err(mut unclaimed) = tell.send(registered) {
+                unclaimed.undo();
+            }
+            Ok(())
         })
-        .await
+        .await?;
+        // From here on it is the caller's, who is there to be told.
+        if let Ok(mut registered) = told.await {
+            registered.of = None;
+        }
+        Ok(())
     }
 
     /// The caller's regions of CUDA memory by name: one, or all.

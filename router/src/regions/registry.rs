@@ -106,11 +106,21 @@ impl Regions {
         let on = self.on()?;
         let held = on.open(name, what)?;
         let not_opened = RegionError::NotOpened { key: quoted(what.key) };
-        on.register(tenant, held, not_opened)
+        on.register(tenant, held, not_opened).map(drop)
     }
 
     /// Registers a region of a tenant's in the memory of a CUDA device.
     pub fn register_cuda(&self, tenant: &TenantId, name: &str, what: &CudaRegistration<'_>) -> Result<(), RegionError> {
+        self.take_in_cuda(tenant, name, what).map(drop)
+    }
+
+    /// The same, and which region it is now.
+    pub(super) fn take_in_cuda(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        what: &CudaRegistration<'_>,
+    ) -> Result<Arc<Held>, RegionError> {
         let on = self.on()?;
         // Opening costs more than to look, so it is looked first.
         on.known.read().has_room(tenant, name)?;
@@ -151,6 +161,20 @@ impl Regions {
         drop(known);
         drop(gone);
         Ok(())
+    }
+
+    /// Forgets this very region, and not one that has its name since.
+    pub(super) fn forget(&self, tenant: &TenantId, region: &Arc<Held>) {
+        let Some(on) = &self.on else { return };
+        let mut known = on.known.write();
+        let gone = known.tenants.get_mut(tenant).and_then(|regions| {
+            let is_it = regions.get(&region.name).is_some_and(|held| Arc::ptr_eq(held, region));
+            is_it.then(|| regions.remove(&region.name)).flatten()
+        });
+        known.count_anew();
+        // As above: whoever has the last of it closes it.
+        drop(known);
+        drop(gone);
     }
 
     /// Forgets the regions of tenants that are gone.
@@ -221,7 +245,7 @@ impl On {
     }
 
     /// Takes in a region whose memory is open; `not_opened` is what is said of memory that another tenant has registered.
-    fn register(&self, tenant: &TenantId, held: Held, not_opened: RegionError) -> Result<(), RegionError> {
+    fn register(&self, tenant: &TenantId, held: Held, not_opened: RegionError) -> Result<Arc<Held>, RegionError> {
         let (name, offset, bytes) = (held.name.clone(), held.offset, held.bytes);
         let size = held.memory.size().map_err(|_| not_opened.clone())?;
         let mut known = self.known.write();
@@ -240,9 +264,10 @@ impl On {
         }
         known.has_room(tenant, &name)?;
         let regions = known.tenants.entry(tenant.clone()).or_default();
-        regions.insert(name, Arc::new(held));
+        let held = Arc::new(held);
+        regions.insert(name, held.clone());
         known.count += 1;
-        Ok(())
+        Ok(held)
     }
 
     /// Opens the object of a region.
