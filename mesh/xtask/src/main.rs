@@ -70,11 +70,11 @@ enum Command {
         3. every Rust test of the workspace (with cargo-nextest where it is installed), Python clients among them, and the\n   \
         examples in the documentation\n\
         4. licences, bans, sources and advisories of the dependencies, with cargo-deny\n\
-        5. every decoder fuzzed for a minute, as many at a time as there are processors\n\
+        5. every target of tests/fuzz fuzzed for a minute, as many at a time as there are processors\n\
         6. the admin web app in Chromium, against a mesh set up as the demo's\n\n\
         With arguments, only the Rust tests that they choose: cargo xtask test -p mesh-router limits")]
     Test {
-        /// For how long each decoder is fuzzed; 0 leaves that out.
+        /// For how long each target of tests/fuzz is fuzzed; 0 leaves that out.
         #[arg(long, value_name = "SECONDS", env = "MESH_FUZZ_SECONDS", default_value_t = 60)]
         fuzz_seconds: u32,
         /// Handed on to the test runner, such as a part of a test's name.

@@ -24,7 +24,7 @@ use crate::{
 /// Requests per second beside the browser test, so that its charts have something to show.
 const BROWSER_TRAFFIC: u32 = 20;
 
-/// Runs every test, each decoder's fuzzing for so many seconds; with arguments, only the Rust tests that they choose.
+/// Runs every test, each target of `tests/fuzz` for so many seconds; with arguments, only the Rust tests that they choose.
 pub(crate) fn run(fuzz_seconds: u32, rest: &[String]) -> anyhow::Result<()> {
     let mut phases = Phases::default();
     let result = all(fuzz_seconds, rest, &mut phases);
