@@ -151,6 +151,8 @@ impl MeshSnapshot {
 pub struct TenantEntry {
     /// The tenant.
     pub id: TenantId,
+    /// When its record was made, in microseconds since 1970: one that is made anew under an old name has another.
+    pub created: i64,
     /// Refused entirely, but not forgotten.
     pub suspended: bool,
     /// How much it may ask for.
@@ -346,6 +348,7 @@ pub(crate) mod tests {
     fn a_tenant_is_found_by_text_and_sees_only_its_own_targets() {
         let entry = |id: &str, name: &str| TenantEntry {
             id: TenantId::parse(id).unwrap(),
+            created: 0,
             suspended: false,
             limits: TenantLimits::default(),
             share: TenantShare::default(),

@@ -282,6 +282,10 @@ impl Admitted {
         let remembered = may_be_remembered.then(|| Remembered::of(target, &self.call)).flatten();
         // A model without state has no use for it.
         let sequence = sequence.filter(|_| entry.is_stateful());
+        if let Some(unknown) = sequence.as_ref().filter(|one| one.place.is_none() && !one.step.start) {
+            let (homes, now) = (&pipeline.parts.sequences, pipeline.parts.clock.now());
+            homes.may_go_on(&self.tenant.id, &entry.key.model, &unknown.step.id, now)?;
+        }
         account.arm.clone_from(&arm);
         account.version = entry.key.version.get();
         Ok(Versioned {

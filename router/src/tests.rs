@@ -155,6 +155,7 @@ struct Bed {
 fn entry(name: &str, limits: TenantLimits, targets: &[(&str, Target)]) -> TenantEntry {
     TenantEntry {
         id: tenant(name),
+        created: 0,
         suspended: false,
         limits,
         share: TenantShare {

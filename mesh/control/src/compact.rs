@@ -16,6 +16,8 @@ const MAX_PLANS: usize = 16;
 /// What a tenant's requests follow from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantRecord {
+    /// When its record was made, in microseconds since 1970.
+    pub created: i64,
     /// Its part of a busy device, beside the others'.
     pub weight: u32,
     /// Whether its requests share batches with nobody's.
@@ -62,7 +64,7 @@ pub(crate) struct Plans(Vec<Arc<PlanRecord>>);
 
 impl Plans {
     /// The tenant, with a plan that it shares with others that were declared alike.
-    pub(crate) fn tenant(&mut self, spec: TenantSpec) -> TenantRecord {
+    pub(crate) fn tenant(&mut self, created: i64, spec: TenantSpec) -> TenantRecord {
         let plan = PlanRecord {
             limits: spec.limits,
             budgets: spec.budgets,
@@ -70,6 +72,7 @@ impl Plans {
             per_subject_budgets: spec.per_subject_budgets,
         };
         TenantRecord {
+            created,
             weight: spec.weight,
             isolated: spec.isolation == Isolation::Isolated,
             suspended: spec.suspended,
@@ -129,8 +132,8 @@ mod tests {
     #[test]
     fn limits_that_were_declared_alike_are_there_once_among_so_many_and_no_more() {
         let mut plans = Plans::default();
-        assert_eq!(plans.tenant(TenantSpec::default()).plan, None);
-        let mut plan = |concurrency: u32| plans.tenant(tenant(concurrency)).plan.unwrap();
+        assert_eq!(plans.tenant(0, TenantSpec::default()).plan, None);
+        let mut plan = |concurrency: u32| plans.tenant(0, tenant(concurrency)).plan.unwrap();
         let most = u32::try_from(MAX_PLANS).unwrap();
         let first = plan(1);
         (2..=most).for_each(|concurrency| drop(plan(concurrency)));

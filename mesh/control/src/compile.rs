@@ -396,6 +396,7 @@ fn tenants(
         let record = records.tenants.get(tenant)?;
         Some(TenantEntry {
             id: tenant.clone(),
+            created: record.created,
             suspended: record.suspended,
             limits: limits.remove(tenant).unwrap_or_default(),
             share: TenantShare {

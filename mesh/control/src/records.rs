@@ -274,7 +274,8 @@ impl Records {
         let name = key.name.as_str();
         match resource.spec {
             Spec::Tenant(spec) => {
-                let tenant = self.plans.tenant(spec);
+                let created = resource.metadata.created.map_or(0, |created| created.as_microsecond());
+                let tenant = self.plans.tenant(created, spec);
                 self.tenants.insert(TenantId::parse(name).ok()?, tenant);
             }
             Spec::Issuer(spec) => drop(self.issuers.insert(key.name, spec)),

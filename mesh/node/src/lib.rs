@@ -29,6 +29,7 @@ mod sent;
 pub mod signals;
 mod signature;
 mod statistics;
+mod tenants;
 mod tls;
 mod triton;
 mod turns;

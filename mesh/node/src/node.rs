@@ -11,14 +11,14 @@ use mesh_admin_api::{AdminDoor, AdminDoorConfig, AdminParts, SignIn};
 use mesh_backend::Backend;
 use mesh_control::{Controller, ControllerHandle, ControllerParts};
 use mesh_jwks::{Keeper, KeeperError};
-use mesh_policies::{KeyBook, Limiter, MeshSnapshot, Pepper, access::Attempts};
+use mesh_policies::{KeyBook, MeshSnapshot, Pepper, access::Attempts};
 use mesh_registry::{Files, Registry, RegistryError};
-use mesh_router::{ModelControl, Regions, ResponseCache, RouterParts};
+use mesh_router::{Homes, ModelControl, ResponseCache, RouterParts};
 use mesh_router_grpc::{DoorError as GrpcDoorError, GrpcDoor};
 use mesh_router_http::{DoorError, HttpDoor, MetricsDoor};
 use mesh_telemetry::{DeviceSource, Telemetry, TelemetryConfig, TelemetryError, TritonSource};
 use mesh_tls::TlsError;
-use mesh_types::{Clock, Fault, SystemClock, TenantId};
+use mesh_types::{Clock, Fault, SystemClock};
 use mesh_worker::{Worker, WorkerError};
 
 use crate::{
@@ -35,6 +35,7 @@ use crate::{
     regions::{self, RegionsError},
     repository::{self, RepositoryError},
     signature::ConfinedFiles,
+    tenants::{Keepers, Tenants},
     tls::DoorsTls,
     triton::TritonReadings,
     usage, uses,
@@ -345,7 +346,15 @@ impl Behind<'_> {
         let snapshots = uses::start(&data, kept, &groups.control);
         let limiter = usage::limiter(&self.config.data, self.clock.clone(), &groups.records)?;
         let regions = Arc::new(regions::open(self.config)?);
-        let control = self.start_control(models, &snapshots, (&limiter, &regions, &self.cache), &groups.control)?;
+        let sequences = Arc::new(Homes::default());
+        let keepers = Keepers {
+            limiter: limiter.clone(),
+            regions: regions.clone(),
+            cache: self.cache.clone(),
+            sequences: sequences.clone(),
+            telemetry: self.telemetry.clone(),
+        };
+        let control = self.start_control(models, &snapshots, keepers, &groups.control)?;
         let repository = self.repository(&control, &snapshots)?;
         let metrics = MetricsDoor::start(
             self.config.metrics,
@@ -357,7 +366,7 @@ impl Behind<'_> {
         let router = RouterParts {
             attempts: Arc::new(Attempts::new(self.clock.clone())),
             cache: self.cache.clone(),
-            sequences: Arc::default(),
+            sequences,
             regions,
             client_settings: self.config.allow_client_settings,
             snapshots,
@@ -394,27 +403,20 @@ impl Behind<'_> {
         &self,
         models: ReadinessGuard,
         snapshots: &Arc<ArcSwap<MeshSnapshot>>,
-        (limiter, regions, cache): (&Arc<Limiter>, &Arc<Regions>, &Arc<ResponseCache>),
+        keepers: Keepers,
         tasks: &Tasks,
     ) -> Result<ControllerHandle, StartError> {
-        let (limiter, regions, telemetry) = (limiter.clone(), regions.clone(), self.telemetry.clone());
-        let cache = cache.clone();
+        let tenants = Tenants::new(keepers, snapshots.clone(), self.clock.clone());
         let login = self.sign_in.as_ref().map(|(_, book)| book.clone());
         let shelf = IssuerKeys::open(&DataFolder::open(&self.config.data)?, &self.store.pepper)?;
-        let keeper = Keeper::start(self.clock.clone(), telemetry.clone(), Some(Arc::new(shelf)), tasks)?;
+        let keeper = Keeper::start(self.clock.clone(), self.telemetry.clone(), Some(Arc::new(shelf)), tasks)?;
         let parts = ControllerParts {
             registry: self.store.registry.handle(),
             fleet: Arc::new(self.fleet.clone()),
             snapshots: snapshots.clone(),
             pepper: self.store.pepper.clone(),
             published: Arc::new(move |snapshot| {
-                let is_there = |tenant: &TenantId| snapshot.tenant(tenant.as_str()).is_some();
-                limiter.retain(is_there);
-                regions.retain(is_there);
-                cache.retain(snapshot);
-                let held = cache.usage();
-                telemetry.metrics().cache_holds(held.entries, held.bytes);
-                telemetry.spans().retain(|tenant| snapshot.tenant(tenant).is_some());
+                tenants.changed();
                 keeper.follow(snapshot.credentials.books().chain(login.iter()));
             }),
             ready: models,

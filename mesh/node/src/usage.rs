@@ -195,10 +195,12 @@ impl Book {
         Ok(())
     }
 
-    /// Leaves out those that are gone.
+    /// Leaves out those that are gone. Their lines go with the next that are kept: who comes by an old name inherits nothing.
     fn retain(&mut self, keep: impl Fn(&TenantId, Option<&TokenSubject>) -> bool) {
+        let before = self.newest.len();
         self.newest
             .retain(|(tenant, subject), _| keep(tenant, subject.as_ref()));
+        self.torn |= self.newest.len() < before;
     }
 }
 
@@ -216,8 +218,10 @@ impl UsageKeeper {
 
     /// Keeps what has changed. Blocks on the disk.
     pub(crate) fn keep(&self, limiter: &Limiter) {
+        // Asked first: what is forgotten from now on is found the next time.
+        let forgot = limiter.take_forgot();
         let changed = limiter.changed_usage();
-        if changed.is_empty() {
+        if changed.is_empty() && !forgot {
             return;
         }
         let mut book = self.0.lock();
@@ -338,6 +342,23 @@ mod tests {
         let book = Book::open(&path).unwrap();
         let there: Vec<_> = book.newest.keys().map(|(tenant, _)| tenant.as_str()).collect();
         assert_eq!(there, ["acme", "globex"]);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_tenant_goes_with_it_though_nobody_uses_anything() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage");
+        let before = limiter();
+        let keeper = UsageKeeper::open(&path, &before).unwrap();
+        ask(&before, "acme");
+        ask(&before, "globex");
+        keeper.keep(&before);
+        before.renew(|tenant| tenant.as_str() == "acme");
+        keeper.keep(&before);
+        let after = limiter();
+        UsageKeeper::open(&path, &after).unwrap();
+        assert_eq!(used(&after, "acme"), None);
+        assert!(used(&after, "globex").is_some());
     }
 
     #[test]

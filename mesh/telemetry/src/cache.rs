@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::labels::{BoundedLabels, LabelText, OTHER};
+use crate::labels::{BoundedLabels, LabelText, OTHER, Words, owner};
 
 /// The most endpoints that are told apart.
 const MAX_ENDPOINTS: usize = 1_024;
@@ -25,6 +25,7 @@ struct AskedLabels {
 #[derive(Debug)]
 pub(crate) struct CacheMetrics {
     endpoints: BoundedLabels,
+    outcomes: Words,
     asked: Family<AskedLabels, Counter>,
     entries: Gauge<i64, AtomicI64>,
     bytes: Gauge<i64, AtomicI64>,
@@ -34,6 +35,7 @@ impl Default for CacheMetrics {
     fn default() -> Self {
         Self {
             endpoints: BoundedLabels::new(MAX_ENDPOINTS),
+            outcomes: Words::default(),
             asked: Family::default(),
             entries: Gauge::default(),
             bytes: Gauge::default(),
@@ -59,6 +61,7 @@ impl CacheMetrics {
 
     /// Both names together are one value of the bound.
     pub(crate) fn asked(&self, tenant: &str, endpoint: &str, outcome: &'static str) {
+        self.outcomes.note(outcome);
         let LabelText(both) = self.endpoints.admit(&format!("{tenant}/{endpoint}"));
         let (tenant, endpoint) = both.split_once('/').unwrap_or((OTHER, OTHER));
         let labels = AskedLabels {
@@ -67,6 +70,21 @@ impl CacheMetrics {
             outcome,
         };
         self.asked.get_or_create(&labels).inc();
+    }
+
+    /// Drops what was counted of these tenants.
+    pub(crate) fn forget(&self, is_gone: impl Fn(&str) -> bool) {
+        let outcomes = self.outcomes.all();
+        for both in self.endpoints.forget(|both| is_gone(owner(both))) {
+            let (tenant, endpoint) = both.split_once('/').unwrap_or_default();
+            for outcome in &outcomes {
+                self.asked.remove(&AskedLabels {
+                    tenant: tenant.into(),
+                    endpoint: endpoint.into(),
+                    outcome,
+                });
+            }
+        }
     }
 
     pub(crate) fn holds(&self, entries: usize, bytes: usize) {

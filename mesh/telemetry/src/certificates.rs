@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::labels::{BoundedLabels, LabelText, OTHER};
+use crate::labels::{BoundedLabels, LabelText, OTHER, owner};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DoorLabels {
@@ -83,6 +83,17 @@ impl Certificates {
             certificate: certificate.into(),
         };
         self.requests.get_or_create(&labels).inc();
+    }
+
+    /// Drops what was counted of these tenants' callers.
+    pub(crate) fn forget(&self, is_gone: impl Fn(&str) -> bool) {
+        for both in self.callers.forget(|both| is_gone(owner(both))) {
+            let (tenant, certificate) = both.split_once('/').unwrap_or_default();
+            self.requests.remove(&CallerLabels {
+                tenant: tenant.into(),
+                certificate: certificate.into(),
+            });
+        }
     }
 
     pub(crate) fn expires(&self, door: &'static str, unix_seconds: i64) {

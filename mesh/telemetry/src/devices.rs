@@ -201,6 +201,8 @@ pub(crate) struct DeviceMetrics {
     source: OnceLock<Weak<dyn DeviceSource>>,
     // One entry per device of this machine.
     busy: Mutex<BTreeMap<DeviceId, Duration>>,
+    /// Of the time that devices count by tenants' names, what tenants had who are gone. As many as devices count.
+    gone: Mutex<BTreeMap<(DeviceId, TenantId), Duration>>,
 }
 
 impl std::fmt::Debug for DeviceMetrics {
@@ -222,12 +224,33 @@ impl DeviceMetrics {
         let _ = self.source.set(Arc::downgrade(source));
     }
 
+    fn leave_out_gone(&self, reading: &mut DeviceReading) {
+        let gone = self.gone.lock();
+        for (tenant, time) in &mut reading.tenants {
+            let before = gone.get(&(reading.device, tenant.clone())).copied().unwrap_or_default();
+            *time = time.saturating_sub(before);
+        }
+        reading.tenants.retain(|(_, time)| !time.is_zero());
+    }
+
     pub(crate) fn was_busy(&self, device: DeviceId, time: Duration) {
         *self.busy.lock().entry(device).or_default() += time;
     }
 
     pub(crate) fn busy(&self) -> Vec<(DeviceId, Duration)> {
         self.busy.lock().iter().map(|(device, busy)| (*device, *busy)).collect()
+    }
+
+    /// Leaves out from now on what these tenants have had of devices' time.
+    pub(crate) fn forget(&self, is_gone: impl Fn(&str) -> bool) {
+        let Some(source) = self.source.get().and_then(Weak::upgrade) else {
+            return;
+        };
+        let mut gone = self.gone.lock();
+        for DeviceReading { device, tenants, .. } in source.devices() {
+            let tenants = tenants.into_iter().filter(|(tenant, _)| is_gone(tenant.as_str()));
+            gone.extend(tenants.map(|(tenant, time)| ((device, tenant), time)));
+        }
     }
 
     /// Every value, by the index of its metric in [`FAMILIES`] and its labels.
@@ -238,8 +261,9 @@ impl DeviceMetrics {
             tenants,
             values: BTreeMap::new(),
         };
-        for device in devices.iter().flatten() {
-            sums.device(device);
+        for mut device in devices.into_iter().flatten() {
+            self.leave_out_gone(&mut device);
+            sums.device(&device);
         }
         sums.values
     }

@@ -295,6 +295,11 @@ impl Ensembles {
         meter
     }
 
+    /// Drops what was counted of these tenants' ensembles.
+    pub(crate) fn forget(&self, is_gone: impl Fn(&str) -> bool) {
+        self.meters.write().retain(|key, _| !is_gone(key.tenant.as_str()));
+    }
+
     /// What was counted for a version; none if it has not been asked yet.
     pub(crate) fn reading(&self, key: &ModelVersionKey) -> Option<EnsembleReading> {
         self.meters.read().get(key).map(|meter| meter.reading())

@@ -2,7 +2,10 @@
 //!
 //! Labels come from names that tenants choose, and every distinct value costs memory here and in whatever scrapes us.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use parking_lot::RwLock;
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
@@ -26,6 +29,27 @@ impl From<&str> for LabelText {
     }
 }
 
+/// The tenant in front of a name of two parts, as models, endpoints and certificates have.
+pub(crate) fn owner(name: &str) -> &str {
+    name.split_once('/').map_or("", |(owner, _)| owner)
+}
+
+/// Words of our own that were labels, by which what was counted under them is found again.
+#[derive(Debug, Default)]
+pub(crate) struct Words(RwLock<BTreeSet<&'static str>>);
+
+impl Words {
+    pub(crate) fn note(&self, word: &'static str) {
+        if !self.0.read().contains(word) {
+            self.0.write().insert(word);
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<&'static str> {
+        self.0.read().iter().copied().collect()
+    }
+}
+
 /// The values seen so far, at most `bound` of them.
 #[derive(Debug)]
 pub(crate) struct BoundedLabels {
@@ -46,6 +70,11 @@ impl BoundedLabels {
     /// Whether this value is one of those.
     pub(crate) fn knows(&self, value: &str) -> bool {
         self.seen.read().contains(value)
+    }
+
+    /// Forgets these values; there is room for others again.
+    pub(crate) fn forget(&self, is_gone: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        self.seen.write().extract_if(|value| is_gone(value)).collect()
     }
 
     /// How many there are.

@@ -2,13 +2,15 @@
 //!
 //! Rules are a fixed set of names, and tenants are bounded like everywhere; a tenant past the bound counts under `other`.
 
+use std::sync::Arc;
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
 
-use crate::labels::{BoundedLabels, LabelText};
+use crate::labels::{BoundedLabels, LabelText, Words};
 
 /// What became of a request at a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +44,7 @@ struct Labels {
 #[derive(Debug, Default)]
 pub(crate) struct LimitMetrics {
     effects: Family<Labels, Counter>,
+    rules: Words,
 }
 
 impl LimitMetrics {
@@ -53,7 +56,22 @@ impl LimitMetrics {
         );
     }
 
+    /// Drops what was counted of these tenants.
+    pub(crate) fn forget(&self, tenants: &[Arc<str>]) {
+        let effects = [LimitEffect::Refused, LimitEffect::Shadow, LimitEffect::Warned].map(LimitEffect::as_str);
+        for rule in self.rules.all() {
+            for (tenant, effect) in tenants.iter().flat_map(|tenant| effects.map(|effect| (tenant, effect))) {
+                self.effects.remove(&Labels {
+                    tenant: LabelText(tenant.clone()),
+                    rule,
+                    effect,
+                });
+            }
+        }
+    }
+
     pub(crate) fn count(&self, tenants: &BoundedLabels, tenant: &str, rule: &'static str, effect: LimitEffect) {
+        self.rules.note(rule);
         self.effects
             .get_or_create(&Labels {
                 tenant: tenants.admit(tenant),

@@ -28,7 +28,7 @@ use crate::{
     devices::{self, DeviceMetrics, DeviceSource},
     ensembles::{EnsembleMeter, EnsembleReading, Ensembles},
     issuers::Issuers,
-    labels::{BoundedLabels, LabelText},
+    labels::{BoundedLabels, LabelText, OTHER},
     limits::{LimitEffect, LimitMetrics},
     models::ModelMetrics,
     series::{LiveSnapshot, OUTCOMES, SeriesTable, outcome_index},
@@ -284,6 +284,19 @@ impl Metrics {
     /// What an ensemble has done; none if it has not been asked yet.
     pub fn ensemble_reading(&self, key: &ModelVersionKey) -> Option<EnsembleReading> {
         self.ensembles.reading(key)
+    }
+
+    /// Drops all that was counted of these tenants, be it theirs or of what they own: one that comes by an old name begins at nothing.
+    /// What several are counted together under stays.
+    pub fn forget(&self, is_gone: impl Fn(&str) -> bool) {
+        let is_gone = |tenant: &str| tenant != OTHER && is_gone(tenant);
+        let tenants = self.requests.forget(is_gone);
+        self.limits.forget(&tenants);
+        self.cache.forget(is_gone);
+        self.certificates.forget(is_gone);
+        self.models.forget(is_gone);
+        self.ensembles.forget(is_gone);
+        self.devices.forget(is_gone);
     }
 
     /// Requests being worked on.

@@ -14,7 +14,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::labels::{BoundedLabels, LabelText};
+use crate::labels::{BoundedLabels, LabelText, owner};
 
 /// The most models that have a label of their own in the metrics of devices, and the most counters that are kept at hand.
 pub(crate) const MAX_MODEL_LABELS: usize = 4_000;
@@ -116,6 +116,9 @@ impl ModelMetrics {
 
     pub(crate) fn set_memory(&self, device: DeviceId, model: &ModelVersionKey, bytes: u64) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        if !self.kept.read().contains_key(&device) {
+            self.kept.write().entry(device).or_default();
+        }
         self.memory.get_or_create(&self.labels(device, model)).set(bytes);
     }
 
@@ -128,6 +131,30 @@ impl ModelMetrics {
         }
         self.queue_length.remove(&labels);
         self.memory.remove(&labels);
+    }
+
+    /// Drops what was counted of these tenants' models. What is loaded of them yet is counted anew.
+    pub(crate) fn forget(&self, is_gone: impl Fn(&str) -> bool) {
+        let mut kept = self.kept.write();
+        for models in kept.values_mut() {
+            models.retain(|model, _| !is_gone(model.tenant.as_str()));
+        }
+        let gone = self.names.forget(|model| is_gone(owner(model)));
+        for (device, model) in kept
+            .keys()
+            .flat_map(|device| gone.iter().map(move |model| (device, model)))
+        {
+            let labels = ModelLabels {
+                device: LabelText::from(device.to_string().as_str()),
+                model: LabelText(model.clone()),
+            };
+            self.batches.remove(&labels);
+            self.failures.remove(&labels);
+            self.rows.remove(&labels);
+            self.busy.remove(&labels);
+            self.queue_length.remove(&labels);
+            self.memory.remove(&labels);
+        }
     }
 
     fn of(&self, device: DeviceId, model: &ModelVersionKey) -> Arc<Counters> {
@@ -148,8 +175,11 @@ impl ModelMetrics {
             busy: self.busy.get_or_create(&labels).clone(),
             queue_length: self.queue_length.get_or_create(&labels).clone(),
         });
-        if kept.values().map(HashMap::len).sum::<usize>() < MAX_MODEL_LABELS {
-            kept.entry(device).or_default().insert(model.clone(), counters.clone());
+        let room = kept.values().map(HashMap::len).sum::<usize>() < MAX_MODEL_LABELS;
+        // A device is known in any case: there what is gone is looked for.
+        let here = kept.entry(device).or_default();
+        if room {
+            here.insert(model.clone(), counters.clone());
         }
         counters
     }

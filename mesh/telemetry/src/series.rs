@@ -177,6 +177,17 @@ impl SeriesTable {
         series
     }
 
+    /// Drops the series of these tenants, and their labels, which are returned.
+    pub(crate) fn forget(&self, is_gone: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        let mut table = self.table.write();
+        table.by_hash.retain(|_, list| {
+            list.retain(|series| !is_gone(&series.key.tenant));
+            !list.is_empty()
+        });
+        table.len = table.by_hash.values().map(Vec::len).sum();
+        self.tenants.forget(is_gone)
+    }
+
     /// Every series, in the order of their names.
     pub(crate) fn all(&self) -> Vec<Arc<Series>> {
         let mut all: Vec<_> = self.table.read().by_hash.values().flatten().cloned().collect();

@@ -107,6 +107,29 @@ fn a_tenant_sees_every_series_of_its_own_and_none_of_anothers_or_of_the_meshs() 
 }
 
 #[test]
+fn nothing_is_left_of_a_tenant_that_is_forgotten_and_everything_of_others() {
+    let metrics = counted();
+    metrics.set_model_memory(DeviceId::cpu(1), &version("acme", "digits"), 9);
+    let is_acmes = |line: &str| line.contains("\"acme\"") || line.contains("\"acme/");
+    let of_others = || -> Vec<String> {
+        let all = metrics.encode_prometheus().unwrap();
+        let others = all.lines().filter(|line| !line.starts_with('#') && !is_acmes(line));
+        others.map(str::to_owned).collect()
+    };
+    let before = of_others();
+    metrics.forget(|tenant| tenant == "acme");
+    // Who has the name now sees what a tenant sees that has never asked.
+    let seen = |name: &str| metrics.encode_prometheus_of(&tenant(name)).unwrap().replace(name, "");
+    assert!(seen("acme") == seen("nobody"), "{}", seen("acme"));
+    assert_eq!(of_others(), before);
+    assert!(!metrics.encode_prometheus().unwrap().lines().any(is_acmes));
+    // What comes is counted from nothing.
+    metrics.limit("acme", "requests", LimitEffect::Refused);
+    let seen = metrics.encode_prometheus_of(&tenant("acme")).unwrap();
+    assert!(seen.contains("rule=\"requests\",effect=\"refused\"} 1\n"), "{seen}");
+}
+
+#[test]
 fn what_is_counted_together_is_nobodys() {
     let metrics = counted();
     for number in 2..=MAX_TENANT_LABELS {

@@ -96,6 +96,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let tenants = [TenantEntry {
         id: tenant,
+        created: 0,
         suspended: false,
         limits: TenantLimits::default(),
         share: TenantShare::default(),

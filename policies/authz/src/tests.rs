@@ -662,6 +662,7 @@ proptest! {
         ]);
         let entry = TenantEntry {
             id: own.clone(),
+            created: 0,
             suspended: false,
             limits: TenantLimits::default(),
             share: TenantShare::default(),

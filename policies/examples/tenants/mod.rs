@@ -135,6 +135,7 @@ impl Tenants {
             let key = keys.first().map(|key| format!("key:{}", key.id)).unwrap_or_default();
             entries.push(TenantEntry {
                 id,
+                created: 0,
                 suspended: false,
                 limits: match kind {
                     "all" => every_limit(&model.0, &model.1, &key),

@@ -211,6 +211,7 @@ fn a_caller_needs_a_tenant_that_exists_and_is_not_suspended() {
     let credentials = || Credentials::new(pepper()).with_key(entry(&key, "acme"));
     let tenant = |suspended| TenantEntry {
         id: TenantId::parse("acme").unwrap(),
+        created: 0,
         suspended,
         limits: TenantLimits::default(),
         share: mesh_types::TenantShare::default(),

@@ -158,6 +158,7 @@ impl Remembered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Pepper;
 
     fn print(number: u8) -> KeyPrint {
         KeyPrint([number; PRINT_BYTES])
@@ -177,6 +178,17 @@ mod tests {
             last.note(now);
             assert_eq!(last.get(), Some(seen), "{now}");
         }
+    }
+
+    #[test]
+    fn a_new_key_of_an_old_name_inherits_no_use() {
+        let (pepper, tenant) = (Pepper::default(), TenantId::parse("acme").unwrap());
+        let print = |secret: &str| KeyPrint::of(&tenant, "key", &pepper.hash(secret));
+        let uses: Remembered = [(print("old"), 60)].into_iter().collect();
+        assert_eq!(
+            (uses.of(&print("old")).get(), uses.of(&print("new")).get()),
+            (Some(60), None)
+        );
     }
 
     #[test]

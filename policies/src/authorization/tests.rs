@@ -39,6 +39,7 @@ fn entry(tenant: &str, models: &[&str]) -> TenantEntry {
     let target = |name: &&str| ((*name).to_owned(), Target::Model(Arc::new(model(name, &[(1, true)]))));
     TenantEntry {
         id: TenantId::parse(tenant).unwrap(),
+        created: 0,
         suspended: false,
         limits: TenantLimits::default(),
         share: Default::default(),

@@ -29,7 +29,10 @@ mod usage;
 use std::{
     collections::HashMap,
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -99,6 +102,8 @@ struct Ledger {
 pub struct Limiter {
     time: Arc<Time>,
     tenants: RwLock<HashMap<TenantId, Arc<Ledger>>>,
+    /// Whether tenants were forgotten, and nobody has asked yet.
+    forgot: AtomicBool,
 }
 
 impl fmt::Debug for Limiter {
@@ -238,6 +243,7 @@ impl Limiter {
         Self {
             time: Arc::new(Time { clock, epoch }),
             tenants: RwLock::new(HashMap::new()),
+            forgot: AtomicBool::new(false),
         }
     }
 
@@ -304,8 +310,22 @@ impl Limiter {
                     state.tidy(at);
                 }
             }
+            self.forgot.fetch_or(!kept, Ordering::Relaxed);
             kept
         });
+    }
+
+    /// Forgets all of these tenants at once, whose names others have now: what of them still runs ends with the counters that it has.
+    pub fn renew(&self, is_another: impl Fn(&TenantId) -> bool) {
+        let mut tenants = self.tenants.write();
+        let before = tenants.len();
+        tenants.retain(|tenant, _| !is_another(tenant));
+        self.forgot.fetch_or(tenants.len() < before, Ordering::Relaxed);
+    }
+
+    /// Whether tenants were forgotten since this was last asked: what is kept of them elsewhere is not to come back.
+    pub fn take_forgot(&self) -> bool {
+        self.forgot.swap(false, Ordering::Relaxed)
     }
 }
 

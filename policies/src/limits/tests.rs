@@ -282,6 +282,24 @@ fn tenants_that_are_gone_are_forgotten_once_nothing_of_theirs_runs() {
 }
 
 #[test]
+fn a_tenant_by_an_old_name_begins_at_nothing_while_the_old_one_still_runs() {
+    let (_, limiter) = limiter();
+    let (acme, globex) = (tenant("acme"), tenant("globex"));
+    let held = admit(&limiter, &acme, &at_once(1)).unwrap();
+    let others = admit(&limiter, &globex, &at_once(1)).unwrap();
+    assert!(!limiter.take_forgot());
+    limiter.renew(|tenant| tenant.as_str() == "acme");
+    assert!(limiter.take_forgot() && !limiter.take_forgot());
+    let first = admit(&limiter, &acme, &at_once(1)).unwrap();
+    assert!(admit(&limiter, &globex, &at_once(1)).is_err());
+    // What ends of the old one is none of the new one's.
+    drop(held);
+    assert!(admit(&limiter, &acme, &at_once(1)).is_err());
+    drop((first, others));
+    assert!(admit(&limiter, &acme, &at_once(1)).is_ok());
+}
+
+#[test]
 fn as_many_tenants_as_the_bound_are_tracked_and_one_more_is_not() {
     let (_, limiter) = limiter();
     for index in 0..MAX_TENANTS {

@@ -148,6 +148,7 @@ fn snapshot() -> (MeshSnapshot, String) {
         .into();
     let tenant = TenantEntry {
         id: tenant,
+        created: 0,
         suspended: false,
         limits: TenantLimits::default(),
         share: mesh_types::TenantShare::default(),

@@ -160,6 +160,7 @@ fn snapshot(limits: TenantLimits, key: &GeneratedKey, datatype: DataType) -> Mes
     targets.insert("split".into(), Target::Endpoint(Arc::new(route)));
     let tenant = TenantEntry {
         id: tenant,
+        created: 0,
         suspended: false,
         limits,
         share: mesh_types::TenantShare::default(),

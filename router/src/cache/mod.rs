@@ -145,6 +145,26 @@ impl ResponseCache {
         });
     }
 
+    /// Forgets all that tenants of these have asked, and what was counted of their models: others have their names now.
+    pub fn renew(&self, is_another: impl Fn(&TenantId) -> bool) {
+        let mut store = self.store.lock();
+        for tenant in store
+            .tenants()
+            .filter(|tenant| is_another(tenant))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            store.purge_tenant(&tenant);
+        }
+        drop(store);
+        let mut counts = self.counts.lock();
+        let gone = counts.iter().map(|(version, _)| version);
+        let gone: Vec<_> = gone.filter(|version| is_another(&version.tenant)).cloned().collect();
+        for version in gone {
+            counts.pop(&version);
+        }
+    }
+
     /// Adds what was answered without the version: a success, but no inference.
     pub fn add_to(&self, version: &ModelVersionKey, numbers: &mut VersionStatistics) {
         let [hit, miss] = self.times(version);

@@ -197,6 +197,11 @@ impl Store {
         }
     }
 
+    /// The tenants of whom anything is remembered.
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = &TenantId> {
+        self.tenants.keys()
+    }
+
     /// Keeps the endpoints of which this is so, asked with their serial.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&TenantId, &EndpointId, u64) -> bool) {
         let mut gone = Vec::new();

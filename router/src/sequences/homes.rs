@@ -20,7 +20,8 @@ use mesh_policies::{
     snapshot::{TenantEntry, VersionEntry},
 };
 use mesh_types::{
-    ArtifactFormat, DeviceId, Fault, FaultSource, ModelVersionKey, Retry, SequenceBatching, SequenceStep, TenantId,
+    ArtifactFormat, CorrelationId, DeviceId, Fault, FaultSource, ModelId, ModelVersionKey, Retry, SequenceBatching,
+    SequenceStep, TenantId,
 };
 use parking_lot::Mutex;
 
@@ -77,6 +78,8 @@ struct Known {
     /// When each tenant's next home is over.
     next: BTreeSet<(Instant, TenantId)>,
     last: u64,
+    /// Ids of sequences of tenants that are gone, until devices have ended them.
+    closed: HashMap<TenantId, HashMap<CorrelationId, Instant>>,
 }
 
 /// The open sequences that this process has routed.
@@ -137,6 +140,43 @@ impl Known {
 }
 
 impl Homes {
+    /// Forgets the sequences of these tenants. Devices keep their states for as long as they would: until then whoever has a tenant's name
+    /// after it goes on with none of these ids but one that it has begun itself.
+    pub fn forget_tenants(&self, is_gone: impl Fn(&TenantId) -> bool, now: Instant) {
+        let mut known = self.known.lock();
+        known.closed.retain(|_, ids| {
+            ids.retain(|_, until| *until > now);
+            !ids.is_empty()
+        });
+        let gone: Vec<_> = known.tenants.extract_if(|tenant, _| is_gone(tenant)).collect();
+        for (tenant, own) in gone {
+            let ids = own.homes.iter().map(|(name, home)| (name.id.clone(), home.until));
+            known.closed.entry(tenant.clone()).or_default().extend(ids);
+            if let Some(at) = own.next() {
+                known.next.remove(&(at, tenant));
+            }
+        }
+    }
+
+    /// Whether a step that begins nothing, of a sequence that is not known, may go to a device.
+    pub(crate) fn may_go_on(
+        &self,
+        tenant: &TenantId,
+        model: &ModelId,
+        id: &CorrelationId,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let known = self.known.lock();
+        let closed = known.closed.get(tenant).and_then(|ids| ids.get(id));
+        if closed.is_none_or(|until| *until <= now) {
+            return Ok(());
+        }
+        // What a device says that knows no such sequence.
+        Err(Fault::invalid(format!(
+            "inference request for sequence {id} to model '{model}' must specify the START flag on the first request of the sequence"
+        )))
+    }
+
     /// Where the sequence is, if it is known, is not over and the caller may still use it.
     pub(crate) fn find(
         &self,

@@ -1,7 +1,7 @@
 //! What is remembered of open sequences, and for how long.
 
 use mesh_policies::snapshot::ModelEntry;
-use mesh_types::{CorrelationId, InferRequest, JobOutcome, ModelConfig, ModelId, StageTimings, Version};
+use mesh_types::{InferRequest, JobOutcome, ModelConfig, StageTimings, Version};
 
 use super::*;
 
@@ -46,6 +46,7 @@ fn tenant(name: &str) -> TenantId {
 fn caller(name: &str) -> TenantEntry {
     TenantEntry {
         id: tenant(name),
+        created: 0,
         suspended: false,
         limits: Default::default(),
         share: Default::default(),
@@ -215,4 +216,37 @@ fn a_tenants_own_give_way_though_many_of_others_are_over() {
         begin(&homes, "acme", number, now + SECOND);
     }
     assert!(homes.has_room(&tenant("acme"), &name(0), now + SECOND).is_ok());
+}
+
+#[tokio::test]
+async fn who_comes_by_an_old_name_goes_on_with_no_sequence_of_before() {
+    let homes = Arc::new(Homes::default());
+    let now = Instant::now();
+    for owner in ["acme", "globex"] {
+        send(&homes, (owner, 1), START, now + SECOND, true).await.unwrap();
+    }
+    homes.forget_tenants(|tenant| tenant.as_str() == "acme", now);
+    let known = |owner: &str| homes.find(&caller(owner), &target("ears"), &name(1), now).is_some();
+    assert_eq!((known("acme"), known("globex")), (false, true));
+    // A device may have its state yet.
+    let model = ModelId::parse("ears").unwrap();
+    let goes_on = |owner: &str, number, at| {
+        let id = CorrelationId::Number(number);
+        homes.may_go_on(&tenant(owner), &model, &id, at).is_ok()
+    };
+    assert_eq!(
+        (
+            goes_on("acme", 1, now),
+            goes_on("acme", 2, now),
+            goes_on("globex", 1, now)
+        ),
+        (false, true, true)
+    );
+    assert!(goes_on("acme", 1, now + SECOND));
+    homes.forget_tenants(|_| false, now + SECOND);
+    assert!(homes.known.lock().closed.is_empty());
+    // Of what is gone nothing is looked for again.
+    let later = now + SECOND * 2;
+    assert!(homes.has_room(&tenant("other"), &name(2), later).is_ok());
+    assert_eq!(homes.known.lock().next.len(), 0);
 }
