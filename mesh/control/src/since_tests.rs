@@ -208,8 +208,8 @@ impl World {
         let tenant = |entry: &TenantEntry| {
             let targets: BTreeMap<&String, &Target> = entry.targets.iter().collect();
             format!(
-                "{} {} {:?} {:?} {targets:?}",
-                entry.id, entry.suspended, entry.share, entry.limits
+                "{} {} {} {:?} {:?} {targets:?}",
+                entry.id, entry.created, entry.suspended, entry.share, entry.limits
             )
         };
         let mut told: Vec<String> = compiled.snapshot.tenants().map(|entry| tenant(entry)).collect();
