@@ -38,6 +38,7 @@ mod models;
 mod observer;
 mod order;
 mod ordering;
+mod passing;
 mod priority;
 mod pulse;
 mod quarantine;

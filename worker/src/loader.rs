@@ -25,6 +25,10 @@ use crate::{
 /// The most loaders of one device at once.
 pub(crate) const MAX_LOADERS: usize = 16;
 
+/// What the report of a model says that was not optimised for want of memory.
+const NO_ROOM_TO_OPTIMIZE: &str =
+    "the device's memory budget has no room for other forms of the model beside it: none was tried";
+
 /// How many times as long as a live execution one of a warm-up may take.
 const WARM_UP_PATIENCE: u32 = 20;
 
@@ -38,6 +42,8 @@ pub(crate) struct Task {
     pub(crate) urgency: Urgency,
     /// Whether memory of models that are gone is given back to the system first.
     pub(crate) release: bool,
+    /// Whether there is memory to optimise it in.
+    pub(crate) optimize: bool,
 }
 
 /// What a loader brings.
@@ -213,10 +219,14 @@ impl Loader {
             } else {
                 Sweep::Repeated
             };
-            self.apart(|| {
-                self.at_stove(spec, |stove| warm::optimize(stove, model.as_mut(), &spec.config));
-                Ok(())
-            })?;
+            if self.task.optimize {
+                self.apart(|| {
+                    self.at_stove(spec, |stove| warm::optimize(stove, model.as_mut(), &spec.config));
+                    Ok(())
+                })?;
+            } else {
+                model.leave_as_it_is(NO_ROOM_TO_OPTIMIZE);
+            }
             let profile =
                 self.apart(|| self.at_stove(spec, |stove| warm::warm(stove, model.as_mut(), &spec.config, sweep)))?;
             measured.get_or_insert(profile);

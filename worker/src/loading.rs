@@ -21,6 +21,7 @@ use crate::{
     link::Link,
     loader::{self, MAX_LOADERS, Running, Task},
     model::{Model, Phase, Place},
+    passing::Kept,
     priority::Urgency,
     residency::{Choice, Size},
     standby::Room,
@@ -74,6 +75,8 @@ pub(crate) struct Active {
     pub(crate) rank: Rank,
     /// What it takes as far as is known.
     pub(crate) size: Size,
+    /// What it takes besides for a time.
+    pub(crate) kept: Kept,
     unmeasured: bool,
     /// Nobody needs it yet: it gives way where it takes more than was known.
     pub(crate) yields: bool,
@@ -245,10 +248,11 @@ impl DeviceActor {
     /// Begins the load, makes room for it or gives it up; false if it has to wait. Only the first of those that wait has others
     /// give way.
     fn try_load(&mut self, rank: Rank, key: &Arc<ModelVersionKey>, now: Instant, first: bool) -> bool {
-        match self.room_for(key, now) {
+        let (room, kept) = self.room_for(rank, key, now);
+        match room {
             // The end of the other load has this one looked at again.
             Room::Known(Choice::Room) if self.overlaps(key) => return false,
-            Room::Known(Choice::Room) => self.begin(rank, key),
+            Room::Known(Choice::Room) => self.begin(rank, key, kept),
             Room::TooLarge(why) => self.give_up_load(rank, key, why),
             Room::Known(_) if !first => return false,
             Room::Known(Choice::Evict(victims)) if self.may_displace(rank, key) => self.displace(&victims, key),
@@ -332,7 +336,7 @@ impl DeviceActor {
         }
     }
 
-    fn may_displace(&self, rank: Rank, key: &Arc<ModelVersionKey>) -> bool {
+    pub(crate) fn may_displace(&self, rank: Rank, key: &Arc<ModelVersionKey>) -> bool {
         let pinned = |model: &Model| model.spec.config.residency().pinned;
         rank != Rank::Declared || self.models.get(key).is_some_and(pinned)
     }
@@ -344,7 +348,7 @@ impl DeviceActor {
         self.parts.budget.is_some() && unmeasured && self.loads.active.iter().any(|active| active.unmeasured)
     }
 
-    fn begin(&mut self, rank: Rank, key: &Arc<ModelVersionKey>) {
+    fn begin(&mut self, rank: Rank, key: &Arc<ModelVersionKey>, kept: Kept) {
         self.forget_want(key);
         let replacing = self.models.get(key).and_then(|model| model.replacing.as_ref());
         let replacing = replacing
@@ -382,6 +386,7 @@ impl DeviceActor {
                 Urgency::Background
             },
             release: std::mem::take(&mut self.loads.freed),
+            optimize: kept.optimize,
         };
         match self.start(task, &places) {
             Ok(running) => {
@@ -391,6 +396,7 @@ impl DeviceActor {
                     places,
                     rank,
                     size,
+                    kept,
                     unmeasured,
                     yields: !self.may_displace(rank, key),
                     replacing,

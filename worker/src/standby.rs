@@ -10,12 +10,14 @@ use std::{
 };
 
 use mesh_types::{Fault, FaultSource, ModelVersionKey};
+use smallvec::SmallVec;
 
 use crate::{
     device::{Answer, DeviceActor},
     loading::{Active, Rank},
     model::{Model, Phase, Place, release},
     models::not_here,
+    passing::{Asked, Kept, choose_for},
     report::ModelState,
     residency::{Budget, Choice, Guard, Holding, Size, choose, stays_until},
 };
@@ -123,16 +125,24 @@ impl DeviceActor {
                 guard: self.guard(key, model, now, impatient),
             })
         };
-        // What is loaded to take another's place is there besides it.
+        let busy = |active: &Active, size: Size| Holding {
+            key: active.key.clone(),
+            size,
+            guard: Guard::Busy,
+        };
+        // What is loaded to take another's place is there besides it, and so is what a load takes for a time.
         let coming = |active: &Active| {
-            active.replacing.is_some().then(|| Holding {
-                key: active.key.clone(),
-                size: active.size,
-                guard: Guard::Busy,
-            })
+            let replacing = active.replacing.is_some().then_some(active.size);
+            let kept = (active.kept.bytes > 0).then(|| active.kept.size());
+            let both: SmallVec<[_; 2]> = replacing
+                .into_iter()
+                .chain(kept)
+                .map(|size| busy(active, size))
+                .collect();
+            both
         };
         let there = self.models.iter().filter_map(holding);
-        there.chain(self.loads.active.iter().filter_map(coming)).collect()
+        there.chain(self.loads.active.iter().flat_map(coming)).collect()
     }
 
     /// Whether the model may be asked to leave; for somebody impatient that it is being used is no reason to stay.
@@ -167,27 +177,44 @@ impl DeviceActor {
         })
     }
 
-    /// Whether there is room for what is missing of the model.
-    pub(crate) fn room_for(&self, key: &Arc<ModelVersionKey>, now: Instant) -> Room {
+    /// Whether there is room for what is missing of the model, and what is kept for its load besides.
+    pub(crate) fn room_for(&self, rank: Rank, key: &Arc<ModelVersionKey>, now: Instant) -> (Room, Kept) {
+        let unbounded = Kept {
+            bytes: 0,
+            optimize: true,
+        };
         let Some(model) = self.models.get(key) else {
-            return Room::Known(Choice::Room);
+            return (Room::Known(Choice::Room), unbounded);
         };
         if let Some(reason) = self.refuses(model).filter(|_| model.replacing.is_none()) {
-            return Room::TooLarge(reason);
+            return (Room::TooLarge(reason), unbounded);
         }
         // Also where memory has no bound: there is no thread to load it for before it has left.
         if model.has(Place::Leaving) {
-            return Room::Known(Choice::Later(None));
+            return (Room::Known(Choice::Later(None)), unbounded);
         }
         let Some(budget) = self.budget() else {
-            return Room::Known(Choice::Room);
+            return (Room::Known(Choice::Room), unbounded);
         };
-        let mut held = self.holdings(now, Self::is_impatient(model, now));
+        let impatient = Self::is_impatient(model, now);
+        let mut held = self.holdings(now, impatient);
         // What is there of it stays until the rest, or what takes its place, is there too.
         for own in held.iter_mut().filter(|holding| holding.key == *key) {
             own.guard = Guard::Pinned;
         }
-        Room::Known(choose(budget, &held, self.newcomer(model)))
+        let replacing = model.replacing.as_ref().filter(|_| rank == Rank::Replace);
+        let asked = Asked {
+            newcomer: self.newcomer(model),
+            passing: self
+                .parts
+                .thread
+                .passing(replacing.map_or(&model.spec, |replacing| &replacing.spec)),
+            beside: !self.loads.active.is_empty(),
+            displaces: self.may_displace(rank, key),
+            impatient,
+        };
+        let (choice, kept) = choose_for(budget, &mut held, (key, &asked));
+        (Room::Known(choice), kept)
     }
 
     /// What is to come of the model.

@@ -9,7 +9,7 @@
 
 use std::{collections::HashMap, ops::Range, sync::Arc, thread::JoinHandle, time::Duration};
 
-use mesh_backend::{Backend, BackendError, LoadSpec, LoadedModel};
+use mesh_backend::{Backend, BackendError, LoadSpec, LoadedModel, Passing};
 use mesh_types::{Clock, DeviceKind, Fault, ModelVersionKey, TraceContext};
 use tokio::sync::mpsc;
 
@@ -76,6 +76,12 @@ impl ThreadParts {
         let known = self.backend(spec).and_then(|backend| backend.estimate(spec));
         let file = || std::fs::metadata(spec.artifact.as_ref()?).ok().map(|file| file.len());
         known.or_else(file).unwrap_or(0)
+    }
+
+    /// What loading an instance will take for a time.
+    pub(crate) fn passing(&self, spec: &LoadSpec) -> Passing {
+        let backend = self.backend(spec);
+        backend.map_or_else(Passing::default, |backend| backend.passing(spec, self.shared.device))
     }
 
     fn backend(&self, spec: &LoadSpec) -> Option<&Arc<dyn Backend>> {

@@ -22,5 +22,5 @@ pub use binding::{Binding, Source, Step};
 pub use error::BackendError;
 pub use files::ModelFiles;
 pub use generation::{AnswerSink, Next, Requests};
-pub use load::{Backend, DeviceInfo, LoadSpec, LoadedModel};
+pub use load::{Backend, DeviceInfo, LoadSpec, LoadedModel, Passing};
 pub use signature::{Argument, MAX_DEPTH, Signature, ValueType};

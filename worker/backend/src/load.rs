@@ -30,6 +30,15 @@ pub struct LoadSpec {
     pub format: ArtifactFormat,
 }
 
+/// What loading an instance takes of a device's memory for a time, in bytes, beyond what the instance takes at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Passing {
+    /// In any case.
+    pub load: u64,
+    /// Besides, where it is optimised ([`LoadedModel::optimize`]).
+    pub optimize: u64,
+}
+
 /// A model runtime.
 pub trait Backend: Send + Sync {
     /// Its name in logs and device lists.
@@ -46,6 +55,12 @@ pub trait Backend: Send + Sync {
     fn estimate(&self, spec: &LoadSpec) -> Option<u64> {
         let _ = spec;
         None
+    }
+
+    /// What loading an instance will take for a time, as far as that can be told; asked before each load, and answered at once.
+    fn passing(&self, spec: &LoadSpec, device: DeviceId) -> Passing {
+        let _ = (spec, device);
+        Passing::default()
     }
 
     /// Called once on every thread that will load or run models, before it does: for what a runtime keeps per thread.
@@ -98,6 +113,11 @@ pub trait LoadedModel: Send {
     /// sizes that matter, smallest first. May take long; never makes the model unusable.
     fn optimize(&mut self, samples: &[BatchInputs<'_>], clock: &dyn Clock) {
         let _ = (samples, clock);
+    }
+
+    /// Called instead of [`LoadedModel::optimize`] where there is no memory for what that takes: the report says why.
+    fn leave_as_it_is(&mut self, why: &str) {
+        let _ = why;
     }
 
     /// What loading came to.

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::FutureExt as _;
-use mesh_backend::{Backend, BackendError, BatchInputs, BatchOutputs, DeviceInfo, LoadedModel};
-use mesh_types::{ManualClock, Retry};
+use mesh_backend::{Backend, BackendError, BatchInputs, BatchOutputs, DeviceInfo, LoadedModel, Passing};
+use mesh_types::{Clock, ManualClock, Retry};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc;
 
@@ -22,6 +22,9 @@ pub(super) struct Seen {
     pub(super) threads: BTreeMap<String, std::collections::BTreeSet<String>>,
     /// How often memory was asked to be cleared from then on.
     pub(super) cleared: usize,
+    /// Models that were optimised, and such that were left as they were loaded.
+    pub(super) optimized: Vec<String>,
+    pub(super) left_as_they_were: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -126,6 +129,14 @@ impl LoadedModel for WatchedModel {
         Ok((outputs, Some(self.peak)))
     }
 
+    fn optimize(&mut self, _: &[BatchInputs<'_>], _: &dyn Clock) {
+        self.seen.lock().optimized.push(self.name.clone());
+    }
+
+    fn leave_as_it_is(&mut self, _: &str) {
+        self.seen.lock().left_as_they_were.push(self.name.clone());
+    }
+
     fn memory_bytes(&self) -> u64 {
         // As much as a test asks for, else a little.
         self.inner.memory_bytes().max(1_000)
@@ -150,6 +161,14 @@ impl Backend for Watched {
         self.inner
             .estimate(spec)
             .filter(|bytes| *bytes > 0 && spec.artifact.is_none())
+    }
+
+    fn passing(&self, spec: &LoadSpec, _: DeviceId) -> Passing {
+        let number = |name: &str| spec.config.parameters.get(name).and_then(|value| value.as_u64());
+        Passing {
+            load: number("passing_load").unwrap_or(0),
+            optimize: number("passing_optimize").unwrap_or(0),
+        }
     }
 
     fn clear_memory(&self) {

@@ -286,3 +286,58 @@ fn a_hint_is_a_use() {
         rig
     });
 }
+
+/// A model whose load takes so many KiB for a time, and so many more if it is optimised.
+fn passing(spec: LoadSpec, load: u64, optimize: u64) -> LoadSpec {
+    changed(spec, |config| {
+        for (name, kib) in [("passing_load", load), ("passing_optimize", optimize)] {
+            config.parameters.insert(name.into(), ParameterValue::Uint(kib * KIB));
+        }
+    })
+}
+
+#[test]
+fn what_a_load_takes_for_a_time_is_kept_for_it_until_it_is_over() {
+    with_rig(&room_for(10), |mut rig| async move {
+        rig.hold_loads();
+        let worker = rig.worker.clone();
+        let first = passing(sized("m", "identity", 4), 4, 0);
+        let loading = actix::spawn(async move { worker.load(CPU, first).await });
+        rig.entered().await;
+        // There would be room beside the model, and is none beside its load.
+        rig.load(sized("n", "identity", 4)).await;
+        assert_eq!(state(&rig, "n"), ModelState::Standby);
+        rig.free_loads();
+        loading.await.unwrap().unwrap();
+        assert_eq!(rig.infer("n", 1.0).await.unwrap(), 1.0);
+        assert_eq!(
+            [state(&rig, "m"), state(&rig, "n")],
+            [ModelState::Ready; 2],
+            "both fit once none is loaded"
+        );
+        rig
+    });
+}
+
+#[test]
+fn a_model_is_optimised_where_the_budget_has_room_for_that_and_loaded_as_it_is_where_it_has_none() {
+    with_rig(&room_for(10), |rig| async move {
+        rig.load(passing(sized("m", "identity", 4), 0, 6)).await;
+        // Nobody has asked for it yet, so none leaves memory to have it optimised.
+        rig.load(passing(sized("n", "identity", 4), 0, 6)).await;
+        assert_eq!([state(&rig, "m"), state(&rig, "n")], [ModelState::Ready; 2]);
+        assert_eq!(rig.seen.lock().optimized, ["m"]);
+        assert_eq!(rig.seen.lock().left_as_they_were, ["n"]);
+        rig.load(passing(on_demand("asked", 2), 0, 8)).await;
+        rig.load(passing(on_demand("large", 9), 3, 9)).await;
+        rig.advance(LATER);
+        assert_eq!(rig.infer("asked", 1.0).await.unwrap(), 1.0);
+        assert_eq!(rig.seen.lock().optimized, ["m", "asked"]);
+        assert_eq!([state(&rig, "m"), state(&rig, "n")], [ModelState::Standby; 2]);
+        // A budget that is large enough for a model is large enough to load it.
+        rig.advance(LATER);
+        assert_eq!(rig.infer("large", 2.0).await.unwrap(), 2.0);
+        assert_eq!(rig.seen.lock().left_as_they_were, ["n", "large"]);
+        rig
+    });
+}

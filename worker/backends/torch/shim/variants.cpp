@@ -45,6 +45,17 @@ void convert(const torch::jit::Module& module, at::ScalarType precision) {
   all(module.buffers());
 }
 
+uint64_t count(const torch::jit::Block* block) {
+  uint64_t nodes = 0;
+  for (const torch::jit::Node* node : block->nodes()) {
+    nodes += 1;
+    for (const torch::jit::Block* inner : node->blocks()) {
+      nodes += count(inner);
+    }
+  }
+  return nodes;
+}
+
 class Bytes {
  public:
   void add(const at::Tensor& tensor) {
@@ -100,9 +111,9 @@ bool mesh_torch_module_turn(mesh::Module* module, int form) noexcept {
         module->module = torch::jit::freeze(module->module);
         break;
       case Form::Optimized: {
-        // Of a frozen copy: what is given is changed in place.
-        torch::jit::Module frozen = torch::jit::freeze(module->module);
-        module->module = torch::jit::optimize_for_inference(frozen);
+        // Of a frozen copy: what is given is changed in place. What it was made of goes first: it may hold the weights again.
+        module->module = torch::jit::freeze(module->module);
+        module->module = torch::jit::optimize_for_inference(module->module);
         break;
       }
       case Form::Bf16:
@@ -134,6 +145,19 @@ uint64_t mesh_torch_module_bytes(const mesh::Module* module) noexcept {
       }
     }
     return bytes.sum();
+  });
+}
+
+// How many operations and constants the code of the module's methods has, each submodule's for itself.
+uint64_t mesh_torch_module_nodes(const mesh::Module* module) noexcept {
+  return mesh::guarded<uint64_t>(0, [&] {
+    uint64_t nodes = 0;
+    for (const auto& inner : module->module.modules()) {
+      for (const auto& method : inner.get_methods()) {
+        nodes += count(method.graph()->block());
+      }
+    }
+    return nodes;
   });
 }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use mesh_backend::LoadSpec;
-use mesh_types::{DeviceId, LoadReport, ModelConfig, ModelVersionKey};
+use mesh_types::{DeviceId, LoadReport, ModelConfig, ModelVersionKey, Variant};
 
 /// The most versions that are remembered; beyond it the oldest are forgotten.
 const MAX_DECISIONS: usize = 2_048;
@@ -40,6 +40,14 @@ impl Decisions {
         let mut about = all.iter().filter(|decision| decision.is_about(spec, on));
         let found = about.find(|decision| decision.config == spec.config)?;
         Some(found.report.clone())
+    }
+
+    /// Which form was found to be best, if that is known.
+    pub(crate) fn chosen(&self, spec: &LoadSpec, on: DeviceId) -> Option<Variant> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut about = all.iter().filter(|decision| decision.is_about(spec, on));
+        let found = about.find(|decision| decision.config == spec.config)?;
+        Some(found.report.chosen)
     }
 
     /// Remembers what was found.

@@ -41,7 +41,7 @@ use std::{
     sync::Arc,
 };
 
-use mesh_backend::{Backend, BackendError, DeviceInfo, LoadSpec, LoadedModel, Signature};
+use mesh_backend::{Backend, BackendError, DeviceInfo, LoadSpec, LoadedModel, Passing, Signature};
 use mesh_types::{ArtifactFormat, DeviceId, DeviceKind, ModelConfig, TensorSpec};
 
 use crate::decisions::Decisions;
@@ -91,6 +91,7 @@ impl TorchBackend {
     /// Starts libtorch; looks for CUDA once, and bounds the arenas of the C library's allocator.
     pub fn new(options: TorchOptions) -> Self {
         release::limit_arenas();
+        shim::watch_workspace();
         if options.clear_memory {
             shim::clear_memory();
         }
@@ -165,6 +166,15 @@ impl Backend for TorchBackend {
             &self.options,
             self.decisions.clone(),
         )?))
+    }
+
+    fn estimate(&self, spec: &LoadSpec) -> Option<u64> {
+        let file = std::fs::metadata(spec.artifact.as_ref()?).ok()?.len();
+        Some(file.saturating_add(module::CODE_BYTES))
+    }
+
+    fn passing(&self, spec: &LoadSpec, device: DeviceId) -> Passing {
+        model::passing(spec, device, &self.decisions)
     }
 
     fn clear_memory(&self) {

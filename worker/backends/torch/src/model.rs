@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs, Binding, LoadSpec, LoadedModel};
+use mesh_backend::{BackendError, BatchInput, BatchInputs, BatchOutputs, Binding, LoadSpec, LoadedModel, Passing};
 use mesh_types::{ArtifactFormat, Clock, DeviceId, DeviceKind, LoadReport, ModelConfig, ModelParameters, Variant};
 use tch::{Device, Tensor};
 
@@ -14,10 +14,10 @@ use crate::{
     decisions::Decisions,
     element, fault,
     lane::Lane,
-    module::{Failure, Module},
+    module::{CODE_BYTES, Failure, Module},
     outputs,
     package::Package,
-    shim::{InferenceMode, Meter},
+    shim::{self, InferenceMode, Meter, Whose},
     variants,
 };
 
@@ -41,6 +41,28 @@ impl Runner {
     /// Whether it computes in another type than the model was written in.
     const fn converts(&self) -> bool {
         matches!(self, Self::Module(_, Variant::Bf16 | Variant::Fp16))
+    }
+}
+
+/// What loading a file takes for a time beyond the model itself. A form that is made takes the weights again beside those that it is made
+/// of, and one that is compared does so beside the original; while it is not known which will run, that is foreseen of any.
+pub(crate) fn passing(spec: &LoadSpec, on: DeviceId, decisions: &Decisions) -> Passing {
+    let is_off = spec.config.optimization.unwrap_or_default().is_off();
+    let chosen = decisions.chosen(spec, on).filter(|_| !is_off);
+    if spec.format != ArtifactFormat::TorchScript || is_off || chosen == Some(Variant::Original) {
+        return Passing::default();
+    }
+    let file = || std::fs::metadata(spec.artifact.as_ref()?).ok().map(|file| file.len());
+    let form = file().unwrap_or(0).saturating_add(CODE_BYTES);
+    match chosen {
+        Some(_) => Passing {
+            load: form,
+            optimize: 0,
+        },
+        None => Passing {
+            load: 0,
+            optimize: form.saturating_mul(2),
+        },
     }
 }
 
@@ -107,6 +129,8 @@ impl TorchModel {
                 (Runner::Module(module, chosen), Some(origin))
             }
         };
+        // Only what the model has: not what operations need while they run, and keep.
+        shim::release_workspace(Whose::Own);
         let held = meter.held().unwrap_or(0);
         drop(meter);
         let (kind, counted, remark) = match &runner {
@@ -118,7 +142,7 @@ impl TorchModel {
             ..LoadReport::plain(format!("libtorch {}{kind}", crate::LIBTORCH_VERSION))
         });
         Ok(Self {
-            memory_bytes: held.max(counted),
+            memory_bytes: held.max(counted).saturating_add(way.host_bytes(&runner)),
             runner,
             origin,
             way,
@@ -131,8 +155,20 @@ impl TorchModel {
 
     /// Takes a form of the module as what runs from now on.
     fn take(&mut self, module: Module, variant: Variant) {
-        self.memory_bytes = module.bytes();
+        let bytes = module.bytes();
         self.runner = Runner::Module(module, variant);
+        self.memory_bytes = bytes.saturating_add(self.way.host_bytes(&self.runner));
+    }
+}
+
+impl Way {
+    /// What a runner takes of the host's memory beyond its tensors, where that is the device's memory.
+    fn host_bytes(&self, runner: &Runner) -> u64 {
+        match runner {
+            Runner::Module(module, _) if self.device == Device::Cpu => module.code_bytes(),
+            // A package's code is a file that is mapped.
+            Runner::Module(..) | Runner::Package(_) => 0,
+        }
     }
 }
 
@@ -282,6 +318,8 @@ impl LoadedModel for TorchModel {
     }
 
     fn execute_measured(&mut self, batch: &BatchInputs<'_>) -> Result<(BatchOutputs, Option<u64>), BackendError> {
+        // What earlier runs have left of workspace would be used again, and not be seen.
+        shim::release_workspace(Whose::Own);
         let meter = Meter::begin(self.way.device);
         let outputs = self.execute(batch)?;
         Ok((outputs, meter.peak()))
@@ -309,6 +347,13 @@ impl LoadedModel for TorchModel {
         }
         if compared.lasting {
             self.decisions.remember(&self.spec, self.on, &self.report);
+        }
+    }
+
+    fn leave_as_it_is(&mut self, why: &str) {
+        let options = self.way.config.optimization.unwrap_or_default();
+        if self.origin.is_some() && !options.is_off() && self.report.variants.is_empty() {
+            why.clone_into(&mut self.report.remark);
         }
     }
 

@@ -9,6 +9,8 @@ use std::{ffi::c_int, num::NonZeroUsize};
 
 use mesh_types::DeviceKind;
 
+use crate::shim::{self, Whose};
+
 // SAFETY: the signatures are those of shim/release.cpp, which is compiled with this crate; none of the functions throws.
 unsafe extern "C" {
     fn mesh_torch_trim();
@@ -25,6 +27,7 @@ pub(crate) fn memory(kind: DeviceKind) {
         // SAFETY: takes nothing; libtorch's allocator locks itself.
         unsafe { mesh_torch_empty_cache() }
     }
+    shim::release_workspace(Whose::All);
     // SAFETY: takes nothing; the C library's allocator locks itself.
     unsafe { mesh_torch_trim() }
 }

@@ -34,6 +34,31 @@ unsafe extern "C" {
     fn mesh_torch_watch_devices() -> bool;
     fn mesh_torch_clear_devices(cuda: bool, clear: bool);
     fn mesh_torch_give_way() -> bool;
+    fn mesh_torch_watch_workspace();
+    fn mesh_torch_release_workspace(all: bool);
+}
+
+/// Has the workspace that libtorch's mathematics library takes counted by meters; to be called before any operation runs.
+pub(crate) fn watch_workspace() {
+    static ONCE: Once = Once::new();
+    // SAFETY: takes nothing; it sets pointers that the library reads when it first allocates, and is done once. Where operations have run
+    // before, what they took is freed by what frees it now: ours hands on to what it took it from.
+    ONCE.call_once(|| unsafe { mesh_torch_watch_workspace() });
+}
+
+/// Whose workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// The calling thread's.
+    Own,
+    /// Every thread's.
+    All,
+}
+
+/// Frees the workspace that libtorch's mathematics library keeps for later calls of a thread and does not use now.
+pub(crate) fn release_workspace(whose: Whose) {
+    // SAFETY: takes a flag; the library locks what its threads share, and leaves what is in use.
+    unsafe { mesh_torch_release_workspace(whose == Whose::All) }
 }
 
 /// The calling thread runs only where a processor would idle, for good; false where the system cannot.

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use mesh_backend::{Backend as _, BatchInput, LoadedModel};
+use mesh_backend::{Backend as _, BatchInput, LoadSpec, LoadedModel, Passing};
 use mesh_types::{DataType, DeviceId, LoadReport, ModelConfig, Optimization, Shape, SystemClock};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
@@ -420,4 +420,75 @@ fn one_form_at_a_time_is_in_memory_and_none_that_was_not_chosen_stays() {
     });
     assert!(settled, "{before} and then {} bytes", resident());
     assert!((weights..weights + 1_000_000).contains(&model.memory_bytes()));
+}
+
+#[test]
+fn what_a_load_takes_for_a_time_is_foreseen_until_it_is_known_what_runs() {
+    let (_folder, path) = product();
+    let file = std::fs::metadata(&path).unwrap().len();
+    let form = file + crate::module::CODE_BYTES;
+    for (forms, passing) in [
+        // The original stays: a load that knows that makes no other form.
+        ([20, 20], Passing::default()),
+        // A form is made of what is loaded.
+        (
+            [5, 8],
+            Passing {
+                load: form,
+                optimize: 0,
+            },
+        ),
+    ] {
+        let backend = TorchBackend::new(TorchOptions::default());
+        let clock = if forms[0] == 20 {
+            Told::by(|number| took(number, 10, [20, 20]))
+        } else {
+            Told::by(|number| took(number, 10, [5, 8]))
+        };
+        let of = |optimization| load_spec(Some(path.clone()), config(optimization));
+        let spec = of(Optimization::default());
+        let unknown = Passing {
+            load: 0,
+            optimize: 2 * form,
+        };
+        assert_eq!(backend.passing(&spec, DeviceId::cpu(0)), unknown);
+        assert_eq!(backend.passing(&of(off()), DeviceId::cpu(0)), Passing::default());
+        let mut model = backend.load(&spec, DeviceId::cpu(0)).unwrap();
+        with_samples(&spec.config, &[4], |samples| model.optimize(samples, &clock));
+        assert_eq!(backend.passing(&spec, DeviceId::cpu(0)), passing);
+        assert_eq!(backend.passing(&spec, DeviceId::cpu(1)), unknown);
+        let package = LoadSpec {
+            format: mesh_types::ArtifactFormat::TorchAoti,
+            ..spec.clone()
+        };
+        assert_eq!(backend.passing(&package, DeviceId::cpu(1)), Passing::default());
+        assert_eq!(backend.estimate(&spec), Some(form));
+    }
+}
+
+#[test]
+fn a_module_for_whose_forms_there_is_no_memory_says_so_and_is_measured_when_it_comes_back() {
+    let (_folder, path) = product();
+    let backend = TorchBackend::new(TorchOptions::default());
+    let spec = load_spec(Some(path.clone()), config(Optimization::default()));
+    let mut model = backend.load(&spec, DeviceId::cpu(0)).unwrap();
+    model.leave_as_it_is("no room");
+    assert_eq!(
+        (model.report().remark.as_str(), model.report().chosen),
+        ("no room", Variant::Original)
+    );
+    let mut again = backend.load(&spec, DeviceId::cpu(0)).unwrap();
+    assert_eq!(again.report().remark, "");
+    let clock = Told::by(|number| took(number, 10, [5, 8]));
+    with_samples(&spec.config, &[4], |samples| again.optimize(samples, &clock));
+    again.leave_as_it_is("no room");
+    assert_eq!(
+        (again.report().remark.as_str(), again.report().chosen),
+        ("", Variant::Frozen)
+    );
+    // Where nothing was to be tried, nothing is said.
+    let spec = load_spec(Some(path), config(off()));
+    let mut plain = backend.load(&spec, DeviceId::cpu(0)).unwrap();
+    plain.leave_as_it_is("no room");
+    assert_eq!(plain.report().remark, "");
 }
