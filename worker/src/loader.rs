@@ -5,7 +5,14 @@
 //! long runs on a thread of its own for each part of the load, since who has left processors to all others cannot take that back. A
 //! thread lives for one load; the actor bounds how many there are at once. One that hangs is given up like a device thread: what it says afterwards is not heard.
 
-use std::{sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use mesh_backend::{BackendError, LoadSpec, LoadedModel};
 use mesh_types::{Fault, LoadProgress, LoadStage};
@@ -71,6 +78,7 @@ pub(crate) struct Running {
     pub(crate) link: Arc<Link>,
     pub(crate) progress: Arc<Mutex<LoadProgress>>,
     pub(crate) handle: JoinHandle<()>,
+    awaited: Arc<AtomicBool>,
     shared: Arc<Shared>,
 }
 
@@ -83,6 +91,11 @@ impl std::fmt::Debug for Running {
 }
 
 impl Running {
+    /// Requests wait for it from now on: what is left of the load is done as one of those is.
+    pub(crate) fn is_awaited(&self) {
+        self.awaited.store(true, Ordering::Relaxed);
+    }
+
     /// Gives the loader up; false if it has ended by itself.
     pub(crate) fn give_up(&self) -> bool {
         // Counted before the thread can see it, which counts itself out again.
@@ -102,6 +115,7 @@ pub(crate) fn start(task: Task, parts: ThreadParts) -> std::io::Result<Running> 
         instances: u32::try_from(task.instances).unwrap_or(u32::MAX),
         ..LoadProgress::default()
     }));
+    let awaited = Arc::new(AtomicBool::new(task.urgency == Urgency::Awaited));
     let shared = parts.shared.clone();
     let last_act = LastAct::new(link.clone(), shared.clone());
     let name = format!("{}-load", shared.device);
@@ -110,6 +124,7 @@ pub(crate) fn start(task: Task, parts: ThreadParts) -> std::io::Result<Running> 
         parts,
         link: link.clone(),
         progress: progress.clone(),
+        awaited: awaited.clone(),
     };
     let run = move || {
         // Its end wakes the actor, by a panic too.
@@ -121,6 +136,7 @@ pub(crate) fn start(task: Task, parts: ThreadParts) -> std::io::Result<Running> 
         link,
         progress,
         handle,
+        awaited,
         shared,
     })
 }
@@ -158,15 +174,24 @@ struct Loader {
     parts: ThreadParts,
     link: Arc<Link>,
     progress: Arc<Mutex<LoadProgress>>,
+    awaited: Arc<AtomicBool>,
 }
 
 impl Loader {
+    /// For what it works at this moment.
+    fn urgency(&self) -> Urgency {
+        if self.awaited.load(Ordering::Relaxed) {
+            Urgency::Awaited
+        } else {
+            Urgency::Background
+        }
+    }
+
     fn run(self) {
         // At full priority: it holds the allocator's locks, for which device threads would have to wait.
         if self.task.release {
             release_memory(&self.parts);
         }
-        priority::lower(self.task.urgency);
         // With all threads that it starts; and models that come to nothing end here.
         let confined = self.parts.confine();
         let confined = confined.map_err(|error| Fault::from(BackendError::Load(error.to_string())));
@@ -235,12 +260,15 @@ impl Loader {
         Ok((instances, measured.unwrap_or_default()))
     }
 
-    /// Does a part of the load on a thread of its own, which leaves processors to all others if that leaves it any.
+    /// Does a part of the load on a thread of its own, which leaves processors to all others if that leaves it any. None takes that back,
+    /// so that requests that begin to wait are heeded from the next part on.
     fn apart<T: Send>(&self, work: impl FnOnce() -> Result<T, BackendError> + Send) -> Result<T, BackendError> {
         let parts = &self.parts;
         let probe = parts.clone();
-        let gives_way = priority::finds_time(self.task.urgency, move || probe.give_way());
+        let urgency = self.urgency();
+        let gives_way = priority::finds_time(urgency, move || probe.give_way());
         let here = move || {
+            priority::lower(urgency);
             if gives_way {
                 parts.give_way();
             }

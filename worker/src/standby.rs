@@ -59,6 +59,10 @@ impl DeviceActor {
     /// A job for the model is waiting.
     pub(crate) fn demand(&mut self, key: &Arc<ModelVersionKey>) {
         let Some(model) = self.models.get(key) else { return };
+        if model.has(Place::Loading) {
+            let active = self.loads.active.iter().filter(|active| active.key == *key);
+            active.for_each(|active| active.running.is_awaited());
+        }
         let asleep = model.phase == Phase::Standby && !model.has(Place::Loading);
         if asleep && model.want.is_none_or(|(rank, _)| rank > Rank::Demand) {
             self.want(key, Rank::Demand);

@@ -273,3 +273,32 @@ fn what_a_load_has_shown_is_written_soon_after_and_not_only_at_the_end() {
         rig
     });
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_load_that_requests_begin_to_wait_for_goes_on_as_one_of_those() {
+    with_rig(&WorkerConfig::default(), |mut rig| async move {
+        let base = rig::priority().unwrap();
+        rig.load(named("m", "identity", |config| {
+            config.residency = Some(mesh_types::ResidencyPolicy {
+                load: mesh_types::LoadPolicy::OnDemand,
+                ..mesh_types::ResidencyPolicy::default()
+            });
+        }))
+        .await;
+        rig.hold_loads();
+        let worker = rig.worker.clone();
+        let model = key("m");
+        let mut hint = std::pin::pin!(worker.warm_up(CPU, &model));
+        assert!(futures::poll!(hint.as_mut()).is_pending());
+        rig.entered().await;
+        let answer = rig.submit("m", &[1.0]);
+        rig.settled().await;
+        rig.free_loads();
+        answer.await.unwrap();
+        hint.await.unwrap();
+        let lowered = |by: i32| (base + by).min(19);
+        assert_eq!(rig.seen.lock().priorities, [lowered(10), lowered(5)]);
+        rig
+    });
+}

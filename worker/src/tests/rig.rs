@@ -25,6 +25,8 @@ pub(super) struct Seen {
     /// Models that were optimised, and such that were left as they were loaded.
     pub(super) optimized: Vec<String>,
     pub(super) left_as_they_were: Vec<String>,
+    /// The priorities of the threads that loaded and optimised models, where the system numbers these.
+    pub(super) priorities: Vec<i32>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +48,17 @@ impl Hold {
         *self.shut.lock() = shut;
         self.changed.notify_all();
     }
+}
+
+/// That of the calling thread.
+#[cfg(target_os = "linux")]
+pub(super) fn priority() -> Option<i32> {
+    rustix::process::getpriority_process(None).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn priority() -> Option<i32> {
+    None
 }
 
 /// The built-in models, watched. The part of a model's name before `--` names the built-in model.
@@ -130,7 +143,9 @@ impl LoadedModel for WatchedModel {
     }
 
     fn optimize(&mut self, _: &[BatchInputs<'_>], _: &dyn Clock) {
-        self.seen.lock().optimized.push(self.name.clone());
+        let mut seen = self.seen.lock();
+        seen.priorities.extend(priority());
+        seen.optimized.push(self.name.clone());
     }
 
     fn leave_as_it_is(&mut self, _: &str) {
@@ -180,6 +195,7 @@ impl Backend for Watched {
         if self.loads.is_shut() {
             let _ = self.entered.send(());
         }
+        self.seen.lock().priorities.extend(priority());
         self.loads.pass();
         let mut spec = spec.clone();
         let builtin = spec.config.parameters.get("builtin").and_then(|value| value.as_str());
