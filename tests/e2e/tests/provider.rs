@@ -1,5 +1,9 @@
 //! Other people's identity provider (`oidc-provider` for Node, a certified one) and nothing of ours in its place: programs get their
 //! tokens of it and call with them, keys are rotated, and people sign in to the admin door with it and sign out.
+#![expect(
+    clippy::print_stdout,
+    reason = "what the provider says is for who reads why a test failed"
+)]
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -53,7 +57,8 @@ impl Provider {
             .env("MESH_PROVIDER_PACKAGES", packages)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            // Of what a test prints the runner shows that of one that has failed.
+            .stderr(Stdio::piped())
             .spawn()
             .context("node did not start")?;
         let mut provider = Self {
@@ -62,6 +67,13 @@ impl Provider {
             process,
             issuer: String::new(),
         };
+        let told = BufReader::new(provider.process.stderr.take().context("no standard error")?);
+        // It ends with the process.
+        std::thread::spawn(move || {
+            told.lines()
+                .map_while(Result::ok)
+                .for_each(|line| println!("provider: {line}"))
+        });
         provider.issuer = provider.line()?;
         Ok(provider)
     }
