@@ -57,7 +57,7 @@ mod warm;
 mod worker;
 
 pub use config::WorkerConfig;
-pub use confine::{Cage, Confinement};
+pub use confine::{Cage, Confinement, Reach};
 pub use execute::SLOW_READER_PATIENCE;
 pub use mesh_scheduler::Charge;
 pub use observer::{BatchObserver, BatchRecord, Unobserved};

@@ -146,7 +146,7 @@ pub(crate) fn release(parts: ThreadParts, unwanted: Vec<Box<dyn LoadedModel>>) -
     let name = format!("{}-release", parts.shared.device);
     std::thread::Builder::new().name(name).spawn(move || {
         // A compiled package has code that runs as it goes.
-        match parts.confine() {
+        match parts.confine(None) {
             Ok(()) => drop(unwanted),
             Err(error) => {
                 tracing::error!(device = %parts.shared.device, %error, "models that are gone keep their memory");
@@ -193,7 +193,7 @@ impl Loader {
             release_memory(&self.parts);
         }
         // With all threads that it starts; and models that come to nothing end here.
-        let confined = self.parts.confine();
+        let confined = self.parts.confine(self.task.spec.artifact.as_deref());
         let confined = confined.map_err(|error| Fault::from(BackendError::Load(error.to_string())));
         let began = self.parts.clock.now();
         let result = confined.and_then(|()| runtime(&self.task.spec)).and_then(|spec| {

@@ -2,12 +2,12 @@
 //!
 //! A panic is caught at the execution; the thread answers the requests itself, so that an answer takes no further hop
 //! through the actor. Models are loaded and warmed elsewhere (`loader`) and handed over, so that a large one holds up nobody;
-//! only after a crash is one loaded anew here, because its requests wait for it.
+//! only after a crash is one loaded anew while this waits, because its requests wait for it.
 //!
 //! A thread whose execution hangs cannot be ended: it is abandoned. It keeps its models, its orders are void, what it says
 //! is not heard, and it ends once the execution comes back.
 
-use std::{collections::HashMap, ops::Range, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{collections::HashMap, ops::Range, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
 use mesh_backend::{Backend, BackendError, LoadSpec, LoadedModel, Passing};
 use mesh_types::{Clock, DeviceKind, Fault, ModelVersionKey, TraceContext};
@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Cage, affinity,
+    confine::Reach,
     execute::{self, Bench, Instance, caught},
     link::{Link, State},
     observer::{BatchObserver, BatchRecord},
@@ -49,10 +50,10 @@ pub(crate) struct ThreadParts {
 }
 
 impl ThreadParts {
-    /// The calling thread is about to load or run models.
+    /// The calling thread is about to run models.
     pub(crate) fn enter_thread(&self) -> std::io::Result<()> {
         self.enter_backends();
-        self.confine()
+        self.confine(None)
     }
 
     /// The same on a thread that a confined one has started.
@@ -60,10 +61,31 @@ impl ThreadParts {
         self.backends.iter().for_each(|backend| backend.enter_thread());
     }
 
-    /// Code of models is about to run on the calling thread.
-    pub(crate) fn confine(&self) -> std::io::Result<()> {
+    /// Code of models is about to run on the calling thread, which reads the file of the one that it loads, if it loads one.
+    pub(crate) fn confine(&self, file: Option<&Path>) -> std::io::Result<()> {
         let Some(cage) = &self.cage else { return Ok(()) };
-        cage.enter(self.shared.device.kind == DeviceKind::Cpu)
+        cage.enter(if self.has_driver() {
+            Reach::Driver
+        } else {
+            Reach::File(file)
+        })
+    }
+
+    fn has_driver(&self) -> bool {
+        self.shared.device.kind != DeviceKind::Cpu
+    }
+
+    /// Loads an instance for the calling thread, which runs models and may read the file of none.
+    fn load_anew(&self, spec: &LoadSpec) -> Result<Box<dyn LoadedModel>, BackendError> {
+        let Some(cage) = self.cage.as_ref().filter(|_| !self.has_driver()) else {
+            return load_instance(self, spec);
+        };
+        let (parts, own) = (self.clone(), spec.clone());
+        let loaded = cage.run_apart(spec.artifact.clone(), move || {
+            parts.enter_backends();
+            load_instance(&parts, &own)
+        });
+        loaded.map_err(|error| BackendError::Load(error.to_string()))?
     }
 
     /// Whether some runtime could have the calling thread leave processors to all others.
@@ -282,7 +304,7 @@ impl Runner {
             limit: parts.limit(&instance.spec),
             reload: &|spec| {
                 link.pulse.begin(parts.clock.now(), LOAD_LIMIT, Some(run.number));
-                let loaded = load_instance(parts, spec);
+                let loaded = parts.load_anew(spec);
                 link.pulse.end();
                 loaded
             },

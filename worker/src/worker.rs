@@ -30,6 +30,9 @@ pub enum WorkerError {
     /// Neither CPU devices nor any of a backend's.
     #[error("the worker has no devices: set cpu_devices to at least 1")]
     NoDevices,
+    /// No thread that has models loaded for those that are confined.
+    #[error("code of models cannot be confined: {0}")]
+    Confinement(String),
 }
 
 struct Device {

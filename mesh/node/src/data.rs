@@ -149,11 +149,6 @@ impl DataFolder {
         Ok(folder)
     }
 
-    /// The folders in which models' files lie.
-    pub(crate) fn models(&self) -> [PathBuf; 2] {
-        [ARTIFACTS, SENT].map(|name| self.root.join(name))
-    }
-
     /// Where models lie that came with a request, while they are read; empty after a start. No backup holds it.
     pub(crate) fn sent(&self) -> Result<PathBuf, DataError> {
         let folder = self.root.join(SENT);

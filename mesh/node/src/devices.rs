@@ -1,7 +1,7 @@
 //! The node's devices: how they are laid out, and what code of models may reach while it runs on them.
 //!
-//! Owns which folders of a mesh that is: models and what is unpacked of them, and nothing else of the data folder. The rules themselves
-//! are the worker's.
+//! Owns which folders of a mesh that is: what is unpacked of models, and nothing else of the data folder. A model's own file is read by the
+//! thread that loads it, and by no other. The rules themselves are the worker's.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use mesh_actors::Tasks;
 use mesh_backend::Backend;
 use mesh_telemetry::Telemetry;
 use mesh_types::Clock;
-use mesh_worker::{BatchObserver, Cage, Confinement, Worker, WorkerConfig};
+use mesh_worker::{BatchObserver, Cage, Confinement, Worker, WorkerConfig, WorkerError};
 
 use crate::{NodeConfig, StartError, code, data::DataFolder, observer::BatchTelemetry, signature::ConfinedFiles};
 
@@ -25,14 +25,15 @@ pub(crate) fn start(
     let scratch = data.unpacked()?;
     // Before the cage: it lets them read the libraries that they have loaded.
     let backends = given.into_iter().chain(code::backends(config, &scratch)).collect();
-    let cage = (!config.code.unconfined_models).then(|| {
-        let served = config.model_repository.iter().map(|(folder, _)| folder.clone());
-        Cage::new(&Confinement {
-            private: config.data.clone(),
-            readable: data.models().into_iter().chain(served).collect(),
-            writable: vec![scratch.clone()],
-        })
-    });
+    let confinement = Confinement {
+        private: config.data.clone(),
+        readable: Vec::new(),
+        writable: vec![scratch.clone()],
+    };
+    let cage = (!config.code.unconfined_models).then(|| Cage::new(&confinement));
+    let cage = cage
+        .transpose()
+        .map_err(|error| WorkerError::Confinement(error.to_string()))?;
     let layout = WorkerConfig {
         cpu_devices: config.devices,
         threads_per_device: config.threads_per_device,

@@ -23,9 +23,9 @@ impl ConfinedFiles {
         Self { cage, scratch }
     }
 
-    fn confined<T: Send>(&self, work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+    fn confined<T: Send>(&self, path: &Path, work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
         let Some(cage) = &self.cage else { return work() };
-        let ran = cage.run(work);
+        let ran = cage.run(Some(path), work);
         ran.map_err(|error| format!("the model's file cannot be looked at: {error}"))?
     }
 }
@@ -42,11 +42,11 @@ impl ModelFiles for Files {
 
 impl ModelFiles for ConfinedFiles {
     fn signature(&self, path: &Path, format: ArtifactFormat) -> Result<Signature, String> {
-        self.confined(|| runtime::signature(path, format))
+        self.confined(path, || runtime::signature(path, format))
     }
 
     fn probe(&self, path: &Path, format: ArtifactFormat, config: &ModelConfig) -> Result<Vec<TensorSpec>, String> {
-        self.confined(|| runtime::probe(path, format, config, Some(&self.scratch)))
+        self.confined(path, || runtime::probe(path, format, config, Some(&self.scratch)))
     }
 }
 

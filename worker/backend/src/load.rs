@@ -73,7 +73,7 @@ pub trait Backend: Send + Sync {
     }
 
     /// Loads a model onto a device; may take long. Called on a thread of its own, which then warms the model up and hands
-    /// it to the device thread that will run it; after a crash also on that device thread.
+    /// it to the device thread that will run it; after a crash on that device thread, or where it is confined on another one.
     fn load(&self, spec: &LoadSpec, device: DeviceId) -> Result<Box<dyn LoadedModel>, BackendError>;
 
     /// From now on a model gets no memory of the host in which something of another's could be left, as far as the runtime can see to

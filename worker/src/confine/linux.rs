@@ -15,7 +15,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::Confinement;
+use super::{Confinement, Reach};
 
 /// What is read of any system: libraries, and what libraries look at to know the machine. No folder of a user, no settings, and of
 /// `/proc` nothing that shows a process's environment or memory.
@@ -180,11 +180,12 @@ impl Rules {
     }
 
     /// Confines the calling thread; what could not be put into force is returned.
-    pub(super) fn enter(&self, files: bool) -> Vec<String> {
+    pub(super) fn enter(&self, reach: Reach<'_>) -> Vec<String> {
         let mut failed = Vec::new();
+        let files = matches!(reach, Reach::File(_));
         // Before system calls: nothing of these rules is opened once the filter holds.
-        if let Some(rules) = self.files.as_ref().filter(|_| files)
-            && let Err(error) = rules.enter()
+        if let (Some(rules), Reach::File(file)) = (&self.files, reach)
+            && let Err(error) = rules.enter(file)
         {
             failed.push(format!("files: {error}"));
         }
@@ -231,7 +232,7 @@ impl Files {
     }
 
     /// Paths are looked up each time: a folder may have been made since. One that is not there is left out.
-    fn enter(&self) -> Result<(), RulesetError> {
+    fn enter(&self, file: Option<&Path>) -> Result<(), RulesetError> {
         // Of what a newer kernel knows, what it does not know is left out; the files' rules are there since the first.
         let abi = ABI::V5;
         let read: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
@@ -248,6 +249,7 @@ impl Files {
                 self.named.iter().flat_map(|path| self.apart(path)),
                 read,
             ))?
+            .add_rules(path_beneath_rules(file, read))?
             .add_rules(path_beneath_rules(&self.writable, write))?;
         rules.restrict_self().map(drop)
     }
@@ -264,6 +266,10 @@ impl Files {
         let entries = entries.map(|entry| entry.path()).filter(|path| !holds(path));
         entries.take(MAX_ENTRIES).collect()
     }
+}
+
+pub(super) fn knows_files() -> bool {
+    landlock_has(ABI::V1).is_ok()
 }
 
 /// Whether the kernel has the rules for files of this version; the error says what lacks.
