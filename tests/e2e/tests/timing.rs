@@ -281,6 +281,32 @@ fn below(bound: f64, way: Way, kinds: &[Kind], times: &Times, pairs: &[(usize, u
     found
 }
 
+/// What of the kinds can be told apart, found in a run and in its confirmation.
+async fn told_apart(
+    addresses: Addresses,
+    kinds: &Arc<Vec<Kind>>,
+) -> anyhow::Result<Vec<(Way, &'static str, &'static str)>> {
+    let every: Vec<usize> = (0..kinds.len()).collect();
+    let mut suspects = Vec::new();
+    for way in Way::ALL {
+        let times = measure(addresses, way, kinds, &every).await?;
+        suspects.push((way, below(BOUND / COMPARISONS, way, kinds, &times, &PAIRS)));
+    }
+    let number: usize = suspects.iter().map(|(_, pairs)| pairs.len()).sum();
+    let mut found = Vec::new();
+    for (way, pairs) in suspects.into_iter().filter(|(_, pairs)| !pairs.is_empty()) {
+        println!("once more: {way:?} {pairs:?}");
+        let asked = every
+            .iter()
+            .filter(|kind| pairs.iter().any(|(one, other)| [one, other].contains(kind)));
+        let times = measure(addresses, way, kinds, &asked.copied().collect::<Vec<_>>()).await?;
+        let again = below(BOUND / number as f64, way, kinds, &times, &pairs);
+        let name = |kind: usize| kinds[kind].name;
+        found.extend(again.into_iter().map(|(one, other)| (way, name(one), name(other))));
+    }
+    Ok(found)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_take_times_that_cannot_be_told_apart() -> anyhow::Result<()> {
     let mesh = Mesh::start().await?;
@@ -334,24 +360,7 @@ async fn refusals_take_times_that_cannot_be_told_apart() -> anyhow::Result<()> {
         }),
         shown("unknown key", &|| generate_api_key("test", &mut rand::rng()).text),
     ]);
-    let every: Vec<usize> = (0..kinds.len()).collect();
-    let mut suspects = Vec::new();
-    for way in Way::ALL {
-        let times = measure(mesh.addresses(), way, &kinds, &every).await?;
-        suspects.push((way, below(BOUND / COMPARISONS, way, &kinds, &times, &PAIRS)));
-    }
-    let number: usize = suspects.iter().map(|(_, pairs)| pairs.len()).sum();
-    let mut found = Vec::new();
-    for (way, pairs) in suspects.into_iter().filter(|(_, pairs)| !pairs.is_empty()) {
-        println!("once more: {way:?} {pairs:?}");
-        let asked = every
-            .iter()
-            .filter(|kind| pairs.iter().any(|(one, other)| [one, other].contains(kind)));
-        let times = measure(mesh.addresses(), way, &kinds, &asked.copied().collect::<Vec<_>>()).await?;
-        let again = below(BOUND / number as f64, way, &kinds, &times, &pairs);
-        let name = |kind: usize| kinds[kind].name;
-        found.extend(again.into_iter().map(|(one, other)| (way, name(one), name(other))));
-    }
+    let found = told_apart(mesh.addresses(), &kinds).await?;
     assert!(found.is_empty(), "can be told apart twice: {found:?}");
     Ok(())
 }
