@@ -72,7 +72,7 @@ impl Provider {
         std::thread::spawn(move || {
             told.lines()
                 .map_while(Result::ok)
-                .for_each(|line| println!("provider: {line}"))
+                .for_each(|line| println!("provider: {line}"));
         });
         provider.issuer = provider.line()?;
         Ok(provider)
