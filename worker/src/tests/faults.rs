@@ -71,7 +71,12 @@ fn batches_that_found_no_memory_are_not_formed_again() {
 
 #[test]
 fn memory_that_runs_out_after_warm_up_lowers_the_batches_too() {
-    with_rig(&WorkerConfig::default(), |rig| async move {
+    let config = WorkerConfig {
+        // Time goes on in leaps while something may still run: none of them makes that too long.
+        execution_timeout: Duration::from_secs(1_000_000),
+        ..WorkerConfig::default()
+    };
+    with_rig(&config, |rig| async move {
         let model = "identity";
         let spec = named(model, model, |config| {
             when_full(config);
